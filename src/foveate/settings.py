@@ -1,0 +1,145 @@
+"""What a user may set about data and models: one frozen dataclass a room, the same in Python, in YAML and as flags.
+
+The string under each field is its help text. Nothing here imports torch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from foveate.types import Size
+
+__all__ = [
+    "AttentionSettings",
+    "AugmentSettings",
+    "DataSettings",
+    "FeatureSettings",
+    "ModelSettings",
+    "PriorSettings",
+    "ViewSettings",
+]
+
+Method = Literal["iid", "des_raj", "priority", "murthy", "uniform", "top"]
+"""How cells are drawn; see `foveate.sampling.draw`."""
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """The low-resolution view a model looks at first; set exactly one of the three."""
+
+    longest_side: int | None = None
+    """Longest side of the view, in pixels; smaller images are not enlarged."""
+    scale: float | None = None
+    """View pixels per full-resolution pixel, in (0, 1]."""
+    mpp: float | None = None
+    """Microns per pixel of the view; needs images whose microns per pixel are known."""
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """The network that turns a view into one logit per cell."""
+
+    widths: tuple[int, ...] = (8, 8)
+    """Channels of the hidden 3×3 convolutions."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Nonlinearity of the hidden convolutions."""
+    padding: Literal["same", "valid"] = "same"
+    """"same" keeps the view's size; "valid" gives up the border the receptive field cannot cover."""
+    stride: int | None = None
+    """View pixels per cell, pooled; None pools to about half a patch, 1 pools nothing."""
+    pool: Literal["max", "mean"] = "max"
+    """How logits are pooled over a cell."""
+    smoothing: float = 1e-5
+    """Share of uniform probability mixed into the attention, over valid cells."""
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """What the attention knows before it has learnt anything."""
+
+    contrast: float = 0.0
+    """Strength α of the contrast prior α·log((σ_i + ε) / mean(σ + ε)); 0 switches it off."""
+    epsilon: float = 1e-2
+    """ε of the contrast prior, as a share of the view's valid range."""
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The network that turns a full-resolution patch into a feature vector of constant norm."""
+
+    name: str = "convolutional"
+    """A feature network: "convolutional", "residual", or one of the paper's, "megapixel-mnist-paper",
+    "speed-limits-paper", "colon-cancer-paper"."""
+    width: int = 32
+    """Channels of the default networks."""
+    norm: float = 16.0
+    """Euclidean norm of every feature vector; 1 starves the classifier of gradient."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A classifier of large images."""
+
+    name: Literal["attention-sampling", "uniform", "cnn"] = "attention-sampling"
+    """Which model: attention sampling (ATS-N), uniform sampling (U-N), or one network over the whole view (CNN)."""
+    view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
+    """The low-resolution view."""
+    patch: Size = (100, 100)
+    """(height, width) of a patch, in full-resolution pixels."""
+    patches: int = 10
+    """Patches read per image and draw."""
+    method: Method = "murthy"
+    """How cells are drawn in training and, unless told otherwise, in prediction."""
+    baseline: Literal["leave-one-out", "none"] = "leave-one-out"
+    """Baseline of the attention's gradient in training."""
+    attention: AttentionSettings = field(default_factory=AttentionSettings)
+    """The attention network."""
+    prior: PriorSettings = field(default_factory=PriorSettings)
+    """The prior added to the attention logits."""
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    """The feature network."""
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Random changes of a training image, the same for its view and its patches, seeded per image and epoch."""
+
+    flip: bool = False
+    """Flip upside down and left to right, each with probability ½."""
+    turn: bool = False
+    """Turn by a multiple of 90°."""
+    translate: tuple[int, int] = (0, 0)
+    """Largest shift (rows, columns) in full-resolution pixels, uniform; uncovered pixels are 0."""
+    gain: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor on pixel values."""
+    bias: tuple[float, float] = (0.0, 0.0)
+    """Range of the term added to pixel values, as a share of the valid range."""
+    probability: float = 1.0
+    """Probability of the translation and, apart from it, of gain and bias (the paper: 0.8)."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images and labels come from."""
+
+    source: Literal["manifest", "megapixel-mnist"] = "manifest"
+    """"manifest": your images (see `manifest`); "megapixel-mnist": canvases generated from handwritten digits."""
+    manifest: str | None = None
+    """A CSV file (path,label[,split][,group][,mpp][,mask]) or a folder with one folder per class."""
+    validation: float = 0.1
+    """Share of the training images held out to choose the model, where the data name no validation split."""
+    test: float = 0.2
+    """Share of the images held out for testing, where the data name no test split."""
+    digits: str = "bundled"
+    """Handwritten digits to generate from: "bundled" (scikit-learn's), "mnist" (downloaded once), or an .npz file."""
+    canvas: Size = (1500, 1500)
+    """(height, width) of a generated canvas."""
+    train_images: int = 5000
+    """Generated training canvases, validation included."""
+    test_images: int = 1000
+    """Generated test canvases, from digits that no training canvas shows."""
+    noise: int = 50
+    """Noise strokes per canvas."""
+    noise_over_digits: bool = True
+    """True pastes strokes over digits, as the original code; False under them, as its successors."""
+    generator_seed: int = 0
+    """Seed of the generated canvases; a seed determines every pixel."""

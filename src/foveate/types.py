@@ -1,0 +1,216 @@
+"""The vocabulary: the words every other module speaks, each with its shape and its unit.
+
+Rows come before columns everywhere: a size is (height, width), a point (row, column), a box (top, left, height,
+width). Letters in shapes: B images in a batch, K cells of an attention map, n cells drawn per image, D features.
+Nothing here imports torch when the program runs.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from jaxtyping import Bool, Float, Float64, Int
+    from torch import Tensor
+
+    from foveate.images import Source
+
+__all__ = ["Batch", "Box", "Draw", "Example", "ImageDataset", "Level", "Output", "Prediction", "Size"]
+
+Size = tuple[int, int]
+"""(height, width), in pixels of the level it is said of."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels; it may hang over the border of its image, where it reads as fill.
+
+    Attributes:
+        top: first row, in pixels of the level it is said of (level 0 unless said otherwise); may be negative.
+        left: first column, likewise.
+        height: number of rows, at least 1.
+        width: number of columns, at least 1.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The row after the last one."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The column after the last one."""
+        return self.left + self.width
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of an image.
+
+    Attributes:
+        size: (height, width) in pixels of this level.
+        factor: level-0 pixels per pixel of this level, (down the rows, along the columns); exact, so 4.0001 is not 4.
+    """
+
+    size: Size
+    factor: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a data set.
+
+    Attributes:
+        id: what names the image in draws, splits and reports: unique in its data set, independent of row order.
+        label: index of its class, or None where it is unknown.
+        split: "train", "validation", "test" or None where no split is given.
+        group: what must not be split (a patient, a scene); None makes every image a group of its own.
+    """
+
+    id: str
+    label: int | None
+    split: str | None = None
+    group: str | None = None
+
+
+class ImageDataset(Protocol):
+    """What training, evaluation and prediction ask of a data set."""
+
+    classes: tuple[str, ...]
+    examples: "Sequence[Example]"
+
+    def open(self, index: int) -> "Source":
+        """The image of example `index`; cheap, it reads no pixel."""
+        ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Cells drawn from an attention distribution, and what each of them stands for.
+
+    Attributes:
+        index: (B, n) cell numbers, row-major over the map, in order of draw; always valid indices.
+        log_prob: (B, n) log attention of the drawn cells; carries the gradient of the attention.
+        weight: (B, n) float64 importance weights w with E[Σ_t 1{I_t = i} w_t] = 1; 0 where not valid; detached
+            (except for method "top").
+        valid: (B, n) False for slots left over because an image has fewer than n cells; these are never read.
+        log_rest: (B,) float64 log mass not drawn, under the distribution drawn from; −inf if nothing is left.
+        threshold: (B,) float64 κ, the (n+1)-th Gumbel key; None where the method has none, −inf if nothing is left.
+        method: "iid", "des_raj", "priority", "murthy", "uniform" or "top".
+        log_proposal: (B, n) float64 log probability of the drawn cells under the distribution drawn from.
+    """
+
+    index: "Int[Tensor, 'batch draw']"
+    log_prob: "Float[Tensor, 'batch draw']"
+    weight: "Float64[Tensor, 'batch draw']"
+    valid: "Bool[Tensor, 'batch draw']"
+    log_rest: "Float64[Tensor, ' batch']"
+    threshold: "Float64[Tensor, ' batch'] | None"
+    method: str
+    log_proposal: "Float64[Tensor, 'batch draw']"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images as a model sees them before it looks anywhere in full resolution.
+
+    Attributes:
+        views: (B, C, h, w) float32 low-resolution views in the unit range, padded with zeros below and to the right.
+        mask: (B, h, w) True where the attention may look: inside the image (and, where given, its tissue mask).
+        sources: the B images at full resolution.
+        seeds: B integers that determine every draw made for the image.
+        view_sizes: B (height, width) of the views without padding; taken from the mask's extent if empty.
+        labels: (B,) class indices, or None.
+        ids: B image ids, or empty.
+    """
+
+    views: "Float[Tensor, 'batch channel height width']"
+    mask: "Bool[Tensor, 'batch height width']"
+    sources: "tuple[Source, ...]"
+    seeds: tuple[int, ...]
+    view_sizes: tuple[Size, ...] = ()
+    labels: "Int[Tensor, ' batch'] | None" = None
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.view_sizes:
+            object.__setattr__(self, "view_sizes", tuple(_extent(row) for row in self.mask))
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def to(self, device: "torch.device | str", non_blocking: bool = False) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=non_blocking)
+        return replace(
+            self,
+            views=self.views.to(device, non_blocking=non_blocking),
+            mask=self.mask.to(device, non_blocking=non_blocking),
+            labels=labels,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same batch with its tensors in page-locked memory."""
+        labels = None if self.labels is None else self.labels.pin_memory()
+        return replace(self, views=self.views.pin_memory(), mask=self.mask.pin_memory(), labels=labels)
+
+
+def _extent(mask: "Bool[Tensor, 'height width']") -> Size:
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return (int(rows[-1]) + 1, int(columns[-1]) + 1) if len(rows) else (mask.shape[0], mask.shape[1])
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model says of a batch, and where it looked.
+
+    With `samples` = s > 1, `draw`, `boxes` and `features` have B·s rows, the s draws of an image side by side.
+
+    Attributes:
+        logits: (B, classes); softmax gives the class probabilities (averaged over the samples, if several).
+        attention: (B, rows, columns) probabilities over the cells of the attention map, 0 where masked; or None.
+        draw: the cells drawn; or None.
+        boxes: (B·s, n, 4) int64 top, left, height, width of the patches read, in level-0 pixels; or None.
+        features: (B·s, n, D) features of the patches read; or None.
+    """
+
+    logits: "Float[Tensor, 'batch class']"
+    attention: "Float[Tensor, 'batch row column'] | None" = None
+    draw: Draw | None = None
+    boxes: "Int[Tensor, 'rows draw 4'] | None" = None
+    features: "Float[Tensor, 'rows draw feature'] | None" = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image, with its receipt.
+
+    Attributes:
+        path: where the image came from, or "" for an array.
+        predicted: name of the most probable class.
+        probabilities: class name → probability; they sum to 1.
+        patches: number of full-resolution patches read.
+        bytes_read: bytes read from the image's file (or memory), views included.
+        seconds: wall-clock time, opening included.
+        boxes: the patches read, level-0 pixels.
+    """
+
+    path: str
+    predicted: str
+    probabilities: dict[str, float]
+    patches: int
+    bytes_read: int
+    seconds: float
+    boxes: tuple[Box, ...] = field(default=(), repr=False)
