@@ -28,6 +28,6 @@ def derive_seed(*parts: int | str) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         kind = b"i" if isinstance(part, int) else b"s"
-        text = str(part).encode()
+        text = str(part).encode(errors="surrogateescape")  # a file name need not be UTF-8
         digest.update(kind + len(text).to_bytes(8, "big") + text)
     return int.from_bytes(digest.digest(), "big") >> 1

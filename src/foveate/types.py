@@ -88,8 +88,15 @@ class Example:
 class ImageDataset(Protocol):
     """What training, evaluation and prediction ask of a data set."""
 
-    classes: tuple[str, ...]
-    examples: "Sequence[Example]"
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; an example's label is an index into them."""
+        ...
+
+    @property
+    def examples(self) -> "Sequence[Example]":
+        """One per image, in a fixed order."""
+        ...
 
     def open(self, index: int) -> "Source":
         """The image of example `index`; cheap, it reads no pixel."""
