@@ -1,0 +1,29 @@
+"""Images of any size, of which only what is asked for is read."""
+
+from foveate.images import augment
+from foveate.images.array import ArraySource
+from foveate.images.average import Region, area_average
+from foveate.images.canvas import Canvas
+from foveate.images.gather import gather
+from foveate.images.open import open_image
+from foveate.images.pillow import PillowSource
+from foveate.images.pixels import unit_range
+from foveate.images.source import Header, Source
+from foveate.images.view import make_view, pad_views, view_size
+
+__all__ = [
+    "ArraySource",
+    "Canvas",
+    "Header",
+    "PillowSource",
+    "Region",
+    "Source",
+    "area_average",
+    "augment",
+    "gather",
+    "make_view",
+    "open_image",
+    "pad_views",
+    "unit_range",
+    "view_size",
+]

@@ -1,0 +1,165 @@
+"""Random changes of an image that stay lazy: a source that wraps a source."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from foveate.images.average import Bins, Region
+from foveate.images.orient import Orientation
+from foveate.images.pixels import unit_range
+from foveate.images.source import Header, Source
+from foveate.settings import AugmentSettings
+from foveate.types import Box, Level, Size
+
+__all__ = ["Augmented", "Change", "draw_change"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One particular change of an image; the order is flips, turns, gain and bias, translation.
+
+    Attributes:
+        flip_rows: turn upside down.
+        flip_columns: mirror left to right.
+        quarter_turns: turns by 90° counter-clockwise, 0 … 3.
+        shift: (rows, columns) moved down and to the right, in level-0 pixels; what is uncovered is 0.
+        gain: a of a·x + b, x in the unit range.
+        bias: b of a·x + b; values are not clipped.
+    """
+
+    flip_rows: bool = False
+    flip_columns: bool = False
+    quarter_turns: int = 0
+    shift: tuple[int, int] = (0, 0)
+    gain: float = 1.0
+    bias: float = 0.0
+
+
+def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
+    """Draw a change at random; every part of it is drawn whatever the others are, so settings do not disturb draws.
+
+    Arguments:
+        settings: what may change, and how much.
+        size: (height, width) of the image; it is never moved out of sight altogether.
+        seed: determines the change; derive it from the run, the epoch and the image (`foveate.seeds.derive_seed`).
+
+    Returns:
+        The change.
+
+    Example:
+        >>> draw_change(AugmentSettings(), (60, 80), seed=1)
+        Change(flip_rows=False, flip_columns=False, quarter_turns=0, shift=(0, 0), gain=1.0, bias=0.0)
+        >>> draw_change(AugmentSettings(translate=(10, 0), turn=True), (60, 80), seed=1).shift
+        (-2, 0)
+    """
+    generator = np.random.default_rng(seed)
+    flips = generator.random(2) < 0.5
+    turns = int(generator.integers(4))
+    moves, shades = (bool(x) for x in generator.random(2) < settings.probability)
+    place, shade = generator.random(2), generator.random(2)
+    turns = turns if settings.turn else 0
+    sides = size if turns % 2 == 0 else (size[1], size[0])
+    reach = [min(t, side - 1) for t, side in zip(settings.translate, sides, strict=True)]
+    shift = [int(np.floor(x * (2 * t + 1))) - t for x, t in zip(place, reach, strict=True)]
+    gain, bias = (low + x * (high - low) for x, (low, high) in zip(shade, (settings.gain, settings.bias), strict=True))
+    return Change(
+        flip_rows=settings.flip and bool(flips[0]),
+        flip_columns=settings.flip and bool(flips[1]),
+        quarter_turns=turns,
+        shift=(shift[0], shift[1]) if moves else (0, 0),
+        gain=float(gain) if shades else 1.0,
+        bias=float(bias) if shades else 0.0,
+    )
+
+
+class Augmented(Source):
+    """A changed image: what is read, and what is seen from afar, is the change of the original's pixels.
+
+    It has one level; views use the original's levels all the same. Where gain or bias change anything, `read` gives
+    float32 in the unit range.
+
+    Arguments:
+        source: the original.
+        change: what to do with it.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> source = Augmented(ArraySource(np.array([[1, 2, 3], [4, 5, 6]], np.uint8)), Change(True, shift=(0, 1)))
+        >>> source.read(Box(0, 0, 2, 3))[:, :, 0]
+        array([[0, 4, 5],
+               [0, 1, 2]], dtype=uint8)
+        >>> source.to_original(Box(0, 1, 1, 2))
+        Box(top=1, left=0, height=1, width=2)
+    """
+
+    _reads_file = True
+
+    def __init__(self, source: Source, change: Change) -> None:
+        super().__init__(source.name, source.mpp)
+        self.source = source
+        self.change = change
+        self.threaded = source.threaded
+        self._orientation = Orientation.turned(change.quarter_turns, change.flip_rows, change.flip_columns)
+        self._shades = (change.gain, change.bias) != (1.0, 0.0)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of the original so far."""
+        return self.source.bytes_read
+
+    def to_original(self, box: Box) -> Box:
+        """Where a box of this image lies in the original; it may hang over the border there.
+
+        Arguments:
+            box: in level-0 pixels of this image.
+
+        Returns:
+            The box in level-0 pixels of the original; height and width change places if the change turns by 90°.
+        """
+        down, right = self.change.shift
+        moved = Box(box.top - down, box.left - right, box.height, box.width)
+        return self._orientation.box_before(moved, self.source.size)
+
+    def close(self) -> None:
+        """Close the original."""
+        self.source.close()
+
+    def _measure(self) -> Header:
+        original = self.source.header
+        size = self._orientation.size(original.levels[0].size)
+        return Header(
+            (Level(size, (1.0, 1.0)),), original.channels, np.dtype(np.float32) if self._shades else original.dtype
+        )
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:  # noqa: ARG002
+        covered = self._covered(box)
+        result = np.zeros((*box.size, self.channels), self.dtype)
+        if covered is not None:
+            part = self._orientation.apply(self.source.read(self.to_original(covered)))
+            if self._shades:
+                part = unit_range(part) * np.float32(self.change.gain) + np.float32(self.change.bias)
+            top, left = covered.top - box.top, covered.left - box.left
+            result[top : top + covered.height, left : left + covered.width] = part
+        return result
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        covered = self._covered(window)
+        if covered is None:
+            return np.zeros((*size, self.channels))
+        (down, right), turn, original = self.change.shift, self._orientation, self.source.size
+        moved = (region[0] - down, region[1] - right, region[2] - down, region[3] - right)
+        seen = self.source._view(turn.size(size), turn.region_before(moved, original), self.to_original(covered))
+        result = turn.apply(seen)
+        if self._shades:
+            rows = Bins.over(size[0], region[0], region[2], (covered.top, covered.bottom)).coverage
+            columns = Bins.over(size[1], region[1], region[3], (covered.left, covered.right)).coverage
+            result = result * self.change.gain + (np.outer(rows, columns) * self.change.bias)[:, :, None]
+        return result
+
+    def _covered(self, box: Box) -> Box | None:
+        """The part of a box that shows the original, in pixels of this image."""
+        (down, right), (height, width) = self.change.shift, self.size
+        top, left = max(box.top, down, 0), max(box.left, right, 0)
+        bottom, east = min(box.bottom, height + down, height), min(box.right, width + right, width)
+        return Box(top, left, bottom - top, east - left) if top < bottom and left < east else None

@@ -1,0 +1,168 @@
+"""The exact area average, by which every low-resolution view is made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, Shaped
+
+from foveate.images.pixels import full_scale
+from foveate.types import Size
+
+__all__ = ["Bins", "Region", "area_average", "average"]
+
+Number = int | float
+
+Region = tuple[Number, Number, Number, Number]
+"""(top, left, bottom, right) in level-0 pixels, as edge coordinates: pixel p covers [p, p + 1). May hang over."""
+
+BLOCK_ELEMENTS = 1 << 24
+"""Pixel values held at a time while a view is made, whatever the size of the image."""
+
+SNAP = 1e-9
+"""Bin edges this close to a pixel edge are on it, in pixels: 18 · (1500 / 180) is 150."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Along one axis, the pixels every bin of a view averages and how much of each.
+
+    Attributes:
+        first: (n,) first pixel of the bin.
+        stop: (n,) the pixel after its last one; equal to `first` where a bin sees no pixel.
+        head: (n,) weight of the first pixel.
+        tail: (n,) weight of the last pixel; 0 where the bin has only one.
+        inner: weight of every pixel in between.
+        coverage: (n,) sum of the bin's weights: the share of it that lies inside the image; 1 away from the border.
+    """
+
+    first: Int64[np.ndarray, " bin"]
+    stop: Int64[np.ndarray, " bin"]
+    head: Float64[np.ndarray, " bin"]
+    tail: Float64[np.ndarray, " bin"]
+    inner: float
+    coverage: Float64[np.ndarray, " bin"]
+
+    @classmethod
+    def over(
+        cls,
+        count: int,
+        start: Number,
+        end: Number,
+        window: tuple[Number, Number],
+        factor: Number = 1,
+    ) -> "Bins":
+        """Cut [start, end) into `count` equal bins.
+
+        Arguments:
+            count: number of bins.
+            start: where the first bin starts, in level-0 pixels.
+            end: where the last bin ends.
+            window: what lies outside [window[0], window[1]) counts as 0; must lie within the image.
+            factor: level-0 pixels per pixel of the array averaged; its last pixel may reach beyond the image.
+        """
+        edges = (start + (end - start) * np.arange(count + 1) / count) / factor
+        whole = np.rint(edges)
+        edges = np.where(np.abs(edges - whole) < SNAP, whole, edges)
+        low = np.maximum(edges[:-1], window[0] / factor)
+        high = np.maximum(np.minimum(edges[1:], window[1] / factor), low)
+        length = (end - start) / factor / count
+        first = np.floor(low).astype(np.int64)
+        stop = np.where(high > low, np.ceil(high).astype(np.int64), first)
+        several = stop - first > 1
+        head = np.where(several, first + 1, high) - low
+        tail = np.where(several, high - (stop - 1), 0.0)
+        return cls(first, stop, head / length, tail / length, 1 / length, (high - low) / length)
+
+    def extent(self) -> tuple[int, int]:
+        """First pixel of all bins and the pixel after the last; (0, 0) if no bin sees a pixel."""
+        seen = self.stop > self.first
+        return (int(self.first[seen].min()), int(self.stop[seen].max())) if seen.any() else (0, 0)
+
+
+def area_average(
+    array: Shaped[np.ndarray, "height width channel"], size: Size, region: Region | None = None
+) -> Float32[np.ndarray, "rows columns channel"]:
+    r"""Average an image over the cells of a regular grid, by exact fractional coverage.
+
+    .. math:: v_{ij} = \frac{1}{|C_{ij}|} \sum_p |C_{ij} \cap p| \, x_p
+
+    where :math:`C_{ij}` is a cell of the view and p the pixels, as unit squares; outside the image x is 0.
+
+    Arguments:
+        array: (H, W, C) pixels; bool, uint8, uint16 or floating point.
+        size: (rows, columns) of the result.
+        region: what the result shows, in pixels of the array; the whole array if None.
+
+    Returns:
+        (rows, columns, C) float32 in the unit range. Sums are made in float64.
+
+    Example:
+        >>> area_average(np.array([[[0], [51], [255]]], dtype=np.uint8), (1, 2))[0, :, 0]
+        array([0.06666667, 0.73333335], dtype=float32)
+    """
+    height, width, channels = array.shape
+    top, left, bottom, right = region or (0, 0, height, width)
+    rows = Bins.over(size[0], top, bottom, (0, height))
+    columns = Bins.over(size[1], left, right, (0, width))
+    west, east = columns.extent()
+    result = average(lambda start, stop: array[start:stop, west:east], rows, columns, channels)
+    return (result / full_scale(array.dtype)).astype(np.float32)
+
+
+def average(
+    read: Callable[[int, int], Shaped[np.ndarray, "..."]], rows: Bins, columns: Bins, channels: int
+) -> Float64[np.ndarray, "rows columns channel"]:
+    """Average the pixels that a reader hands over in strips of rows.
+
+    Arguments:
+        read: read(start, stop) gives rows start … stop−1 of the columns in `columns.extent()`, (stop − start, w, C).
+        rows: the bins down the rows.
+        columns: the bins along the columns.
+        channels: C.
+
+    Returns:
+        (rows, columns, C) float64, in the reader's units.
+    """
+    result = np.zeros((len(rows.first), len(columns.first), channels))
+    (north, south), (west, east) = rows.extent(), columns.extent()
+    if north == south or west == east:
+        return result
+    width = east - west
+    block, group = (max(1, elements // (width * channels)) for elements in (BLOCK_ELEMENTS, BLOCK_ELEMENTS // 16))
+    for start in range(north, south, block):
+        strip = read(start, min(start + block, south))
+        touched = np.flatnonzero((rows.first < start + block) & (rows.stop > start) & (rows.stop > rows.first))
+        for some in range(0, len(touched), group):
+            chosen = touched[some : some + group]
+            sums = _weigh(strip.reshape(len(strip), -1), start, rows, chosen)
+            # the columns, laid down as rows: their sums run along memory then, too
+            sums = np.ascontiguousarray(sums.reshape(len(chosen), width, channels).swapaxes(0, 1)).reshape(width, -1)
+            sums = _weigh(sums, west, columns, np.arange(len(columns.first)))
+            result[chosen] += sums.reshape(-1, len(chosen), channels).swapaxes(0, 1)
+    return result
+
+
+def _weigh(
+    strip: Shaped[np.ndarray, "rows values"], start: int, bins: Bins, chosen: Int64[np.ndarray, " chosen"]
+) -> Float64[np.ndarray, "chosen values"]:
+    """The weighted sums of the chosen bins over a strip of rows, the first of which is row `start`.
+
+    A bin that straddles two strips gets its share of each. Rows a bin does not touch are never multiplied by 0, so a
+    NaN stays in its own bins.
+    """
+    sums = np.zeros((len(chosen), strip.shape[1]))
+    spans = zip(
+        bins.first[chosen].tolist(), bins.stop[chosen].tolist(), bins.head[chosen], bins.tail[chosen], strict=True
+    )
+    for total, (first, stop, head, tail) in zip(sums, spans, strict=True):
+        top, last = first - start, stop - start - 1
+        inner = strip[max(top + 1, 0) : max(last, 0)]
+        if len(inner):
+            np.add.reduce(inner, axis=0, dtype=np.float64, out=total)
+            total *= bins.inner
+        if 0 <= top < len(strip) and top <= last:
+            total += strip[top] * head
+        if top < last and 0 <= last < len(strip):
+            total += strip[last] * tail
+    return sums

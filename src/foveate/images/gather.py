@@ -1,0 +1,94 @@
+"""Full-resolution patches of a batch of images, in one tensor."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int
+from torch import Tensor
+
+from foveate.errors import ImageError
+from foveate.images.pixels import full_scale
+from foveate.images.source import Source
+from foveate.types import Box
+
+__all__ = ["gather"]
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Images read at a time by default."""
+
+
+def gather(
+    sources: Sequence[Source],
+    boxes: Int[Tensor, "batch draw 4"],
+    valid: Bool[Tensor, "batch draw"] | None = None,
+    threads: int = THREADS,
+) -> Float32[Tensor, "batch draw channel height width"]:
+    """Read patches of several images.
+
+    Arguments:
+        sources: the B images, all with the same number of channels C.
+        boxes: (B, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
+        valid: (B, n) False where nothing is to be read and the patch is 0; None reads all.
+        threads: images read at the same time; 1 reads one after the other. Only sources for which it pays
+            (`Source.threaded`) are read in threads.
+
+    Returns:
+        (B, n, C, height, width) float32 in the unit range; `flatten(0, 1)` of it is channels-last and not a copy.
+
+    Raises:
+        ImageError: if boxes differ in size, images in their number of channels, or an image cannot be read.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> source = ArraySource(np.full((8, 9, 3), 255, np.uint8))
+        >>> patches = gather([source], torch.tensor([[[0, 0, 2, 3], [7, 0, 2, 3]]]))
+        >>> patches.shape, patches[0, :, 0, :, 0].tolist()
+        (torch.Size([1, 2, 3, 2, 3]), [[1.0, 1.0], [1.0, 0.0]])
+    """
+    if len(sources) != boxes.shape[0]:
+        raise ImageError(f"boxes must be given for every image, got {len(sources)} images and {boxes.shape[0]} rows")
+    height, width = _one_size(boxes)
+    channels = _one_channel_count(sources)
+    batch, draws = boxes.shape[:2]
+    patches = torch.zeros(batch, draws, height, width, channels)
+    target, rows = patches.numpy(), boxes.tolist()
+    wanted = [[True] * draws] * batch if valid is None else valid.tolist()
+
+    def fill(i: int) -> None:
+        scale = np.float32(full_scale(sources[i].dtype))
+        for s in range(draws):
+            if wanted[i][s]:
+                np.divide(sources[i].read(Box(*rows[i][s])), scale, out=target[i, s], casting="same_kind")
+
+    slow = [i for i in range(batch) if sources[i].threaded and threads > 1]
+    if len(slow) > 1:
+        with ThreadPoolExecutor(min(threads, len(slow))) as pool:
+            list(pool.map(fill, slow))
+    else:
+        slow = []
+    for i in sorted(set(range(batch)) - set(slow)):
+        fill(i)
+    return patches.permute(0, 1, 4, 2, 3)
+
+
+def _one_size(boxes: Int[Tensor, "batch draw 4"]) -> tuple[int, int]:
+    sizes = torch.unique(boxes[:, :, 2:].reshape(-1, 2), dim=0).tolist()
+    if len(sizes) != 1:
+        got = " and ".join(f"{height}×{width}" for height, width in sizes) or "none"
+        raise ImageError(f"boxes gathered together must all have one size, got {got}: gather each size by itself")
+    return sizes[0][0], sizes[0][1]
+
+
+def _one_channel_count(sources: Sequence[Source]) -> int:
+    first = sources[0]
+    for other in sources:
+        if other.channels != first.channels:
+            raise ImageError(
+                f"images in a batch must have the same number of channels, got {first.channels} "
+                f"({first.name or 'in memory'}) and {other.channels} ({other.name or 'in memory'}): "
+                "convert them to one kind, grey or RGB"
+            )
+    return first.channels

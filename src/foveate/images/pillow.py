@@ -1,0 +1,253 @@
+"""JPEG, PNG and the other files Pillow reads."""
+
+import itertools
+import struct
+import threading
+import weakref
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Float64, Shaped, UInt8
+from PIL import Image
+
+from foveate.errors import ImageError
+from foveate.images.average import Bins, Region, average
+from foveate.images.orient import Orientation
+from foveate.images.pixels import full_scale
+from foveate.images.source import Header, Source
+from foveate.types import Box, Level, Size
+
+__all__ = ["PillowSource"]
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
+"""Formats tried, in this order, by content; Pillow's others are rare, or guess."""
+
+MAX_PIXELS = 2**32
+"""Images with more pixels are refused: decoding takes them into memory whole."""
+
+DECODED_BYTES = 2**30
+"""Memory for decoded images in this process, all sources together; the image in use is kept whatever its size."""
+
+ORIENTATIONS = {
+    1: Orientation(),
+    2: Orientation(flip_columns=True),
+    3: Orientation.turned(2),
+    4: Orientation(flip_rows=True),
+    5: Orientation(transpose=True),
+    6: Orientation.turned(3),
+    7: Orientation(flip_rows=True, flip_columns=True, transpose=True),
+    8: Orientation.turned(1),
+}
+"""EXIF tag 274: how to lay down what is stored."""
+
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
+"""What Pillow raises on files that are not what they say."""
+
+
+class PillowSource(Source):
+    """An image file that Pillow reads, laid down as its EXIF orientation says.
+
+    These formats cannot be read in parts: the first `read` decodes the whole image and keeps the pixels, as long as
+    all sources together stay below `DECODED_BYTES`; the least recently used are dropped, and decoded again if needed.
+    `close` drops them, pickling leaves them behind. Views of a JPEG are decoded at ½, ¼ or ⅛ where they are half as
+    large as that, or just as large, which reads the same bytes but makes a fraction of the pixels; the rest of the way
+    is an area average. Such a view is close to the exact one, not equal to it.
+
+    Pixels are grey or RGB: palettes and CMYK become RGB, 1-bit images 0 and 255; 16-bit grey stays 16-bit (Pillow reads
+    16-bit colour as 8-bit). Transparency is laid over black, which is also what lies outside the image.
+
+    Arguments:
+        path: the file; its name says nothing, its content decides.
+        mpp: microns per pixel, if known.
+    """
+
+    threaded = True
+    _reads_file = True
+    _left_behind = ("_key",)
+
+    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+        super().__init__(str(path), mpp)
+        self._path = Path(path)
+        self._orientation = Orientation()
+        self._stored_size: Size = (0, 0)
+        self._scalable = False
+        self._key: int | None = None
+
+    def _measure(self) -> Header:
+        try:
+            with self._path.open("rb") as stream, _probe(stream, self.name) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ImageError(
+                        f"{self.name}: {height}×{width} pixels are more than the {MAX_PIXELS} that can be decoded "
+                        "whole: convert it to a tiled TIFF"
+                    )
+                channels, dtype = _values(image, self.name)
+                self._orientation = ORIENTATIONS.get(_orientation_tag(image), ORIENTATIONS[1])
+                self._scalable = image.format in ("JPEG", "MPO")
+        except BROKEN as error:
+            raise self._broken(error) from error
+        self._stored_size = (height, width)
+        size = self._orientation.size((height, width))
+        return Header((Level(size, (1.0, 1.0)),), channels, dtype)
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
+        pixels: np.ndarray = self._orientation.apply(self._decoded())
+        return pixels[box.top : box.bottom, box.left : box.right]
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        turn, stored = self._orientation, self._stored_size
+        region, window = turn.region_before(region, stored), turn.box_before(window, stored)
+        rows, columns = turn.size(size)
+        # the scale must not depend on what happens to be decoded already, or a view would not be reproducible
+        scale = self._scale((region[2] - region[0]) / rows, (region[3] - region[1]) / columns)
+        pixels = self._decoded() if scale == 1 else self._decode(scale)
+        scale = scale if pixels.shape[:2] != stored else 1
+        down = Bins.over(rows, region[0], region[2], (window.top, window.bottom), scale)
+        along = Bins.over(columns, region[1], region[3], (window.left, window.right), scale)
+        west, east = along.extent()
+        result = average(lambda start, stop: pixels[start:stop, west:east], down, along, self.channels)
+        return turn.apply(result) / full_scale(self.dtype)
+
+    def _scale(self, down: float, along: float) -> int:
+        """The largest of 8, 4 and 2 by which a JPEG may be decoded smaller, or 1.
+
+        Twice as fine as the view, or as fine where every cell of the view is made of whole pixels: on photographs that
+        keeps the view within 0.01 of the exact average, in the mean; just as fine everywhere, it would be 0.025.
+        """
+        if not self._scalable:
+            return 1
+        room = min(down, along, *self._stored_size)
+        return max(d for d in (1, 2, 4, 8) if d == 1 or 2 * d <= room or (d <= room and down % d == along % d == 0))
+
+    def _decoded(self) -> Shaped[np.ndarray, "rows columns channel"]:
+        with self._lock:
+            if self._key is None:
+                self._key = next(_KEYS)
+                weakref.finalize(self, _DECODED.drop, self._key).atexit = False
+            pixels = _DECODED.get(self._key)
+            if pixels is None:
+                pixels = self._decode(1)
+                _DECODED.put(self._key, pixels)
+        return pixels
+
+    def _decode(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
+        """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""
+        height, width = self._stored_size
+        try:
+            with self._path.open("rb") as stream, _probe(stream, self.name) as image:
+                if (image.size[1], image.size[0]) != self._stored_size:
+                    raise ValueError(f"it was {height}×{width} when first opened")
+                if scale > 1:
+                    image.draft(None, (width // scale, height // scale))
+                pixels = _pixels(image, self.name)
+            self._count(self._path.stat().st_size)
+        except BROKEN as error:
+            raise self._broken(error) from error
+        return pixels
+
+    def close(self) -> None:
+        """Drop the decoded pixels."""
+        with self._lock:
+            if self._key is not None:
+                _DECODED.drop(self._key)
+            super().close()
+
+    def _broken(self, error: BaseException) -> ImageError:
+        if isinstance(error, FileNotFoundError):
+            return ImageError(f"{self.name}: no such file: check the path")
+        if isinstance(error, IsADirectoryError):
+            return ImageError(f"{self.name}: a folder, not an image: name a file in it")
+        if isinstance(error, PermissionError):
+            return ImageError(f"{self.name}: no permission to read it: check the file's mode")
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        return ImageError(
+            f"{self.name}: broken image, or of a kind not supported here ({reason}): "
+            "export it again, e.g. as PNG, or leave it out"
+        )
+
+
+class _Store:
+    """Decoded images of all sources, the least recently used dropped first."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[int, np.ndarray] = OrderedDict()
+        # re-entrant: a source may be collected, and dropped from here, while its own thread is in `put`
+        self._lock = threading.RLock()
+
+    def get(self, key: int) -> np.ndarray | None:
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+    def put(self, key: int, pixels: np.ndarray) -> None:
+        with self._lock:
+            self._held[key] = pixels
+            while len(self._held) > 1 and sum(held.nbytes for held in self._held.values()) > DECODED_BYTES:
+                self._held.popitem(last=False)
+
+    def drop(self, key: int) -> None:
+        with self._lock:
+            self._held.pop(key, None)
+
+
+_DECODED = _Store()
+_KEYS = itertools.count()
+
+
+def _probe(stream: IO[bytes], name: str) -> Image.Image:
+    """Open an image by its first bytes; `Image.open` would warn or raise by its own, global, limit on size."""
+    prefix = stream.read(16)
+    Image.init()
+    for format_ in FORMATS:
+        if format_ not in Image.OPEN:
+            continue
+        factory, accept = Image.OPEN[format_]
+        if accept is not None and accept(prefix) is True:
+            stream.seek(0)
+            return factory(stream, "")
+    raise ImageError(
+        f"{name}: not an image that can be read here: give one of {', '.join(FORMATS)}, or a canvas file (.npz)"
+    )
+
+
+def _orientation_tag(image: Image.Image) -> int:
+    # asking a PNG without EXIF in its header for EXIF would decode all of it, to see whether some follows the pixels
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return int(image.getexif().get(0x0112, 1))
+
+
+def _values(image: Image.Image, name: str) -> tuple[int, np.dtype[Any]]:
+    """Channels and type of what `_pixels` makes of an image, from its header alone."""
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
+        if image.mode == "I" and image.format not in ("PNG", "PPM"):
+            raise ImageError(f"{name}: 32-bit integers have no known range: convert it to 8 or 16 bits or to float")
+        return 1, np.dtype(np.uint16)
+    if image.mode == "F":
+        return 1, np.dtype(np.float32)
+    grey = image.mode in ("1", "L", "LA", "La")
+    return 1 if grey else 3, np.dtype(np.uint8)
+
+
+def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns channel"]:
+    channels, dtype = _values(image, name)
+    if dtype != np.uint8:
+        return np.asarray(image).astype(dtype, copy=False)[:, :, None]
+    transparent = image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
+    if transparent:
+        return _over_black(np.asarray(image.convert("LA" if channels == 1 else "RGBA")))
+    if image.mode == "RGBa":
+        return np.asarray(image)[:, :, :3]
+    if image.mode == "La":
+        return np.asarray(image)[:, :, :1]
+    return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.size[1], image.size[0], channels)
+
+
+def _over_black(array: UInt8[np.ndarray, "rows columns both"]) -> UInt8[np.ndarray, "rows columns channel"]:
+    alpha = array[:, :, -1:].astype(np.uint16)
+    return ((array[:, :, :-1] * alpha + 127) // 255).astype(np.uint8)

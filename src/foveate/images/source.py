@@ -1,0 +1,243 @@
+"""What every image can do, whatever its format: the base reader."""
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Shaped
+
+from foveate.errors import ImageError
+from foveate.images.average import Bins, Region, average
+from foveate.images.pixels import from_unit, full_scale
+from foveate.types import Box, Level, Size
+
+__all__ = ["Header", "Source"]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image before any pixel is read.
+
+    Attributes:
+        levels: the resolutions, finest first; level 0 has factor (1, 1).
+        channels: values per pixel.
+        dtype: type of a value in the file.
+    """
+
+    levels: tuple[Level, ...]
+    channels: int
+    dtype: np.dtype[Any]
+
+
+class Source(ABC):
+    """An image of any size, of which only what is asked for is read.
+
+    A format is a subclass that measures and reads (`_measure`, `_read`, and `_open` where there is a handle to hold);
+    borders, fill, shapes, views and the count of bytes are settled here, once. Sources open on first use, can be
+    pickled at any time (what is open or decoded stays behind) and can be read from several threads.
+
+    Attributes:
+        name: path of the file, or "" for an image in memory.
+        mpp: microns per level-0 pixel, or None where unknown.
+        threaded: whether reading in threads is faster, because the reader releases the interpreter lock.
+    """
+
+    threaded: bool = False
+    _reads_file: bool = False
+    _left_behind: tuple[str, ...] = ()
+
+    def __init__(self, name: str = "", mpp: float | None = None) -> None:
+        self.name = name
+        self.mpp = mpp
+        self._bytes = 0
+        self._known: Header | None = None
+        self._opened = False
+        self._lock = threading.RLock()
+
+    @property
+    def size(self) -> Size:
+        """(height, width) at full resolution, in pixels."""
+        return self.header.levels[0].size
+
+    @property
+    def channels(self) -> int:
+        """Values per pixel."""
+        return self.header.channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values that `read` gives."""
+        return self.header.dtype
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The resolutions that can be read, finest first."""
+        return self.header.levels
+
+    @property
+    def header(self) -> Header:
+        """What is known before any pixel is read; opens the file the first time."""
+        if self._known is None:
+            with self._lock:
+                if self._known is None:
+                    self._ensure_open()
+                    self._known = self._measure()
+        return self._known
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read so far, views included: of the file, or of the pixels of an image in memory."""
+        return self._bytes
+
+    def read(self, box: Box, level: int = 0) -> Shaped[np.ndarray, "height width channel"]:
+        """Read a rectangle of pixels.
+
+        Arguments:
+            box: the rectangle, in pixels of `level`; may hang over the border or miss the image altogether.
+            level: index into `levels`.
+
+        Returns:
+            (box.height, box.width, channels) in the file's type, the caller's own; 0 outside the image.
+
+        Raises:
+            ImageError: if the box is empty, the level does not exist or the file cannot be read.
+        """
+        header = self.header
+        if box.height < 1 or box.width < 1:
+            raise ImageError(
+                f"{self._label()}: a box must have at least one row and one column, got {box.height}×{box.width}: "
+                "ask for a larger one"
+            )
+        if not 0 <= level < len(header.levels):
+            raise ImageError(
+                f"{self._label()}: level must be one of 0 … {len(header.levels) - 1}, got {level}: see .levels"
+            )
+        height, width = header.levels[level].size
+        top, left = max(box.top, 0), max(box.left, 0)
+        bottom, right = min(box.bottom, height), min(box.right, width)
+        result = np.zeros((box.height, box.width, header.channels), header.dtype)
+        if top < bottom and left < right:
+            part = self._fetch(Box(top, left, bottom - top, right - left), level)
+            result[top - box.top : bottom - box.top, left - box.left : right - box.left] = part
+        return result
+
+    def view(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns channel"]:
+        """Show a region at another resolution: its exact area average.
+
+        Arguments:
+            size: (rows, columns) of the result.
+            region: (top, left, bottom, right) in level-0 pixels, fractions allowed; may hang over the border, where
+                pixels count as 0. The whole image if None.
+
+        Returns:
+            (rows, columns, channels) float32 in the unit range.
+
+        Raises:
+            ImageError: if the size or the region is empty or the file cannot be read.
+        """
+        height, width = self.size
+        top, left, bottom, right = region or (0, 0, height, width)
+        if min(size) < 1:
+            raise ImageError(
+                f"{self._label()}: a view must have at least one row and one column, got {size[0]}×{size[1]}: "
+                "ask for a larger one"
+            )
+        if not (math.isfinite(top + left + bottom + right) and top < bottom and left < right):
+            raise ImageError(
+                f"{self._label()}: a region must go down and to the right, got top {top}, left {left}, "
+                f"bottom {bottom}, right {right}: order it as (top, left, bottom, right)"
+            )
+        return self._view(size, (top, left, bottom, right), Box(0, 0, height, width)).astype(np.float32)
+
+    def thumbnail(self, longest_side: int) -> Shaped[np.ndarray, "height width channel"]:
+        """Show the whole image small; images that are smaller already are not enlarged.
+
+        Arguments:
+            longest_side: longest side of the result, in pixels; at least 1.
+
+        Returns:
+            (height, width, channels) in the file's type.
+
+        Raises:
+            ImageError: if the file cannot be read.
+        """
+        rows, columns = self.size
+        longest = max(rows, columns)
+        if longest > longest_side:
+            rows, columns = (max(1, (2 * side * longest_side + longest) // (2 * longest)) for side in (rows, columns))
+        return from_unit(self.view((rows, columns)), self.dtype)
+
+    def close(self) -> None:
+        """Let go of what is open or decoded; the next read opens again."""
+        with self._lock:
+            for name in self._left_behind:
+                setattr(self, name, None)
+            self._opened = False
+
+    def _open(self) -> None:  # noqa: B027  most formats hold no handle
+        """Open what `_measure` and `_read` need; called once, before either of them."""
+
+    @abstractmethod
+    def _measure(self) -> Header:
+        """Read the header."""
+
+    @abstractmethod
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
+        """Read a box that lies inside the image; (height, width) is welcome where there is one channel."""
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """The area average of what lies in `window` (within the image), from the coarsest level that is fine enough."""
+        level = self._level_for(size, region)
+        down, along = self.levels[level].factor
+        rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), down)
+        columns = Bins.over(size[1], region[1], region[3], (window.left, window.right), along)
+        west, east = columns.extent()
+
+        def strip(start: int, stop: int) -> Shaped[np.ndarray, "..."]:
+            part = self._fetch(Box(start, west, stop - start, east - west), level)
+            return part.reshape(*part.shape[:2], self.channels)
+
+        return average(strip, rows, columns, self.channels) / full_scale(self.dtype)
+
+    def _level_for(self, size: Size, region: Region) -> int:
+        down, along = (region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1]
+        factors = [level.factor for level in self.levels]
+        fine = [i for i, factor in enumerate(factors) if factor[0] <= down and factor[1] <= along]
+        return max(fine, key=factors.__getitem__, default=0)
+
+    def _fetch(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+        self._ensure_open()
+        part = self._read(box, level)
+        if not self._reads_file:
+            self._count(part.nbytes)
+        return part if part.ndim == 3 else part[:, :, None]
+
+    def _ensure_open(self) -> None:
+        if not self._opened:
+            with self._lock:
+                if not self._opened:
+                    self._open()
+                    self._opened = True
+
+    def _count(self, amount: int) -> None:
+        with self._lock:
+            self._bytes += amount
+
+    def _label(self) -> str:
+        return self.name or "image in memory"
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return state | dict.fromkeys(self._left_behind) | {"_opened": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        known = self._known
+        size = "" if known is None else f", {known.levels[0].size[0]}×{known.levels[0].size[1]}×{known.channels}"
+        return f"{type(self).__name__}({self._label()!r}{size})"

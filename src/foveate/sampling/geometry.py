@@ -1,0 +1,196 @@
+"""Which patch is that? The only place where low-resolution and full-resolution coordinates meet.
+
+All coordinates are edge coordinates: pixel p covers [p, p + 1), its centre is p + ½. A full-resolution coordinate is a
+view coordinate times H / h, exactly and per axis, so nothing accumulates and nothing is rounded before the very end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int, Int64
+from torch import Tensor
+
+from foveate.errors import ImageError
+from foveate.types import Size
+
+__all__ = ["Grid"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    r"""How the cells of an attention map lie over a view.
+
+    A convolution over a view of v pixels has v − field + 1 positions; position p is centred at view coordinate
+    p + field/2. Cell i pools the positions stride·i … stride·i + stride − 1, those that exist: the last cell may hold
+    fewer. Its centre is the middle of their centres; for a full cell
+
+    .. math:: c_i = \mathrm{stride} \cdot i + (\mathrm{stride} + \mathrm{field} - 1) / 2
+
+    and in full resolution :math:`c_i H / h`. A patch of P pixels has its first pixel at
+    :math:`\lfloor c_i H / h - P/2 + 1/2 \rfloor`.
+
+    The idea: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019.
+    Their released code spreads view − field pixels evenly over the map instead; where field is above 1 that differs
+    from the centres given here by up to half a view pixel.
+
+    Attributes:
+        stride: view pixels per cell, after pooling; at least 1.
+        field: view pixels, along one side, that one unpooled position of a valid convolution sees; 1 where padding
+            keeps the view's size.
+
+    Raises:
+        ValueError: if one of them is below 1.
+
+    Example:
+        >>> grid = Grid(stride=2, field=1)
+        >>> grid.shape((3, 4))
+        (2, 2)
+        >>> grid.boxes(torch.tensor([[0, 3]]), 2, [(3, 4)], [(30, 80)], (10, 20))
+        tensor([[[ 5, 10, 10, 20],
+                 [20, 50, 10, 20]]])
+    """
+
+    stride: int
+    field: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stride < 1 or self.field < 1:
+            raise ValueError(f"stride and field must be at least 1 view pixel, got {self.stride} and {self.field}")
+
+    def shape(self, view_size: Size) -> Size:
+        """Rows and columns of the attention map over a view.
+
+        Arguments:
+            view_size: (height, width) of the view, in view pixels.
+
+        Returns:
+            (rows, columns): the positions of the convolution, pooled by `stride` with the last window kept.
+
+        Raises:
+            ImageError: if the view is smaller than the field.
+        """
+        rows, columns = self._positions(view_size)
+        return -(-rows // self.stride), -(-columns // self.stride)
+
+    def boxes(
+        self,
+        index: Int[Tensor, "batch draw"],
+        map_columns: int,
+        view_sizes: Sequence[Size],
+        image_sizes: Sequence[Size],
+        patch: Size,
+    ) -> Int64[Tensor, "batch draw 4"]:
+        """The full-resolution patches behind cells.
+
+        Arguments:
+            index: (B, n) cells, row-major over the map; those that lie in a map's padding stand for the nearest cell
+                that does not.
+            map_columns: columns of the map the index counts in, padding included.
+            view_sizes: B (height, width) of the views without padding, in view pixels.
+            image_sizes: B (height, width) of the images, in level-0 pixels.
+            patch: (height, width) of a patch, in level-0 pixels.
+
+        Returns:
+            (B, n, 4) top, left, height, width in level-0 pixels; may hang over the border.
+
+        Raises:
+            ImageError: if a view is smaller than the field.
+        """
+        cells = torch.stack([index // map_columns, index % map_columns], -1).long()
+        views, images = (_pairs(sizes, cells.device) for sizes in (view_sizes, image_sizes))
+        sides = torch.tensor(patch, device=cells.device)
+        # floor(c·H/h − P/2 + 1/2) with c = twice/2, over the common denominator 2h: all integers
+        corners = (self._twice_centres(cells, view_sizes) * images + views * (1 - sides)) // (2 * views)
+        return torch.cat([corners, sides.expand_as(corners)], -1)
+
+    def cell_mask(
+        self, mask: Bool[Tensor, "batch height width"], view_sizes: Sequence[Size]
+    ) -> Bool[Tensor, "batch rows columns"]:
+        """Which cells may be drawn.
+
+        Arguments:
+            mask: (B, h, w) True where the attention may look, in pixels of the padded views.
+            view_sizes: B (height, width) of the views without padding; nothing outside them is allowed.
+
+        Returns:
+            (B, rows, columns) True where one of a cell's positions is allowed: its field lies inside the image's own
+            view and the mask allows its centre pixel (the one below and to the right of the centre, for even fields).
+
+        Raises:
+            ImageError: if the padded view is smaller than the field.
+        """
+        batch, height, width = mask.shape
+        rows, columns = self._positions((height, width))
+        middle = self.field // 2
+        allowed = mask[:, middle : middle + rows, middle : middle + columns]
+        inside = _pairs(view_sizes, mask.device).reshape(batch, 2) - self.field + 1
+        down, along = torch.arange(rows, device=mask.device), torch.arange(columns, device=mask.device)
+        allowed = allowed & (down < inside[:, :1])[:, :, None] & (along < inside[:, 1:])[:, None, :]
+        map_rows, map_columns = self.shape((height, width))
+        padded = allowed.new_zeros(batch, map_rows * self.stride, map_columns * self.stride)
+        padded[:, :rows, :columns] = allowed
+        return padded.reshape(batch, map_rows, self.stride, map_columns, self.stride).any(4).any(2)
+
+    def centres(self, cells: Int[Tensor, "*shape 2"], view_size: Size, image_size: Size) -> Float64[Tensor, "*shape 2"]:
+        """Full-resolution centres of cells.
+
+        Arguments:
+            cells: (…, 2) row and column in the map.
+            view_size: (height, width) of the view without padding, in view pixels.
+            image_size: (height, width) of the image, in level-0 pixels.
+
+        Returns:
+            (…, 2) float64 row and column, in level-0 pixels.
+
+        Raises:
+            ImageError: if the view is smaller than the field.
+        """
+        flat = cells.reshape(1, -1, 2).long()
+        twice = self._twice_centres(flat, [view_size]).double()
+        view, image = (torch.tensor(size, dtype=torch.float64, device=cells.device) for size in (view_size, image_size))
+        return (twice * image / (2 * view)).reshape(cells.shape)
+
+    def cells(self, points: Float[Tensor, "*shape 2"], view_size: Size, image_size: Size) -> Int64[Tensor, "*shape 2"]:
+        """The cells whose windows contain full-resolution points; the inverse of `centres`.
+
+        The windows tile the view: position p's is the view pixel around its centre, a cell's is that of its positions.
+
+        Arguments:
+            points: (…, 2) row and column, in level-0 pixels.
+            view_size: (height, width) of the view without padding, in view pixels.
+            image_size: (height, width) of the image, in level-0 pixels.
+
+        Returns:
+            (…, 2) int64 row and column in the map; of the nearest cell for points no window contains.
+
+        Raises:
+            ImageError: if the view is smaller than the field.
+        """
+        view, image = (
+            torch.tensor(size, dtype=torch.float64, device=points.device) for size in (view_size, image_size)
+        )
+        last = torch.tensor(self.shape(view_size), dtype=torch.float64, device=points.device) - 1
+        place = (points.double() * view / image - (self.field - 1) / 2) / self.stride
+        return place.floor().clamp(min=torch.zeros_like(last), max=last).long()
+
+    def _positions(self, view_size: Size) -> Size:
+        rows, columns = view_size[0] - self.field + 1, view_size[1] - self.field + 1
+        if rows < 1 or columns < 1:
+            raise ImageError(
+                f"a view must be at least as large as the attention's receptive field, got a view of "
+                f"{view_size[0]}×{view_size[1]} and a field of {self.field}: ask for a larger view (model.view), "
+                "or set model.attention.padding to same"
+            )
+        return rows, columns
+
+    def _twice_centres(self, cells: Int64[Tensor, "batch draw 2"], view_sizes: Sequence[Size]) -> Int64[Tensor, "..."]:
+        """Twice the view coordinates of cells' centres, so that they are integers."""
+        positions = _pairs([self._positions(size) for size in view_sizes], cells.device)
+        start = torch.minimum(cells, (positions - 1) // self.stride) * self.stride
+        stop = torch.minimum(start + self.stride, positions)
+        return start + stop + self.field - 1
+
+
+def _pairs(sizes: Sequence[Size], device: torch.device) -> Int64[Tensor, "batch 1 2"]:
+    return torch.tensor(list(sizes), dtype=torch.int64, device=device).reshape(-1, 1, 2)

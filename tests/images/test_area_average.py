@@ -1,0 +1,104 @@
+"""The area average against its definition, in exact fractions."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foveate.images import ArraySource, area_average
+from foveate.images import average as average_module
+from foveate.images.average import Bins
+
+
+def overlaps(count: int, start: Fraction, end: Fraction, pixels: int) -> list[list[Fraction]]:
+    """Share of every bin that every pixel covers, by the definition."""
+    width = (end - start) / count
+    edges = [(start + j * width, start + (j + 1) * width) for j in range(count)]
+    return [[max(Fraction(0), min(high, p + 1) - max(low, p)) / width for p in range(pixels)] for low, high in edges]
+
+
+def defined(array: np.ndarray, size: tuple[int, int], region: tuple[Fraction, ...]) -> np.ndarray:
+    """The area average as float64 sums of exact weights."""
+    rows = np.array(overlaps(size[0], region[0], region[2], array.shape[0]), dtype=np.float64)
+    columns = np.array(overlaps(size[1], region[1], region[3], array.shape[1]), dtype=np.float64)
+    return np.einsum("ip,jq,pqc->ijc", rows, columns, array.astype(np.float64))
+
+
+thirds = st.integers(-60, 90).map(lambda n: Fraction(n, 3))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.tuples(st.integers(1, 12), st.integers(1, 17), st.integers(1, 3)),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(thirds, thirds),
+    st.tuples(st.integers(1, 120), st.integers(1, 120)),
+)
+def test_is_what_it_says(
+    shape: tuple[int, int, int], size: tuple[int, int], corner: tuple[Fraction, Fraction], sides: tuple[int, int]
+) -> None:
+    array = np.random.default_rng(1).random(shape)
+    region = (corner[0], corner[1], corner[0] + Fraction(sides[0], 3), corner[1] + Fraction(sides[1], 3))
+    top, left, bottom, right = (float(edge) for edge in region)
+    result = area_average(array, size, (top, left, bottom, right))
+    np.testing.assert_allclose(result, defined(array, size, region), atol=2e-7)
+
+
+def test_by_hand() -> None:
+    array = np.array([[0, 51, 102, 255, 0]], dtype=np.uint8).reshape(1, 5, 1)
+    # five pixels on two cells of 2.5: (0 + 51 + 102/2) / 2.5 and (102/2 + 255 + 0) / 2.5
+    np.testing.assert_allclose(area_average(array, (1, 2))[0, :, 0], [102 / 2.5 / 255, 306 / 2.5 / 255], atol=1e-7)
+    # half a pixel above the image and half of its row
+    np.testing.assert_allclose(area_average(array, (1, 1), (-0.5, 3, 0.5, 4))[0, 0, 0], 0.5, atol=1e-7)
+
+
+def test_the_megapixel_mnist_scale() -> None:
+    array = np.random.default_rng(3).integers(0, 256, (300, 50, 1), dtype=np.uint8)  # 1500 → 180
+    expected = defined(array, (36, 6), (Fraction(0), Fraction(0), Fraction(300), Fraction(50))) / 255
+    np.testing.assert_allclose(area_average(array, (36, 6)), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("block", [1, 37, 200, 5000])
+def test_strips_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(4).integers(0, 65536, (61, 23, 3), dtype=np.uint16)
+    regions = [((7, 5), None), ((90, 30), None), ((4, 4), (-3.5, 2.25, 70.1, 19.0))]
+    expected = [area_average(array, size, region) for size, region in regions]
+    monkeypatch.setattr(average_module, "BLOCK_ELEMENTS", block)
+    for (size, region), whole in zip(regions, expected, strict=True):
+        np.testing.assert_allclose(area_average(array, size, region), whole, atol=1e-7)
+
+
+def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(average_module, "BLOCK_ELEMENTS", 1000)
+    strips: list[int] = []
+
+    class Watched(ArraySource):
+        def _read(self, box, level):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            strips.append(box.height * box.width)
+            return super()._read(box, level)
+
+    Watched(np.zeros((500, 90), np.uint8)).view((9, 11))
+    assert sum(strips) == 500 * 90
+    assert max(strips) <= 1000
+
+
+def test_a_broken_value_stays_in_its_own_cells() -> None:
+    array = np.ones((60, 60, 1), np.float32)
+    array[25, 35] = np.nan
+    view = area_average(array, (6, 12))
+    assert np.argwhere(np.isnan(view[:, :, 0])).tolist() == [[2, 7]]
+    assert np.nanmin(view) == np.nanmax(view) == 1
+
+
+def test_coverage_is_the_share_inside() -> None:
+    assert Bins.over(4, -2, 6, (0, 5)).coverage.tolist() == [0, 1, 1, 0.5]
+    assert Bins.over(2, 8, 9, (0, 5)).coverage.tolist() == [0, 0]
+    assert Bins.over(2, 8, 9, (0, 5)).extent() == (0, 0)
+
+
+def test_a_scaled_array_ends_where_the_image_does() -> None:
+    # 10 pixels decoded at 1/8: pixel 0 stands for [0, 8), pixel 1 for [8, 10) only
+    bins = Bins.over(1, 0, 10, (0, 10), 8)
+    np.testing.assert_allclose([bins.head[0], bins.tail[0]], [0.8, 0.2])

@@ -1,0 +1,84 @@
+"""Patches of a batch: the pixels of every box, nothing for invalid ones, the same with threads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foveate.errors import ImageError
+from foveate.images import ArraySource, Source, gather, open_image, unit_range
+from foveate.types import Box
+
+
+def batch(folder: Path) -> list[Source]:
+    """Files and arrays of different sizes and types."""
+    generator = np.random.default_rng(0)
+    sources: list[Source] = []
+    for i, (height, width) in enumerate([(40, 60), (33, 20), (50, 70)]):
+        path = folder / f"{i}.png"
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        sources.append(open_image(path))
+    sources.append(ArraySource(generator.random((25, 45, 3)).astype(np.float32)))
+    sources.append(ArraySource(generator.integers(0, 65536, (25, 45, 3), dtype=np.uint16)))
+    return sources
+
+
+def boxes(images: int, draws: int, height: int = 12, width: int = 17) -> torch.Tensor:
+    corners = torch.randint(-15, 45, (images, draws, 2), generator=torch.Generator().manual_seed(4))
+    return torch.cat([corners, torch.tensor([height, width]).expand(images, draws, 2)], -1)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 8])
+def test_patches_are_the_boxes_in_the_unit_range(threads: int, tmp_path: Path) -> None:
+    sources = batch(tmp_path)
+    where = boxes(len(sources), 6)
+    patches = gather(sources, where, threads=threads)
+    assert (patches.shape, patches.dtype) == ((5, 6, 3, 12, 17), torch.float32)
+    for i, source in enumerate(sources):
+        for s in range(6):
+            expected = unit_range(source.read(Box(*where[i, s].tolist())))
+            np.testing.assert_array_equal(patches[i, s].permute(1, 2, 0), expected)
+
+
+def test_flattened_patches_are_channels_last_without_a_copy(tmp_path: Path) -> None:
+    patches = gather(batch(tmp_path), boxes(5, 6))
+    flat = patches.flatten(0, 1)
+    assert flat.is_contiguous(memory_format=torch.channels_last)
+    assert flat.data_ptr() == patches.data_ptr()
+
+
+def test_invalid_slots_are_zero_and_never_read() -> None:
+    class Picky(ArraySource):
+        def read(self, box: Box, level: int = 0) -> np.ndarray:
+            assert box.top != 7
+            return super().read(box, level)
+
+    where = torch.tensor([[[0, 0, 2, 3], [7, 0, 2, 3]], [[7, 0, 2, 3], [1, 1, 2, 3]]])
+    valid = torch.tensor([[True, False], [False, True]])
+    patches = gather([Picky(np.full((9, 9), 255, np.uint8)) for _ in range(2)], where, valid)
+    assert torch.equal(patches.flatten(2).amin(2), valid.float())
+    assert torch.equal(patches.flatten(2).amax(2), valid.float())
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_broken_image_is_named(threads: int, tmp_path: Path) -> None:
+    sources = batch(tmp_path)
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"1\.png: broken image, or "):
+        gather(sources, torch.tensor([0, 0, 5, 6]).expand(5, 2, 4), threads=threads)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    grey, rgb = ArraySource(np.zeros((9, 9), np.uint8)), ArraySource(np.zeros((9, 9, 3), np.uint8), name="road.png")
+    where = boxes(2, 1)
+    with pytest.raises(
+        ImageError, match=r"same number of channels, got 1 \(in memory\) and 3 \(road.png\): convert them to one kind"
+    ):
+        gather([grey, rgb], where)
+    where[1, 0, 2] = 5
+    with pytest.raises(ImageError, match="must all have one size, got 5×17 and 12×17: gather each size by itself"):
+        gather([grey, grey], where)
+    with pytest.raises(ImageError, match="given for every image, got 1 images and 2 rows"):
+        gather([grey], where)
