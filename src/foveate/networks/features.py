@@ -1,0 +1,142 @@
+"""From a full-resolution patch to a feature vector of constant norm."""
+
+import difflib
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveate.errors import ConfigError
+from foveate.networks.bodies import (
+    Body,
+    colon_cancer_paper,
+    convolutional,
+    megapixel_mnist_paper,
+    residual,
+    speed_limits_paper,
+)
+from foveate.settings import FeatureSettings
+from foveate.types import Size
+
+__all__ = ["ConstantNorm", "FeatureNetwork", "build_features"]
+
+BODIES: dict[str, Callable[[int, int, Size | None], Body]] = {
+    "colon-cancer-paper": colon_cancer_paper,
+    "convolutional": convolutional,
+    "megapixel-mnist-paper": megapixel_mnist_paper,
+    "residual": residual,
+    "speed-limits-paper": speed_limits_paper,
+}
+"""Name → (channels, width, patch) → layers from (M, C, h, w) to (M, D)."""
+
+
+class ConstantNorm(nn.Module):
+    r"""Scale every vector to one length, so that no patch speaks louder than another.
+
+    .. math:: y = r \, x / \sqrt{\|x\|^2 + \varepsilon^2}
+
+    With features of constant norm, drawing from the attention has the smallest variance among independent draws
+    (Katharopoulos & Fleuret, ICML 2019, section 3.3); any constant will do, and 16 feeds the classifier gradients
+    that 1 does not. Computed in float32, also under autocast; a zero vector stays zero and its gradient is finite,
+    r / ε at most.
+
+    Arguments:
+        norm: r, the length; positive.
+        epsilon: ε, below which a vector counts as zero.
+
+    Raises:
+        ConfigError: if the norm is not positive.
+
+    Example:
+        >>> ConstantNorm(10.0)(torch.tensor([[3.0, 4.0]]))
+        tensor([[6., 8.]])
+    """
+
+    def __init__(self, norm: float, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        if not norm > 0:
+            raise ConfigError(f"model.features.norm must be positive, got {norm}: set it to e.g. 16")
+        self.norm, self.epsilon = norm, epsilon
+
+    def forward(self, vectors: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
+        """Scale the last axis of (…, D) vectors; returns float32 or better."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            values = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+            # Divided by its largest entry first: the square of a float32 above 1e19 is infinite.
+            scale = values.detach().abs().amax(-1, keepdim=True).clamp(min=1)
+            values = values / scale
+            length = (values.square().sum(-1, keepdim=True) + (self.epsilon / scale).square()).sqrt()
+            return self.norm * values / length
+
+
+class FeatureNetwork(nn.Module):
+    """Layers that end in a vector of constant norm per patch.
+
+    Attributes:
+        dimension: D, features per patch.
+        smallest: least height and width it can take.
+    """
+
+    def __init__(self, body: Body, norm: float) -> None:
+        super().__init__()
+        self.layers = body.layers
+        self.constant_norm = ConstantNorm(norm)
+        self.dimension, self.smallest = body.dimension, body.smallest
+
+    def forward(self, patches: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch feature"]:
+        """Map (M, C, h, w) patches in the unit range to (M, D) features of norm r."""
+        patches = patches.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.constant_norm(self.layers(patches))
+        return features
+
+
+def build_features(settings: FeatureSettings, channels: int, patch: Size | None) -> FeatureNetwork:
+    """Build a feature network by name.
+
+    Parameters and multiply-adds of one 50×50 patch, at width 32 (the paper's networks have fixed widths):
+
+    =======================  ========  ===================  =============  ====================================
+    name                     channels  parameters           multiply-adds  ends in
+    =======================  ========  ===================  =============  ====================================
+    convolutional            1         29,344               9.8 million    global maximum
+    residual                 1         59,104               17.1 million   global average
+    megapixel-mnist-paper    1         29,344               47.3 million   global maximum
+    speed-limits-paper       3         59,680               18.6 million   global average
+    colon-cancer-paper       3         252,070 at 27×27     2.2 million    one linear layer, so one patch size
+    =======================  ========  ===================  =============  ====================================
+
+    (the last at its own 27×27). "convolutional" is the paper's Megapixel MNIST network with its first convolution at
+    stride 2; "residual" is the speed-limits network with GroupNorm in the place of BatchNorm. The `-paper` networks
+    follow Katharopoulos & Fleuret (ICML 2019) and their code, Keras's initialisation, padding and BatchNorm constants
+    included; "speed-limits-paper" alone uses batch statistics.
+
+    Arguments:
+        settings: name, width (channels of the default networks) and norm.
+        channels: channels of a patch.
+        patch: (height, width) of a patch, in pixels; None for inputs of any size.
+
+    Returns:
+        A network (M, C, h, w) → (M, D), with its D as `.dimension`.
+
+    Raises:
+        ConfigError: if the name is unknown, a number is not positive or the patch too small.
+
+    Example:
+        >>> network = build_features(FeatureSettings("convolutional", width=8), channels=3, patch=(30, 40))
+        >>> network(torch.zeros(2, 3, 30, 40)).shape, network.dimension
+        (torch.Size([2, 8]), 8)
+    """
+    if settings.name not in BODIES:
+        close = difflib.get_close_matches(settings.name, BODIES, n=1, cutoff=0.4)
+        hint = f": did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"no feature network {settings.name!r}, there are {', '.join(sorted(BODIES))}{hint}")
+    if settings.width < 1:
+        raise ConfigError(f"model.features.width must be positive, got {settings.width}: set it to e.g. 32")
+    network = FeatureNetwork(BODIES[settings.name](channels, settings.width, patch), settings.norm)
+    if patch is not None and min(patch) < network.smallest:
+        raise ConfigError(
+            f"the feature network {settings.name} needs patches of at least {network.smallest}×{network.smallest} "
+            f"pixels, got {patch[0]}×{patch[1]}: enlarge model.patch"
+        )
+    return network.to(memory_format=torch.channels_last)
