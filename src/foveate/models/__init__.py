@@ -1,0 +1,24 @@
+"""Classifiers of large images behind one contract, and the folders that hold them."""
+
+from foveate.models.attention_sampling import AttentionSampling
+from foveate.models.base import Model, prediction_seed
+from foveate.models.batch import make_batch
+from foveate.models.build import build_model, resolve
+from foveate.models.cnn import CNN
+from foveate.models.folder import load_model, save_model
+from foveate.models.patches import PatchModel
+from foveate.models.uniform import Uniform
+
+__all__ = [
+    "CNN",
+    "AttentionSampling",
+    "Model",
+    "PatchModel",
+    "Uniform",
+    "build_model",
+    "load_model",
+    "make_batch",
+    "prediction_seed",
+    "resolve",
+    "save_model",
+]

@@ -1,0 +1,133 @@
+"""From settings to a model, with every number checked and every choice left open settled."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from foveate.errors import ConfigError
+from foveate.models.attention_sampling import AttentionSampling
+from foveate.models.base import Model
+from foveate.models.cnn import CNN
+from foveate.models.uniform import Uniform
+from foveate.networks import receptive_field
+from foveate.settings import ModelSettings, ViewSettings
+from foveate.types import Size
+
+__all__ = ["build_model", "resolve"]
+
+MODELS: dict[str, type[Model]] = {"attention-sampling": AttentionSampling, "uniform": Uniform, "cnn": CNN}
+
+
+def build_model(
+    settings: ModelSettings,
+    classes: Sequence[str],
+    channels: int,
+    seed: int = 0,
+    image_size: Size | None = None,
+) -> Model:
+    """Build a model with seeded weights; the global random state is left as it was.
+
+    Arguments:
+        settings: what to build.
+        classes: names of the classes, in the order of the logits; at least two, all different.
+        channels: channels of the images.
+        seed: of the initial weights.
+        image_size: a typical (height, width) of the images, to settle `attention.stride`; see `resolve`.
+
+    Returns:
+        A model on the CPU, in training mode, its `settings` resolved.
+
+    Raises:
+        ConfigError: if a setting contradicts another or makes no sense.
+
+    Example:
+        >>> settings = ModelSettings(view=ViewSettings(scale=0.12), patch=(50, 50))
+        >>> model = build_model(settings, classes=("0", "1"), channels=1)
+        >>> model.parameter_count, model.settings.attention.stride
+        (30147, 3)
+    """
+    _check(settings, tuple(classes), channels)
+    settings = resolve(settings, image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return MODELS[settings.name](settings, tuple(classes), channels)
+
+
+def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSettings:
+    r"""Settle the stride of the attention map, if it is None: about half a patch.
+
+    .. math:: \text{stride} = \max(1, \lfloor \tfrac12 \min(\text{patch}) \cdot \text{scale} + \tfrac12 \rfloor)
+
+    Cells much closer than a patch let several draws crowd on one object (DESIGN, section 1). The scale is
+    `view.scale`, or follows from `view.longest_side` and a typical image size. Where it is not known (no image size,
+    or a view set by microns per pixel) the stride is 1: every view pixel is a cell, and none is out of reach.
+
+    Arguments:
+        settings: a model's settings.
+        image_size: a typical (height, width) of the images, level-0 pixels.
+
+    Returns:
+        The settings with a stride; what is saved with the model.
+
+    Example:
+        >>> resolve(ModelSettings(view=ViewSettings(longest_side=180), patch=(50, 60)), (1500, 1000)).attention.stride
+        3
+    """
+    if settings.attention.stride is not None:
+        return settings
+    scale = _view_scale(settings.view, image_size)
+    stride = 1 if scale is None else max(1, math.floor(min(settings.patch) * scale / 2 + 0.5))
+    return replace(settings, attention=replace(settings.attention, stride=stride))
+
+
+def _view_scale(view: ViewSettings, image_size: Size | None) -> float | None:
+    if view.scale is not None:
+        return view.scale
+    if view.longest_side is not None and image_size is not None:
+        return min(1.0, view.longest_side / max(image_size))
+    return None
+
+
+def _check(settings: ModelSettings, classes: tuple[str, ...], channels: int) -> None:
+    if settings.name not in MODELS:
+        raise ConfigError(
+            f"no model {settings.name!r}, there are {', '.join(sorted(MODELS))}: set model.name to one of them"
+        )
+    _check_view(settings.view)
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ConfigError(f"a model needs at least two classes with different names, got {list(classes)}")
+    attention = settings.attention
+    positive = {
+        "channels": channels,
+        "model.patch": min(settings.patch),
+        "model.patches": settings.patches,
+        "model.attention.stride": 1 if attention.stride is None else attention.stride,
+        "model.attention.widths": min(attention.widths, default=1),
+    }
+    for key, value in positive.items():
+        if value < 1:
+            raise ConfigError(f"{key} must be at least 1, got {value}: set it to a positive number")
+    if not 0 <= attention.smoothing < 1:
+        raise ConfigError(
+            f"model.attention.smoothing must be at least 0 and less than 1, got {attention.smoothing}: "
+            "it is a share, e.g. 1e-5"
+        )
+    longest, field = settings.view.longest_side, receptive_field(attention)
+    if settings.name != "cnn" and longest is not None and longest < field:
+        raise ConfigError(
+            f"model.view.longest_side is {longest}, less than the {field} pixels that the attention network needs: "
+            "enlarge it or set model.attention.padding to same"
+        )
+
+
+def _check_view(view: ViewSettings) -> None:
+    given = {key: value for key in ("longest_side", "scale", "mpp") if (value := getattr(view, key)) is not None}
+    if len(given) != 1:
+        listed = " and ".join(f"{key} {value}" for key, value in given.items()) or "none of them"
+        raise ConfigError(f"model.view needs exactly one of longest_side, scale and mpp, got {listed}")
+    ((key, value),) = given.items()
+    if not value > 0 or (key == "scale" and value > 1):
+        allowed = "in (0, 1]" if key == "scale" else "positive"
+        raise ConfigError(f"model.view.{key} must be {allowed}, got {value}: it says how small the view is")

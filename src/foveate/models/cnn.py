@@ -1,0 +1,71 @@
+"""One convolutional network over the whole view: the baseline that looks once."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foveate.models.base import Model
+from foveate.networks import build_features
+from foveate.networks.initialisation import glorot_
+from foveate.settings import ModelSettings
+from foveate.types import Batch, Output
+
+__all__ = ["CNN"]
+
+
+class CNN(Model):
+    """The feature network applied to the whole view, at whatever scale the view is set to.
+
+    The baseline of Katharopoulos & Fleuret (ICML 2019): `view.scale` 1 is the full image. It reads no patches and
+    draws nothing. Images of different sizes are worked on group by group, each at its own size, so padding never
+    enters; a view smaller than the network's receptive field is filled up with zeros.
+
+    Arguments:
+        settings: resolved settings; patch, patches, method and attention have no effect.
+        classes: names of the classes.
+        channels: channels of the images.
+
+    Raises:
+        ConfigError: if the feature network takes one size of input only.
+    """
+
+    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
+        super().__init__(settings, classes, channels)
+        self.features = build_features(settings.features, channels, patch=None)
+        self.head = nn.Linear(self.features.dimension, len(self.classes))
+        glorot_(self.head)
+
+    @property
+    def reads_patches(self) -> bool:
+        """False."""
+        return False
+
+    def forward(self, batch: Batch, samples: int = 1) -> Output:  # noqa: ARG002  the contract's signature
+        """Classify the views.
+
+        Arguments:
+            batch: views on the model's device.
+            samples: changes nothing, for nothing is drawn.
+
+        Returns:
+            Logits alone.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row, size in enumerate(batch.view_sizes):
+            groups.setdefault(size, []).append(row)
+        order = [row for rows in groups.values() for row in rows]
+        parts = []
+        for (height, width), rows in groups.items():
+            whole = len(rows) == len(batch) and batch.views.shape[2:] == (height, width)
+            views = batch.views if whole else batch.views[rows, :, :height, :width]
+            parts.append(self.features(_enlarged(views, self.features.smallest)))
+        back = torch.tensor(order, device=batch.views.device).argsort()
+        return Output(logits=self.head(torch.cat(parts)[back]))
+
+
+def _enlarged(views: Float[Tensor, "batch channel _ _"], smallest: int) -> Float[Tensor, "batch channel height width"]:
+    missing = [max(smallest - side, 0) for side in views.shape[2:]]
+    return functional.pad(views, (0, missing[1], 0, missing[0])) if any(missing) else views

@@ -1,0 +1,135 @@
+"""What all models share that look at a view, draw cells and read the patches behind them."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from foveate.images import gather
+from foveate.models.base import Model, average_samples
+from foveate.networks import build_features, receptive_field
+from foveate.networks.initialisation import glorot_
+from foveate.sampling import draw, expectation
+from foveate.sampling.geometry import Grid
+from foveate.seeds import derive_seed
+from foveate.settings import Method, ModelSettings
+from foveate.types import Batch, Output, Size
+
+__all__ = ["PatchModel", "footprints"]
+
+
+class PatchModel(Model):
+    r"""Draw N cells of a map over the view, read the patches behind them, estimate the image's features, classify.
+
+    .. math:: \hat\Phi = \sum_s a_s w_s f_s, \qquad y = \mathrm{softmax}(W \hat\Phi + b)
+
+    A subclass says what the distribution a is. DESIGN, section 1.
+
+    Arguments:
+        settings: resolved settings; `attention.stride` of None counts as 1.
+        classes: names of the classes.
+        channels: channels of the images.
+
+    Attributes:
+        grid: where the cells of the map lie in the view and in the image.
+    """
+
+    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
+        super().__init__(settings, classes, channels)
+        self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
+        self.features = build_features(settings.features, channels, settings.patch)
+        self.head = nn.Linear(self.features.dimension, len(self.classes))
+        glorot_(self.head)
+
+    @property
+    def reads_patches(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def draw_method(self) -> Method:
+        """How cells are drawn now."""
+        return self.method
+
+    @abstractmethod
+    def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
+        """Log probability of every cell of the map, normalised over the valid ones, −inf elsewhere."""
+
+    def forward(self, batch: Batch, samples: int = 1) -> Output:
+        """Look, draw, read, classify.
+
+        Arguments:
+            batch: views and mask on the model's device, sources and seeds. The t-th draw of image b comes from
+                `derive_seed(batch.seeds[b], t)`, whatever else is in the batch.
+            samples: draws per image; attention is computed once, patches are read for each.
+
+        Returns:
+            Logits, attention, draw, boxes and features; see `foveate.types.Output`.
+
+        Raises:
+            FoveateError: if an image has no cell to look at.
+            ImageError: if a patch cannot be read.
+        """
+        views = batch.views.contiguous(memory_format=torch.channels_last)
+        batch = replace(batch, views=views)
+        cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
+        log_prob = self.log_attention(batch, cell_mask)
+        allowed = cell_mask.flatten(1)
+        drawn = draw(
+            log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
+            self.patches,
+            self.draw_method,
+            mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
+            generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],
+        )
+        boxes = self._boxes(batch, drawn.index.cpu(), cell_mask.shape[2], samples)
+        features = self._features(batch, boxes, drawn.valid.cpu(), samples)
+        # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
+        noisy = self.training and log_prob.requires_grad and drawn.method != "top"
+        baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
+        estimate = expectation(drawn, features, baseline)
+        logits = self.head(estimate.to(self.head.weight.dtype))
+        return Output(
+            logits=average_samples(logits, samples),
+            # Masked once more: the entropy of an exact 0 has an infinite slope.
+            attention=log_prob.exp().masked_fill(~allowed, 0).view(cell_mask.shape),
+            draw=drawn,
+            boxes=boxes,
+            features=features,
+        )
+
+    def _boxes(
+        self, batch: Batch, index: Int[Tensor, "rows draw"], columns: int, samples: int
+    ) -> Int[Tensor, "rows draw 4"]:
+        view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
+        image_sizes = [source.size for source in batch.sources for _ in range(samples)]
+        return self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
+
+    def _features(
+        self, batch: Batch, boxes: Int[Tensor, "rows draw 4"], valid: Bool[Tensor, "rows draw"], samples: int
+    ) -> Float[Tensor, "rows draw feature"]:
+        sources = [source for source in batch.sources for _ in range(samples)]
+        patches = gather(sources, boxes, valid)
+        device = self.device
+        if device.type == "cuda":
+            patches = patches.pin_memory()
+        patches = patches.to(device, non_blocking=True)
+        features: Tensor = self.features(patches.flatten(0, 1))
+        return features.reshape(*boxes.shape[:2], -1)
+
+
+def footprints(batch: Batch, patch: Size) -> list[Size]:
+    """(height, width) of a patch in view pixels, image by image, rounded half up and at least 1."""
+    sizes = zip(batch.view_sizes, (source.size for source in batch.sources), strict=True)
+    return [(_rounded(patch[0] * view[0], image[0]), _rounded(patch[1] * view[1], image[1])) for view, image in sizes]
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    return max(1, (2 * numerator + denominator) // (2 * denominator))
+
+
+def _generator(seed: int, sample: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, sample))

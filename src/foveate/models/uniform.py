@@ -1,0 +1,42 @@
+"""Uniform sampling: the baseline that looks anywhere."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from foveate.models.patches import PatchModel
+from foveate.networks import log_attention
+from foveate.settings import Method, ModelSettings
+from foveate.types import Batch
+
+__all__ = ["Uniform"]
+
+
+class Uniform(PatchModel):
+    r"""U-N: the mean of the features of N patches drawn uniformly, without replacement, from the valid cells.
+
+    .. math:: \hat\Phi = \frac1N \sum_s f_s
+
+    The baseline of Katharopoulos & Fleuret (ICML 2019), on the same cells, patches and features as attention
+    sampling: what attention adds is the difference. It always draws with method "uniform".
+
+    Arguments:
+        settings: resolved settings; those of the attention network only say where the cells lie.
+        classes: names of the classes.
+        channels: channels of the images.
+    """
+
+    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
+        super().__init__(settings, classes, channels)
+        self.method = "uniform"
+
+    @property
+    def draw_method(self) -> Method:
+        """Always "uniform"."""
+        return "uniform"
+
+    def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
+        """Log of 1 / K_valid on the valid cells."""
+        logits = batch.views.new_zeros(cell_mask.shape)
+        return log_attention(logits, cell_mask, names=batch.ids)

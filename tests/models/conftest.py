@@ -1,0 +1,38 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from foveate.images import ArraySource
+from foveate.models import Model, build_model
+from foveate.settings import AttentionSettings, FeatureSettings, ModelSettings, PriorSettings, ViewSettings
+
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def make_source() -> Callable[..., ArraySource]:
+    def make(size: tuple[int, int], channels: int = 2, seed: int = 0) -> ArraySource:
+        pixels = np.random.default_rng([seed, *size]).integers(0, 256, (*size, channels), dtype=np.uint8)
+        return ArraySource(pixels, name=f"image-{seed}-{size[0]}x{size[1]}.png")
+
+    return make
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Model]:
+    """Small models of every name; `attention` and other keywords replace settings."""
+
+    def make(name: str = "attention-sampling", channels: int = 2, **changes: object) -> Model:
+        given = {
+            "name": name,
+            "view": ViewSettings(scale=0.25),
+            "patch": (22, 26),
+            "patches": 4,
+            "attention": AttentionSettings(widths=(4,), stride=2),
+            "prior": PriorSettings(contrast=1.5),
+            "features": FeatureSettings(width=6),
+        } | changes
+        return build_model(ModelSettings(**given), CLASSES, channels)  # type: ignore[arg-type]
+
+    return make
