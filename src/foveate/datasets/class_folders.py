@@ -1,0 +1,84 @@
+"""A folder with one folder per class as a manifest."""
+
+import os
+from pathlib import Path
+
+from foveate.datasets.table import SPLIT_NAMES, Row, Table
+from foveate.errors import DataError
+
+__all__ = ["IMAGE_SUFFIXES", "read_class_folders"]
+
+IMAGE_SUFFIXES = (
+    ".bif", ".bmp", ".btf", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".npz", ".png", ".scn", ".svs", ".svslide",
+    ".tif", ".tiff", ".vms", ".vmu", ".webp",
+)  # fmt: skip
+"""Names of files in a class folder that are images; other files are passed over. Folders named *.zarr are images."""
+
+
+def read_class_folders(folder: Path, require_labels: bool = True) -> Table:
+    """Read `folder/<class>/…` or `folder/<split>/<class>/…`; hidden files are passed over.
+
+    Arguments:
+        folder: the outer folder. It has splits if all its folders are named train, val, valid, validation or test.
+        require_labels: whether an image outside a class folder is at fault; if not, it has no label.
+
+    Returns:
+        A row per image, sorted by path, which is relative to the folder.
+
+    Raises:
+        DataError: if there is no image, or an image in no class folder, or splits and classes stand side by side.
+    """
+    folders = [entry.name for entry in _visible(folder) if entry.is_dir() and not _is_image(entry)]
+    named = [name for name in folders if name.lower() in SPLIT_NAMES]
+    if len(named) > 1 and len(named) < len(folders):
+        other = next(name for name in folders if name not in named)
+        raise DataError(
+            f"{folder} mixes folders of splits ({', '.join(named)}) with others ({other}): make it "
+            "<split>/<class>/images or <class>/images throughout"
+        )
+    if named and len(named) == len(folders):
+        outer: list[tuple[Path, str, str | None]] = [
+            (folder / name, name, SPLIT_NAMES[name.lower()]) for name in folders
+        ]
+    else:
+        outer = [(folder, "", None)]
+    rows = [row for place, prefix, split in outer for row in _class_rows(place, prefix, split, require_labels)]
+    if not rows:
+        raise DataError(
+            f"{folder} holds no image: give a manifest.csv, or a folder with one folder of images per class"
+        )
+    return Table(folder, folder, tuple(sorted(rows, key=lambda row: row.path)))
+
+
+def _class_rows(place: Path, prefix: str, split: str | None, require_labels: bool) -> list[Row]:
+    rows = []
+    for entry in _visible(place):
+        path = f"{prefix}/{entry.name}" if prefix else entry.name
+        if _is_image(entry):
+            if require_labels:
+                raise DataError(f"image {entry.path} is in no class folder: move it into one, or list it in a manifest")
+            rows.append(Row(path, split=split))
+        elif entry.is_dir():
+            rows += [Row(f"{path}/{inner}", label=entry.name, split=split) for inner in _images(entry.path)]
+    return rows
+
+
+def _images(folder: str, prefix: str = "") -> list[str]:
+    """Every image below a folder, relative to it."""
+    found = []
+    for entry in _visible(folder):
+        if _is_image(entry):
+            found.append(prefix + entry.name)
+        elif entry.is_dir():
+            found += _images(entry.path, f"{prefix}{entry.name}/")
+    return found
+
+
+def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _is_image(entry: "os.DirEntry[str]") -> bool:
+    name = entry.name.lower()
+    return name.endswith(".zarr") if entry.is_dir() else name.endswith(IMAGE_SUFFIXES)

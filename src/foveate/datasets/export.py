@@ -1,0 +1,128 @@
+"""Data sets written to disk: generated canvases as image files, and manifests."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from foveate.datasets.megapixel_mnist import MegapixelMnist
+from foveate.datasets.table import Row, Table
+from foveate.errors import RunError
+from foveate.types import Box
+
+__all__ = ["write_canvases", "write_manifest"]
+
+_RECIPE = "megapixel-mnist.json"
+
+
+def write_canvases(
+    data: MegapixelMnist,
+    folder: Path,
+    recipe: dict[str, object],
+    format: Literal["png", "canvas"] = "png",  # noqa: A002
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write canvases as image files with a manifest, each file whole or not at all.
+
+    Arguments:
+        data: the canvases.
+        folder: where to; made if need be. Gets images/<id>.png or .npz, megapixel-mnist.json and, last, manifest.csv.
+        recipe: what the canvases were made from, in words of JSON; a folder is resumed with the same one only.
+        format: "png", or "canvas" for archives of the stamps and their places, small whatever the size.
+        resume: whether to keep what a stopped call has written, rather than refuse a folder that is not empty.
+        progress: called with the number of images written and their total.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: if the folder is in the way or was made from another recipe.
+    """
+    _claim(folder, {**recipe, "format": format}, resume)
+    (folder / "images").mkdir(exist_ok=True)
+    suffix = ".png" if format == "png" else ".npz"
+    for i, example in enumerate(data.examples):
+        file = folder / "images" / f"{example.id}{suffix}"
+        if not file.exists():
+            part, canvas = file.with_suffix(".part"), data.open(i)
+            if format == "png":
+                Image.fromarray(canvas.read(Box(0, 0, *data.size))[:, :, 0]).save(part, format="PNG")
+            else:
+                canvas.save(part)
+            part.replace(file)
+        if progress is not None:
+            progress(i + 1, len(data))
+    rows = [Row(f"images/{e.id}{suffix}", label=data.classes[e.label or 0], split=e.split) for e in data.examples]
+    manifest = folder / "manifest.csv"
+    manifest.unlink(missing_ok=True)
+    return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
+
+
+def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence[int | None] | None = None) -> Path:
+    """Write rows as a manifest that leads to the same files, with the columns that have something in them.
+
+    Arguments:
+        table: where the rows are from; its folder is what their paths are relative to.
+        rows: what to write.
+        out: the new CSV file; paths become relative to it.
+        folds: number of each row's fold, for a column of that name.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RunError: if there is something at `out` already.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists: choose another name or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    extra = [name for name in table.extra if folds is None or name != "fold"]
+    kept = [table.extra.index(name) for name in extra]
+    optional = [
+        name for name in ("split", "group", "mpp", "mask") if any(getattr(row, name) is not None for row in rows)
+    ]
+    part = out.with_name(out.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", *optional, *extra, *([] if folds is None else ["fold"])])
+        for i, row in enumerate(rows):
+            cells = {name: getattr(row, name) for name in optional}
+            if row.mask is not None:
+                cells["mask"] = _moved(row.mask, table.folder, out.parent)
+            fold = [] if folds is None else [folds[i]]
+            path = _moved(row.path, table.folder, out.parent)
+            writer.writerow([path, row.label, *cells.values(), *(row.extra[k] for k in kept), *fold])
+    part.replace(out)
+    return out
+
+
+def _claim(folder: Path, recipe: dict[str, object], resume: bool) -> None:
+    """Make a folder ours, or say why not."""
+    record = folder / _RECIPE
+    text = json.dumps(recipe, indent=2) + "\n"
+    if record.exists() and resume:
+        made, wanted = json.loads(record.read_text(encoding="utf-8")), json.loads(text)
+        differing = [name for name in {**made, **wanted} if made.get(name) != wanted.get(name)]
+        if differing:
+            name = differing[0]
+            raise RunError(
+                f"{folder} was begun with {name} {made.get(name)}, not {wanted.get(name)}: give the same options to "
+                "resume, or another --out"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty: give another --out, or --resume to finish what was begun there")
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write_text(text, encoding="utf-8")
+
+
+def _moved(path: str, old: Path, new: Path) -> str:
+    """A path relative to one folder, made relative to another; absolute ones and addresses stay."""
+    if "://" in path or Path(path).is_absolute() or old.resolve() == new.resolve():
+        return path
+    return Path(os.path.relpath(old.resolve() / path, new.resolve())).as_posix()

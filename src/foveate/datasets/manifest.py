@@ -1,0 +1,146 @@
+"""Your own images: a CSV file that lists them, or a folder with one folder per class."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveate.datasets.class_folders import read_class_folders
+from foveate.datasets.table import Table, read_csv
+from foveate.errors import DataError
+from foveate.images import Source, open_image
+from foveate.types import Example
+
+__all__ = ["ManifestDataset", "missing_files", "read_manifest", "read_table", "sorted_classes"]
+
+_SHOWN = 3
+"""Faults spelt out in an error; `foveate data check` lists all."""
+
+
+@dataclass(frozen=True)
+class ManifestDataset:
+    """The images of a manifest.
+
+    Attributes:
+        classes: names of the classes, numbers in numeric order; empty if no image has a label.
+        examples: one per row, in the manifest's order; their ids are the paths as written.
+        files: where the images are.
+        mpps: microns per pixel, or None to believe the file.
+        masks: files of the tissue masks, or None.
+    """
+
+    classes: tuple[str, ...]
+    examples: Sequence[Example]
+    files: tuple[str, ...]
+    mpps: tuple[float | None, ...]
+    masks: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def open(self, index: int) -> Source:
+        """The image of example `index`; no pixel is read."""
+        return open_image(self.files[index], mpp=self.mpps[index])
+
+
+def read_manifest(
+    path: str | Path, classes: Sequence[str] | None = None, require_labels: bool = True, check_files: bool = True
+) -> ManifestDataset:
+    """Read a manifest, or a folder with one folder per class, as a data set.
+
+    Arguments:
+        path: a CSV file `path,label[,split][,group][,mpp][,mask]`, its paths relative to it; or a folder
+            `<class>/images` or `<split>/<class>/images`, or one with such a manifest.csv in it.
+        classes: names of the classes in a model's order; what occurs, sorted, if None.
+        require_labels: whether every image must have a label (of `classes`, where given). For prediction, labels
+            may be absent, and one that is not of `classes` counts as absent.
+        check_files: whether missing image and mask files are an error now rather than when opened.
+
+    Returns:
+        The data set; a split that the manifest does not name is None.
+
+    Raises:
+        DataError: if the manifest is missing, empty, or has bad rows; the message names the first of them.
+    """
+    table = read_table(path, require_labels)
+    labels = [row.label for row in table.rows if row.label is not None]
+    names = sorted_classes(labels) if classes is None else tuple(classes)
+    number = {name: i for i, name in enumerate(names)}
+    problems = list(table.problems)
+    if require_labels:
+        problems += [
+            f"line {row.line} ({row.path}): label {row.label!r} is none of the model's classes {_some(names)}"
+            for row in table.rows
+            if row.label is not None and row.label not in number
+        ]
+    if problems:
+        raise DataError(
+            f"{table.source} has {_several(len(problems), 'fault')}: {'; '.join(problems[:_SHOWN])}"
+            + (f"; and {len(problems) - _SHOWN} more, see foveate data check" if len(problems) > _SHOWN else "")
+        )
+    missing = missing_files(table) if check_files else []
+    if missing:
+        raise DataError(
+            f"{table.source}: {_several(len(missing), 'file')} of {len(table.rows)} rows missing, the first is "
+            f"{missing[0]}: paths are relative to the manifest's folder; correct or remove these rows"
+        )
+    return ManifestDataset(
+        classes=names,
+        examples=tuple(
+            Example(row.path, None if row.label is None else number.get(row.label), row.split, row.group)
+            for row in table.rows
+        ),
+        files=tuple(table.file(row.path) for row in table.rows),
+        mpps=tuple(row.mpp for row in table.rows),
+        masks=tuple(None if row.mask is None else table.file(row.mask) for row in table.rows),
+    )
+
+
+def read_table(path: str | Path, require_labels: bool = True) -> Table:
+    """Read the rows of a manifest or a folder of class folders; bad rows are listed, not raised.
+
+    Arguments:
+        path: the CSV file, a folder with a manifest.csv in it, or a folder of class folders.
+        require_labels: whether an image without a label is at fault.
+
+    Returns:
+        The good rows and the faults of the others.
+
+    Raises:
+        DataError: if there is nothing of that name, or it is neither.
+    """
+    path = Path(path)
+    listed = path / "manifest.csv"
+    if listed.is_file():
+        return read_csv(listed, require_labels)
+    return read_class_folders(path, require_labels) if path.is_dir() else read_csv(path, require_labels)
+
+
+def missing_files(table: Table) -> list[str]:
+    """Image and mask files that a manifest names and that do not exist, in its order; remote ones are not asked for."""
+    named = [name for row in table.rows for name in (row.path, row.mask) if name is not None and "://" not in name]
+    return [file for file in map(table.file, named) if not os.path.exists(file)]  # noqa: PTH110  twice as fast
+
+
+def sorted_classes(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes that occur, sorted, numbers in their names by value.
+
+    Example:
+        >>> sorted_classes(["10", "9", "EMPTY", "9"])
+        ('9', '10', 'EMPTY')
+    """
+
+    def key(label: str) -> tuple[list[tuple[int, int, str]], str]:
+        parts = re.split(r"([0-9]+)", label.casefold())  # text at even places, digits at odd ones
+        return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part], label
+
+    return tuple(sorted(set(labels), key=key))
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -1,0 +1,50 @@
+"""The noise of Megapixel MNIST: pairs of straight pen strokes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from foveate.datasets.uniforms import Uniforms
+
+__all__ = ["draw_strokes"]
+
+FLIP_PROBABILITY = 0.33
+"""Of each axis of the second stroke, as in the original code."""
+
+
+def draw_strokes(uniforms: Uniforms, count: int, side: int) -> npt.NDArray[np.uint8]:
+    """Draw a bank of noise patterns, each the union of two straight strokes through a corner.
+
+    A stroke leaves a corner at slope tan(u·π/2.5), u uniform over [0, 1); the second of a pair is the first of a
+    random other pair, upside down and left to right with probability 0.33 each. Every pixel is bright by
+    U(0.8, 1). The original code flips one axis twice, so that its strokes leave the upper corners only; here either
+    axis flips.
+
+    Katharopoulos and Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, section
+    4.2, and its code.
+
+    Arguments:
+        uniforms: where the random numbers come from.
+        count: number of patterns.
+        side: height and width of a pattern, in pixels.
+
+    Returns:
+        (count, side, side) patterns; 0 is background.
+
+    Example:
+        >>> bank = draw_strokes(Uniforms(0), 50, 28)
+        >>> bank.shape, int(bank[bank > 0].min()) >= 204
+        ((50, 28, 28), True)
+    """
+    slopes = np.tan(uniforms.draw(count) * np.pi / 2.5)
+    first = np.zeros((count, side, side), dtype=bool)
+    for stroke, slope in zip(first, slopes, strict=True):
+        steps = np.linspace(0, side - 1, 2 * side)
+        rows = np.rint(steps * min(1.0, 1.0 / max(slope, 1e-9))).astype(int)
+        columns = np.rint(steps * min(1.0, slope)).astype(int)
+        stroke[rows, columns] = True
+    second = first[np.argsort(uniforms.draw(count), kind="stable")]
+    for axis in (1, 2):
+        flipped = uniforms.draw(count) < FLIP_PROBABILITY
+        second[flipped] = np.flip(second[flipped], axis)
+    brightness = 0.8 + 0.2 * uniforms.draw(count, side, side)
+    return ((first | second) * brightness * 255).astype(np.uint8)
