@@ -226,3 +226,15 @@ def test_a_view_smaller_than_the_field_is_refused() -> None:
 def test_impossible_grids_are_refused() -> None:
     with pytest.raises(ValueError, match="stride and field must be at least 1 view pixel, got 0 and 1"):
         Grid(0)
+
+
+def test_a_maps_extent_puts_full_cells_around_their_centres() -> None:
+    # View 12×20 of an image 60×50: 5 rows and 2.5 columns to a view pixel. Field 3, stride 2: 5×9 cells, from pixel 1.
+    grid, view, image = Grid(stride=2, field=3), (12, 20), (60, 50)
+    assert grid.extent(view, image) == (5.0, 2.5, 55.0, 47.5)
+    top, left, bottom, right = grid.extent(view, image)
+    rows, columns = grid.shape(view)
+    cells = all_cells((rows, columns))
+    middle = torch.tensor([(bottom - top) / rows, (right - left) / columns], dtype=torch.float64)
+    expected = torch.tensor([top, left], dtype=torch.float64) + (cells + 0.5) * middle
+    assert torch.equal(grid.centres(cells, view, image), expected)

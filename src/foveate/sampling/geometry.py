@@ -73,6 +73,30 @@ class Grid:
         rows, columns = self._positions(view_size)
         return -(-rows // self.stride), -(-columns // self.stride)
 
+    def extent(self, view_size: Size, image_size: Size) -> tuple[float, float, float, float]:
+        r"""What a map covers when it is drawn over its image: all its cells, each `stride` view pixels wide.
+
+        .. math:: \bigl(\tfrac{\mathrm{field} - 1}{2},\; \tfrac{\mathrm{field} - 1}{2} + \mathrm{stride} \cdot
+                  \mathrm{rows}\bigr) \cdot H / h
+
+        A last cell that holds fewer positions reaches beyond the image by as much as it lacks.
+
+        Arguments:
+            view_size: (height, width) of the view, in view pixels.
+            image_size: (height, width) of the image, in level-0 pixels.
+
+        Returns:
+            (top, left, bottom, right), in level-0 pixels.
+
+        Example:
+            >>> Grid(stride=3).extent((180, 120), (1500, 900))
+            (0.0, 0.0, 1500.0, 900.0)
+        """
+        start = (self.field - 1) / 2
+        ends = [start + self.stride * count for count in self.shape(view_size)]
+        scales = [full / low for full, low in zip(image_size, view_size, strict=True)]
+        return start * scales[0], start * scales[1], ends[0] * scales[0], ends[1] * scales[1]
+
     def boxes(
         self,
         index: Int[Tensor, "batch draw"],

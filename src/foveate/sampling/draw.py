@@ -1,0 +1,169 @@
+"""Draw cells of an attention map, and say what each of them stands for."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.errors import FoveateError
+from foveate.sampling.distribution import Distribution, drawn_from
+from foveate.sampling.keys import Generators, independent, largest, without_replacement
+from foveate.sampling.weights import importance_weights, top_weights
+from foveate.types import Draw
+
+__all__ = ["draw", "weigh"]
+
+
+def draw(
+    log_prob: Float[Tensor, "batch cell"],
+    n: int,
+    method: str = "murthy",
+    mask: Bool[Tensor, "mask_batch mask_cell"] | None = None,
+    generator: Generators = None,
+    proposal: Float[Tensor, "proposal_batch proposal_cell"] | None = None,
+) -> Draw:
+    r"""Draw n cells per image, each with a weight that makes a sum over the drawn an unbiased one over all cells.
+
+    .. math:: \mathbb{E}\Big[\sum_s a_{I_s} w_s f_{I_s}\Big] = \sum_i a_i f_i, \qquad w \text{ constant in the backward}
+
+    ========  =====================================  =======================================================
+    method    draw                                   weight of the s-th drawn cell, s = 0 … n−1
+    ========  =====================================  =======================================================
+    iid       n independent draws                    1 / (n a_s)
+    des_raj   without replacement, in order of draw  ((1 − Σ_{j<s} a_j) / a_s + n − 1 − s) / n
+    priority  the same, and κ, the (n+1)-th key      1 / q_s with q_s = 1 − exp(−a_s e^{−κ})
+    murthy    the same, order forgotten              E[1/q_s | the cells drawn], never worse than the two above
+    uniform   uniform over valid cells               number of valid cells / n
+    top       the n most probable cells (biased!)    1 / Σ_s a_s, kept in the graph
+    ========  =====================================  =======================================================
+
+    With a proposal, cells are drawn from it and a in the weights stands for the proposal. An image with n or fewer
+    valid cells is summed exactly (all methods but iid): each cell once, weight 1; slots left over are not valid.
+
+    Randomness is made for valid cells only, image after image: padding a map with masked cells changes nothing, and
+    with a generator for each image neither does the rest of the batch. A CPU generator serves any device.
+
+    Source: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models" (2019), section 3
+    (iid, des_raj); Raj, "Some Estimators in Sampling with Varying Probabilities without Replacement" (1956); Murthy,
+    "Ordered and Unordered Estimators in Sampling Without Replacement" (1957); Duffield, Lund & Thorup, "Priority
+    Sampling for Estimation of Arbitrary Subset Sums" (2007).
+
+    Arguments:
+        log_prob: (B, K) log attention over the cells, normalised over the valid ones; −inf is allowed.
+        n: cells to draw per image.
+        method: how to draw, a row of the table.
+        mask: (B, K) True where a cell may be drawn; None allows every cell with log_prob > −inf.
+        generator: a generator, one per image, or None for torch's default one.
+        proposal: (B, K) log distribution to draw from instead, normalised and positive wherever the attention is.
+
+    Returns:
+        The cells drawn. Its log_prob carries the gradient of the attention; its weights are float64.
+
+    Raises:
+        FoveateError: an argument breaks a rule above; the message names the image.
+
+    Example:
+        >>> import torch
+        >>> log_prob = torch.tensor([[0.5, 0.3, 0.2, 0.0]]).log()
+        >>> drawn = draw(log_prob, 2, generator=torch.Generator().manual_seed(0))
+        >>> drawn.index.shape, drawn.index.max() < 3  # never the cell without attention
+        (torch.Size([1, 2]), tensor(True))
+        >>> (drawn.log_prob.exp() * drawn.weight).sum(1).round(decimals=6)
+        tensor([1.], dtype=torch.float64)
+        >>> draw(log_prob, 5).valid
+        tensor([[ True,  True,  True, False, False]])
+    """
+    if n < 1:
+        raise FoveateError(f"n must be at least 1, got {n}: ask for one cell or more per image")
+    with torch.autocast(device_type=log_prob.device.type, enabled=False):
+        source = drawn_from(log_prob, method, mask, proposal)
+        threshold = None
+        if method == "iid":
+            index = independent(source, n, generator)
+        elif method == "top":
+            index = largest(source, n)
+        else:
+            index, threshold = without_replacement(source, n, generator)
+        return _describe(log_prob, source, index, method, threshold)
+
+
+def weigh(
+    log_prob: Float[Tensor, "batch cell"],
+    index: Int[Tensor, "batch draw"],
+    method: str = "murthy",
+    mask: Bool[Tensor, "mask_batch mask_cell"] | None = None,
+    proposal: Float[Tensor, "proposal_batch proposal_cell"] | None = None,
+    threshold: Float[Tensor, " batch"] | None = None,
+) -> Draw:
+    """Say what given cells stand for, as if `draw` had drawn them in this order.
+
+    Arguments:
+        log_prob: (B, K) log attention, as for `draw`.
+        index: (B, n) cells in order of draw; distinct in an image unless the method is "iid". Where an image has
+            fewer than n valid cells, its slots after these are left over and must repeat one of them.
+        method: how they were drawn.
+        mask: (B, K) True where a cell may be drawn.
+        proposal: (B, K) log distribution they were drawn from.
+        threshold: (B,) κ, the (n+1)-th key `log q − log E` of the draw; "priority" needs it.
+
+    Returns:
+        The same as `draw` would return.
+
+    Raises:
+        FoveateError: the cells cannot have been drawn, or "priority" lacks its threshold.
+
+    Example:
+        >>> import torch
+        >>> log_prob = torch.tensor([[0.5, 0.25, 0.25]]).log()
+        >>> weigh(log_prob, torch.tensor([[0, 1]]), "des_raj").weight
+        tensor([[1.5000, 1.0000]], dtype=torch.float64)
+    """
+    with torch.autocast(device_type=log_prob.device.type, enabled=False):
+        source = drawn_from(log_prob, method, mask, proposal)
+        if method == "priority" and threshold is None:
+            raise FoveateError("method 'priority' weighs by its threshold: pass threshold, the (n+1)-th key")
+        _check_drawable(source, index, method)
+        kappa = None if threshold is None or method in ("iid", "top") else threshold.detach().double()
+        return _describe(log_prob, source, index, method, kappa)
+
+
+def _describe(
+    log_prob: Float[Tensor, "batch cell"],
+    source: Distribution,
+    index: Int[Tensor, "batch draw"],
+    method: str,
+    threshold: Float[Tensor, " batch"] | None,
+) -> Draw:
+    valid = _valid(source, index, method)
+    drawn = log_prob.gather(1, index)
+    log_proposal = source.log_prob.gather(1, index)
+    # Summed over what is left, never 1 − Σ of what is drawn: that cancels to nothing as attention peaks.
+    log_rest = source.log_prob.scatter(1, index, -math.inf).logsumexp(1)
+    if method == "top":
+        weight = top_weights(drawn, log_rest, valid)
+    else:
+        weight = importance_weights(method, log_proposal, log_rest, threshold, source.count, valid)
+    return Draw(index, drawn, weight, valid, log_rest, threshold, method, log_proposal)
+
+
+def _valid(source: Distribution, index: Int[Tensor, "batch draw"], method: str) -> Bool[Tensor, "batch draw"]:
+    if method == "iid":
+        return torch.ones_like(index, dtype=torch.bool)
+    return torch.arange(index.shape[1], device=index.device) < source.count[:, None]
+
+
+def _check_drawable(source: Distribution, index: Int[Tensor, "batch draw"], method: str) -> None:
+    cells = source.log_prob.shape[1]
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < cells:
+        raise FoveateError(f"index must lie in 0 … {cells - 1}, got {int(index.min())} … {int(index.max())}")
+    never = source.log_prob.gather(1, index) == -math.inf
+    if never.any():
+        image, slot = never.nonzero()[0].tolist()
+        raise FoveateError(f"cell {int(index[image, slot])} of image {image} is masked and cannot have been drawn")
+    if method == "iid":
+        return
+    times = torch.zeros_like(source.log_prob).scatter_add(1, index, _valid(source, index, method).double())
+    if (times > 1).any():
+        image, cell = (times > 1).nonzero()[0].tolist()
+        raise FoveateError(f"cell {cell} of image {image} is given twice, but method {method!r} draws no cell twice")
