@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foveate.errors import ConfigError, ImageError
 from foveate.images import Source, open_image
 from foveate.models.batch import make_batch
+from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.settings import Method, ModelSettings, ViewSettings
 from foveate.types import Batch, Box, Output, Prediction, Size
@@ -53,6 +54,7 @@ class Model(nn.Module, ABC):
         channels: channels of the images it takes.
         method: how cells are drawn; "top" for reproducible prediction without draws.
         patches: patches read per image and draw; 0 if it reads none.
+        grid: where the cells of its attention map lie in the view and in the image; None if it has no map.
     """
 
     settings: ModelSettings
@@ -60,6 +62,7 @@ class Model(nn.Module, ABC):
     channels: int
     method: Method
     patches: int
+    grid: Grid | None
 
     def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class Model(nn.Module, ABC):
         self.channels = channels
         self.method = settings.method
         self.patches = settings.patches if self.reads_patches else 0
+        self.grid = None
 
     @property
     @abstractmethod

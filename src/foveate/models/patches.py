@@ -37,6 +37,8 @@ class PatchModel(Model):
         grid: where the cells of the map lie in the view and in the image.
     """
 
+    grid: Grid
+
     def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
         super().__init__(settings, classes, channels)
         self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
