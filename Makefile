@@ -1,0 +1,66 @@
+# Everything below sets itself up in .venv; it needs Python 3.11 or newer, make and a package index.
+#
+#   PYTHON=python3.12   the interpreter .venv is made from
+#   TORCH="torch --index-url ADDRESS"   what pip installs as torch, before everything else (another build, another version)
+#
+# A torch that is already there, in .venv or in PYTHON itself, is used as it is: only when there is none
+# does constraints.txt decide which one is installed.
+
+PYTHON ?= python3
+TORCH ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench
+
+help:
+	@echo "make setup      make .venv and install foveate with its development tools"
+	@echo "make demo       train the demonstration and print its table (about five minutes on two cores)"
+	@echo "make test       lint, types, then the fast tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       ruff and mypy alone"
+	@echo "make format     let ruff rewrite what it can"
+	@echo "make bench      run every benchmark in benchmarks/"
+
+setup: $(STAMP)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"foveate needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: run make with PYTHON=python3.11")'
+	@if $(PYTHON) -c 'import torch' 2>/dev/null; \
+	then echo "using the torch of $(PYTHON)"; $(PYTHON) -m venv --system-site-packages $(VENV); \
+	else $(PYTHON) -m venv $(VENV); fi
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(if $(TORCH),$(PIP) install $(TORCH))
+	@if $(BIN)/python -c 'import torch' 2>/dev/null; \
+	then grep -vE '^(torch|sympy|mpmath|networkx)==' constraints.txt > $(VENV)/constraints.txt; \
+	else cp constraints.txt $(VENV)/constraints.txt; fi
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/foveate demo --out runs/demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+bench: setup
+	@for benchmark in benchmarks/*.py; do \
+	  [ -e "$$benchmark" ] || { echo "no benchmark in benchmarks/"; exit 0; }; \
+	  echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; \
+	done

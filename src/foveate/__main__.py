@@ -1,0 +1,10 @@
+"""`python -m foveate` and the `foveate` command."""
+
+import sys
+
+from foveate.cli import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

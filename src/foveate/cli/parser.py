@@ -1,0 +1,86 @@
+"""An argument parser whose errors are one line and suggest what was meant."""
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Never
+
+from foveate.errors import ConfigError
+
+__all__ = ["Parser", "did_you_mean"]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Say which known word is nearest to a misspelt one, or nothing.
+
+    Arguments:
+        word: what the user wrote.
+        known: what would have been right.
+
+    Returns:
+        "" or ", did you mean …?".
+
+    Example:
+        >>> did_you_mean("--sampels", ["--samples", "--seed"])
+        ', did you mean --samples?'
+        >>> did_you_mean("--colour", ["--samples", "--seed"])
+        ''
+    """
+    near = get_close_matches(word, sorted(known), n=1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """`argparse.ArgumentParser` that raises a one-line `ConfigError` instead of printing its usage and leaving.
+
+    Abbreviated flags are refused: what a script says must still mean the same when a flag is added.
+
+    Example:
+        >>> parser = Parser(prog="foveate predict")
+        >>> _ = parser.add_argument("--samples", type=int)
+        >>> parser.parse_arguments(["--sampels", "3"])
+        Traceback (most recent call last):
+        ...
+        foveate.errors.ConfigError: unknown option --sampels, did you mean --samples? See foveate predict --help
+    """
+
+    def __init__(self, prog: str | None = None, **settings: object) -> None:
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog, **{**settings, "allow_abbrev": False})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> Never:
+        """Raise `ConfigError` with argparse's message and where to read on."""
+        message = re.sub(r"^argument (\S+): ", r"\1: ", message)
+        message = re.sub(r"^the following arguments are required: ", "missing ", message)
+        raise ConfigError(f"{message}. See {self.prog} --help")
+
+    def parse_arguments(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse like `parse_args`, with a suggestion for an unknown option.
+
+        Arguments:
+            arguments: the words after the program's and the verb's name.
+
+        Returns:
+            The parsed namespace.
+
+        Raises:
+            ConfigError: if an option is unknown, missing or has a wrong value.
+        """
+        namespace, left_over = self.parse_known_args(arguments)
+        if not left_over:
+            return namespace
+        option = left_over[0].split("=")[0]
+        if not option.startswith("-"):
+            self.error(f"one argument too many, {option!r}")
+        raise ConfigError(
+            f"unknown option {option}{did_you_mean(option, self._options()) or '.'} See {self.prog} --help"
+        )
+
+    def _options(self) -> set[str]:
+        options = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    options |= parser._options()
+        return options

@@ -1,0 +1,118 @@
+"""`foveate predict RUN PATH …`: one row per image."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from foveate.errors import ConfigError, ImageError
+from foveate.settings import Method
+
+if TYPE_CHECKING:
+    from foveate.predict import Failure, Summary
+    from foveate.types import Prediction
+
+__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "classify images with a trained model"
+
+EPILOG = """\
+examples:
+  foveate predict runs/demo street.jpg                              one row on the terminal
+  foveate predict runs/demo images/ --out predictions.csv           a folder, one row per image
+  foveate predict runs/demo images.csv --samples 4 --out four.csv   a manifest, four draws averaged
+
+The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds. Images that cannot be read go to
+errors.csv beside the output, and the exit code is 3; it is 2 if none could be read.
+"""
+
+DONE, ALL_FAILED, SOME_FAILED = 0, 2, 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `foveate predict` takes."""
+    parser.add_argument("run", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write (default: print the rows)")
+    parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: auto)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict, write or print the rows, and say what failed."""
+    if arguments.samples < 1:
+        raise ConfigError(f"--samples must be at least 1, got {arguments.samples}: 1 is one draw, 4 averages four")
+    if arguments.out is not None and arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a folder: give a file, e.g. {arguments.out / 'predictions.csv'}")
+    from foveate.models import load_model
+    from foveate.predict import Summary, choose_device, find_rows, predict_paths, write_predictions, write_rows
+
+    rows = find_rows(arguments.paths)
+    model = load_model(arguments.run).to(choose_device(arguments.device))
+    outcomes = predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed)
+    out: Path | None = arguments.out
+    is_stream = out is not None and out.exists() and (out.is_relative_to("/dev") or not out.is_file())
+    if out is not None and not is_stream:
+        return _conclude(write_predictions(out, model.classes, _progress(outcomes, len(rows))), out)
+    if out is not None:  # a device or a pipe: appended to, never replaced
+        with out.open("a", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            failures = tuple(write_rows(stream, model.classes, outcomes))
+    elif sys.stdout.isatty():
+        failures = tuple(_print_table(outcomes))
+    else:
+        failures = tuple(write_rows(sys.stdout, model.classes, outcomes))
+    return _conclude(Summary(len(rows) - len(failures), failures), None)
+
+
+def _print_table(outcomes: "Iterable[Prediction | Failure]") -> "Iterator[Failure]":
+    """The short form for a terminal: one probability instead of one a class; hands back the failures."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from foveate.predict import Failure
+
+    table = Table("path", "predicted")
+    for name in ("probability", "patches", "MB read", "seconds"):
+        table.add_column(name, justify="right")
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            yield outcome
+            continue
+        probability = f"{outcome.probabilities[outcome.predicted]:.3f}"
+        counts = (str(outcome.patches), f"{outcome.bytes_read / 1e6:.2f}", f"{outcome.seconds:.2f}")
+        table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts)
+    if table.row_count:
+        Console().print(table)
+
+
+def _progress(outcomes: "Iterable[Prediction | Failure]", total: int) -> "Iterable[Prediction | Failure]":
+    if total < 2 or not sys.stderr.isatty():
+        return outcomes
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(outcomes, "predicting", total, console=Console(stderr=True), transient=True)
+
+
+def _conclude(summary: "Summary", out: Path | None) -> int:
+    failures = summary.failures
+    errors = None if out is None else out.parent / "errors.csv"
+    if failures and not summary.done:
+        if len(failures) == 1:
+            raise ImageError(failures[0].message)
+        more = "" if errors is None else f" ({errors} names the others)"
+        raise ImageError(f"none of {len(failures)} images could be read, the first because {failures[0].message}{more}")
+    if out is not None:
+        print(f"{summary.done} predictions in {out}")
+    for failure in failures if errors is None else ():
+        named = failure.path in failure.message
+        print(f"foveate: {failure.message if named else f'{failure.path}: {failure.message}'}", file=sys.stderr)
+    if errors is not None and failures:
+        print(
+            f"foveate: {len(failures)} of {summary.done + len(failures)} images failed: see {errors}", file=sys.stderr
+        )
+    return SOME_FAILED if failures else DONE

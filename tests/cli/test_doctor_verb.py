@@ -1,0 +1,83 @@
+"""`foveate doctor`, on a good and on a broken installation."""
+
+import json
+import sys
+from importlib import metadata
+
+import pytest
+import torch
+
+from foveate.__main__ import main
+from foveate.cli.health import checks
+from foveate.types import Draw
+
+
+def report(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return {row["name"]: row for row in rows}
+
+
+def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("Python", "torch", "threads", "memory", "estimator", "speed"):
+        assert name in printed
+
+
+def test_one_json_object_a_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = report(capsys)
+    assert found["torch"]["found"].startswith(metadata.version("torch"))
+    assert found["estimator"]["state"] == "ok"
+    assert found["numpy"] == {"name": "numpy", "state": "ok", "found": found["numpy"]["found"], "remedy": ""}
+
+
+def test_an_old_or_missing_dependency_is_named_with_its_pip_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "huggingface-hub" or name == "safetensors":
+            raise metadata.PackageNotFoundError(name)
+        return "0.0.1" if name == "rich" else real(name)
+
+    monkeypatch.setattr("foveate.cli.health.version", version)
+    assert main(["doctor", "--json"]) == 2
+    found = report(capsys)
+    assert (found["rich"]["state"], found["rich"]["remedy"]) == ("wrong", "pip install 'rich>=13'")
+    assert (found["safetensors"]["state"], found["safetensors"]["found"]) == ("wrong", "not installed")
+    assert (found["huggingface-hub"]["state"], found["huggingface-hub"]["remedy"]) == (
+        "absent",
+        "pip install 'foveate[hub]'",
+    )
+
+
+def test_a_biased_estimator_is_our_own_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from foveate.sampling import expectation
+
+    def biased(drawn: Draw, features: torch.Tensor) -> torch.Tensor:
+        return expectation(drawn, features) * (1 + 1e-6)
+
+    monkeypatch.setattr("foveate.sampling.expectation", biased)
+    assert main(["doctor", "--json"]) == 1
+    assert report(capsys)["estimator"]["state"] == "fault"
+
+
+def test_a_module_that_cannot_be_imported_is_a_line_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    (memory,) = [check for check in checks() if check.name == "memory"]
+    assert memory.state == "wrong"
+    assert "psutil" in memory.found
+
+
+def test_a_full_temporary_folder_is_a_line_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("foveate.cli.health.tempfile.NamedTemporaryFile", refuse)
+    (folder,) = [check for check in checks() if check.name == "temporary folder"]
+    assert folder.state == "wrong"
+    assert "No space left" in folder.found

@@ -1,0 +1,162 @@
+"""`foveate predict`, as a user runs it."""
+
+import csv
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.__main__ import main
+from foveate.models import build_model, save_model
+from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
+
+COLUMNS = ["path", "predicted", "p_left", "p_right", "patches", "bytes_read", "seconds"]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder and three images of different sizes, one of them broken."""
+    root = tmp_path_factory.mktemp("predict")
+    settings = ModelSettings(
+        view=ViewSettings(longest_side=40), patch=(29, 24), patches=3, features=FeatureSettings(width=8)
+    )
+    save_model(build_model(settings, ("left", "right"), channels=3), root / "model", None)
+    noise = np.random.default_rng(4)
+    for name, size in {"a.png": (70, 113), "b.png": (131, 64)}.items():
+        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / name)
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    return root
+
+
+def table(text: str) -> list[list[str]]:
+    return list(csv.reader(text.splitlines()))
+
+
+def test_rows_go_to_a_pipe_as_csv(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(house / "model"), str(house / "a.png"), str(house / "b.png")]) == 0
+    header, *rows = table(capsys.readouterr().out)
+    assert header == COLUMNS
+    assert [Path(row[0]).name for row in rows] == ["a.png", "b.png"]
+    for row in rows:
+        assert row[1] in ("left", "right")
+        assert float(row[2]) + float(row[3]) == pytest.approx(1, abs=1e-6)
+        assert int(row[4]) == 3
+
+
+def test_a_terminal_gets_a_table(
+    house: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["predict", str(house / "model"), str(house / "a.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "probability" in printed
+    assert "a.png" in printed
+
+
+def test_out_is_a_file_and_the_same_rows(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "predict",
+        str(house / "model"),
+        str(house / "a.png"),
+        str(house / "b.png"),
+        "--samples",
+        "2",
+        "--seed",
+        "7",
+    ]
+    assert main(words) == 0
+    printed = table(capsys.readouterr().out)
+    out = tmp_path / "new" / "predictions.csv"
+    assert main([*words, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"2 predictions in {out}\n"
+    assert [row[:-1] for row in table(out.read_text())] == [row[:-1] for row in printed]
+
+
+def test_some_failed_is_code_3_and_a_list(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "p.csv"
+    words = ["predict", str(house / "model"), str(house), str(house / "missing.png"), "--out", str(out)]
+    assert main(words) == 3
+    said = capsys.readouterr()
+    assert said.err == f"foveate: 2 of 4 images failed: see {tmp_path / 'errors.csv'}\n"
+    assert len(table(out.read_text())) == 1 + 2
+    header, *errors = table((tmp_path / "errors.csv").read_text())
+    assert header == ["path", "stage", "message"]
+    assert [Path(row[0]).name for row in errors] == ["broken.png", "missing.png"]
+
+
+def test_some_failed_without_out_is_said_on_stderr(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(house / "model"), str(house / "a.png"), str(house / "broken.png")]) == 3
+    printed = capsys.readouterr()
+    assert len(table(printed.out)) == 2
+    (line,) = printed.err.splitlines()
+    assert line.count("broken.png") == 1
+
+
+@pytest.mark.parametrize("name", ["missing.png", "broken.png", "missing.csv"])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_one_bad_image_is_code_2_and_one_line(
+    name: str, to_file: bool, house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", str(tmp_path / "p.csv")] if to_file else []
+    assert main(["predict", str(house / "model"), str(house / name), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("foveate: error: ")
+    assert name in line
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize("words", [["--samples", "0"], ["--device", "banana"], ["--method", "best"]], ids=" ".join)
+def test_a_wrong_setting_is_code_2_and_one_line(
+    words: list[str], house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(house / "model"), str(house / "a.png"), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words[1] in line
+
+
+def test_a_folder_is_no_output_file(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(house / "model"), str(house / "a.png"), "--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path} is a folder: give a file" in capsys.readouterr().err
+
+
+def test_a_pipe_is_written_to_and_a_link_followed(house: Path, tmp_path: Path) -> None:
+    words = ["predict", str(house / "model"), str(house / "a.png"), "--out"]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        text = reader.submit(pipe.read_text)
+        assert main([*words, str(pipe)]) == 0
+        assert table(text.result(timeout=60))[0] == COLUMNS
+    assert pipe.is_fifo()
+    (tmp_path / "elsewhere").mkdir()
+    link, real = tmp_path / "link.csv", tmp_path / "elsewhere" / "real.csv"
+    link.symlink_to(real)
+    assert main([*words, str(link)]) == 0
+    assert link.is_symlink()
+    assert table(real.read_text())[0] == COLUMNS
+
+
+@pytest.mark.parametrize("name", ["nothing-here", "."])
+def test_a_run_that_is_not_one(
+    name: str, house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", name, str(house / "a.png")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("foveate: error: ")
+
+
+def test_a_name_that_is_not_utf_8_comes_back_as_it_was(house: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    try:
+        shutil.copy(os.fsencode(house / "a.png"), odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(house / "model"), str(tmp_path), "--out", str(out)]) == 0
+    assert odd in out.read_bytes()

@@ -1,0 +1,255 @@
+"""`foveate train` and `foveate evaluate` as a user meets them: words in, exit code and lines out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.cli import main
+from foveate.training.config import load_settings
+from foveate.training.journal import read_journal
+
+TINY = """
+model:
+  view: {longest_side: 24}
+  patch: [20, 22]
+  patches: 3
+  attention: {widths: [4], stride: 2}
+  features: {width: 6}
+training: {epochs: 2, batch: 4, log_every: 1}
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A manifest of twenty small RGB images, none square."""
+    random = np.random.default_rng(0)
+    rows = ["path,label"]
+    for number in range(20):
+        pixels = random.integers(0, 60, (52 + number % 3, 90, 3), dtype=np.uint8)
+        pixels[10:24, 20 + number : 34 + number, number % 2] = 250
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{('red', 'green')[number % 2]}")
+    (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "images.csv"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path / "tiny.yaml"
+
+
+def command(*words: object) -> list[str]:
+    return [str(word) for word in words]
+
+
+def test_train_then_evaluate(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert main(command("train", "--config", config, "--data", images, "--out", run, "--model.patches", 2)) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1].startswith("best validation error ")
+    assert f"in {run / 'model'}" in told[-1]
+    settings = load_settings(run / "config.yaml")
+    assert (settings.model.patches, settings.data.source, settings.training.epochs) == (2, "manifest", 2)
+
+    assert main(command("evaluate", run)) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == json.loads((run / "metrics.json").read_text())
+    assert (figures["n"], figures["patches_per_image"], figures["view_size"]) == (4, 2, [14, 24])
+    low, high = figures["interval"]
+    assert low <= figures["error"] <= high
+
+    assert main(command("evaluate", run, "--data", images, "--out", tmp_path / "own.json")) == 0
+    assert json.loads((tmp_path / "own.json").read_text())["n"] == 4, "the run's own manifest keeps the run's split"
+    other = tmp_path / "other.csv"
+    other.write_text(images.read_text())
+    assert main(command("evaluate", run, "--data", other, "--samples", 2, "--method", "iid")) == 0
+    capsys.readouterr()
+    everything = json.loads((run / "metrics.json").read_text())
+    assert (everything["n"], everything["split"], everything["patches_per_image"]) == (20, "all", 4)
+
+
+def test_a_preset_file_and_flags_override_each_other_in_turn(config: Path, tmp_path: Path) -> None:
+    from foveate.cli.train import read_arguments
+
+    words = ["smoke", "--config", config, "--training.batch=2", "--model.patch", 24, 30, "--augment.bias", -0.1, 0.1]
+    options, settings = read_arguments(command(*words, "--data", "mine.csv", "--resume", "--folds", 3))
+    assert (options["out"], options["resume"], options["folds"]) == (Path("runs/smoke"), True, 3)
+    assert settings.training.max_steps == 60, "from the preset"
+    assert settings.training.epochs == 2, "from the file"
+    assert settings.training.batch == 2, "from a flag"
+    assert settings.model.patch == (24, 30)
+    assert settings.augment.bias == (-0.1, 0.1)
+    assert (settings.data.source, settings.data.manifest) == ("manifest", "mine.csv")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["smoke", "--model.patchs", "3"], "unknown key model.patchs: did you mean model.patches?"),
+        (["smoke", "--patches", "3"], "unknown option patches: did you mean model.patches?"),
+        (["smoke", "--resum"], "unknown option resum: did you mean resume?"),
+        (["smok"], 'unknown preset "smok": choose one of'),
+        (["smoke", "--training.epochs", "many"], "training.epochs: expected an int, got many"),
+        (["smoke", "--training.schedule", "cosin"], "training.schedule: expected a"),
+        (["smoke", "--model.patch", "50"], "model.patch: expected a tuple with 2 elements, got [50]"),
+        ([], "what to train is missing: give a preset ("),
+        (["--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml: No such file or directory"),
+        (["manifest"], "no images to train on: give --data MANIFEST"),
+        (["manifest", "--data", "nowhere.csv"], "nowhere.csv"),
+        (["--resume", "--out", "nowhere"], "nowhere is not a run folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    words: list[str], message: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+    assert len(said.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_and_a_broken_image(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
+    start = command("train", "--config", config, "--data", images, "--out", tmp_path / "run")
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:200])
+    assert main([*start, "--data.validation=0.1", "--training.epochs=1"]) == 2
+    said = capsys.readouterr().err
+    assert "3.png" in said
+    assert len(said.splitlines()) == 1
+    assert (tmp_path / "run" / "state" / "state.safetensors").exists()
+    (tmp_path / "3.png").unlink()
+    assert main([*start, "--resume"]) == 2
+    assert "3.png" in capsys.readouterr().err
+
+
+def test_evaluate_says_what_it_misses(images: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(command("evaluate", tmp_path)) == 2
+    assert "is not a run or model folder" in capsys.readouterr().err
+    assert main(command("evaluate", "no-such-run")) == 2
+    assert "no folder and no shipped model is called no-such-run" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_a_split_without_images(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert main(command("train", "--config", config, "--data", images, "--out", run, "--training.epochs=1")) == 0
+    assert main(command("evaluate", run, "--split", "tset")) == 2
+    assert "no image is in the tset split: choose another --split" in capsys.readouterr().err
+
+
+def test_cross_validation(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
+    words = command("train", "--config", config, "--data", images, "--out", tmp_path / "run", "--folds", 2)
+    words.append("--training.epochs=1")
+    assert main(words) == 0
+    summary = json.loads((tmp_path / "run" / "folds.json").read_text())
+    errors = [fold["error"] for fold in summary["folds"]]
+    assert [fold["n"] for fold in summary["folds"]] == [10, 10]
+    assert summary["mean"] == pytest.approx(sum(errors) / 2)
+    assert summary["standard_error"] == pytest.approx(abs(errors[0] - errors[1]) / 2)
+    assert main(words) == 2
+    assert "is not empty: add --resume to continue the folds there" in capsys.readouterr().err
+    before = (tmp_path / "run" / "fold-1" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert main([*words, "--resume"]) == 0
+    assert (tmp_path / "run" / "fold-1" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_help_lists_settings_and_loads_no_torch() -> None:
+    code = (
+        "import sys; from foveate.cli import main; code = main(['train', '--help']); "
+        "assert 'torch' not in sys.modules and 'accelerate' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--model.patches" in done.stdout
+    assert "Patches read per image and draw." in done.stdout
+
+
+def start_training(*words: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "foveate", "train", *command(*words)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [(signal.SIGINT, 130, "Ctrl-C"), pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.slow)],
+)
+def test_a_stopped_run_exits_as_told_and_resumes(
+    number: int, code: int, name: str, images: Path, config: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run = tmp_path / "run"
+    words = [
+        "--config",
+        config,
+        "--data",
+        images,
+        "--out",
+        run,
+        "--training.epochs",
+        "100000",
+        "--training.workers",
+        "1",
+    ]
+    process = start_training(*words)
+    deadline = time.monotonic() + 120
+    while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert said.startswith(f"foveate: stopped by {name} after step ")
+    assert said.rstrip().endswith(f"to continue: foveate train --resume --out {run}")
+    assert len(said.splitlines()) == 1
+    steps = len(read_journal(run / "metrics.jsonl", "step"))
+    total = str(steps + 3)
+    assert main(command("train", "--resume", "--out", run, "--training.max_steps", total, "--training.epochs=2")) == 0
+    assert [record["step"] for record in read_journal(run / "metrics.jsonl", "step")][:steps] == list(
+        range(1, steps + 1)
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) -> None:
+    """Fifty steps, every other one of a single image, which leaves a process idle: the same losses to 1e-4, every validation image once, one writer."""
+    changes = ["--data", str(images), "--training.epochs", "25", "--training.batch", "11", "--data.validation", "0.25"]
+    alone = start_training("--config", config, *changes, "--out", tmp_path / "alone")
+    told_alone, error = alone.communicate(timeout=280)
+    assert alone.returncode == 0, error
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "foveate", "train", "--config", str(config)]
+    both = subprocess.run(
+        [*launcher, *changes, "--out", str(tmp_path / "both")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert both.returncode == 0, both.stderr
+    first, second = (read_journal(tmp_path / run / "metrics.jsonl", "step") for run in ("alone", "both"))
+    assert len(first) == len(second) == 50
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(first, second, strict=True)) < 1e-4
+    epochs = [read_journal(tmp_path / run / "metrics.jsonl", "epoch") for run in ("alone", "both")]
+    for a, b in zip(*epochs, strict=True):
+        assert a["validation_error"] == b["validation_error"]
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], abs=1e-4)
+    assert len(both.stdout.splitlines()) == len(told_alone.splitlines())

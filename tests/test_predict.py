@@ -1,0 +1,218 @@
+"""Many images, one prediction each: the same as alone, and none lost to another's fault."""
+
+import csv
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.errors import ConfigError, DataError
+from foveate.models import Model, build_model
+from foveate.predict import (
+    Failure,
+    Row,
+    choose_device,
+    find_rows,
+    predict_paths,
+    prediction_columns,
+    write_predictions,
+)
+from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
+from foveate.types import Prediction
+
+SIZES = {"a.png": (70, 113), "b.jpg": (131, 64), "deep/c.png": (90, 90 + 1), "deep/d.PNG": (40, 200)}
+SETTINGS = ModelSettings(
+    view=ViewSettings(longest_side=40), patch=(29, 24), patches=3, features=FeatureSettings(width=8)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four colour images of different sizes, a broken one, a hidden one, and a text."""
+    root = tmp_path_factory.mktemp("images")
+    (root / "deep").mkdir()
+    noise = np.random.default_rng(3)
+    for name, size in SIZES.items():
+        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / name)
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    (root / ".hidden.png").write_bytes(b"")
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return build_model(SETTINGS, ("left", "right"), channels=3, seed=5).eval()
+
+
+def good(root: Path) -> list[Path]:
+    return [root / name for name in SIZES]
+
+
+def test_a_prediction_is_what_the_model_says_of_the_image_alone(folder: Path, model: Model) -> None:
+    for outcome in predict_paths(model, good(folder), samples=2, seed=9):
+        assert isinstance(outcome, Prediction)
+        alone = model.predict(outcome.path, samples=2, seed=9)
+        assert replace(outcome, seconds=0) == replace(alone, seconds=0)
+        assert outcome.bytes_read > 0
+        assert outcome.seconds > 0
+        assert sum(outcome.probabilities.values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_neither_company_nor_order_nor_a_broken_neighbour_changes_a_prediction(folder: Path, model: Model) -> None:
+    paths = [*good(folder), folder / "broken.png"]
+    reference = {outcome.path: outcome for outcome in predict_paths(model, paths)}
+    random.Random(1).shuffle(paths)
+    for outcome in predict_paths(model, paths):
+        if isinstance(outcome, Prediction):
+            assert replace(outcome, seconds=0) == replace(reference[outcome.path], seconds=0)
+        else:
+            assert outcome == reference[outcome.path]
+            assert outcome.path.endswith("broken.png")
+
+
+def test_the_seed_decides_the_draws(folder: Path, model: Model) -> None:
+    def boxes(seed: int) -> list[object]:
+        return [o.boxes for o in predict_paths(model, good(folder), seed=seed) if isinstance(o, Prediction)]
+
+    assert boxes(0) == boxes(0)
+    assert boxes(0) != boxes(1)
+
+
+def test_folders_are_searched_and_an_image_named_twice_is_one_row(folder: Path) -> None:
+    rows = find_rows([folder / "deep", folder, folder / "a.png"])
+    names = [str(Path(row.path).relative_to(folder)) for row in rows]
+    assert names == ["deep/c.png", "deep/d.PNG", "a.png", "b.jpg", "broken.png"]
+
+
+def test_a_manifest_is_rows_under_its_own_names(folder: Path, model: Model, tmp_path: Path) -> None:
+    manifest = folder / "some.csv"
+    manifest.write_text("path,label\ndeep/c.png,left\na.png,right\n")
+    outcomes = list(predict_paths(model, find_rows([manifest])))
+    manifest.unlink()
+    assert [outcome.path for outcome in outcomes] == ["deep/c.png", "a.png"]
+    direct = next(iter(predict_paths(model, [folder / "a.png"])))
+    assert isinstance(direct, Prediction)
+    assert replace(outcomes[1], seconds=0, path="") == replace(direct, seconds=0, path="")  # type: ignore[type-var]
+
+
+def test_two_manifests_may_use_the_same_names_for_different_images(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "list.csv").write_text("path\na.png\n")
+    rows = find_rows([tmp_path / "one" / "list.csv", tmp_path / "two" / "list.csv", tmp_path / "one" / "list.csv"])
+    assert [row.path for row in rows] == ["a.png", "a.png"]
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no images .* name the files themselves"):
+        find_rows([tmp_path])
+
+
+@pytest.mark.parametrize("samples", [0, -3])
+def test_samples_are_counted_from_one(samples: int, model: Model, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"samples must be at least 1, got {samples}"):
+        list(predict_paths(model, [folder / "a.png"], samples=samples))
+
+
+def test_our_own_faults_are_not_blamed_on_an_image(model: Model) -> None:
+    def fail() -> object:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(predict_paths(model, [Row("a", fail)]))  # type: ignore[arg-type]
+
+
+def outcomes(*failing: int) -> Iterator[Prediction | Failure]:
+    for i in range(4):
+        if i in failing:
+            yield Failure(f"{i}.png", "open", f"{i} is broken")
+        else:
+            yield Prediction(f"{i},\n.png", "b", {"b": 0.75, "a": 0.25}, 3, 1000 + i, 0.5)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_rows_are_written_in_the_classes_order(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / "p.csv"
+    summary = write_predictions(out, ("a", "b"), outcomes(2))
+    rows = read(out)
+    assert list(rows[0]) == prediction_columns(("a", "b"))
+    assert [row["path"] for row in rows] == ["0,\n.png", "1,\n.png", "3,\n.png"]
+    assert rows[2] == {
+        "path": "3,\n.png",
+        "predicted": "b",
+        "p_a": "0.25",
+        "p_b": "0.75",
+        "patches": "3",
+        "bytes_read": "1003",
+        "seconds": "0.5000",
+    }
+    assert read(out.parent / "errors.csv") == [{"path": "2.png", "stage": "open", "message": "2 is broken"}]
+    assert (summary.done, [failure.path for failure in summary.failures]) == (3, ["2.png"])
+    assert sorted(file.name for file in out.parent.iterdir()) == ["errors.csv", "p.csv"]
+
+
+def test_an_earlier_error_list_goes_when_nothing_fails_but_a_strangers_stays(tmp_path: Path) -> None:
+    out, errors = tmp_path / "p.csv", tmp_path / "errors.csv"
+    write_predictions(out, ("a", "b"), outcomes(0))
+    write_predictions(out, ("a", "b"), outcomes())
+    assert not errors.exists()
+    errors.write_text("my,own\n")
+    write_predictions(out, ("a", "b"), outcomes())
+    assert errors.read_text() == "my,own\n"
+
+
+def test_when_all_fail_the_earlier_predictions_stay(tmp_path: Path) -> None:
+    out = tmp_path / "p.csv"
+    write_predictions(out, ("a", "b"), outcomes())
+    before = out.read_text()
+    summary = write_predictions(out, ("a", "b"), outcomes(0, 1, 2, 3))
+    assert (summary.done, len(summary.failures)) == (0, 4)
+    assert out.read_text() == before
+    assert len(read(tmp_path / "errors.csv")) == 4
+    assert not (tmp_path / "p.csv.partial").exists()
+
+
+def test_what_is_done_survives_a_crash_and_the_file_is_never_half(tmp_path: Path) -> None:
+    def crashing() -> Iterator[Prediction | Failure]:
+        yield from list(outcomes(1))[:3]
+        raise KeyboardInterrupt
+
+    out = tmp_path / "p.csv"
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(out, ("a", "b"), crashing())
+    assert not out.exists()
+    assert [row["path"] for row in read(tmp_path / "p.csv.partial")] == ["0,\n.png", "2,\n.png"]
+    assert len(read(tmp_path / "errors.csv")) == 1
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a folder, predictions go to a file: try .*predictions\.csv"):
+        write_predictions(tmp_path, ("a",), [])
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="is a device or a pipe, which cannot be replaced"):
+        write_predictions(pipe, ("a", "b"), outcomes())
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["banana", "cuda:99"])
+def test_a_device_that_is_not_here(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device '{name}' cannot be used here .*: use auto or cpu"):
+        choose_device(name)
+
+
+def test_there_is_always_a_device() -> None:
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
