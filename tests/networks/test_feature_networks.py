@@ -41,7 +41,7 @@ def multiply_adds(network: nn.Module, channels: int, patch: tuple[int, int]) -> 
          (50**2 * 27 * 32 + (25**2 + 13**2 + 7**2) * (32 * 32 + 2 * 9 * 32 * 32)) / 1e6),
         ("colon-cancer-paper", 3, (27, 27), (75 * 20 + 20) + (25 * 20 * 50 + 50) + (450 * 500 + 500),
          (23**2 * 75 * 20 + 7**2 * 500 * 50 + 450 * 500) / 1e6),
-        ("convolutional", 1, (50, 50), 29_344, 9.8),
+        ("convolutional", 1, (50, 50), 23_552, 3.8),
         ("residual", 1, (50, 50), 59_104, 17.1),
     ],
 )  # fmt: skip
@@ -158,7 +158,7 @@ def test_constant_norm_of_nothing_is_nothing_with_a_finite_gradient() -> None:
         (
             FeatureSettings("convolutional"),
             (50, 18),
-            "the feature network convolutional needs patches of at least 19×19 pixels, got 50×18: enlarge model.patch",
+            "the feature network convolutional needs patches of at least 21×21 pixels, got 50×18: enlarge model.patch",
         ),
         (FeatureSettings(width=0), (50, 50), "model.features.width must be positive, got 0: set it to e.g. 32"),
         (FeatureSettings(norm=0.0), (50, 50), "model.features.norm must be positive, got 0.0: set it to e.g. 16"),

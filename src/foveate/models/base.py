@@ -154,7 +154,7 @@ class Model(nn.Module, ABC):
         Example:
             >>> import numpy as np
             >>> from foveate.models import build_model
-            >>> model = build_model(ModelSettings(patch=(20, 30), patches=4), classes=("cat", "dog"), channels=3)
+            >>> model = build_model(ModelSettings(patch=(24, 30), patches=4), classes=("cat", "dog"), channels=3)
             >>> prediction = model.predict(np.zeros((200, 300, 3), np.uint8))
             >>> prediction.patches, sorted(prediction.probabilities)
             (4, ['cat', 'dog'])

@@ -46,7 +46,7 @@ def build_model(
         >>> settings = ModelSettings(view=ViewSettings(scale=0.12), patch=(50, 50))
         >>> model = build_model(settings, classes=("0", "1"), channels=1)
         >>> model.parameter_count, model.settings.attention.stride
-        (30147, 3)
+        (24355, 3)
     """
     _check(settings, tuple(classes), channels)
     settings = resolve(settings, image_size)

@@ -45,7 +45,7 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
 
     Example:
         >>> import tempfile
-        >>> model = build_model(ModelSettings(patch=(20, 30)), classes=("cat", "dog"), channels=3)
+        >>> model = build_model(ModelSettings(patch=(24, 30)), classes=("cat", "dog"), channels=3)
         >>> folder = save_model(model, tempfile.mkdtemp())
         >>> sorted(file.name for file in folder.iterdir())
         ['README.md', 'config.json', 'model.safetensors']

@@ -38,17 +38,25 @@ class Body:
 
 
 def convolutional(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001  one signature for all
-    """Four convolutions without padding and a global maximum: fast, and blind to nothing at the border of a patch."""
-    layers = _four_convolutions(channels, width, stride=2)
-    he_(layers)
-    return Body(layers, width, smallest=7 + 2 * 6)
+    """Four convolutions, narrow where the patch is still large, without padding, and a global maximum."""
+    layers: list[nn.Module] = []
+    before = channels
+    for after, kernel, stride in ((max(width // 2, 1), 5, 2), (width, 3, 1), (width, 3, 2), (width, 3, 1)):
+        layers += [nn.Conv2d(before, after, kernel, stride), nn.ReLU(inplace=True)]
+        before = after
+    body = nn.Sequential(*layers, GlobalMaximum())
+    he_(body)
+    return Body(body, before, smallest=5 + 2 * 2 + 2 * 2 + 4 * 2)
 
 
 def megapixel_mnist_paper(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001
     """Conv 7×7×32, three conv 3×3×32, ReLUs, no padding, global maximum."""
-    layers = _four_convolutions(channels, 32, stride=1)
-    glorot_(layers)
-    return Body(layers, 32, smallest=7 + 6)
+    layers: list[nn.Module] = [nn.Conv2d(channels, 32, 7), nn.ReLU(inplace=True)]
+    for _ in range(3):
+        layers += [nn.Conv2d(32, 32, 3), nn.ReLU(inplace=True)]
+    body = nn.Sequential(*layers, GlobalMaximum())
+    glorot_(body)
+    return Body(body, 32, smallest=7 + 6)
 
 
 def colon_cancer_paper(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001
@@ -87,13 +95,6 @@ def residual(channels: int, width: int, patch: Size | None) -> Body:  # noqa: AR
     layers = _residual(channels, width, lambda count: nn.GroupNorm(math.gcd(8, count), count))
     he_(layers)
     return Body(layers, width)
-
-
-def _four_convolutions(channels: int, width: int, stride: int) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 7, stride=stride), nn.ReLU(inplace=True)]
-    for _ in range(3):
-        layers += [nn.Conv2d(width, width, 3), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, GlobalMaximum())
 
 
 def _residual(channels: int, width: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:

@@ -99,15 +99,15 @@ def build_features(settings: FeatureSettings, channels: int, patch: Size | None)
     =======================  ========  ===================  =============  ====================================
     name                     channels  parameters           multiply-adds  ends in
     =======================  ========  ===================  =============  ====================================
-    convolutional            1         29,344               9.8 million    global maximum
+    convolutional            1         23,552               3.8 million    global maximum
     residual                 1         59,104               17.1 million   global average
     megapixel-mnist-paper    1         29,344               47.3 million   global maximum
     speed-limits-paper       3         59,680               18.6 million   global average
     colon-cancer-paper       3         252,070 at 27×27     2.2 million    one linear layer, so one patch size
     =======================  ========  ===================  =============  ====================================
 
-    (the last at its own 27×27). "convolutional" is the paper's Megapixel MNIST network with its first convolution at
-    stride 2; "residual" is the speed-limits network with GroupNorm in the place of BatchNorm. The `-paper` networks
+    (the last at its own 27×27). "convolutional" halves the resolution twice where the paper's Megapixel MNIST network
+    keeps it; "residual" is the speed-limits network with GroupNorm in the place of BatchNorm. The `-paper` networks
     follow Katharopoulos & Fleuret (ICML 2019) and their code, Keras's initialisation, padding and BatchNorm constants
     included; "speed-limits-paper" alone uses batch statistics.
 
