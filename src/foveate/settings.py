@@ -133,6 +133,8 @@ class DataSettings:
     """Handwritten digits to generate from: "bundled" (scikit-learn's), "mnist" (downloaded once), or an .npz file."""
     canvas: Size = (1500, 1500)
     """(height, width) of a generated canvas."""
+    channels: Literal[1, 3] = 1
+    """Channels of a generated canvas: 1 is grey, 3 is the same written as RGB."""
     train_images: int = 5000
     """Generated training canvases, validation included."""
     test_images: int = 1000

@@ -120,7 +120,9 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         open_image(path)
     assert str(caught.value).startswith(f"{path}: not a canvas file (")
-    assert str(caught.value).endswith("must be an .npz archive of stamps, positions and size, as Canvas.save writes")
+    assert str(caught.value).endswith(
+        "must be an .npz archive of stamps, positions, size and channels, as Canvas.save writes"
+    )
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ImageError, match="not a canvas file"):
         open_image(path)

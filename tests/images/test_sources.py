@@ -25,7 +25,7 @@ def pixels(dtype: str, channels: int) -> np.ndarray:
     return values.astype(dtype) if scale is None else np.floor(values * scale).astype(dtype)
 
 
-def canvas() -> tuple[Canvas, np.ndarray]:
+def canvas(channels: int = 1) -> tuple[Canvas, np.ndarray]:
     """Five stamps, some of them over another or over the border, and the array they make."""
     generator = np.random.default_rng(2)
     stamps = generator.integers(0, 256, (5, 6, 9), dtype=np.uint8)
@@ -33,7 +33,8 @@ def canvas() -> tuple[Canvas, np.ndarray]:
     whole = np.zeros((40, 60), np.uint8)
     for stamp, (top, left) in zip(stamps, positions, strict=True):
         whole[top + 8 : top + 14, left + 8 : left + 17] = stamp
-    return Canvas(stamps, positions, SIZE), whole[8 : 8 + SIZE[0], 8 : 8 + SIZE[1], None]
+    pixels = whole[8 : 8 + SIZE[0], 8 : 8 + SIZE[1], None].repeat(channels, axis=2)
+    return Canvas(stamps, positions, SIZE, channels=channels), pixels
 
 
 class Pyramid(Source):
@@ -72,6 +73,8 @@ KINDS = [
     "canvas",
     "provided canvas",
     "canvas file",
+    "RGB canvas",
+    "RGB canvas file",
     "png grey",
     "png rgb",
     "png 16 bit",
@@ -102,6 +105,11 @@ def make(kind: str, folder: Path) -> tuple[Source, np.ndarray]:
         return ArraySource(grey[:, :, 0]), grey
     if kind == "canvas":
         return canvas()
+    if kind == "RGB canvas":
+        return canvas(channels=3)
+    if kind == "RGB canvas file":
+        canvas(channels=3)[0].save(path)
+        return open_image(path), canvas(channels=3)[1]
     if kind == "provided canvas":
         positions = np.array([[-2, -3], [0, 1], [18, 30], [10, 12], [8, 15]])
         return Canvas(CanvasStamps(), positions, SIZE), canvas()[1]

@@ -34,6 +34,7 @@ class MegapixelMnist:
         classes: "0" to "9".
         examples: the training canvases, then the test canvases, with ids such as "train-00012".
         size: (height, width) of a canvas.
+        channels: values per pixel, all alike.
         noise_over_digits: whether strokes are pasted over digits or under them.
         stamps: (S, 28, 28) every digit shown and every noise pattern.
         stamp_labels: (S,) value of the digit, or −1 for a noise pattern.
@@ -44,6 +45,7 @@ class MegapixelMnist:
     classes: tuple[str, ...]
     examples: Sequence[Example]
     size: Size
+    channels: int
     noise_over_digits: bool
     stamps: npt.NDArray[np.uint8]
     stamp_labels: npt.NDArray[np.int8]
@@ -54,12 +56,14 @@ class MegapixelMnist:
         return len(self.examples)
 
     def open(self, index: int) -> Canvas:
-        """The canvas of example `index`: (height, width, 1) uint8, black but for its stamps."""
+        """The canvas of example `index`: (height, width, channels) uint8, black but for its stamps."""
         order = np.arange(self.stamp_index.shape[1])
         if not self.noise_over_digits:
             order = np.roll(order, -DIGITS)
         stamps = self.stamps[self.stamp_index[index, order]]
-        return Canvas(stamps, self.positions[index, order], self.size, name=self.examples[index].id)
+        return Canvas(
+            stamps, self.positions[index, order], self.size, name=self.examples[index].id, channels=self.channels
+        )
 
     def digits(self, index: int) -> tuple[tuple[str, Box], ...]:
         """The five digits of example `index`: their class and the square they are pasted on, in pixels."""
@@ -82,7 +86,7 @@ def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
     4.2; the rules are those of its code.
 
     Arguments:
-        settings: `digits`, `canvas`, `train_images`, `test_images`, `noise`, `noise_over_digits` and
+        settings: `digits`, `canvas`, `channels`, `train_images`, `test_images`, `noise`, `noise_over_digits` and
             `generator_seed` are used.
 
     Returns:
@@ -109,6 +113,7 @@ def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
         classes=tuple(str(value) for value in range(10)),
         examples=tuple(example for part in parts for example in part.examples),
         size=settings.canvas,
+        channels=settings.channels,
         noise_over_digits=settings.noise_over_digits,
         stamps=np.concatenate([part.stamps for part in parts]),
         stamp_labels=np.concatenate([part.stamp_labels for part in parts]),

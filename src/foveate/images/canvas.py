@@ -16,7 +16,7 @@ __all__ = ["Canvas"]
 
 Stamps = UInt8[np.ndarray, "stamp rows columns"]
 
-KEYS = ("stamps", "positions", "size")
+KEYS = ("stamps", "positions", "size", "channels")
 """What a canvas file, an .npz archive, holds."""
 
 
@@ -33,6 +33,7 @@ class Canvas(Source):
         size: (height, width) of the canvas.
         mpp: microns per pixel, if that means anything.
         name: what to call the image in reports and errors.
+        channels: values per pixel, all alike: 1 is grey, 3 is grey written as RGB.
 
     Raises:
         ImageError: if shapes or types do not match.
@@ -54,11 +55,15 @@ class Canvas(Source):
         size: Size,
         mpp: float | None = None,
         name: str = "",
+        channels: int = 1,
     ) -> None:
         super().__init__(name, mpp)
+        if channels < 1:
+            raise ImageError(f"{self._label()}: a canvas must have at least one channel, got {channels}: 1 is grey")
         if min(size) < 1:
             raise ImageError(f"{self._label()}: a canvas must have at least one pixel, got {size[0]}×{size[1]}")
         self._canvas_size = (int(size[0]), int(size[1]))
+        self._repeats = channels
         self._tops: Int64[np.ndarray, " stamp"] = positions[:, 0].astype(np.int64)
         self._lefts: Int64[np.ndarray, " stamp"] = positions[:, 1].astype(np.int64)
         self._given = stamps if callable(stamps) else self._checked(stamps)
@@ -77,12 +82,12 @@ class Canvas(Source):
         """
         try:
             with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                stamps, positions, size = (archive[key] for key in KEYS)
-            return cls(stamps, positions, (int(size[0]), int(size[1])), mpp, str(path))
+                stamps, positions, size, channels = (archive[key] for key in KEYS)
+            return cls(stamps, positions, (int(size[0]), int(size[1])), mpp, str(path), int(channels))
         except (OSError, EOFError, KeyError, ValueError, IndexError, TypeError, zipfile.BadZipFile) as error:
             raise ImageError(
                 f"{path}: not a canvas file ({str(error).splitlines()[0]}): "
-                "it must be an .npz archive of stamps, positions and size, as Canvas.save writes"
+                "it must be an .npz archive of stamps, positions, size and channels, as Canvas.save writes"
             ) from error
 
     def save(self, path: Path | str) -> None:
@@ -94,16 +99,20 @@ class Canvas(Source):
         positions = np.stack([self._tops, self._lefts], 1)
         with Path(path).open("wb") as stream:
             np.savez_compressed(
-                stream, stamps=self._ready_stamps(), positions=positions, size=np.array(self._canvas_size)
+                stream,
+                stamps=self._ready_stamps(),
+                positions=positions,
+                size=np.array(self._canvas_size),
+                channels=np.array(self._repeats),
             )
 
     def _open(self) -> None:
         self._stamps = self._checked(self._given()) if callable(self._given) else self._given
 
     def _measure(self) -> Header:
-        return Header((Level(self._canvas_size, (1.0, 1.0)),), 1, np.dtype(np.uint8))
+        return Header((Level(self._canvas_size, (1.0, 1.0)),), self._repeats, np.dtype(np.uint8))
 
-    def _read(self, box: Box, level: int) -> UInt8[np.ndarray, "height width"]:  # noqa: ARG002
+    def _read(self, box: Box, level: int) -> UInt8[np.ndarray, "height width channel"]:  # noqa: ARG002
         stamps = self._ready_stamps()
         result = np.zeros((box.height, box.width), np.uint8)
         for i in self._touching(box).tolist():
@@ -111,14 +120,14 @@ class Canvas(Source):
             above, before = max(-top, 0), max(-left, 0)
             rows, columns = min(stamps.shape[1], box.height - top), min(stamps.shape[2], box.width - left)
             result[top + above : top + rows, left + before : left + columns] = stamps[i, above:rows, before:columns]
-        return result
+        return self._coloured(result)
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns 1"]:
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Sum of (row weights) · (visible pixels) · (column weights) over the stamps."""
         top, left, bottom, right = region
         touched = self._touching(window)
         if len(touched) == 0:
-            return np.zeros((*size, 1))
+            return np.zeros((*size, self._repeats))
         visible = self._visible(touched)
         self._count(visible.size)
         tops, lefts = self._tops[touched], self._lefts[touched]
@@ -127,7 +136,10 @@ class Canvas(Source):
         values = down @ visible @ along.transpose(0, 2, 1)
         cells = rows[:, :, None] * size[1] + columns[:, None, :]
         total = np.bincount(cells.ravel(), values.ravel(), size[0] * size[1])
-        return (total / 255).reshape(*size, 1)
+        return self._coloured((total / 255).reshape(size))
+
+    def _coloured(self, grey: np.ndarray) -> np.ndarray:
+        return np.repeat(grey[:, :, None], self._repeats, axis=2)
 
     def _touching(self, box: Box) -> Int64[np.ndarray, " some"]:
         _, rows, columns = self._ready_stamps().shape
