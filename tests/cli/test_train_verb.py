@@ -20,7 +20,7 @@ from foveate.training.journal import read_journal
 TINY = """
 model:
   view: {longest_side: 24}
-  patch: [20, 22]
+  patch: [26, 28]
   patches: 3
   attention: {widths: [4], stride: 2}
   features: {width: 6}
@@ -161,6 +161,10 @@ def test_cross_validation(images: Path, config: Path, tmp_path: Path, capsys: An
     assert "is not empty: add --resume to continue the folds there" in capsys.readouterr().err
     before = (tmp_path / "run" / "fold-1" / "model" / "model.safetensors").stat().st_mtime_ns
     assert main([*words, "--resume"]) == 0
+    capsys.readouterr()
+    assert main(command("evaluate", tmp_path / "run" / "fold-1")) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["n"], again["error"]) == (10, errors[0]), "a fold is evaluated on the images it never saw"
     assert (tmp_path / "run" / "fold-1" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -224,27 +228,25 @@ def test_a_stopped_run_exits_as_told_and_resumes(
 
 @pytest.mark.slow
 def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) -> None:
-    """Fifty steps, every other one of a single image, which leaves a process idle: the same losses to 1e-4, every validation image once, one writer."""
+    """Fifty steps, every other one of a single image, which leaves a process idle: the same losses, and one writer."""
     changes = ["--data", str(images), "--training.epochs", "25", "--training.batch", "11", "--data.validation", "0.25"]
     alone = start_training("--config", config, *changes, "--out", tmp_path / "alone")
     told_alone, error = alone.communicate(timeout=280)
     assert alone.returncode == 0, error
-    launcher = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "foveate", "train", "--config", str(config)]
+    # Without accelerators, accelerate starts several processes only when told `--multi_gpu`.
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launcher += ["-m", "foveate", "train", "--config", str(config)]
     both = subprocess.run(
         [*launcher, *changes, "--out", str(tmp_path / "both")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=280,
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
     assert both.returncode == 0, both.stderr
+    assert json.loads((tmp_path / "both" / "environment.json").read_text())["processes"] == 2
     first, second = (read_journal(tmp_path / run / "metrics.jsonl", "step") for run in ("alone", "both"))
     assert len(first) == len(second) == 50
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(first, second, strict=True)) < 1e-4

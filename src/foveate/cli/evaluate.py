@@ -1,0 +1,99 @@
+"""foveate evaluate: a trained model's error on labelled images, with its confidence interval."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.errors import DataError, RunError
+
+if TYPE_CHECKING:
+    from foveate.models import Model
+    from foveate.training.config import RunSettings
+    from foveate.types import ImageDataset
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "measure a trained model's error on labelled images, with its confidence interval"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the verb takes."""
+    parser.add_argument("model", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
+    parser.add_argument("--data", metavar="MANIFEST", help="CSV or folder of classes; the run's own images if left out")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--samples", type=int, default=1, metavar="K", help="average K draws per image (default: 1)")
+    parser.add_argument(
+        "--method", help="how cells are drawn: iid, des_raj, priority, murthy, uniform, or top for none"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
+    parser.add_argument("--batch", type=int, default=32, help="images at a time; changes no result (default: 32)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make views (default: 0)")
+    parser.add_argument("--out", metavar="FILE", help="where to write the figures as JSON (default: RUN/metrics.json)")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Evaluate, print the figures and write them.
+
+    Returns:
+        0.
+    """
+    from foveate.models import load_model
+    from foveate.training.evaluation import evaluate
+    from foveate.training.loader import split_indices
+    from foveate.training.processes import open_accelerator
+    from foveate.training.replace import replace_file
+
+    accelerator = open_accelerator()
+    model = load_model(namespace.model).to(accelerator.device)
+    settings = _run_settings(Path(namespace.model))
+    dataset, split = _open(namespace.data, namespace.split, Path(namespace.model), settings, model)
+    indices = split_indices(dataset, split)
+    if not indices:
+        raise DataError(f"no image is in the {split} split: choose another --split, or give another --data")
+    seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
+    options = {name: getattr(namespace, name) for name in ("samples", "method", "batch", "workers")}
+    figures = evaluate(model, dataset, indices, seed=seed, **options).plain()
+    figures |= {"split": split or "all", "samples": namespace.samples, "method": namespace.method or model.method}
+    if accelerator.is_main_process:
+        text = json.dumps(figures, indent=2) + "\n"
+        print(text, end="")
+        folder = Path(namespace.model)
+        if namespace.out is not None or folder.is_dir():
+            replace_file(folder / "metrics.json" if namespace.out is None else Path(namespace.out), text.encode())
+    return 0
+
+
+def _run_settings(folder: Path) -> "RunSettings | None":
+    """The settings of the run, or None for a model without one."""
+    from foveate.training.run_folder import run_settings
+
+    try:
+        return run_settings(folder)
+    except RunError:
+        return None
+
+
+def _open(
+    manifest: str | None, split: str, run: Path, settings: "RunSettings | None", model: "Model"
+) -> "tuple[ImageDataset, str | None]":
+    """The images and the split to take; None where a manifest names no splits, and all images count.
+
+    The run's own manifest is split as it was in training, so that no training image comes into the test.
+    """
+    from foveate.datasets import open_dataset, read_manifest
+    from foveate.training.folds import read_splits
+
+    own = None if settings is None else settings.data.manifest
+    if manifest is None or (own is not None and Path(own).resolve() == Path(manifest).resolve()):
+        if settings is None:
+            raise DataError("this model has no run folder that says which images to take: give --data MANIFEST")
+        dataset = open_dataset(settings.data, settings.seed)
+        if dataset.classes != model.classes:
+            raise DataError(
+                f"the images have the classes {', '.join(dataset.classes)}, the model {', '.join(model.classes)}: "
+                "give --data with the images it was trained for"
+            )
+        return read_splits(run, dataset), split
+    images = read_manifest(manifest, classes=model.classes)
+    return images, split if any(example.split for example in images.examples) else None

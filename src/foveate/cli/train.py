@@ -1,0 +1,119 @@
+"""foveate train: a model from a preset or a configuration file, resumable at any step."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import ConfigError, FoveateError, Interrupted
+from foveate.training.config import PRESETS, RunSettings, load_settings, merge_settings, preset
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["SUMMARY", "main"]
+
+SUMMARY = "train a model from a preset or a configuration file"
+
+USAGE = "foveate train PRESET | --config FILE [--data MANIFEST] [--out RUN] [--resume] [--folds K] [--KEY VALUE …]"
+
+DESCRIPTION = f"""Train a model, validate it every epoch and keep the best.
+
+presets: {", ".join(PRESETS)}
+
+Every setting below is also a key of the YAML file that --config takes and that RUN/config.yaml holds.
+A run stopped with Ctrl-C, or killed, goes on where it was with --resume.
+
+  foveate train manifest --data images.csv --out runs/mine --training.epochs 50 --model.patch 64 64
+  foveate train --resume --out runs/mine
+  accelerate launch --multi_gpu --num_processes 2 -m foveate train manifest --data images.csv   (on CPUs, too)
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the verb.
+
+    Arguments:
+        arguments: the words after `train`.
+
+    Returns:
+        0.
+    """
+    options, settings = read_arguments(arguments)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        return _train(settings, options, first)
+    except FoveateError as error:
+        if first:
+            raise
+        sys.exit(128 + error.signal if isinstance(error, Interrupted) else 2)  # the first process says it
+
+
+def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
+    """What the command line asks for: options of the verb, and the settings of the run.
+
+    Arguments:
+        arguments: the words after `train`.
+
+    Returns:
+        "out" (a path), "resume" and "folds"; and the settings, defaults < preset < file < flags.
+
+    Raises:
+        ConfigError: something is unknown, missing or of the wrong type.
+    """
+    from foveate.training.flags import read_flags
+
+    arguments = [f"--data.manifest{word[6:]}" if word.split("=")[0] == "--data" else word for word in arguments]
+    changes = read_flags(arguments, _parser())
+    options = {name: changes.pop(name, None) for name in ("preset", "config", "out", "resume", "folds")}
+    name, file, resume = options.pop("preset"), options.pop("config"), bool(options["resume"])
+    if name is None and file is None and not (resume and options["out"]):
+        raise ConfigError(f"what to train is missing: give a preset ({', '.join(PRESETS)}) or --config FILE")
+    options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
+    return {**options, "resume": resume}, merge_settings(_base(name, file, options["out"]), changes)
+
+
+def _base(name: str | None, file: str | None, out: Path) -> RunSettings:
+    if name is None and file is None:
+        kept = next((path for path in (out, out / "fold-1") if (path / "config.yaml").is_file()), out)
+        from foveate.training.run_folder import run_settings
+
+        return run_settings(kept)
+    settings = RunSettings() if name is None else preset(name)
+    return settings if file is None else load_settings(file, settings)
+
+
+def _parser() -> "ArgumentParser":
+    from argparse import RawDescriptionHelpFormatter
+
+    from foveate.training.flags import settings_parser
+
+    parser = settings_parser(
+        prog="foveate train", usage=USAGE, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("preset", nargs="?", metavar="PRESET", help="settings to start from")
+    parser.add_argument("--config", type=str, metavar="FILE", help="YAML file of settings, over those of the preset")
+    parser.add_argument("--out", type=str, metavar="RUN", help="folder of the run; runs/PRESET unless told otherwise")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN; start where there is none")
+    parser.add_argument("--folds", type=int, metavar="K", help="cross-validate: K runs in RUN/fold-1 … and folds.json")
+    return parser
+
+
+def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
+    out, resume = options["out"], options["resume"]
+    if options["folds"] is not None:
+        from foveate.training.folds import train_folds
+
+        summary = train_folds(settings, out, options["folds"], resume=resume)
+        if first:
+            found = f"{summary['mean']:.4f} ± {summary['standard_error']:.4f}"
+            print(f"test error {found} over {summary['k']} folds, in {out / 'folds.json'}")
+        return 0
+    from foveate.training.loop import train
+
+    result = train(settings, out, resume=resume)
+    if first:
+        error = result.validation_error
+        what = "the latest model" if error is None else f"best validation error {error:.4f}"
+        print(f"{what} in {result.model_folder} · {result.steps} steps · {result.seconds:.0f} s")
+    return 0

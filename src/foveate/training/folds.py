@@ -1,0 +1,142 @@
+"""Cross-validation: one run per fold, and what they say together."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from foveate.datasets import fill_splits, k_folds, open_dataset, read_manifest
+from foveate.errors import DataError, RunError
+from foveate.models import load_model
+from foveate.training.config import RunSettings
+from foveate.training.evaluation import evaluate
+from foveate.training.loader import split_indices
+from foveate.training.loop import train
+from foveate.training.processes import agreed, open_accelerator
+from foveate.training.progress import Progress
+from foveate.training.replace import replace_file
+from foveate.types import Example, ImageDataset
+
+if TYPE_CHECKING:
+    from foveate.images import Source
+
+__all__ = ["Resplit", "read_splits", "train_folds"]
+
+SPLITS = "splits.json"
+"""File in a fold's folder: image id → split, since its settings alone do not tell."""
+
+
+@dataclass(frozen=True)
+class Resplit:
+    """A data set whose images are split anew.
+
+    Attributes:
+        dataset: the images.
+        examples: its examples, in its order, with other splits.
+    """
+
+    dataset: ImageDataset
+    examples: Sequence[Example]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.dataset.classes
+
+    def open(self, index: int) -> "Source":
+        """The image of example `index`."""
+        return self.dataset.open(index)
+
+
+def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:
+    """The images split as they were for a fold; as they are, where the run is none.
+
+    Arguments:
+        run: folder of a run, or of the model in it.
+        dataset: the run's images.
+
+    Raises:
+        DataError: an image was not there when the folds were made.
+    """
+    path = next((folder / SPLITS for folder in (run, run.parent) if (folder / SPLITS).is_file()), None)
+    if path is None:
+        return dataset
+    splits = json.loads(path.read_text(encoding="utf-8"))
+    new = next((one.id for one in dataset.examples if one.id not in splits), None)
+    if new is not None:
+        raise DataError(f"{new} is in no fold of {path.parent}: give the images as they were, or others with --data")
+    return Resplit(dataset, tuple(replace(one, split=splits[one.id]) for one in dataset.examples))
+
+
+def train_folds(
+    settings: RunSettings,
+    out: Path | str,
+    folds: int,
+    *,
+    resume: bool = False,
+    dataset: ImageDataset | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train one model per fold and measure each on images it never saw.
+
+    Every fold is the test split once; validation images, which choose the model, are held out of the others. Where the
+    data name a test split, that one tests all models, and the folds take turns as validation split.
+
+    Arguments:
+        settings: of every run.
+        out: folder; the runs go to fold-1 … fold-k in it, the result to folds.json.
+        folds: number of folds k.
+        resume: continue; folds that are done are not trained again.
+        dataset: the images, with the splits that the data name; opened from `settings.data` if None.
+        progress: who is told; chosen if None.
+
+    Returns:
+        What folds.json holds: "k", "mean" test error, its "standard_error", and "folds" with a record each.
+
+    Raises:
+        RunError: `out` is not empty and `resume` is False.
+        DataError: the images cannot be divided so.
+    """
+    out = Path(out)
+    accelerator = open_accelerator(settings.training.mixed_precision)
+    agreed(accelerator, partial(_check_free, out, resume))
+    images = dataset or _named_splits(settings)
+    records: list[dict[str, Any]] = []
+    errors: list[float] = []
+    for number, examples in enumerate(k_folds(images.examples, folds, settings.seed), start=1):
+        filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed)
+        split = Resplit(images, tuple(filled))
+        folder = out / f"fold-{number}"
+        result = train(settings, folder, resume=resume, dataset=split, progress=progress)
+        if accelerator.is_main_process:
+            splits = {one.id: one.split for one in filled}
+            replace_file(folder / SPLITS, json.dumps(splits, ensure_ascii=False, indent=0).encode())
+        model = load_model(folder).to(accelerator.device)
+        tested = evaluate(model, split, split_indices(split, "test"), seed=settings.seed, batch=settings.training.batch)
+        errors.append(tested.error)
+        records.append({"fold": number, "validation_error": result.validation_error, **tested.plain()})
+    summary = {
+        "k": folds,
+        "mean": mean(errors),
+        "standard_error": stdev(errors) / math.sqrt(folds),
+        "folds": records,
+    }
+    if accelerator.is_main_process:
+        replace_file(out / "folds.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def _check_free(out: Path, resume: bool) -> None:
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is not empty: add --resume to continue the folds there, or choose another --out")
+
+
+def _named_splits(settings: RunSettings) -> ImageDataset:
+    """The images with the splits that the data name, none filled in."""
+    if settings.data.source == "manifest" and settings.data.manifest is not None:
+        return read_manifest(settings.data.manifest)
+    return open_dataset(replace(settings.data, test=0.0), settings.seed)

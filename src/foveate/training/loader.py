@@ -1,0 +1,203 @@
+"""Batches of images, and which process sees which of them.
+
+The order of an epoch and everything random about an image depend on the run's seed, the epoch and the image's id;
+neither the number of workers nor of processes, nor the order of the manifest, changes them.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from foveate.errors import DataError, FoveateError
+from foveate.images import Source, augment, make_view
+from foveate.models import make_batch
+from foveate.seeds import derive_seed
+from foveate.settings import AugmentSettings, ViewSettings
+from foveate.types import Batch, ImageDataset, Size
+
+__all__ = ["Loader", "Share", "epoch_order", "fingerprint", "shares", "split_indices", "typical_image"]
+
+
+def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
+    """Indices of a split's examples, sorted by id.
+
+    Arguments:
+        dataset: the images.
+        split: "train", "validation" or "test"; None takes all.
+
+    Raises:
+        DataError: an example of the split has no label.
+    """
+    chosen = [index for index, example in enumerate(dataset.examples) if split in (None, example.split)]
+    for index in chosen:
+        if dataset.examples[index].label is None:
+            name = dataset.examples[index].id
+            raise DataError(f"{name} has no label: give it one, or take it out of the manifest")
+    return tuple(sorted(chosen, key=lambda index: dataset.examples[index].id))
+
+
+def fingerprint(dataset: ImageDataset, indices: Sequence[int]) -> int:
+    """A number that changes when ids, labels or splits of these examples do."""
+    examples = (dataset.examples[index] for index in indices)
+    return derive_seed(*(f"{one.id}\n{one.label}\n{one.split}" for one in examples))
+
+
+def typical_image(dataset: ImageDataset, indices: Sequence[int]) -> tuple[int, Size]:
+    """Channels of the first of some images, and the size that is the median of a few of them."""
+    sources = [dataset.open(index) for index in indices[:: max(1, len(indices) // 9)]]
+    sizes = sorted((source.size for source in sources), key=max)
+    return sources[0].channels, sizes[len(sizes) // 2]
+
+
+def epoch_order(indices: Sequence[int], seed: int, epoch: int) -> tuple[int, ...]:
+    """The images of an epoch in the order they are trained on.
+
+    Arguments:
+        indices: example numbers, sorted by id.
+        seed: seed of the run.
+        epoch: counted from 1.
+
+    Example:
+        >>> sorted(epoch_order((4, 7, 9), seed=0, epoch=1))
+        [4, 7, 9]
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return tuple(indices[position] for position in torch.randperm(len(indices), generator=generator).tolist())
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process' part of one global batch.
+
+    Attributes:
+        indices: example numbers; never empty, since every process must take part in every step.
+        counted: how many of `indices`, from the first, count; 0 where the process only lends its presence.
+        whole: number of images in the global batch.
+    """
+
+    indices: tuple[int, ...]
+    counted: int
+    whole: int
+
+
+def shares(order: Sequence[int], batch: int, rank: int = 0, world: int = 1) -> list[Share]:
+    """Cut an epoch into global batches, and these into contiguous, nearly equal shares, one per process.
+
+    Arguments:
+        order: example numbers.
+        batch: images per global batch; the last one may be smaller.
+        rank: number of the process.
+        world: number of processes.
+
+    Returns:
+        This process' share of every batch.
+
+    Example:
+        >>> [share.indices for share in shares(range(5), batch=4, rank=1, world=2)]
+        [(2, 3), (4,)]
+        >>> [share.counted for share in shares(range(5), batch=4, rank=1, world=2)]
+        [2, 0]
+    """
+    result = []
+    for start in range(0, len(order), batch):
+        whole = order[start : start + batch]
+        size, larger = divmod(len(whole), world)
+        first = rank * size + min(rank, larger)
+        part = tuple(whole[first : first + size + (rank < larger)])
+        result.append(Share(part or (whole[0],), len(part), len(whole)))
+    return result
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Turns shares into batches: worker processes make the views, this process holds the sources.
+
+    Attributes:
+        dataset: the images.
+        view: the view the model wants.
+        seed: seed of the run.
+        check: raises where an image is not of the kind the model wants (`Model.check_channels`), or None.
+        augment: random changes, for training.
+        workers: processes that make views; 0 makes them here.
+    """
+
+    dataset: ImageDataset
+    view: ViewSettings
+    seed: int
+    check: Callable[[Source], None] | None = None
+    augment: AugmentSettings | None = None
+    workers: int = 0
+
+    def training(self, epoch: int, plan: Sequence[Share]) -> Iterator[Batch]:
+        """The batches of an epoch, one per share."""
+        return self._batches(plan, epoch, ("draw", epoch))
+
+    def evaluation(self, plan: Sequence[Share]) -> Iterator[Batch]:
+        """Batches for evaluation: unchanged images, and draws that depend on seed and id alone."""
+        return self._batches(plan, 0, ("evaluate",))
+
+    def source(self, index: int, epoch: int) -> Source:
+        """The image of an example, with this epoch's random change."""
+        source = self.dataset.open(index)
+        if self.augment is None or self.augment == AugmentSettings():
+            return source
+        seed = derive_seed(self.seed, "augment", epoch, self.dataset.examples[index].id)
+        return augment.Augmented(source, augment.draw_change(self.augment, source.size, seed))
+
+    def _batches(self, plan: Sequence[Share], epoch: int, purpose: tuple[int | str, ...]) -> Iterator[Batch]:
+        views = _Views(replace(self, check=None), epoch)  # a worker has no use for the model
+        methods = multiprocessing.get_all_start_methods()
+        loader: DataLoader[Any] = DataLoader(
+            views,
+            batch_sampler=[list(share.indices) for share in plan],
+            num_workers=self.workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # the default one would draw from the global generator
+            worker_init_fn=_ignore_interrupts,
+            multiprocessing_context=("fork" if "fork" in methods else methods[0]) if self.workers else None,
+        )
+        for share, made in zip(plan, loader, strict=True):
+            yield self._batch(share.indices, made, epoch, purpose)
+
+    def _batch(self, indices: Sequence[int], made: Sequence[Any], epoch: int, purpose: tuple[int | str, ...]) -> Batch:
+        for one in made:
+            if isinstance(one, FoveateError):
+                raise one
+        examples = [self.dataset.examples[index] for index in indices]
+        sources = [self.source(index, epoch) for index in indices]
+        if self.check is not None:
+            for source in sources:
+                self.check(source)
+        return make_batch(
+            sources,
+            self.view,
+            seeds=[derive_seed(self.seed, *purpose, one.id) for one in examples],
+            labels=[-1 if one.label is None else one.label for one in examples],
+            ids=[one.id for one in examples],
+            views=[torch.from_numpy(one) for one in made],
+        )
+
+
+class _Views(Dataset[Any]):
+    """Example number → its view as an array, or the error that says why there is none."""
+
+    def __init__(self, loader: Loader, epoch: int) -> None:
+        self._loader, self._epoch = loader, epoch
+
+    def __getitem__(self, index: int) -> Any:
+        loader = self._loader
+        try:
+            source = loader.source(index, self._epoch)
+            return make_view(source, loader.view).numpy()
+        except FoveateError as error:  # a worker's traceback would hide the one line
+            return error
+
+
+def _ignore_interrupts(worker: int) -> None:  # noqa: ARG001
+    """Leave Ctrl-C to the main process, which still needs this worker to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,82 @@
+"""How wrong a classifier is, and how sure that figure is."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["bootstrap_interval", "error_interval", "wilson_interval"]
+
+Z = 1.959963984540054
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+def wilson_interval(errors: int, n: int) -> tuple[float, float]:
+    r"""95 % score interval of a proportion.
+
+    .. math:: \frac{p + z^2/2n \pm z\sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+    Arguments:
+        errors: number of wrong answers.
+        n: number of answers, at least 1.
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson_interval(10, 100)]
+        [0.0552, 0.1744]
+    """
+    p, z2 = errors / n, Z * Z
+    middle = p + z2 / (2 * n)
+    half = Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    scale = 1 + z2 / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def bootstrap_interval(
+    wrong: Sequence[bool], groups: Sequence[str], seed: int = 0, resamples: int = 4000
+) -> tuple[float, float]:
+    """95 % percentile interval of the error when whole groups are drawn again, with replacement.
+
+    Images of one patient or scene are not independent; resampling groups keeps their dependence
+    (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 8).
+
+    Arguments:
+        wrong: one value per image.
+        groups: the group of each image.
+        seed: of the resampling.
+        resamples: number of bootstrap samples.
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+
+    Example:
+        >>> bootstrap_interval([True, True, False, False], ["a", "a", "b", "b"])
+        (0.0, 1.0)
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(member, minlength=len(names))
+    errors = np.bincount(member, weights=np.asarray(wrong, dtype=np.float64), minlength=len(names))
+    generator = np.random.default_rng(seed)
+    shares = np.empty(resamples)
+    for resample in range(resamples):
+        drawn = generator.integers(len(names), size=len(names))
+        shares[resample] = errors[drawn].sum() / sizes[drawn].sum()
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def error_interval(wrong: Sequence[bool], groups: Sequence[str | None]) -> tuple[float, float]:
+    """95 % interval of the error: bootstrap by group where a group has several images, Wilson's otherwise.
+
+    Arguments:
+        wrong: one value per image; at least one.
+        groups: the group of each image; None is a group of its own.
+    """
+    named = [f"{number}" if group is None else f"group {group}" for number, group in enumerate(groups)]
+    if len(set(named)) < len(named):
+        return bootstrap_interval(wrong, named)
+    return wilson_interval(sum(bool(one) for one in wrong), len(wrong))

@@ -1,0 +1,107 @@
+"""What a run says while it goes: a bar on a terminal, one line an epoch in a pipe, nothing elsewhere."""
+
+import sys
+from typing import Any, Protocol, TextIO
+
+__all__ = ["BarProgress", "LineProgress", "Progress", "SilentProgress", "choose_progress"]
+
+
+class Progress(Protocol):
+    """What the loop tells whoever watches; records are those of metrics.jsonl."""
+
+    def begin(self, total: int, done: int) -> None:
+        """A run of `total` steps starts after `done` of them."""
+
+    def step(self, record: dict[str, Any]) -> None:
+        """A step was taken."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """An epoch was finished and, where due, validated."""
+
+    def end(self) -> None:
+        """The run is over, for whatever reason."""
+
+
+class SilentProgress:
+    """Says nothing."""
+
+    def begin(self, total: int, done: int) -> None:
+        """Say nothing."""
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Say nothing."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Say nothing."""
+
+    def end(self) -> None:
+        """Say nothing."""
+
+
+class LineProgress(SilentProgress):
+    """One line per epoch, flushed, so that a log file can be followed.
+
+    Arguments:
+        stream: where to write; standard output if None.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Write the epoch's line."""
+        print(epoch_line(record), file=self._stream or sys.stdout, flush=True)
+
+
+class BarProgress(SilentProgress):
+    """A bar over all steps, with one line per epoch above it."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._task = self._bar.add_task("")
+
+    def begin(self, total: int, done: int) -> None:
+        """Show the bar."""
+        self._bar.update(self._task, total=total, completed=done)
+        self._bar.start()
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=record["step"], description=f"loss {record['loss']:.3f}")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Write the epoch's line above the bar."""
+        self._bar.console.print(epoch_line(record), highlight=False)
+
+    def end(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """An epoch in one line.
+
+    Example:
+        >>> epoch_line({"epoch": 3, "step": 12, "loss": 0.5, "training_error": 0.25, "seconds": 9.0})
+        'epoch 3 · step 12 · loss 0.5000 · training error 0.250 · 9 s'
+    """
+    parts = [f"epoch {record['epoch']}", f"step {record['step']}", f"loss {record['loss']:.4f}"]
+    parts.append(f"training error {record['training_error']:.3f}")
+    if record.get("validation_error") is not None:
+        better = " (best)" if record.get("best") else ""
+        parts.append(f"validation error {record['validation_error']:.3f}{better}")
+    return " · ".join([*parts, f"{record['seconds']:.0f} s"])
+
+
+def choose_progress() -> Progress:
+    """A bar if standard output is a terminal, lines otherwise."""
+    return BarProgress() if sys.stdout.isatty() else LineProgress()

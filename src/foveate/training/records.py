@@ -1,0 +1,79 @@
+"""The lines of metrics.jsonl, and the sums they are made of."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.training.evaluation import Evaluation
+from foveate.training.state import Position
+from foveate.types import Output
+
+__all__ = ["SUMS", "batch_sums", "epoch_record", "step_record"]
+
+SUMS = ("loss", "errors", "entropy", "images", "patches")
+"""What is added up over images, in the order of `batch_sums`."""
+
+
+def batch_sums(output: Output, labels: Tensor, losses: Tensor, entropy: Tensor, counted: Tensor) -> Tensor:
+    """Sums over the images of a batch that count.
+
+    Arguments:
+        output: of the model.
+        labels: (B,) class numbers.
+        losses: (B,) loss per image.
+        entropy: (B,) entropy per image.
+        counted: (B,) False for an image that only lends its presence.
+
+    Returns:
+        (5,) the sums named in `SUMS`, detached.
+    """
+    wrong = (output.logits.argmax(1) != labels).to(losses)
+    patches = torch.zeros_like(losses)
+    if output.draw is not None:
+        patches = output.draw.valid.view(len(labels), -1).sum(1).to(losses)
+    columns = torch.stack([losses, wrong, entropy.to(losses), torch.ones_like(losses), patches])
+    return (columns * counted).sum(1).detach()
+
+
+def step_record(position: Position, sums: dict[str, float], rate: float) -> dict[str, Any]:
+    """The line of a step, means over its global batch."""
+    return {
+        "kind": "step",
+        "step": position.step,
+        "epoch": position.epoch,
+        "loss": sums["loss"] / sums["images"],
+        "entropy": sums["entropy"] / sums["images"],
+        "learning_rate": rate,
+        "seconds": round(position.seconds, 3),
+    }
+
+
+def epoch_record(
+    position: Position, result: Evaluation | None, *, rate: float, better: bool, complete: bool
+) -> dict[str, Any]:
+    """The line of an epoch, means over its images as they were seen in training.
+
+    Arguments:
+        position: after the epoch's last step.
+        result: its validation, where one was due.
+        rate: learning rate of the last step.
+        better: whether this validation is the best so far.
+        complete: False if time or steps ran out within the epoch.
+    """
+    sums = position.sums
+    return {
+        "kind": "epoch",
+        "epoch": position.epoch,
+        "step": position.step,
+        "complete": complete,
+        "loss": sums["loss"] / sums["images"],
+        "training_error": sums["errors"] / sums["images"],
+        "entropy": sums["entropy"] / sums["images"],
+        "learning_rate": rate,
+        "validation_error": None if result is None else result.error,
+        "validation_loss": None if result is None else result.loss,
+        "best": better,
+        "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
+        "seconds": round(position.seconds, 3),
+    }

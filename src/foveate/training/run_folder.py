@@ -1,0 +1,97 @@
+"""The folder of a run: what may be there before it starts, and what it says about itself."""
+
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from foveate.errors import RunError
+from foveate.serial import from_plain
+from foveate.training.config import RunSettings, changed_keys, load_settings, save_settings
+from foveate.training.replace import replace_file
+from foveate.training.state import State, load_state
+
+__all__ = ["environment", "prepare_folder", "run_settings"]
+
+FREE = frozenset(
+    f"training.{name}" for name in ("epochs", "max_steps", "max_minutes", "workers", "patience", "watch", "log_every")
+)
+"""Settings that may change when a run is resumed."""
+
+_PACKAGES = ("foveate", "torch", "accelerate", "numpy", "pillow", "safetensors", "scikit-learn")
+
+
+def prepare_folder(
+    out: Path, settings: RunSettings, resume: bool, fingerprint: int, processes: int = 1
+) -> State | None:
+    """Make the folder of a run, or find the state to resume from.
+
+    Arguments:
+        out: the folder.
+        settings: of the run.
+        resume: continue from the state there, if there is one.
+        fingerprint: of the training images' ids and labels; must not change on the way.
+        processes: number of processes, for the record.
+
+    Returns:
+        The state to resume from, or None to start.
+
+    Raises:
+        RunError: the folder is in the way, or what is there is of another run; says what to do.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file, a run needs a folder: choose another --out")
+    state = load_state(out / "state") if resume else None
+    if state is not None:
+        before = from_plain(RunSettings, state.plain["settings"])
+        changed = [key for key in changed_keys(before, settings) if key not in FREE]
+        if changed:
+            raise RunError(
+                f"{out} was trained with another {', '.join(changed)}: "
+                "leave it as it was to resume, or choose another --out to train anew"
+            )
+        if state.plain["fingerprint"] != fingerprint:
+            raise RunError(f"the images or labels of {out} have changed since: choose another --out to train anew")
+    elif not resume and out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty: add --resume to continue the run there, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    save_settings(settings, out / "config.yaml")
+    told = {**environment(), "seed": settings.seed, "processes": processes}
+    replace_file(out / "environment.json", (json.dumps(told, indent=2) + "\n").encode())
+    return state
+
+
+def environment() -> dict[str, object]:
+    """Versions and machine, for whoever wants to repeat the run; no path and no name of the machine or its user."""
+    import torch
+
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed as a package"
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": packages,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "byte_order": sys.byteorder,
+    }
+
+
+def run_settings(run: Path) -> RunSettings:
+    """The settings a run was trained with.
+
+    Arguments:
+        run: folder of a run, or of the model in it.
+
+    Raises:
+        RunError: it is neither.
+    """
+    for folder in (run, run.parent):
+        if (folder / "config.yaml").is_file() and (folder == run or run.name == "model"):
+            return load_settings(folder / "config.yaml")
+    raise RunError(f"{run} is not a run folder (it has no config.yaml): give the folder that foveate train wrote")

@@ -1,0 +1,85 @@
+"""A task of a few small images, none square, that a tiny model can learn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foveate.errors import ImageError
+from foveate.images import ArraySource, Source
+from foveate.training.config import RunSettings, merge_settings
+from foveate.types import Example
+
+SIZES = ((60, 80), (52, 90))
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Images of noise with one bright square: red or blue says the class. Sizes differ, ids are not in order."""
+
+    examples: tuple[Example, ...]
+    classes: tuple[str, ...] = ("blue", "red")
+    broken: str = ""
+
+    def open(self, index: int) -> Source:
+        if self.examples[index].id == self.broken:
+            raise ImageError(f"{self.broken} cannot be read: replace it")
+        number = int(self.examples[index].id[5:])
+        random = np.random.default_rng(number)
+        pixels = random.integers(0, 60, (*SIZES[number % 2], 3), dtype=np.uint8)
+        top, left = random.integers(0, 40), random.integers(0, 64)
+        pixels[top : top + 12, left : left + 12, 0 if self.examples[index].label else 2] = 250
+        return ArraySource(pixels)
+
+
+def make_squares(train: int = 14, validation: int = 7, test: int = 5) -> Squares:
+    splits = ["train"] * train + ["validation"] * validation + ["test"] * test
+    examples = [Example(f"image{17 * i % 101}", i % 2, split) for i, split in enumerate(splits)]
+    return Squares(tuple(examples))
+
+
+def make_settings(**changes: Any) -> RunSettings:
+    """A model of 1,000 weights; four steps to an epoch of 14 images."""
+    small: dict[str, Any] = {
+        "seed": 3,
+        "model": {
+            "view": {"longest_side": 24},
+            "patch": [26, 28],
+            "patches": 3,
+            "attention": {"widths": [4], "stride": 2},
+            "features": {"width": 6},
+        },
+        "augment": {"flip": True, "turn": True, "translate": [2, 3], "gain": [0.9, 1.1]},
+        "training": {"epochs": 2, "batch": 4, "watch": 2, "log_every": 1, "learning_rate": 5e-3},
+    }
+    return merge_settings(merge_settings(RunSettings(), small), changes)
+
+
+@pytest.fixture
+def squares() -> Squares:
+    return make_squares()
+
+
+@pytest.fixture
+def squares_of() -> Callable[..., Squares]:
+    return make_squares
+
+
+@pytest.fixture
+def settings_of() -> Callable[..., RunSettings]:
+    return make_settings
+
+
+@pytest.fixture
+def tensors_of() -> Callable[[Path], dict[str, np.ndarray]]:
+    """The weights, moments and averages in a run's state."""
+
+    def read(run: Path) -> dict[str, np.ndarray]:
+        from safetensors.numpy import load_file
+
+        return load_file(run / "state" / "state.safetensors")
+
+    return read

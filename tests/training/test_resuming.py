@@ -1,0 +1,171 @@
+"""A run that was stopped and resumed is the run that never was, to the bit."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foveate.errors import Interrupted, RunError
+from foveate.training.interrupts import Interrupts
+from foveate.training.journal import read_journal
+from foveate.training.loop import train
+from foveate.training.progress import SilentProgress
+
+Settings = Callable[..., Any]
+
+
+class StopAt(SilentProgress):
+    """Sends this process a signal while some step, or some epoch's validation, is reported."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self._step, self._number = step, number
+
+    def step(self, record: dict[str, Any]) -> None:
+        if record["step"] == self._step:
+            signal.raise_signal(self._number)
+
+
+def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert np.array_equal(first[name], second[name]), name
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in record.items() if key not in ("seconds", "patches_per_second")}
+        for record in read_journal(run / "metrics.jsonl")
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_resumed_equals_uninterrupted(
+    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, optimizer: str
+) -> None:
+    settings = settings_of(training={"optimizer": optimizer, "averaging": 0.9, "log_every": 2})
+    train(settings, tmp_path / "whole", dataset=squares, progress=SilentProgress())
+    with pytest.raises(Interrupted) as caught:
+        train(settings, tmp_path / "parts", dataset=squares, progress=StopAt(3))
+    assert caught.value.signal == signal.SIGINT
+    assert str(caught.value) == (
+        "stopped by Ctrl-C after step 3 of 8, the state is saved; "
+        f"to continue: foveate train --resume --out {tmp_path / 'parts'}"
+    )
+    with pytest.raises(Interrupted, match="stopped by SIGTERM after step 6 of 8"):
+        train(settings, tmp_path / "parts", dataset=squares, progress=StopAt(6, signal.SIGTERM), resume=True)
+    result = train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), resume=True)
+    assert result.steps == 8
+    assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
+    for name in ("model.safetensors", "config.json"):
+        first, second = (tmp_path / run / "model" / name for run in ("whole", "parts"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_signal_during_validation_stops_there(
+    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import foveate.training.loop as loop
+
+    settings = settings_of()
+    train(settings, tmp_path / "whole", dataset=squares, progress=SilentProgress())
+    evaluate = loop.evaluate
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return evaluate(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", interrupted)
+        with pytest.raises(Interrupted, match="after step 4 of 8"):
+            train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress())
+    train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), resume=True)
+    assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
+
+
+def test_lines_written_after_the_state_are_cut(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    settings = settings_of()
+    with pytest.raises(Interrupted):
+        train(settings, tmp_path / "run", dataset=squares, progress=StopAt(3))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "step", "step": 8}\n{"kind": "st')
+    train(settings, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=True)
+    steps = [record["step"] for record in read_journal(tmp_path / "run" / "metrics.jsonl", "step")]
+    assert steps == list(range(1, 9))
+
+
+def test_more_epochs_continue_a_finished_run(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(settings_of(training={"epochs": 1}), folder, dataset=squares, progress=SilentProgress())
+    again = train(settings_of(training={"epochs": 1}), folder, dataset=squares, progress=SilentProgress(), resume=True)
+    assert again.steps == 4
+    more = train(settings_of(training={"epochs": 2}), folder, dataset=squares, progress=SilentProgress(), resume=True)
+    assert (more.steps, more.epochs) == (8, 2)
+
+
+def test_a_run_out_of_time_goes_on_with_more(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    short, long = (settings_of(training={"max_minutes": minutes}) for minutes in (1e-9, 10.0))
+    assert train(short, tmp_path / "run", dataset=squares, progress=SilentProgress()).steps == 1
+    assert train(short, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=True).steps == 1
+    assert train(long, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=True).steps == 8
+
+
+def test_another_run_cannot_be_continued(
+    squares: Any, squares_of: Callable[..., Any], settings_of: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    train(settings_of(training={"epochs": 1}), folder, dataset=squares, progress=SilentProgress())
+    other = settings_of(training={"batch": 5}, model={"patches": 2})
+    with pytest.raises(RunError) as caught:
+        train(other, folder, dataset=squares, progress=SilentProgress(), resume=True)
+    assert str(caught.value) == (
+        f"{folder} was trained with another model.patches, training.batch: "
+        "leave it as it was to resume, or choose another --out to train anew"
+    )
+    with pytest.raises(RunError, match=r"the images or labels of .* have changed since: choose another --out"):
+        train(settings_of(), folder, dataset=squares_of(train=10), progress=SilentProgress(), resume=True)
+
+
+def test_a_damaged_state_is_named(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(settings_of(training={"epochs": 1}), folder, dataset=squares, progress=SilentProgress())
+    state = folder / "state" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-40])
+    with pytest.raises(RunError) as caught:
+        train(settings_of(), folder, dataset=squares, progress=SilentProgress(), resume=True)
+    assert str(caught.value) == (
+        f"{state} is damaged: delete {state.parent} to train from the start, or restore a copy"
+    )
+
+
+def test_a_second_signal_kills_as_usual() -> None:
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with Interrupts(echoes=True) as patient:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert patient.signal == signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import foveate.training.replace as replace
+
+    file = tmp_path / "state"
+    replace.replace_file(file, b"old")
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(replace.os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        replace.replace_file(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
