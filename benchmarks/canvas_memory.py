@@ -1,0 +1,50 @@
+"""Peak memory of training ATS-10 as the canvas grows from 1500² to 6000² and the low view stays at 180².
+
+Each size trains in a process of its own; its peak resident memory is what the operating system reports.
+
+    python benchmarks/canvas_memory.py [--steps 8]
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+
+SIDES = (1500, 3000, 6000)
+
+
+def main() -> None:
+    """Measure each size in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(_peak(arguments.side, arguments.steps))
+        return
+    first = None
+    for side in SIDES:
+        command = [sys.executable, __file__, "--side", str(side), "--steps", str(arguments.steps)]
+        peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        first = first or peak
+        print(f"canvas {side}×{side}: peak {peak:7.1f} MB ({peak - first:+.1f} MB)", flush=True)
+
+
+def _peak(side: int, steps: int) -> float:
+    from foveate.training.config import preset
+    from foveate.training.loop import train
+    from foveate.training.progress import SilentProgress
+
+    settings = preset("megapixel-mnist-paper")
+    data = replace(settings.data, digits="bundled", canvas=(side, side), train_images=400, test_images=10)
+    model = replace(settings.model, patches=10, view=replace(settings.model.view, longest_side=180, scale=None))
+    training = replace(settings.training, batch=32, max_steps=steps)
+    with tempfile.TemporaryDirectory() as folder:
+        train(replace(settings, data=data, model=model, training=training), folder, progress=SilentProgress())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
