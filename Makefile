@@ -1,20 +1,23 @@
 # Everything below sets itself up in .venv; it needs Python 3.11 or newer, make and a package index.
 #
 #   PYTHON=python3.12   the interpreter .venv is made from
-#   TORCH="torch --index-url ADDRESS"   what pip installs as torch, before everything else (another build, another version)
+#   TORCH="torch --index-url ADDRESS"   what pip installs as torch, before everything else and over the one that is
+#                                       there (another build, another version)
+#   JOBS=2              processes that `make test` runs on
 #
 # A torch that is already there, in .venv or in PYTHON itself, is used as it is: only when there is none
 # does constraints.txt decide which one is installed.
 
 PYTHON ?= python3
 TORCH ?=
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench
+.PHONY: force help setup demo test test-slow lint format bench
 
 help:
 	@echo "make setup      make .venv and install foveate with its development tools"
@@ -31,10 +34,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"foveate needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: run make with PYTHON=python3.11")'
 	@if $(PYTHON) -c 'import torch' 2>/dev/null; \
 	then echo "using the torch of $(PYTHON)"; $(PYTHON) -m venv --system-site-packages $(VENV); \
-	else $(PYTHON) -m venv $(VENV); fi
+	else $(PYTHON) -m venv $(VENV); fi || { rm -rf $(VENV); exit 1; }
 
-$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(if $(TORCH),$(PIP) install $(TORCH))
+# With TORCH it is made anew each time: what is asked for is installed, whatever is there.
+$(STAMP): pyproject.toml constraints.txt $(if $(strip $(TORCH)),force) | $(BIN)/python
+	$(if $(strip $(TORCH)),$(PIP) install --force-reinstall $(TORCH))
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; \
 	then grep -vE '^(torch|sympy|mpmath|networkx)==' constraints.txt > $(VENV)/constraints.txt; \
 	else cp constraints.txt $(VENV)/constraints.txt; fi
@@ -53,8 +57,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two processes of one thread each finish sooner than one process of two threads.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -23,7 +23,11 @@ from foveate.models import Model, build_model
 from foveate.settings import DataSettings
 from foveate.training.config import preset
 from foveate.training.loader import Loader, shares, split_indices
+from foveate.training.objective import image_losses
 from foveate.types import Batch
+
+ENTROPY = 1e-4
+"""Weight of the attention's entropy, as in the preset."""
 
 
 def main() -> None:
@@ -40,7 +44,7 @@ def main() -> None:
     model = build_model(model_settings, dataset.classes, channels=1, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loader = Loader(dataset, model.view, seed=0)
-    plan = shares(split_indices(dataset, "train"), arguments.images)[: 1 + arguments.rounds % 10]
+    plan = shares(split_indices(dataset, "train"), arguments.images)
     whole, alone = [], []
     for round_number in range(arguments.rounds + 2):
         share = plan[round_number % len(plan)]
@@ -64,8 +68,9 @@ def main() -> None:
 
 
 def _whole_step(model: Model, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
-    loss = cross_entropy(model(batch).logits, batch.labels)
-    _descend(model, optimizer, loss)
+    assert batch.labels is not None
+    losses, _ = image_losses(model(batch), batch.labels, ENTROPY, None)
+    _descend(model, optimizer, losses.mean())
 
 
 def _networks_step(model: Model, optimizer: torch.optim.Optimizer, batch: Batch, patches: torch.Tensor) -> None:

@@ -1,6 +1,7 @@
 """The files around the code agree with it and with each other."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -42,7 +43,9 @@ def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any], 
 
 def test_the_version_is_the_same_everywhere() -> None:
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"\n## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[:1] == ["Unreleased"]
+    assert sections[1:2] in ([], [__version__]), "before the first release there is nothing else"
 
 
 def test_the_command_is_the_modules_main(project: dict[str, Any]) -> None:
@@ -61,7 +64,7 @@ def test_make_knows_its_targets(target: str) -> None:
 
 def test_the_tests_come_last_in_make_test() -> None:
     commands = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert commands.splitlines()[-1].endswith("-m pytest")
+    assert "-m pytest" in commands.splitlines()[-1]
     assert commands.index("ruff check") < commands.index("mypy") < commands.index("pytest")
 
 
@@ -69,3 +72,45 @@ def test_continuous_integration_calls_make_test() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     assert script.read_text().rstrip().endswith("exec make test")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What `make setup` looks at, in a folder where it has been done."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    (tmp_path / ".venv" / ".installed").touch()
+    return tmp_path
+
+
+def planned(clone: Path, *words: str) -> str:
+    command = ["make", "-n", "setup", *words]
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_torch_that_is_asked_for_is_installed_even_if_all_is_set_up(clone: Path) -> None:
+    assert "install" not in planned(clone)
+    assert "install" not in planned(clone, "TORCH= ")
+    lines = [line for line in planned(clone, "TORCH=torch==9.9").splitlines() if "pip " in line]
+    assert lines[0].endswith("install --force-reinstall torch==9.9")
+    assert "--editable" in lines[-1]
+
+
+def test_a_half_made_environment_is_removed(clone: Path) -> None:
+    shutil.rmtree(clone / ".venv")
+    python = clone / "python"
+    python.write_text(
+        """#!/bin/sh
+case "$*" in
+  *venv*) mkdir -p .venv/bin; touch .venv/bin/python; exit 1;;
+  *"import torch"*) exit 1;;
+esac
+"""
+    )
+    python.chmod(0o755)
+    done = subprocess.run(["make", "setup", f"PYTHON={python}"], cwd=clone, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "install" not in done.stdout
+    assert not (clone / ".venv").exists()

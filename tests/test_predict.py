@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foveate.errors import ConfigError, DataError
@@ -23,6 +24,7 @@ from foveate.predict import (
     write_predictions,
 )
 from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
+from foveate.training.processes import open_accelerator
 from foveate.types import Prediction
 
 SIZES = {"a.png": (70, 113), "b.jpg": (131, 64), "deep/c.png": (90, 90 + 1), "deep/d.PNG": (40, 200)}
@@ -161,14 +163,47 @@ def test_rows_are_written_in_the_classes_order(tmp_path: Path) -> None:
     assert sorted(file.name for file in out.parent.iterdir()) == ["errors.csv", "p.csv"]
 
 
-def test_an_earlier_error_list_goes_when_nothing_fails_but_a_strangers_stays(tmp_path: Path) -> None:
+def test_an_earlier_error_list_goes_when_nothing_fails(tmp_path: Path) -> None:
     out, errors = tmp_path / "p.csv", tmp_path / "errors.csv"
     write_predictions(out, ("a", "b"), outcomes(0))
     write_predictions(out, ("a", "b"), outcomes())
     assert not errors.exists()
-    errors.write_text("my,own\n")
-    write_predictions(out, ("a", "b"), outcomes())
-    assert errors.read_text() == "my,own\n"
+    errors.write_text("")  # of a call that was killed before its first word
+    write_predictions(out, ("a", "b"), outcomes(1))
+    assert len(read(errors)) == 1
+
+
+def untouched() -> Iterator[Prediction | Failure]:
+    pytest.fail("an image was predicted")
+    yield
+
+
+@pytest.mark.parametrize("content", [b"my,own\n", b"\xff\xfe\x00", b"path,stage\n", None])
+def test_a_strangers_errors_file_is_refused_before_any_work(content: bytes | None, tmp_path: Path) -> None:
+    errors = tmp_path / "errors.csv"
+    if content is None:
+        errors.mkdir()
+    else:
+        errors.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        write_predictions(tmp_path / "p.csv", ("a", "b"), untouched())
+    assert str(caught.value) == (
+        f"{errors} is in the way, it does not start with path,stage,message: rename it, or write the predictions to "
+        "another folder"
+    )
+    assert list(tmp_path.iterdir()) == [errors]
+    assert content is None or errors.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["errors.csv", "Errors.CSV", "link.csv"])
+def test_predictions_do_not_go_where_the_errors_go(name: str, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "errors.csv")
+    with pytest.raises(ConfigError) as caught:
+        write_predictions(tmp_path / name, ("a", "b"), untouched())
+    assert str(caught.value) == (
+        f"{tmp_path / name} is where the list of failed images goes: name the file otherwise, e.g. "
+        f"{tmp_path / 'predictions.csv'}"
+    )
 
 
 def test_when_all_fail_the_earlier_predictions_stay(tmp_path: Path) -> None:
@@ -215,4 +250,36 @@ def test_a_device_that_is_not_here(name: str) -> None:
 
 
 def test_there_is_always_a_device() -> None:
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device("auto").type in ("cpu", "cuda")
+
+
+@pytest.fixture
+def apple(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose only accelerator is an Apple GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+
+
+@pytest.mark.usefixtures("apple")
+@pytest.mark.parametrize("name", ["mps", "mps:0"])
+def test_an_apple_gpu_is_not_chosen_and_refused(name: str) -> None:
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(ConfigError) as caught:
+        choose_device(name)
+    assert str(caught.value) == (
+        f"device '{name}' has no float64, in which foveate draws and weighs patches: use auto or cpu"
+    )
+
+
+@pytest.mark.parametrize(("kind", "cpu"), [("mps", True), ("cuda", False)])
+def test_training_takes_an_accelerator_only_if_it_has_float64(
+    kind: str, cpu: bool, apple: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr("accelerate.Accelerator", lambda **options: asked.update(options))
+    monkeypatch.setattr("accelerate.state.AcceleratorState._shared_state", {})
+    open_accelerator()
+    assert asked["cpu"] is cpu

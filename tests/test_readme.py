@@ -4,38 +4,50 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from foveate.cli import VERBS, Parser
+from foveate.cli import VERBS, Parser, main
+from foveate.cli.train import read_arguments
+from foveate.datasets import megapixel_mnist
 from foveate.models import build_model, save_model
-from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
+from foveate.training.config import preset
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/method.md"]
+DEMO = preset("demo")
 TEXT = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
 WORDS = [shlex.split(line, comments=True) for line in LINES]
-OURS = [words for words in WORDS if words and words[0] == "foveate"]
+IN_TEXT = re.findall(r"(?<!`)`(foveate data megapixel-mnist [^`]+)`(?!`)", TEXT)
+OURS = [words for words in [*WORDS, *map(shlex.split, IN_TEXT)] if words and words[0] == "foveate"]
+
+
+def make_what_the_readme_made_before() -> None:
+    """The model of `make demo`, untrained, and the images of the README's `foveate data`, one of each split."""
+    classes = megapixel_mnist(replace(DEMO.data, train_images=1, test_images=1)).classes
+    save_model(build_model(DEMO.model, classes, channels=1), Path("runs/demo/model"))
+    (words,) = [words for words in OURS if words[1:3] == ["data", "megapixel-mnist"]]
+    assert [int(words[words.index("--size") + side]) for side in (1, 2)] == list(DEMO.data.canvas)
+    for option in ("--train", "--test"):
+        words = [*words[: words.index(option) + 1], "1", *words[words.index(option) + 2 :]]
+    assert main(words[1:]) == 0
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0])
 def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ModelSettings(
-        view=ViewSettings(longest_side=40), patch=(29, 24), patches=3, features=FeatureSettings(width=8)
-    )
-    save_model(build_model(settings, ("left", "right"), channels=3), tmp_path / "runs" / "demo" / "model", None)
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "street.png")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
+    if "runs/demo" in code:
+        make_what_the_readme_made_before()
     exec(code, names)
     if "patch" in names:
-        assert names["patch"].shape == (29, 24, 3)  # type: ignore[attr-defined]
+        assert names["patch"].shape == (*DEMO.model.patch, 1)  # type: ignore[attr-defined, misc]
+        assert names["prediction"].probabilities.keys() == set("0123456789")  # type: ignore[attr-defined]
     else:
         assert names["image_features"].shape == (2, 64)  # type: ignore[attr-defined]
 
@@ -58,7 +70,9 @@ def test_make_targets_exist(words: list[str]) -> None:
 def test_commands_are_understood(words: list[str]) -> None:
     assert words[1] in VERBS
     module = import_module(f"foveate.cli.{words[1]}")
-    if hasattr(module, "add_arguments"):
+    if words[1] == "train":
+        read_arguments(words[2:])
+    else:
         parser = Parser(" ".join(words[:2]))
         module.add_arguments(parser)
         parser.parse_arguments(words[2:])
@@ -69,7 +83,7 @@ def test_the_table_of_verbs_is_what_help_says() -> None:
     assert dict(rows) == VERBS
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     file = ROOT / document
     for target in re.findall(r"\]\(([^)]+)\)", file.read_text()):

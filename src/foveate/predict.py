@@ -12,17 +12,19 @@ from typing import TextIO
 import torch
 
 from foveate.datasets import read_manifest
-from foveate.datasets.class_folders import IMAGE_SUFFIXES
+from foveate.datasets.class_folders import IMAGE_SUFFIXES, image_files
 from foveate.errors import ConfigError, DataError, ImageError, MissingExtra
 from foveate.images import Source, open_image
 from foveate.models import Model
 from foveate.settings import Method
+from foveate.training.processes import WITHOUT_FLOAT64
 from foveate.types import Prediction
 
 __all__ = [
     "Failure",
     "Row",
     "Summary",
+    "check_output",
     "choose_device",
     "find_rows",
     "predict_paths",
@@ -31,6 +33,7 @@ __all__ = [
     "write_rows",
 ]
 
+ERRORS = "errors.csv"
 ERROR_COLUMNS = ("path", "stage", "message")
 
 
@@ -170,6 +173,37 @@ def write_rows(stream: TextIO, classes: Sequence[str], outcomes: Iterable[Predic
         stream.flush()
 
 
+def check_output(path: Path) -> Path:
+    """Refuse a file that predictions cannot be written to, or where their `errors.csv` would overwrite another's.
+
+    Arguments:
+        path: the CSV file to write.
+
+    Returns:
+        The file that will be written: `path`, or what it is a link to.
+
+    Raises:
+        ConfigError: if it is a folder, a device or called `errors.csv`, or the `errors.csv` beside it is not ours.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, predictions go to a file: try {path / 'predictions.csv'}")
+    resolved = path.resolve()
+    if resolved.exists() and not resolved.is_file():
+        raise ConfigError(f"{resolved} is a device or a pipe, which cannot be replaced by a file: use write_rows")
+    if resolved.name.lower() == ERRORS:
+        raise ConfigError(
+            f"{path} is where the list of failed images goes: name the file otherwise, e.g. "
+            f"{path.with_name('predictions.csv')}"
+        )
+    errors = resolved.parent / ERRORS
+    if errors.exists() and not _is_ours(errors):
+        raise ConfigError(
+            f"{errors} is in the way, it does not start with {','.join(ERROR_COLUMNS)}: rename it, or write the "
+            "predictions to another folder"
+        )
+    return resolved
+
+
 def write_predictions(path: Path, classes: Sequence[str], outcomes: Iterable[Prediction | Failure]) -> Summary:
     """Write predictions to a CSV file, and what failed to `errors.csv` (path, stage, message) beside it.
 
@@ -186,15 +220,11 @@ def write_predictions(path: Path, classes: Sequence[str], outcomes: Iterable[Pre
         How many were written, and the failures.
 
     Raises:
-        ConfigError: if `path` is a folder or a device.
+        ConfigError: as `check_output`, before anything is predicted or written.
     """
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder, predictions go to a file: try {path / 'predictions.csv'}")
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is a device or a pipe, which cannot be replaced by a file: use write_rows")
+    path = check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, errors = path.with_name(path.name + ".partial"), path.parent / "errors.csv"
+    unfinished, errors = path.with_name(path.name + ".partial"), path.parent / ERRORS
     failures: list[Failure] = []
     rows = 0
 
@@ -213,7 +243,7 @@ def write_predictions(path: Path, classes: Sequence[str], outcomes: Iterable[Pre
             error_table.writerow((failure.path, failure.stage, failure.message))
             error_stream.flush()
             failures.append(failure)
-    if not failures and errors.exists() and errors.read_text().startswith(",".join(ERROR_COLUMNS)):
+    if not failures and errors.exists():
         errors.unlink()
     if failures and rows == len(failures):
         unfinished.unlink()
@@ -226,28 +256,40 @@ def choose_device(name: str) -> torch.device:
     """The device a user asked for.
 
     Arguments:
-        name: "auto" (the first GPU, or the CPU), "cpu", "cuda", "cuda:1", "mps" …
+        name: "auto" (the first CUDA GPU, or the CPU), "cpu", "cuda", "cuda:1" …
 
     Returns:
         The device.
 
     Raises:
-        ConfigError: if this machine, or this build of torch, does not have it.
+        ConfigError: if this machine, or this build of torch, does not have it, or it has no float64.
 
     Example:
         >>> choose_device("cpu")
         device(type='cpu')
     """
     if name == "auto":
-        kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        return torch.device(next((kind for kind, there in kinds.items() if there), "cpu"))
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type in WITHOUT_FLOAT64:
+            raise ConfigError(
+                f"device {name!r} has no float64, in which foveate draws and weighs patches: use auto or cpu"
+            )
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}): use auto or cpu") from error
     return device
+
+
+def _is_ours(errors: Path) -> bool:
+    """Whether a file is a list of failures that an earlier call wrote, perhaps cut off before its first word."""
+    header = ",".join(ERROR_COLUMNS).encode()
+    if not errors.is_file():
+        return False
+    with errors.open("rb") as stream:
+        return stream.read(len(header)) in (header, b"")
 
 
 def _open_table(path: Path) -> TextIO:
@@ -266,23 +308,11 @@ def _rows(path: str | Path) -> Iterator[tuple[str, Row]]:
         for i, (file, example) in enumerate(zip(dataset.files, dataset.examples, strict=True)):
             yield file, Row(example.id, partial(dataset.open, i))
         return
-    is_folder = path.is_dir() and path.suffix.lower() != ".zarr"
-    images = list(_images(path)) if is_folder else [path]
+    images = [path / name for name in image_files(path)] if path.is_dir() else [path]
     if not images:
         raise DataError(f"folder {path} holds no images ({' '.join(IMAGE_SUFFIXES)}): name the files themselves")
     for image in images:
         yield str(image), _file_row(image)
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        is_folder = entry.is_dir()
-        if entry.name.startswith("."):
-            continue
-        if entry.name.lower().endswith(".zarr" if is_folder else IMAGE_SUFFIXES):
-            yield entry
-        elif is_folder:
-            yield from _images(entry)
 
 
 def _file_row(path: str | Path) -> Row:

@@ -6,6 +6,7 @@ The string under each field is its help text. Nothing here imports torch.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from foveate.errors import ConfigError
 from foveate.types import Size
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "AugmentSettings",
     "DataSettings",
     "FeatureSettings",
+    "Method",
     "ModelSettings",
     "PriorSettings",
     "ViewSettings",
@@ -45,7 +47,8 @@ class AttentionSettings:
     padding: Literal["same", "valid"] = "same"
     """"same" keeps the view's size; "valid" gives up the border the receptive field cannot cover."""
     stride: int | None = None
-    """View pixels per cell, pooled; None pools to about half a patch, 1 pools nothing."""
+    """View pixels per cell, pooled; 1 pools nothing. None settles at about half a patch, or at 1 if the view's scale is
+    not known before training (a view set by microns per pixel)."""
     pool: Literal["max", "mean"] = "max"
     """How logits are pooled over a cell."""
     smoothing: float = 1e-5
@@ -116,6 +119,18 @@ class AugmentSettings:
     probability: float = 1.0
     """Probability of the translation and, apart from it, of gain and bias (the paper: 0.8)."""
 
+    def __post_init__(self) -> None:
+        if min(self.translate) < 0:
+            raise ConfigError(f"augment.translate must not be negative, got {self.translate}: set it to e.g. 0 10")
+        for name in ("gain", "bias"):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise ConfigError(
+                    f"augment.{name} must go from low to high, got {low} {high}: write the smaller number first"
+                )
+        if not 0 <= self.probability <= 1:
+            raise ConfigError(f"augment.probability must be in [0, 1], got {self.probability}: set it to e.g. 0.8")
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -124,7 +139,7 @@ class DataSettings:
     source: Literal["manifest", "megapixel-mnist"] = "manifest"
     """"manifest": your images (see `manifest`); "megapixel-mnist": canvases generated from handwritten digits."""
     manifest: str | None = None
-    """A CSV file (path,label[,split][,group][,mpp][,mask]) or a folder with one folder per class."""
+    """A CSV file (path,label[,split][,group][,mpp]) or a folder with one folder per class."""
     validation: float = 0.1
     """Share of the training images held out to choose the model, where the data name no validation split."""
     test: float = 0.2

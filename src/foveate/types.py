@@ -135,7 +135,7 @@ class Batch:
 
     Attributes:
         views: (B, C, h, w) float32 low-resolution views in the unit range, padded with zeros below and to the right.
-        mask: (B, h, w) True where the attention may look: inside the image (and, where given, its tissue mask).
+        mask: (B, h, w) True where the attention may look; inside the image, unless the caller knows better.
         sources: the B images at full resolution.
         seeds: B integers that determine every draw made for the image.
         view_sizes: B (height, width) of the views without padding; taken from the mask's extent if empty.

@@ -1,8 +1,12 @@
 import csv
+import errno
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -60,6 +64,19 @@ def test_canvases_on_disk_are_the_generated_ones(tmp_path: Path, capsys: pytest.
         np.testing.assert_array_equal(written.open(i).read(box), made.open(i).read(box))
     assert json.loads((out / "megapixel-mnist.json").read_text())["canvas"] == [150, 220]
     assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.parametrize("form", ["png", "canvas"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_canvases_on_disk_keep_their_channels(tmp_path: Path, form: str, channels: int) -> None:
+    out = tmp_path / "digits"
+    assert run("megapixel-mnist", "--out", out, *SMALL, "--channels", channels, "--format", form) == 0
+    written = read_manifest(out).open(0)
+    made = megapixel_mnist(DataSettings(canvas=(150, 220), channels=channels, train_images=4, test_images=2, noise=6))
+    assert written.channels == channels
+    box = Box(0, 0, 150, 220)
+    np.testing.assert_array_equal(written.read(box), made.open(0).read(box))
+    assert json.loads((out / "megapixel-mnist.json").read_text())["channels"] == channels
 
 
 def test_a_folder_in_the_way_is_refused_and_resumed_on_request(tmp_path: Path) -> None:
@@ -129,6 +146,52 @@ def test_check_lists_everything_that_is_wrong(manifest: Path, capsys: pytest.Cap
     assert "group p1 crosses splits: test, train\n" in out
     assert out.endswith("13 images, 7 problems\n")
     assert out.startswith("label  test  train\na         1      6\nb         0      6\n")
+
+
+def test_a_file_that_fails_halfway_does_not_lose_the_report(
+    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.file_digest
+
+    def fail(content: BinaryIO, name: str) -> object:
+        if content.name.endswith("4.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return digest(content, name)  # type: ignore[arg-type]
+
+    (manifest.parent / "copy.png").write_bytes((manifest.parent / "1.png").read_bytes())
+    manifest.write_text(manifest.read_text() + "copy.png,b,p0,\n")
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    assert run("check", manifest) == 2
+    out = capsys.readouterr().out
+    assert f"unreadable: {manifest.parent}/4.png: cannot be read (Input/output error): check the path" in out
+    assert "same content: 1.png, copy.png\n" in out
+    assert out.endswith("13 images, 2 problems\n")
+
+
+def test_a_file_nobody_may_read_is_reported_once(
+    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path_open = Path.open
+
+    def fail(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == "4.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return path_open(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", fail)
+    assert run("check", manifest) == 2
+    out = capsys.readouterr().out
+    assert out.count("4.png") == 1
+    assert out.endswith("12 images, 1 problem\n")
+
+
+def test_check_reports_masks(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = manifest.read_text().replace("stain", "mask").replace("4.png,a,p2,s4", "4.png,a,p2,5.png").splitlines()
+    manifest.write_text("\n".join(re.sub(",s[0-9]+$", ",", line) for line in lines))
+    assert run("check", manifest) == 2
+    assert "line 6 names a mask (5.png), but masks are not applied yet: remove the column mask\n12 images, 1 prob" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_quick_check_reads_headers_only(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

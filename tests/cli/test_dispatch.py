@@ -115,7 +115,7 @@ def test_the_verbs_code_is_the_programs(install: Callable[[Verb], None]) -> None
     [
         (FoveateError("no\n  such   thing"), 2, "foveate: error: no such thing\n"),
         (ImageError("a.png is not an image: remove it"), 2, "foveate: error: a.png is not an image: remove it\n"),
-        (MissingExtra("pip install 'foveate[hub]'"), 2, "foveate: error: pip install 'foveate[hub]'\n"),
+        (MissingExtra("pip install 'package>=2'"), 2, "foveate: error: pip install 'package>=2'\n"),
         (Interrupted("stopped after step 3", 15), 143, "foveate: stopped after step 3\n"),
         (Interrupted("stopped after step 3", 2), 130, "foveate: stopped after step 3\n"),
         (KeyboardInterrupt(), 130, "foveate: stopped by Ctrl-C\n"),

@@ -49,7 +49,7 @@ def test_an_old_or_missing_dependency_is_named_with_its_pip_line(
     assert (found["safetensors"]["state"], found["safetensors"]["found"]) == ("wrong", "not installed")
     assert (found["huggingface-hub"]["state"], found["huggingface-hub"]["remedy"]) == (
         "absent",
-        "pip install 'foveate[hub]'",
+        "pip install 'huggingface-hub>=0.27'",
     )
 
 
@@ -81,3 +81,28 @@ def test_a_full_temporary_folder_is_a_line_of_the_report(monkeypatch: pytest.Mon
     (folder,) = [check for check in checks() if check.name == "temporary folder"]
     assert folder.state == "wrong"
     assert "No space left" in folder.found
+
+
+def test_a_broken_driver_is_a_line_of_the_report_and_the_rest_is_still_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("CUDA driver initialization failed,\nyou might not have a CUDA gpu")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", refuse)
+    assert main(["doctor", "--json"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (broken,) = [row for row in rows if row["state"] == "fault"]
+    assert broken["name"] == "torch"
+    assert broken["found"] == "RuntimeError: CUDA driver initialization failed, you might not have a CUDA gpu"
+    assert broken["remedy"] == "please report this with the whole output of foveate doctor"
+    assert {"memory", "estimator", "speed: draws"} <= {row["name"] for row in rows}
+
+
+def test_an_apple_gpu_is_there_but_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    (accelerator,) = [check for check in checks() if check.name == "accelerator"]
+    assert accelerator.state == "absent"
+    assert accelerator.found.startswith("Apple GPU (mps), not used: it has no float64")

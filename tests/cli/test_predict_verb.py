@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 from PIL import Image
 
 from foveate.__main__ import main
+from foveate.cli import Parser
+from foveate.cli.predict import EPILOG, add_arguments
 from foveate.models import build_model, save_model
 from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
 
@@ -110,7 +114,11 @@ def test_one_bad_image_is_code_2_and_one_line(
     assert not (tmp_path / "p.csv").exists()
 
 
-@pytest.mark.parametrize("words", [["--samples", "0"], ["--device", "banana"], ["--method", "best"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["--samples", "0"], ["--device", "banana"], ["--device", "mps"], ["--method", "best"], ["--out", "errors.csv"]],
+    ids=" ".join,
+)
 def test_a_wrong_setting_is_code_2_and_one_line(
     words: list[str], house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +130,38 @@ def test_a_wrong_setting_is_code_2_and_one_line(
 def test_a_folder_is_no_output_file(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(house / "model"), str(house / "a.png"), "--out", str(tmp_path)]) == 2
     assert f"--out {tmp_path} is a folder: give a file" in capsys.readouterr().err
+
+
+def test_an_errors_file_of_the_users_is_seen_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "errors.csv").write_text("measurement,error\n")
+    assert main(["predict", "no-such-run", "a.png", "--out", str(tmp_path / "p.csv")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"foveate: error: {tmp_path / 'errors.csv'} is in the way, ")
+    assert (tmp_path / "errors.csv").read_text() == "measurement,error\n"
+
+
+def test_the_errors_lie_beside_the_file_a_link_leads_to(
+    house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "elsewhere" / "real.csv")
+    words = [str(house / "a.png"), str(house / "broken.png"), "--out", str(link)]
+    assert main(["predict", str(house / "model"), *words]) == 3
+    errors = tmp_path / "elsewhere" / "errors.csv"
+    assert capsys.readouterr().err.endswith(f"see {errors}\n")
+    assert errors.exists()
+
+
+def test_the_examples_of_its_help_are_understood() -> None:
+    lines = re.findall(r"^  foveate predict (.+?)   ", EPILOG, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        parser = Parser("foveate predict")
+        add_arguments(parser)
+        parser.parse_arguments(shlex.split(line))
 
 
 def test_a_pipe_is_written_to_and_a_link_followed(house: Path, tmp_path: Path) -> None:

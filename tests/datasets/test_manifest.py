@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveate.datasets import ManifestDataset, read_manifest
+from foveate.datasets.class_folders import IMAGE_SUFFIXES, image_files
 from foveate.datasets.manifest import missing_files, read_table, sorted_classes
 from foveate.errors import DataError, ImageError
+from foveate.images import Canvas, open_image
+from foveate.types import Box
 
 Write = Callable[..., Path]
 
@@ -42,7 +45,7 @@ def summary(data: ManifestDataset) -> list[tuple[str, str | None, str | None, st
 def test_a_manifest_with_every_column(write: Write) -> None:
     path = write(
         "path,label,split,group,mpp,mask,stain\n"
-        "a.png,10,train,p1,0.25,b.png,HE\n"
+        "a.png,10,train,p1,0.25,,HE\n"
         "b.png,9,val,p2,,,\n"
         "sub/c d.png,9,test,,0.5,,IHC\n"
     )
@@ -54,7 +57,6 @@ def test_a_manifest_with_every_column(write: Write) -> None:
         ("sub/c d.png", "9", "test", None),
     ]
     assert data.mpps == (0.25, None, 0.5)
-    assert data.masks == (str(path.parent / "b.png"), None, None)
     assert read_table(path).extra == ("stain",)
     assert [row.extra for row in read_table(path).rows] == [("HE",), ("",), ("IHC",)]
 
@@ -126,7 +128,10 @@ def test_quoted_commas_and_letters_of_any_alphabet(write: Write) -> None:
             b"path,label\na.png,x\ngone.png,y\nalso/gone.png,y\n",
             "labels.csv: 2 files of 3 rows missing, the first is .*gone.png: paths are relative to the manifest's f",
         ),
-        (b"path,label,mask\na.png,x,m.png\n", "1 file of 1 rows missing, the first is .*m.png"),
+        (
+            b"path,label,mask\nb.png,x,\na.png,x,m.png\n",
+            "labels.csv: line 3 names a mask .m.png., but masks are not applied yet: remove the column mask$",
+        ),
     ],
 )
 def test_faults_are_named_with_their_line_and_remedy(write: Write, text: bytes, message: str) -> None:
@@ -134,6 +139,18 @@ def test_faults_are_named_with_their_line_and_remedy(write: Write, text: bytes, 
         read_manifest(write(text))
     assert "\n" not in str(caught.value)
     assert "labels.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_masks_are_read_but_refused(write: Write, labels: bool) -> None:
+    path = write("path,label,mask\na.png,x,b.png\nb.png,y,\n")
+    with pytest.raises(DataError, match=r"line 2 names a mask .* remove the column mask"):
+        read_manifest(path, require_labels=labels, check_files=labels)
+    assert [row.mask for row in read_table(path).rows] == ["b.png", None]
+
+
+def test_an_empty_mask_column_does_no_harm(write: Write) -> None:
+    assert len(read_manifest(write("path,label,mask\na.png,x,\nb.png,y,\n"))) == 2
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
@@ -202,6 +219,23 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
         ("dog/1.tif", "dog", None, None),
     ]
     assert data.files[2] == str(tmp_path / "dog/1.tif")
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_image_found_in_a_folder_is_of_a_kind_that_can_be_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"image{suffix}"
+    if suffix == ".npz":
+        Canvas(np.full((1, 2, 2), 9, np.uint8), np.zeros((1, 2), np.int64), (6, 10)).save(file)
+    else:
+        Image.new("1" if suffix == ".pbm" else "L", (10, 6), 1).save(file)
+    assert image_files(tmp_path) == [file.name]
+    assert open_image(file).read(Box(0, 0, 6, 10)).shape[:2] == (6, 10)
+
+
+def test_images_in_folders_are_found_whatever_the_depth_and_case(tmp_path: Path) -> None:
+    touch(tmp_path, "b.JPG", "a/deep/2.png", "a/1.tif", "slide.svs", "x.zarr/0.0", ".hidden/1.png", "a/._1.tif")
+    (tmp_path / "folder.png").mkdir()
+    assert image_files(tmp_path) == ["a/1.tif", "a/deep/2.png", "b.JPG"]
 
 
 def test_a_folder_per_split_and_class(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gc
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,16 @@ def whole(source: PillowSource) -> np.ndarray:
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-@pytest.mark.parametrize("format_", ["PNG", "JPEG"])
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_exif_orientation_holds_for_size_reads_and_views(tag: int, format_: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = tag
     path = tmp_path / "turned"
-    Image.fromarray(scene(96, 160)).save(path, format_, exif=exif)
+    lossless = {"lossless": True} if format_ == "WEBP" else {}
+    Image.fromarray(scene(96, 160)).save(path, format_, exif=exif, **lossless)
     with Image.open(path) as image:
-        upright = ORIENT[tag](np.asarray(image))
+        stored = scene(96, 160) if format_ == "TIFF" else np.asarray(image)  # Pillow turns a TIFF itself
+    upright = ORIENT[tag](stored)
     source = PillowSource(path)
     assert source.size == upright.shape[:2]
     np.testing.assert_array_equal(source.read(Box(3, -2, 50, 40)), np.pad(upright, ((0, 0), (2, 0), (0, 0)))[3:53, :40])
@@ -55,6 +58,16 @@ def test_exif_orientation_holds_for_size_reads_and_views(tag: int, format_: str,
     for size in ((9, 7), (50, 40)):
         close = 0.03 if format_ == "JPEG" else 1e-6
         np.testing.assert_allclose(source.view(size, region), area_average(upright, size, region), atol=close)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_turned_by_its_xmp_only_has_one_size(compression: str, tmp_path: Path) -> None:
+    path = tmp_path / "turned"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    Image.fromarray(scene(30, 50)).save(path, "TIFF", tiffinfo={700: xmp}, compression=compression)
+    source = PillowSource(path)
+    assert source.size == (50, 30)
+    np.testing.assert_array_equal(whole(source), np.rot90(scene(30, 50), -1))
 
 
 @pytest.mark.parametrize(("factor", "scale"), [(1.5, 1), (3.9, 1), (4.1, 2), (8.3, 4), (16.5, 8), (40.0, 8)])
@@ -194,17 +207,64 @@ def png_header(height: int, width: int) -> bytes:
 def test_large_legal_sizes_pass_without_warning_and_larger_ones_do_not(tmp_path: Path) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     path = tmp_path / "large.png"
-    path.write_bytes(png_header(40000, 50000) + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    path.write_bytes(png_header(20000, 50000) + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert open_image(path).size == (40000, 50000)
-    path.write_bytes(png_header(90000, 50000) + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+        assert open_image(path).size == (20000, 50000)
+    path.write_bytes(png_header(30000, 50000) + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
     with pytest.raises(ImageError) as caught:
         open_image(path)
     assert str(caught.value) == (
-        f"{path}: 90000×50000 pixels are more than the 4294967296 that can be decoded whole: convert it to a tiled TIFF"
+        f"{path}: 30000×50000 pixels are more than the 1073741824 that can be decoded whole: "
+        "make it smaller, or cut it into several images"
     )
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+SIZED = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+
+
+@pytest.mark.parametrize("format_", SIZED)
+@pytest.mark.parametrize("theirs", [1500, 500])
+def test_pillows_own_limit_does_not_hold_and_stays(
+    theirs: int, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large"
+    Image.fromarray(scene(40, 50)[:, :, 0]).save(path, format_)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", theirs)  # 2000 pixels: a warning above 1500, an error above 500
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = open_image(path)
+        assert whole(source).shape[:2] == source.size == (40, 50)
+        source.view((4, 5))
+    assert theirs == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("format_", SIZED)
+@pytest.mark.parametrize("ours", [1500, 500])
+def test_more_than_our_own_limit_is_one_line(
+    ours: int, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large"
+    Image.fromarray(scene(40, 50)[:, :, 0]).save(path, format_)
+    theirs = Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(pillow, "MAX_PIXELS", ours)
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
+    assert str(caught.value).replace("40×50", "2000") == (
+        f"{path}: 2000 pixels are more than the {ours} that can be decoded whole: "
+        "make it smaller, or cut it into several images"
+    )
+    assert theirs == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillows_own_limit_comes_back_after_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(scene(40, 50)).save(tmp_path / "large", "TIFF")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(lambda _: whole(PillowSource(tmp_path / "large")).shape, range(100)))
+    assert set(sizes) == {(40, 50, 3)}
+    assert Image.MAX_IMAGE_PIXELS == 1500
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.errors import ConfigError, ImageError
-from foveate.images import ArraySource, make_view, pad_views, view_size
+from foveate.images import ArraySource, check_view, make_view, pad_views, view_size
 from foveate.settings import ViewSettings
 from foveate.types import Size
 
@@ -47,21 +47,56 @@ def test_longest_side_is_exact_and_proportions_are_kept(height: int, width: int,
     ("settings", "error", "message"),
     [
         (ViewSettings(), ConfigError, "exactly one of longest_side, scale and mpp, got none: set one"),
-        (ViewSettings(512, 0.5), ConfigError, "exactly one .* got longest_side 512, scale 0.5: set one and leave"),
-        (ViewSettings(longest_side=0), ConfigError, "view.longest_side must be at least 1 pixel, got 0: set e.g. 512"),
-        (ViewSettings(scale=1.5), ConfigError, "view.scale must be above 0 and at most 1, got 1.5: set e.g. 0.25"),
-        (ViewSettings(mpp=0.0), ConfigError, "view.mpp must be above 0 microns per pixel, got 0.0: set e.g. 8"),
+        (ViewSettings(512, 0.5), ConfigError, "exactly one .* got longest_side 512 and scale 0.5: set one and leave"),
+        (
+            ViewSettings(longest_side=0),
+            ConfigError,
+            "model.view.longest_side must be at least 1 pixel, got 0: set e.g. 512",
+        ),
+        (
+            ViewSettings(scale=1.5),
+            ConfigError,
+            "model.view.scale must be above 0 and at most 1, got 1.5: set e.g. 0.25",
+        ),
+        (ViewSettings(mpp=0.0), ConfigError, "model.view.mpp must be above 0 microns per pixel, got 0.0: set e.g. 8"),
         (
             ViewSettings(mpp=8.0),
             ImageError,
             "image in memory: a view of 8.0 microns per pixel needs the image's own, which are not known: "
-            "give mpp in the manifest, or set view.longest_side or view.scale",
+            "give mpp in the manifest, or set model.view.longest_side or model.view.scale",
         ),
     ],
 )
 def test_impossible_views_are_refused(settings: ViewSettings, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         view_size(settings, image(30, 40))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ViewSettings(),
+        ViewSettings(512, 0.5),
+        ViewSettings(longest_side=0),
+        ViewSettings(scale=1.5),
+        ViewSettings(scale=float("nan")),
+        ViewSettings(mpp=-1.0),
+        ViewSettings(mpp=float("inf")),
+    ],
+)
+def test_a_check_without_an_image_refuses_the_same(settings: ViewSettings) -> None:
+    with pytest.raises(ConfigError) as early:
+        check_view(settings)
+    with pytest.raises(ConfigError) as late:
+        view_size(settings, image(30, 40, 0.5))
+    assert str(early.value) == str(late.value)
+    assert str(early.value).startswith("model.view")
+
+
+def test_views_that_only_some_images_allow_pass_the_check() -> None:
+    check_view(ViewSettings(mpp=8.0))
+    check_view(ViewSettings(scale=1.0))
+    check_view(ViewSettings(longest_side=1))
 
 
 def test_a_view_is_the_sources_view_with_channels_first() -> None:

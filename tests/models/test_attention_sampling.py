@@ -52,12 +52,14 @@ def test_exact_where_every_cell_is_drawn(
     torch.testing.assert_close(output.logits, expected, rtol=0, atol=2e-5)
     found = torch.autograd.grad(output.logits.square().sum(), list(model.parameters()))
     wanted = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
+    # The last bias of the attention shifts all logits: its gradient is 0 but for the rounding of the largest ones.
+    rounding = 1e-5 * max(float(gradient.abs().max()) for gradient in wanted)
     for (key, _), one, other in zip(model.named_parameters(), found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()) + 1e-5, msg=key)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=rounding, msg=key)
 
 
 def test_estimate_is_unbiased_over_seeds(make_model: Models, make_source: Sources) -> None:
-    """1,500 draws of one image; a mean farther than 5 standard errors fails by chance once in a million."""
+    """1,500 draws; a mean 5 standard errors off in any of at most 32 features happens by chance twice in 100,000."""
     model = make_model(patches=3, prior=PriorSettings(contrast=3.0)).eval()
     batch = make_batch([make_source((28, 40))], model.view, [5])
     with torch.no_grad():
@@ -68,7 +70,7 @@ def test_estimate_is_unbiased_over_seeds(make_model: Models, make_source: Source
     error = estimates.mean(0) - whole
     spread = estimates.std(0) / 1500**0.5
     assert spread.max() > 0
-    assert (error.abs() <= 5 * spread + 1e-5).all()
+    assert (error.abs() <= 5 * spread + 1e-6).all()
 
 
 def test_prior_pulls_the_first_looks_to_contrast_and_is_stored(make_model: Models) -> None:

@@ -42,15 +42,20 @@ def test_a_stride_that_is_set_stays() -> None:
     [
         (
             {"view": ViewSettings()},
-            "model.view needs exactly one of longest_side, scale and mpp, got none of them",
+            "model.view needs exactly one of longest_side, scale and mpp, got none: set one and leave the others null",
         ),
         (
             {"view": ViewSettings(longest_side=5, scale=0.5)},
-            "model.view needs exactly one of longest_side, scale and mpp, got longest_side 5 and scale 0.5",
+            "model.view needs exactly one of longest_side, scale and mpp, got longest_side 5 and scale 0.5: "
+            "set one and leave the others null",
         ),
         (
             {"view": ViewSettings(scale=1.5)},
-            "model.view.scale must be in (0, 1], got 1.5: it says how small the view is",
+            "model.view.scale must be above 0 and at most 1, got 1.5: set e.g. 0.25",
+        ),
+        (
+            {"view": ViewSettings(mpp=float("inf"))},
+            "model.view.mpp must be above 0 microns per pixel, got inf: set e.g. 8",
         ),
         ({"patches": 0}, "model.patches must be at least 1, got 0: set it to a positive number"),
         ({"patch": (0, 50)}, "model.patch must be at least 1, got 0: set it to a positive number"),

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from foveate.errors import RunError
+from foveate.errors import MissingExtra, RunError
 from foveate.images import ArraySource
 from foveate.models import Model, load_model, make_batch, save_model
 
@@ -125,6 +126,15 @@ def test_the_hub_is_asked_for_an_id_with_a_slash(
     )
 
 
+def test_without_the_hubs_client_its_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtra) as caught:
+        load_model("someone/animals")
+    assert str(caught.value) == (
+        "someone/animals is no folder here; to look for it on the hub: pip install 'huggingface-hub>=0.27'"
+    )
+
+
 def broken(folder: Path, make_model: Models, **changes: object) -> Path:
     save_model(make_model(), folder)
     config = json.loads((folder / "config.json").read_text())
@@ -136,7 +146,10 @@ def broken(folder: Path, make_model: Models, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "has format_version 2, this foveate 0.1.0 reads 1: pip install --upgrade foveate"),
+        (
+            {"format_version": 2},
+            "has format_version 2, this foveate 0.1.0 reads 1: update your clone and pip install . again in it",
+        ),
         (
             {"format_version": None},
             "has no format_version, so foveate did not write it: give a folder that foveate wrote",

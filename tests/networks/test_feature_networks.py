@@ -101,7 +101,7 @@ def test_papers_networks_begin_as_keras_begins(name: str) -> None:
             outputs, inputs = layer.weight.shape[:2]
             area = layer.weight[0, 0].numel()
             limit = math.sqrt(6 / (area * (inputs + outputs)))
-            assert float(layer.weight.detach().abs().max()) <= limit
+            assert float(layer.weight.detach().abs().max()) <= limit * (1 + 2**-23)  # a float32 rounds the limit
             assert float(layer.weight.detach().abs().max()) > 0.9 * limit
             assert layer.bias is None or not layer.bias.any()
 

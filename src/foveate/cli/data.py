@@ -1,7 +1,7 @@
 """Make data sets, check manifests, split them.
 
-foveate trains on a manifest: a CSV file with the columns path,label[,split][,group][,mpp][,mask], paths relative to
-it, or a folder with one folder of images per class.
+foveate trains on a manifest: a CSV file with the columns path,label[,split][,group][,mpp], paths relative to it,
+or a folder with one folder of images per class.
 """
 
 import argparse
@@ -40,6 +40,9 @@ def _add_megapixel_mnist(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--size", type=int, nargs=2, default=default.canvas, metavar=("HEIGHT", "WIDTH"), help="pixels (1500 1500)"
+    )
+    parser.add_argument(
+        "--channels", type=int, choices=(1, 3), default=default.channels, help="1 is grey (the default), 3 is RGB"
     )
     parser.add_argument("--train", type=int, default=default.train_images, metavar="N", help="training images (5000)")
     parser.add_argument("--test", type=int, default=default.test_images, metavar="N", help="test images (1000)")
@@ -98,6 +101,7 @@ def _megapixel_mnist(arguments: argparse.Namespace) -> int:
         source="megapixel-mnist",
         digits=arguments.digits,
         canvas=(arguments.size[0], arguments.size[1]),
+        channels=arguments.channels,
         train_images=arguments.train,
         test_images=arguments.test,
         noise=arguments.noise,

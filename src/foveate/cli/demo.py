@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from foveate.training.config import RunSettings, preset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from foveate.compare import Method, MethodResult
+    from foveate.compare import Entrant, MethodResult
 
 __all__ = ["SUMMARY", "add_arguments", "demo_methods", "run"]
+
+WIDTH = 120
+"""Columns of the table where there is no terminal to ask."""
 
 SUMMARY = "train attention sampling and two baselines on megapixel images it makes itself"
 
@@ -26,16 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of images, weights and draws (default: 0)")
 
 
-def demo_methods(seed: int) -> "list[Method]":
+def demo_methods(seed: int) -> "list[Entrant]":
     """ATS-10, U-10 and a CNN on ATS-10's view, from the preset `demo`; the CNN trains at least as long as ATS-10."""
-    from foveate.compare import Method
+    from foveate.compare import Entrant
 
     base = preset("demo")
     base = replace(base, seed=seed, data=replace(base.data, generator_seed=seed))
     return [
-        Method("ats-10", base),
-        Method("u-10", _as(base, "uniform")),
-        Method("cnn", _as(base, "cnn"), as_long_as="ats-10"),
+        Entrant("ats-10", base),
+        Entrant("u-10", _as(base, "uniform")),
+        Entrant("cnn", _as(base, "cnn"), as_long_as="ats-10"),
     ]
 
 
@@ -45,7 +49,7 @@ def run(namespace: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from foveate.compare import compare, markdown_table, write_results
+    from foveate.compare import compare, markdown_table
     from foveate.datasets import open_dataset
     from foveate.explain import draw_evolution
 
@@ -61,11 +65,10 @@ def run(namespace: argparse.Namespace) -> int:
         flush=True,
     )
     dataset = open_dataset(data, namespace.seed)
-    results = compare(methods, out, dataset=dataset)
+    results = compare(methods, out, dataset=dataset, remedy=f"to continue: foveate demo --out {out}")
     draw_evolution(out / "ats-10", dataset, out / "attention.png")
     shutil.copytree(out / "ats-10" / "model", out / "model", dirs_exist_ok=True)
     shutil.copyfile(out / "ats-10" / "config.yaml", out / "config.yaml")
-    write_results(out / "results.json", results, seconds=time.perf_counter() - start)
     (out / "results.md").write_text(markdown_table(results), encoding="utf-8")
     _print_table(results)
     print(f"how the attention moved: {out / 'attention.png'}")
@@ -93,4 +96,4 @@ def _print_table(results: "Sequence[MethodResult]") -> None:
         table.add_column(heading, justify="left" if number == 0 else "right")
     for row in table_rows(results):
         table.add_row(*row)
-    Console(width=None).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

@@ -60,10 +60,12 @@ def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from look()
     except ImportError as error:
-        remedy = "install foveate again: pip install --force-reinstall foveate"
+        remedy = "install foveate again: pip install . in your clone"
         yield Check(name, "wrong", f"cannot import: {error}", remedy)
     except OSError as error:
         yield Check(name, "wrong", str(error), "free some space or change the permissions")
+    except Exception as error:  # whatever a driver or a library raises, the other checks are still made
+        yield Check(name, "fault", " ".join(f"{type(error).__name__}: {error}".split()), _REPORT)
 
 
 def _python() -> Iterator[Check]:
@@ -79,7 +81,7 @@ def _dependencies() -> Iterator[Check]:
     try:
         declared = [Requirement(text) for text in requires("foveate") or ()]
     except PackageNotFoundError:
-        yield Check("foveate", "wrong", "not installed, only importable", "pip install -e . in its folder")
+        yield Check("foveate", "wrong", "not installed, only importable", "pip install . in your clone")
         return
     yield Check("foveate", "ok", version("foveate"))
     for requirement in declared:
@@ -87,8 +89,6 @@ def _dependencies() -> Iterator[Check]:
         if extra == "dev" or (extra is None and requirement.marker and not requirement.marker.evaluate()):
             continue
         pip_line = f"pip install '{requirement.name}{requirement.specifier}'"
-        if extra is not None:
-            pip_line = f"pip install 'foveate[{extra}]'"
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
@@ -113,7 +113,8 @@ def _torch() -> Iterator[Check]:
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         yield Check("accelerator", "ok", f"CUDA {torch.version.cuda}: {names}")
     elif torch.backends.mps.is_available():
-        yield Check("accelerator", "ok", "Apple GPU (mps)")
+        found = "Apple GPU (mps), not used: it has no float64, in which draws are computed; everything runs on the CPU"
+        yield Check("accelerator", "absent", found)
     else:
         build = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "CPU build"
         yield Check("accelerator", "absent", f"none, torch is a {build}: everything runs on the CPU")

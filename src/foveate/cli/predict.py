@@ -19,9 +19,9 @@ SUMMARY = "classify images with a trained model"
 
 EPILOG = """\
 examples:
-  foveate predict runs/demo street.jpg                              one row on the terminal
-  foveate predict runs/demo images/ --out predictions.csv           a folder, one row per image
-  foveate predict runs/demo images.csv --samples 4 --out four.csv   a manifest, four draws averaged
+  foveate predict runs/demo digits/images/test-00000.png            one row on the terminal
+  foveate predict runs/mine images/ --out predictions.csv           a folder, one row per image
+  foveate predict runs/mine images.csv --samples 4 --out four.csv   a manifest, four draws averaged
 
 The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds. Images that cannot be read go to
 errors.csv beside the output, and the exit code is 3; it is 2 if none could be read.
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ... (default: auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,13 +48,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None and arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder: give a file, e.g. {arguments.out / 'predictions.csv'}")
     from foveate.models import load_model
-    from foveate.predict import Summary, choose_device, find_rows, predict_paths, write_predictions, write_rows
+    from foveate.predict import (
+        Summary,
+        check_output,
+        choose_device,
+        find_rows,
+        predict_paths,
+        write_predictions,
+        write_rows,
+    )
 
-    rows = find_rows(arguments.paths)
-    model = load_model(arguments.run).to(choose_device(arguments.device))
-    outcomes = predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed)
     out: Path | None = arguments.out
     is_stream = out is not None and out.exists() and (out.is_relative_to("/dev") or not out.is_file())
+    if out is not None and not is_stream:
+        check_output(out)
+    device = choose_device(arguments.device)
+    rows = find_rows(arguments.paths)
+    model = load_model(arguments.run).to(device)
+    outcomes = predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed)
     if out is not None and not is_stream:
         return _conclude(write_predictions(out, model.classes, _progress(outcomes, len(rows))), out)
     if out is not None:  # a device or a pipe: appended to, never replaced
@@ -100,7 +111,7 @@ def _progress(outcomes: "Iterable[Prediction | Failure]", total: int) -> "Iterab
 
 def _conclude(summary: "Summary", out: Path | None) -> int:
     failures = summary.failures
-    errors = None if out is None else out.parent / "errors.csv"
+    errors = None if out is None else (out.resolve() if out.is_symlink() else out).parent / "errors.csv"
     if failures and not summary.done:
         if len(failures) == 1:
             raise ImageError(failures[0].message)

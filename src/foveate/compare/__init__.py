@@ -1,12 +1,13 @@
 """Methods against each other on one split: error, time, memory, pixels."""
 
 from foveate.compare.cost import activation_bytes, pixels_read_share
-from foveate.compare.run import Method, MethodResult, compare, read_results, write_results
+from foveate.compare.results import MethodResult, read_results, write_results
+from foveate.compare.run import Entrant, compare
 from foveate.compare.table import COLUMNS, markdown_table, table_rows
 
 __all__ = [
     "COLUMNS",
-    "Method",
+    "Entrant",
     "MethodResult",
     "activation_bytes",
     "compare",

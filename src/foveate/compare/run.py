@@ -1,35 +1,34 @@
 """Several methods on one split: train each, test each on the same images, measure what each costs."""
 
 import itertools
-import json
 import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from foveate.compare.cost import activation_bytes, pixels_read_share
+from foveate.compare.results import MethodResult, read_results, write_results
 from foveate.datasets import open_dataset
-from foveate.errors import RunError
-from foveate.models import Model, load_model
+from foveate.errors import DataError, RunError
+from foveate.models import load_model
 from foveate.training.config import RunSettings, changed_keys, load_settings
 from foveate.training.evaluation import evaluate
 from foveate.training.journal import read_journal
 from foveate.training.loader import Loader, shares, split_indices
-from foveate.training.loop import train
-from foveate.training.progress import SilentProgress
-from foveate.types import Batch, ImageDataset
+from foveate.training.loop import TrainResult, train
+from foveate.training.progress import Progress, SilentProgress
+from foveate.types import ImageDataset
 
-__all__ = ["Method", "MethodResult", "compare", "read_results", "write_results"]
+__all__ = ["Entrant", "compare", "seconds_per_step"]
 
 
 @dataclass(frozen=True)
-class Method:
+class Entrant:
     """One entrant of a comparison.
 
     Attributes:
@@ -44,97 +43,55 @@ class Method:
     as_long_as: str | None = None
 
 
-@dataclass(frozen=True)
-class MethodResult:
-    """What came of one entrant.
-
-    Attributes:
-        name: of the entrant.
-        error: share of test images whose most probable class is wrong.
-        interval: 95 % interval of `error`.
-        n: test images.
-        epochs: epochs trained.
-        train_seconds: of training and validation.
-        train_ms_per_image: median over the epochs of training time per image shown, validation apart.
-        predict_ms_per_image: of testing, views and patch reading included.
-        activation_mb_per_image: 10⁶ bytes kept for the backward pass, per image of a training batch.
-        pixels_read_share: share of an image's pixels looked at, view included.
-        patches_per_image: full-resolution patches read per prediction.
-        parameters: number of trained parameters.
-    """
-
-    name: str
-    error: float
-    interval: tuple[float, float]
-    n: int
-    epochs: int
-    train_seconds: float
-    train_ms_per_image: float
-    predict_ms_per_image: float
-    activation_mb_per_image: float
-    pixels_read_share: float
-    patches_per_image: float
-    parameters: int
-
-
 def compare(
-    methods: Sequence[Method],
+    methods: Sequence[Entrant],
     out: Path | str,
     *,
     dataset: ImageDataset | None = None,
     tell: Callable[[str], None] = print,
+    remedy: str | None = None,
 ) -> list[MethodResult]:
-    """Train and test every method on the same images; runs that are complete are not run again.
+    """Train and test every method on the same images; what is complete is neither trained nor measured again.
 
     Arguments:
         methods: the entrants, in order; names all different, data and seed all equal.
         out: folder; each entrant gets a run folder of its name in it, and `results.json` grows as they finish.
         dataset: the images; opened from the first entrant's settings if None.
         tell: receives a line for every step of the work.
+        remedy: what to say to whoever stops it, e.g. "to continue: foveate demo".
 
     Returns:
         A result per method, in order.
 
     Raises:
         RunError: names repeat, or data or seeds differ, so that the comparison would not be one.
+        DataError: there is no test image.
+        Interrupted: Ctrl-C or SIGTERM; what was done is kept.
     """
     _check(methods)
-    folder, results = Path(out), dict[str, MethodResult]()
-    first = methods[0].settings
+    folder, first = Path(out), methods[0].settings
     images = open_dataset(first.data, first.seed) if dataset is None else dataset
+    if not split_indices(images, "test"):
+        raise DataError("there is no test image to compare on: check the manifest's split column, or data.test")
+    file = folder / "results.json"
+    known = {result.name: result for result in read_results(file)} if file.exists() else {}
+    results = dict[str, MethodResult]()
     for method in methods:
+        least = 0.0 if method.as_long_as is None else results[method.as_long_as].train_seconds
+        run = _Run(method.settings, folder / method.name, images, least, remedy)
         tell(f"training {method.name}")
-        settings = method.settings
-        if method.as_long_as is not None:
-            settings = _long_enough(settings, folder / method.name, images, results[method.as_long_as].train_seconds)
-        outcome = train(settings, folder / method.name, resume=True, dataset=images)
-        results[method.name] = _measure(method.name, settings, outcome.folder, outcome.epochs, outcome.seconds, images)
-        write_results(folder / "results.json", list(results.values()))
+        outcome = run.train()
+        result = known.get(method.name)
+        if result is None or result.epochs != outcome.epochs:
+            result = run.measure(method.name, outcome)
+        results[method.name] = known[method.name] = result
+        write_results(file, list(known.values()))
     return list(results.values())
 
 
-def write_results(path: Path | str, results: Sequence[MethodResult], **more: Any) -> None:
-    """Write `{"methods": [...]}` and what else is given, as JSON, in one go.
-
-    Arguments:
-        path: the file.
-        results: one per method.
-        more: further entries of the file.
-    """
-    path = Path(path)
-    partial = path.with_suffix(".partial")
-    plain = {"methods": [asdict(result) for result in results], **more}
-    partial.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def read_results(path: Path | str) -> list[MethodResult]:
-    """Read the results that `write_results` wrote."""
-    plain = json.loads(Path(path).read_text(encoding="utf-8"))
-    return [MethodResult(**{**one, "interval": tuple(one["interval"])}) for one in plain["methods"]]
-
-
-def _check(methods: Sequence[Method]) -> None:
+def _check(methods: Sequence[Entrant]) -> None:
+    if not methods:
+        raise RunError("there is nothing to compare: give at least one method")
     names = [method.name for method in methods]
     if len(set(names)) < len(names):
         raise RunError(f"methods must have different names, got {names}: rename one")
@@ -150,47 +107,73 @@ def _check(methods: Sequence[Method]) -> None:
 TRIAL_STEPS = 12
 """Steps of the timed trial; the first third only warms up."""
 MARGIN = 1.15
-"""Share of time given on top of what the trial asks for, because no two epochs take the same."""
+"""Time asked for on top of what the trial says, because no two epochs take the same."""
 
 
-def _long_enough(settings: RunSettings, folder: Path, images: ImageDataset, seconds: float) -> RunSettings:
-    """Raise the epochs until training lasts at least `seconds`; a run begun earlier keeps its number."""
-    begun = folder / "config.yaml"
-    if begun.exists():
-        return replace(settings, training=replace(settings.training, epochs=load_settings(begun).training.epochs))
-    trial = replace(settings.training, max_steps=TRIAL_STEPS, log_every=1, watch=0)
-    with tempfile.TemporaryDirectory() as scratch:
-        train(replace(settings, training=trial), scratch, dataset=images, progress=SilentProgress())
-        per_step = seconds_per_step(Path(scratch), skip=TRIAL_STEPS // 3)
-    per_epoch = per_step * math.ceil(len(split_indices(images, "train")) / settings.training.batch)
-    epochs = max(settings.training.epochs, math.ceil(MARGIN * seconds / per_epoch))
+@dataclass(frozen=True)
+class _Run:
+    """One entrant at work; `least` is how many seconds it must be given."""
+
+    settings: RunSettings
+    folder: Path
+    images: ImageDataset
+    least: float
+    remedy: str | None
+
+    def train(self) -> TrainResult:
+        settings = self.settings
+        begun = self.folder / "config.yaml"
+        if self.least > 0:
+            epochs = load_settings(begun).training.epochs if begun.exists() else self._epochs_of_trial()
+            settings = _with_epochs(settings, epochs)
+        outcome = self._train(settings, self.folder)
+        while outcome.seconds < self.least:  # the trial was slower than the run
+            more = math.ceil(outcome.epochs * MARGIN * self.least / outcome.seconds)
+            outcome = self._train(_with_epochs(settings, max(more, outcome.epochs + 1)), self.folder)
+        return outcome
+
+    def _epochs_of_trial(self) -> int:
+        """Epochs that last as long as they must, by the pace of a few steps."""
+        trial = replace(self.settings.training, max_steps=TRIAL_STEPS, log_every=1, watch=0)
+        with tempfile.TemporaryDirectory() as scratch:
+            self._train(replace(self.settings, training=trial), Path(scratch), SilentProgress())
+            per_step = seconds_per_step(Path(scratch), skip=TRIAL_STEPS // 3)
+        steps = math.ceil(len(split_indices(self.images, "train")) / self.settings.training.batch)
+        return max(self.settings.training.epochs, math.ceil(MARGIN * self.least / (per_step * steps)))
+
+    def _train(self, settings: RunSettings, folder: Path, progress: Progress | None = None) -> TrainResult:
+        return train(settings, folder, resume=True, dataset=self.images, progress=progress, remedy=self.remedy)
+
+    def measure(self, name: str, outcome: TrainResult) -> MethodResult:
+        """Test the trained model, and count what it costs."""
+        batch_size, seed = self.settings.training.batch, self.settings.seed
+        model = load_model(str(self.folder))
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        test = split_indices(self.images, "test")
+        start = time.perf_counter()
+        evaluation = evaluate(model, self.images, test, seed=seed, batch=batch_size)
+        predicting = time.perf_counter() - start
+        (share,) = shares(split_indices(self.images, "train")[:batch_size], batch_size)
+        (batch,) = Loader(self.images, model.view, seed).training(1, [share])
+        batch = batch.to(model.device)
+        return MethodResult(
+            name=name,
+            error=evaluation.error,
+            interval=evaluation.interval,
+            n=evaluation.n,
+            epochs=outcome.epochs,
+            train_seconds=outcome.seconds,
+            train_ms_per_image=1e3 * seconds_per_step(self.folder) / batch_size,
+            predict_ms_per_image=1e3 * predicting / len(test),
+            activation_mb_per_image=activation_bytes(model, batch) / len(batch) / 1e6,
+            pixels_read_share=pixels_read_share(model, batch),
+            patches_per_image=evaluation.patches_per_image,
+            parameters=model.parameter_count,
+        )
+
+
+def _with_epochs(settings: RunSettings, epochs: int) -> RunSettings:
     return replace(settings, training=replace(settings.training, epochs=epochs))
-
-
-def _measure(
-    name: str, settings: RunSettings, folder: Path, epochs: int, seconds: float, images: ImageDataset
-) -> MethodResult:
-    model = load_model(str(folder))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    test = split_indices(images, "test")
-    start = time.perf_counter()
-    evaluation = evaluate(model, images, test, seed=settings.seed, batch=settings.training.batch)
-    predicting = time.perf_counter() - start
-    batch = _training_batch(model, settings, images)
-    return MethodResult(
-        name=name,
-        error=evaluation.error,
-        interval=evaluation.interval,
-        n=evaluation.n,
-        epochs=epochs,
-        train_seconds=seconds,
-        train_ms_per_image=1e3 * seconds_per_step(folder) / settings.training.batch,
-        predict_ms_per_image=1e3 * predicting / len(test),
-        activation_mb_per_image=activation_bytes(model, batch) / len(batch) / 1e6,
-        pixels_read_share=pixels_read_share(model, batch),
-        patches_per_image=evaluation.patches_per_image,
-        parameters=model.parameter_count,
-    )
 
 
 def seconds_per_step(folder: Path, skip: int = 0) -> float:
@@ -209,10 +192,3 @@ def seconds_per_step(folder: Path, skip: int = 0) -> float:
     if not spans:
         raise RunError(f"{folder} has too few steps to time one: train for more than {skip + 2} or log more often")
     return statistics.median(spans)
-
-
-def _training_batch(model: Model, settings: RunSettings, images: ImageDataset) -> Batch:
-    loader = Loader(images, model.view, settings.seed)
-    (share,) = shares(split_indices(images, "train")[: settings.training.batch], settings.training.batch)
-    (batch,) = loader.training(1, [share])
-    return batch.to(model.device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from foveate.compare.run import MethodResult
+from foveate.compare.results import MethodResult
 
 __all__ = ["COLUMNS", "markdown_table", "table_rows"]
 

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.datasets.manifest import missing_files, read_table, sorted_classes
+from foveate.datasets.manifest import mask_fault, missing_files, read_table, sorted_classes
 from foveate.datasets.splits import crossing_groups
 from foveate.datasets.table import Row, Table
 from foveate.errors import ImageError
@@ -66,7 +67,7 @@ def check_manifest(path: str | Path, pixels: bool = True, progress: Callable[[in
     """
     table = read_table(path, require_labels=False)
     missing = missing_files(table)
-    absent = set(missing)
+    absent, unreadable = set(missing), dict[str, str]()
     rows = [row for row in table.rows if table.file(row.path) not in absent]
     problems = [*table.problems, *(f"missing: {file}" for file in missing)]
     for done, row in enumerate(rows):
@@ -78,9 +79,10 @@ def check_manifest(path: str | Path, pixels: bool = True, progress: Callable[[in
             if pixels:
                 source.read(Box(height - 1, width - 1, 1, 1))
         except ImageError as error:
-            problems.append(f"unreadable: {error}")
-    if pixels:
-        problems += _copies(table, rows)
+            unreadable[table.file(row.path)] = str(error)
+    copies = _copies(table, rows, unreadable) if pixels else []
+    problems += [*(f"unreadable: {reason}" for reason in unreadable.values()), *copies]
+    problems += [fault for fault in [mask_fault(table)] if fault is not None]
     crossing = crossing_groups(Example(row.path, None, row.split, row.group) for row in table.rows)
     problems += [f"group {group} crosses splits: {', '.join(splits)}" for group, splits in sorted(crossing.items())]
     if 0 < sum(row.label is None for row in table.rows) < len(table.rows):
@@ -89,19 +91,31 @@ def check_manifest(path: str | Path, pixels: bool = True, progress: Callable[[in
     return Report(len(table.rows), dict(counts), tuple(problems))
 
 
-def _copies(table: Table, rows: Iterable[Row]) -> list[str]:
-    """Rows whose files have the same content; only files of the same length are read."""
+def _copies(table: Table, rows: Iterable[Row], unreadable: dict[str, str]) -> list[str]:
+    """Rows whose files have the same content; only files of the same length are read.
+
+    Files that cannot be read are added to `unreadable`, unless they are there.
+    """
     by_length: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        file = Path(table.file(row.path))
-        if file.is_file():
-            by_length[file.stat().st_size].append(row)
     by_content: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        with _noted(table.file(row.path), unreadable) as file:
+            if file.is_file():
+                by_length[file.stat().st_size].append(row)
     for some in by_length.values():
         for row in some if len(some) > 1 else ():
-            with Path(table.file(row.path)).open("rb") as content:
+            with _noted(table.file(row.path), unreadable) as file, file.open("rb") as content:
                 by_content[hashlib.file_digest(content, "sha256").hexdigest()].append(row)
     return [_copy(same) for same in by_content.values() if len(same) > 1]
+
+
+@contextmanager
+def _noted(file: str, unreadable: dict[str, str]) -> Iterator[Path]:
+    try:
+        yield Path(file)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        unreadable.setdefault(file, f"{file}: cannot be read ({reason}): check the path and the file's mode")
 
 
 def _copy(same: list[Row]) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 from foveate.datasets.table import SPLIT_NAMES, Row, Table
 from foveate.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "read_class_folders"]
+__all__ = ["IMAGE_SUFFIXES", "image_files", "read_class_folders"]
 
 IMAGE_SUFFIXES = (
-    ".bif", ".bmp", ".btf", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".npz", ".png", ".scn", ".svs", ".svslide",
-    ".tif", ".tiff", ".vms", ".vmu", ".webp",
+    ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".npz", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
+    ".webp",
 )  # fmt: skip
-"""Names of files in a class folder that are images; other files are passed over. Folders named *.zarr are images."""
+"""Ends of the names of files in a folder that are taken for images; other files are passed over."""
 
 
 def read_class_folders(folder: Path, require_labels: bool = True) -> Table:
@@ -28,7 +28,7 @@ def read_class_folders(folder: Path, require_labels: bool = True) -> Table:
     Raises:
         DataError: if there is no image, or an image in no class folder, or splits and classes stand side by side.
     """
-    folders = [entry.name for entry in _visible(folder) if entry.is_dir() and not _is_image(entry)]
+    folders = [entry.name for entry in _visible(folder) if entry.is_dir()]
     named = [name for name in folders if name.lower() in SPLIT_NAMES]
     if len(named) > 1 and len(named) < len(folders):
         other = next(name for name in folders if name not in named)
@@ -59,18 +59,25 @@ def _class_rows(place: Path, prefix: str, split: str | None, require_labels: boo
                 raise DataError(f"image {entry.path} is in no class folder: move it into one, or list it in a manifest")
             rows.append(Row(path, split=split))
         elif entry.is_dir():
-            rows += [Row(f"{path}/{inner}", label=entry.name, split=split) for inner in _images(entry.path)]
+            rows += [Row(f"{path}/{inner}", label=entry.name, split=split) for inner in image_files(entry.path)]
     return rows
 
 
-def _images(folder: str, prefix: str = "") -> list[str]:
-    """Every image below a folder, relative to it."""
+def image_files(folder: Path | str) -> list[str]:
+    """Find every image below a folder by its name; hidden files and folders are passed over.
+
+    Arguments:
+        folder: where to look, folders in it included.
+
+    Returns:
+        Paths relative to the folder, with forward slashes; sorted, folder by folder.
+    """
     found = []
     for entry in _visible(folder):
         if _is_image(entry):
-            found.append(prefix + entry.name)
+            found.append(entry.name)
         elif entry.is_dir():
-            found += _images(entry.path, f"{prefix}{entry.name}/")
+            found += [f"{entry.name}/{inner}" for inner in image_files(entry.path)]
     return found
 
 
@@ -80,5 +87,4 @@ def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    name = entry.name.lower()
-    return name.endswith(".zarr") if entry.is_dir() else name.endswith(IMAGE_SUFFIXES)
+    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,9 @@ SIDE = 28
 
 _TEST_EVERY = 5
 """Every fifth bundled digit of a class is a test digit."""
+
+_BROKEN = (AttributeError, BadZipFile, EOFError, OSError, RuntimeError, TypeError, ValueError, zlib.error)
+"""What NumPy and zipfile raise on archives that are cut short, damaged, encrypted or packed in an unknown way."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,9 @@ def _read_npz(path: Path) -> tuple[Pool, Pool]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # NumPy leaks a file it opened
             arrays = {key: archive[key] for key in archive.files if key in ("x_train", "y_train", "x_test", "y_test")}
-    except (AttributeError, BadZipFile, EOFError, OSError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not an .npz file of digits ({error}): write it with numpy.savez") from error
+    except _BROKEN as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise DataError(f"{path} is not an .npz file of digits ({reason}): write it with numpy.savez") from error
     return _pool(path, arrays, "train"), _pool(path, arrays, "test")
 
 

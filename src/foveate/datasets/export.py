@@ -51,7 +51,8 @@ def write_canvases(
         if not file.exists():
             part, canvas = file.with_suffix(".part"), data.open(i)
             if format == "png":
-                Image.fromarray(canvas.read(Box(0, 0, *data.size))[:, :, 0]).save(part, format="PNG")
+                pixels = canvas.read(Box(0, 0, *data.size))
+                Image.fromarray(pixels[:, :, 0] if data.channels == 1 else pixels).save(part, format="PNG")
             else:
                 canvas.save(part)
             part.replace(file)

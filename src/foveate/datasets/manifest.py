@@ -12,7 +12,7 @@ from foveate.errors import DataError
 from foveate.images import Source, open_image
 from foveate.types import Example
 
-__all__ = ["ManifestDataset", "missing_files", "read_manifest", "read_table", "sorted_classes"]
+__all__ = ["ManifestDataset", "mask_fault", "missing_files", "read_manifest", "read_table", "sorted_classes"]
 
 _SHOWN = 3
 """Faults spelt out in an error; `foveate data check` lists all."""
@@ -27,14 +27,12 @@ class ManifestDataset:
         examples: one per row, in the manifest's order; their ids are the paths as written.
         files: where the images are.
         mpps: microns per pixel, or None to believe the file.
-        masks: files of the tissue masks, or None.
     """
 
     classes: tuple[str, ...]
     examples: Sequence[Example]
     files: tuple[str, ...]
     mpps: tuple[float | None, ...]
-    masks: tuple[str | None, ...]
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -50,18 +48,18 @@ def read_manifest(
     """Read a manifest, or a folder with one folder per class, as a data set.
 
     Arguments:
-        path: a CSV file `path,label[,split][,group][,mpp][,mask]`, its paths relative to it; or a folder
+        path: a CSV file `path,label[,split][,group][,mpp]`, its paths relative to it; or a folder
             `<class>/images` or `<split>/<class>/images`, or one with such a manifest.csv in it.
         classes: names of the classes in a model's order; what occurs, sorted, if None.
         require_labels: whether every image must have a label (of `classes`, where given). For prediction, labels
             may be absent, and one that is not of `classes` counts as absent.
-        check_files: whether missing image and mask files are an error now rather than when opened.
+        check_files: whether missing image files are an error now rather than when opened.
 
     Returns:
         The data set; a split that the manifest does not name is None.
 
     Raises:
-        DataError: if the manifest is missing, empty, or has bad rows; the message names the first of them.
+        DataError: if the manifest is missing, empty, names masks, or has bad rows; the message names the first of them.
     """
     table = read_table(path, require_labels)
     labels = [row.label for row in table.rows if row.label is not None]
@@ -79,6 +77,9 @@ def read_manifest(
             f"{table.source} has {_several(len(problems), 'fault')}: {'; '.join(problems[:_SHOWN])}"
             + (f"; and {len(problems) - _SHOWN} more, see foveate data check" if len(problems) > _SHOWN else "")
         )
+    fault = mask_fault(table)
+    if fault is not None:
+        raise DataError(f"{table.source}: {fault}")
     missing = missing_files(table) if check_files else []
     if missing:
         raise DataError(
@@ -93,7 +94,6 @@ def read_manifest(
         ),
         files=tuple(table.file(row.path) for row in table.rows),
         mpps=tuple(row.mpp for row in table.rows),
-        masks=tuple(None if row.mask is None else table.file(row.mask) for row in table.rows),
     )
 
 
@@ -115,6 +115,14 @@ def read_table(path: str | Path, require_labels: bool = True) -> Table:
     if listed.is_file():
         return read_csv(listed, require_labels)
     return read_class_folders(path, require_labels) if path.is_dir() else read_csv(path, require_labels)
+
+
+def mask_fault(table: Table) -> str | None:
+    """What to say of a manifest that names tissue masks, which no model would heed; None if it names none."""
+    row = next((row for row in table.rows if row.mask is not None), None)
+    if row is None:
+        return None
+    return f"line {row.line} names a mask ({row.mask}), but masks are not applied yet: remove the column mask"
 
 
 def missing_files(table: Table) -> list[str]:

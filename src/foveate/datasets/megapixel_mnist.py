@@ -82,8 +82,8 @@ def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
     they fall. Digits and strokes of the test canvases appear on no training canvas. A canvas depends on the seed, its
     split and its number alone, not on how many canvases there are.
 
-    Katharopoulos and Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, section
-    4.2; the rules are those of its code.
+    Katharopoulos and Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019; the
+    rules are those of its code.
 
     Arguments:
         settings: `digits`, `canvas`, `channels`, `train_images`, `test_images`, `noise`, `noise_over_digits` and

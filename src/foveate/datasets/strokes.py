@@ -19,8 +19,8 @@ def draw_strokes(uniforms: Uniforms, count: int, side: int) -> npt.NDArray[np.ui
     U(0.8, 1). The original code flips one axis twice, so that its strokes leave the upper corners only; here either
     axis flips.
 
-    Katharopoulos and Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, section
-    4.2, and its code.
+    Katharopoulos and Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, and its
+    code.
 
     Arguments:
         uniforms: where the random numbers come from.

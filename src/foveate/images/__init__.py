@@ -9,7 +9,7 @@ from foveate.images.open import open_image
 from foveate.images.pillow import PillowSource
 from foveate.images.pixels import unit_range
 from foveate.images.source import Header, Source
-from foveate.images.view import make_view, pad_views, view_size
+from foveate.images.view import check_view, make_view, pad_views, view_size
 
 __all__ = [
     "ArraySource",
@@ -20,6 +20,7 @@ __all__ = [
     "Source",
     "area_average",
     "augment",
+    "check_view",
     "gather",
     "make_view",
     "open_image",

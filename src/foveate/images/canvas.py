@@ -1,6 +1,7 @@
 """Black canvases with a few stamps on them: images of any size that are never made whole."""
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,10 @@ Stamps = UInt8[np.ndarray, "stamp rows columns"]
 
 KEYS = ("stamps", "positions", "size", "channels")
 """What a canvas file, an .npz archive, holds."""
+
+
+BROKEN = (OSError, EOFError, KeyError, ValueError, IndexError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise on archives that are cut short, damaged, encrypted or packed in an unknown way."""
 
 
 class Canvas(Source):
@@ -84,9 +89,10 @@ class Canvas(Source):
             with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 stamps, positions, size, channels = (archive[key] for key in KEYS)
             return cls(stamps, positions, (int(size[0]), int(size[1])), mpp, str(path), int(channels))
-        except (OSError, EOFError, KeyError, ValueError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        except BROKEN as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())
             raise ImageError(
-                f"{path}: not a canvas file ({str(error).splitlines()[0]}): "
+                f"{path}: not a canvas file ({reason}): "
                 "it must be an .npz archive of stamps, positions, size and channels, as Canvas.save writes"
             ) from error
 

@@ -1,17 +1,21 @@
 """JPEG, PNG and the other files Pillow reads."""
 
 import itertools
+import re
 import struct
 import threading
 import weakref
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float64, Shaped, UInt8
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.errors import ImageError
 from foveate.images.average import Bins, Region, average
@@ -25,8 +29,8 @@ __all__ = ["PillowSource"]
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 """Formats tried, in this order, by content; Pillow's others are rare, or guess."""
 
-MAX_PIXELS = 2**32
-"""Images with more pixels are refused: decoding takes them into memory whole."""
+MAX_PIXELS = 2**30
+"""Images with more pixels are refused: decoding takes them into memory whole, RGB in about 10 bytes a pixel."""
 
 DECODED_BYTES = 2**30
 """Memory for decoded images in this process, all sources together; the image in use is kept whatever its size."""
@@ -43,7 +47,10 @@ ORIENTATIONS = {
 }
 """EXIF tag 274: how to lay down what is stored."""
 
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""What Pillow raises on files of too many pixels; the warning where warnings are errors."""
+
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error, *BOMBS)
 """What Pillow raises on files that are not what they say."""
 
 
@@ -78,13 +85,10 @@ class PillowSource(Source):
 
     def _measure(self) -> Header:
         try:
-            with self._path.open("rb") as stream, _probe(stream, self.name) as image:
-                width, height = image.size
+            with _OUR_LIMIT(), self._path.open("rb") as stream, _probe(stream, self.name) as image:
+                height, width = _decoded_size(image)
                 if width * height > MAX_PIXELS:
-                    raise ImageError(
-                        f"{self.name}: {height}×{width} pixels are more than the {MAX_PIXELS} that can be decoded "
-                        "whole: convert it to a tiled TIFF"
-                    )
+                    raise self._too_large(f"{height}×{width}")
                 channels, dtype = _values(image, self.name)
                 self._orientation = ORIENTATIONS.get(_orientation_tag(image), ORIENTATIONS[1])
                 self._scalable = image.format in ("JPEG", "MPO")
@@ -138,8 +142,8 @@ class PillowSource(Source):
         """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""
         height, width = self._stored_size
         try:
-            with self._path.open("rb") as stream, _probe(stream, self.name) as image:
-                if (image.size[1], image.size[0]) != self._stored_size:
+            with _OUR_LIMIT(), self._path.open("rb") as stream, _probe(stream, self.name) as image:
+                if _decoded_size(image) != self._stored_size:
                     raise ValueError(f"it was {height}×{width} when first opened")
                 if scale > 1:
                     image.draft(None, (width // scale, height // scale))
@@ -156,7 +160,16 @@ class PillowSource(Source):
                 _DECODED.drop(self._key)
             super().close()
 
+    def _too_large(self, pixels: str) -> ImageError:
+        return ImageError(
+            f"{self.name}: {pixels} pixels are more than the {MAX_PIXELS} that can be decoded whole: "
+            "make it smaller, or cut it into several images"
+        )
+
     def _broken(self, error: BaseException) -> ImageError:
+        if isinstance(error, BOMBS):
+            counted = re.search(r"[0-9]+", str(error))
+            return self._too_large(counted.group() if counted else "its")
         if isinstance(error, FileNotFoundError):
             return ImageError(f"{self.name}: no such file: check the path")
         if isinstance(error, IsADirectoryError):
@@ -168,6 +181,33 @@ class PillowSource(Source):
             f"{self.name}: broken image, or of a kind not supported here ({reason}): "
             "export it again, e.g. as PNG, or leave it out"
         )
+
+
+class _PixelLimit:
+    """Puts `MAX_PIXELS` in the place of Pillow's own limit while any thread is in Pillow, and then puts it back.
+
+    Pillow warns of, or refuses, images far smaller than ours when it opens (WebP, GIF) or decodes (TIFF) them, and its
+    limit can be set for the whole process only.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._theirs: int | None = None
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    Image.MAX_IMAGE_PIXELS = self._theirs
 
 
 class _Store:
@@ -195,6 +235,7 @@ class _Store:
             self._held.pop(key, None)
 
 
+_OUR_LIMIT = _PixelLimit()
 _DECODED = _Store()
 _KEYS = itertools.count()
 
@@ -215,7 +256,18 @@ def _probe(stream: IO[bytes], name: str) -> Image.Image:
     )
 
 
+def _decoded_size(image: Image.Image) -> Size:
+    """(height, width) of what decoding gives, from the header alone."""
+    if isinstance(image, TiffImageFile):
+        # decoding lays it down as its tag or its XMP says; `size` tells so beforehand for the tag only
+        columns, rows = image.tag_v2[256], image.tag_v2[257]
+        return ORIENTATIONS.get(image.getexif().get(0x0112, 1), ORIENTATIONS[1]).size((rows, columns))
+    return image.size[1], image.size[0]
+
+
 def _orientation_tag(image: Image.Image) -> int:
+    if isinstance(image, TiffImageFile):
+        return 1  # Pillow applies the tag itself, in these files only
     # asking a PNG without EXIF in its header for EXIF would decode all of it, to see whether some follows the pixels
     if image.format == "PNG" and "exif" not in image.info:
         return 1
@@ -245,7 +297,10 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns c
         return np.asarray(image)[:, :, :3]
     if image.mode == "La":
         return np.asarray(image)[:, :, :1]
-    return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.size[1], image.size[0], channels)
+    mode = "L" if channels == 1 else "RGB"
+    plain = image if image.mode == mode else image.convert(mode)
+    pixels = np.asarray(plain)  # decodes; only now is the size that of a scaled JPEG or a turned TIFF
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _over_black(array: UInt8[np.ndarray, "rows columns both"]) -> UInt8[np.ndarray, "rows columns channel"]:

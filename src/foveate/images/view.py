@@ -12,7 +12,37 @@ from foveate.images.source import Source
 from foveate.settings import ViewSettings
 from foveate.types import Size
 
-__all__ = ["make_view", "pad_views", "view_size"]
+__all__ = ["check_view", "make_view", "pad_views", "view_size"]
+
+
+def check_view(settings: ViewSettings) -> None:
+    """Refuse settings of a view that make no sense, whatever the image.
+
+    Arguments:
+        settings: exactly one of longest side (at least 1 view pixel), scale (in (0, 1]) and microns per pixel (positive
+            and finite) must be set.
+
+    Raises:
+        ConfigError: if none or several of the three are set, or the one that is has an impossible value.
+
+    Example:
+        >>> check_view(ViewSettings(scale=0.25))
+    """
+    chosen = {k: v for k, v in vars(settings).items() if v is not None}
+    if len(chosen) != 1:
+        listed = " and ".join(f"{name} {value}" for name, value in chosen.items()) or "none"
+        raise ConfigError(
+            f"model.view needs exactly one of longest_side, scale and mpp, got {listed}: "
+            "set one and leave the others null"
+        )
+    if settings.longest_side is not None and settings.longest_side < 1:
+        raise ConfigError(
+            f"model.view.longest_side must be at least 1 pixel, got {settings.longest_side}: set e.g. 512"
+        )
+    if settings.scale is not None and not 0 < settings.scale <= 1:
+        raise ConfigError(f"model.view.scale must be above 0 and at most 1, got {settings.scale}: set e.g. 0.25")
+    if settings.mpp is not None and not 0 < settings.mpp < float("inf"):
+        raise ConfigError(f"model.view.mpp must be above 0 microns per pixel, got {settings.mpp}: set e.g. 8")
 
 
 def view_size(settings: ViewSettings, source: Source) -> Size:
@@ -35,18 +65,7 @@ def view_size(settings: ViewSettings, source: Source) -> Size:
         >>> view_size(ViewSettings(longest_side=50), ArraySource(np.zeros((61, 100), np.uint8)))
         (31, 50)
     """
-    chosen = {k: v for k, v in vars(settings).items() if v is not None}
-    if len(chosen) != 1:
-        raise ConfigError(
-            f"a view is set by exactly one of longest_side, scale and mpp, got {_listed(chosen)}: "
-            "set one and leave the others null"
-        )
-    if settings.longest_side is not None and settings.longest_side < 1:
-        raise ConfigError(f"view.longest_side must be at least 1 pixel, got {settings.longest_side}: set e.g. 512")
-    if settings.scale is not None and not 0 < settings.scale <= 1:
-        raise ConfigError(f"view.scale must be above 0 and at most 1, got {settings.scale}: set e.g. 0.25")
-    if settings.mpp is not None and not 0 < settings.mpp < float("inf"):
-        raise ConfigError(f"view.mpp must be above 0 microns per pixel, got {settings.mpp}: set e.g. 8")
+    check_view(settings)
     ratio = min(_ratio(settings, source), Fraction(1))
     rows, columns = (max(1, (2 * side * ratio.numerator + ratio.denominator) // (2 * ratio.denominator))
                      for side in source.size)  # fmt: skip
@@ -62,13 +81,9 @@ def _ratio(settings: ViewSettings, source: Source) -> Fraction:
     if source.mpp is None:
         raise ImageError(
             f"{source.name or 'image in memory'}: a view of {settings.mpp} microns per pixel needs the image's own, "
-            "which are not known: give mpp in the manifest, or set view.longest_side or view.scale"
+            "which are not known: give mpp in the manifest, or set model.view.longest_side or model.view.scale"
         )
     return Fraction(str(float(source.mpp))) / Fraction(str(settings.mpp))
-
-
-def _listed(chosen: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in chosen.items()) or "none"
 
 
 def make_view(source: Source, settings: ViewSettings) -> Float32[Tensor, "channel height width"]:

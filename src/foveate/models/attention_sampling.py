@@ -20,7 +20,7 @@ class AttentionSampling(PatchModel):
     .. math:: a = \mathrm{softmax}(z(\mathrm{view}) + \alpha p), \qquad \Phi = \sum_i a_i f_i = E_{I \sim a}[f_I]
 
     Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models" (ICML 2019), with an
-    exact gradient, a baseline, a pooled map and a contrast prior: DESIGN, section 1. The expectation and, through
+    exact gradient, a baseline, a pooled map and a contrast prior: see docs/method.md. The expectation and, through
     plain autograd, its gradient are unbiased for every method but "top"; the loss, nonlinear in it, is not.
 
     Arguments:

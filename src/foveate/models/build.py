@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from foveate.errors import ConfigError
+from foveate.images import check_view
 from foveate.models.attention_sampling import AttentionSampling
 from foveate.models.base import Model
 from foveate.models.cnn import CNN
@@ -60,7 +61,7 @@ def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSet
 
     .. math:: \text{stride} = \max(1, \lfloor \tfrac12 \min(\text{patch}) \cdot \text{scale} + \tfrac12 \rfloor)
 
-    Cells much closer than a patch let several draws crowd on one object (DESIGN, section 1). The scale is
+    Cells much closer than a patch let several draws crowd on one object (docs/method.md). The scale is
     `view.scale`, or follows from `view.longest_side` and a typical image size. Where it is not known (no image size,
     or a view set by microns per pixel) the stride is 1: every view pixel is a cell, and none is out of reach.
 
@@ -95,7 +96,7 @@ def _check(settings: ModelSettings, classes: tuple[str, ...], channels: int) -> 
         raise ConfigError(
             f"no model {settings.name!r}, there are {', '.join(sorted(MODELS))}: set model.name to one of them"
         )
-    _check_view(settings.view)
+    check_view(settings.view)
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise ConfigError(f"a model needs at least two classes with different names, got {list(classes)}")
     attention = settings.attention
@@ -120,14 +121,3 @@ def _check(settings: ModelSettings, classes: tuple[str, ...], channels: int) -> 
             f"model.view.longest_side is {longest}, less than the {field} pixels that the attention network needs: "
             "enlarge it or set model.attention.padding to same"
         )
-
-
-def _check_view(view: ViewSettings) -> None:
-    given = {key: value for key in ("longest_side", "scale", "mpp") if (value := getattr(view, key)) is not None}
-    if len(given) != 1:
-        listed = " and ".join(f"{key} {value}" for key, value in given.items()) or "none of them"
-        raise ConfigError(f"model.view needs exactly one of longest_side, scale and mpp, got {listed}")
-    ((key, value),) = given.items()
-    if not value > 0 or (key == "scale" and value > 1):
-        allowed = "in (0, 1]" if key == "scale" else "positive"
-        raise ConfigError(f"model.view.{key} must be {allowed}, got {value}: it says how small the view is")

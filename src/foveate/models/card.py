@@ -1,10 +1,10 @@
 """The README of a model folder: what it is, what it expects, how to use it."""
 
-from importlib.metadata import version
 from typing import Any
 
 import yaml
 
+from foveate import __version__
 from foveate.models.base import Model
 from foveate.serial import to_plain
 
@@ -43,7 +43,7 @@ def model_card(model: Model, card: dict[str, Any]) -> str:
     if card.get("metrics"):
         rows = [f"| {name} | {_figure(value)} |" for name, value in to_plain(card["metrics"]).items()]
         sections += ["## Figures", "\n".join(["| figure | value |", "|---|---|", *rows])]
-    sections.append(f"Written by foveate {version('foveate')}.")
+    sections.append(f"Written by foveate {__version__}.")
     return "\n\n".join(sections) + "\n"
 
 

@@ -4,13 +4,13 @@ import json
 import re
 import shutil
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from foveate import __version__
 from foveate.errors import ConfigError, MissingExtra, RunError
 from foveate.models.base import Model
 from foveate.models.build import build_model
@@ -22,7 +22,6 @@ __all__ = ["load_model", "save_model"]
 
 FORMAT_VERSION = 1
 """Raised when an older foveate could not read the folder."""
-VERSION = version("foveate")
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 REQUIRED = {"format_version", "settings", "classes", "channels"}
 KNOWN = REQUIRED | {"foveate", "card"}
@@ -53,7 +52,7 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
     folder = Path(folder)
     config = {
         "format_version": FORMAT_VERSION,
-        "foveate": VERSION,
+        "foveate": __version__,
         "settings": to_plain(model.settings),
         "classes": list(model.classes),
         "channels": model.channels,
@@ -136,7 +135,7 @@ def _download(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingExtra(
-            f"{name} is no folder here; to look for it on the hub: pip install 'foveate[hub]'"
+            f"{name} is no folder here; to look for it on the hub: pip install 'huggingface-hub>=0.27'"
         ) from error
     repository, _, revision = name.partition("@")
     try:
@@ -159,8 +158,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} has no format_version, so foveate did not write it: give a folder that foveate wrote")
     if config["format_version"] != FORMAT_VERSION:
         raise RunError(
-            f"{path} has format_version {config['format_version']}, this foveate {VERSION} reads "
-            f"{FORMAT_VERSION}: pip install --upgrade foveate"
+            f"{path} has format_version {config['format_version']}, this foveate {__version__} reads "
+            f"{FORMAT_VERSION}: update your clone and pip install . again in it"
         )
     if missing := sorted(REQUIRED - config.keys()):
         raise RunError(f"{path} lacks {', '.join(missing)}: save the model again")

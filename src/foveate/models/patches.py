@@ -26,7 +26,7 @@ class PatchModel(Model):
 
     .. math:: \hat\Phi = \sum_s a_s w_s f_s, \qquad y = \mathrm{softmax}(W \hat\Phi + b)
 
-    A subclass says what the distribution a is. DESIGN, section 1.
+    A subclass says what the distribution a is. See docs/method.md.
 
     Arguments:
         settings: resolved settings; `attention.stride` of None counts as 1.

@@ -32,7 +32,7 @@ def contrast_prior(
     patch it stands for, in view pixels, centred on the cell (a last partial cell's as if it were a full one), at least
     3×3 and at least the stride. ε is a share
     `epsilon` of the view's valid range. So p is zero on a constant image, unchanged by the view's gain and offset,
-    and each image's depends on nothing but its own allowed pixels. DESIGN, section 1.
+    and each image's depends on nothing but its own allowed pixels. See docs/method.md.
 
     Arguments:
         views: (B, C, h, w) views.
