@@ -70,12 +70,24 @@ def test_train_then_evaluate(images: Path, config: Path, tmp_path: Path, capsys:
 
     assert main(command("evaluate", run, "--data", images, "--out", tmp_path / "own.json")) == 0
     assert json.loads((tmp_path / "own.json").read_text())["n"] == 4, "the run's own manifest keeps the run's split"
+    capsys.readouterr()
+    copy = tmp_path / "copy.csv"
+    copy.write_text(images.read_text() + "more.png,red\n")
+    Image.new("RGB", (90, 52)).save(tmp_path / "more.png")
+    assert main(command("evaluate", run, "--data", copy)) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 4 + 1, "its training images are known by their ids"
+    assert main(command("evaluate", run, "--data", copy, "--split", "train")) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 14
     other = tmp_path / "other.csv"
-    other.write_text(images.read_text())
+    others = images.read_text().splitlines()
+    others[1:] = [f"{tmp_path}/{row}" for row in others[1:]]
+    other.write_text("\n".join(others))
     assert main(command("evaluate", run, "--data", other, "--samples", 2, "--method", "iid")) == 0
     capsys.readouterr()
     everything = json.loads((run / "metrics.json").read_text())
     assert (everything["n"], everything["split"], everything["patches_per_image"]) == (20, "all", 4)
+    assert main(command("evaluate", run, "--data", other, "--split", "test")) == 2
+    assert "names no splits: leave out --split to take all its images" in capsys.readouterr().err
 
 
 def test_a_preset_file_and_flags_override_each_other_in_turn(config: Path, tmp_path: Path) -> None:
@@ -89,7 +101,7 @@ def test_a_preset_file_and_flags_override_each_other_in_turn(config: Path, tmp_p
     assert settings.training.batch == 2, "from a flag"
     assert settings.model.patch == (24, 30)
     assert settings.augment.bias == (-0.1, 0.1)
-    assert (settings.data.source, settings.data.manifest) == ("manifest", "mine.csv")
+    assert (settings.data.source, settings.data.manifest) == ("manifest", str(Path("mine.csv").resolve()))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,14 @@ def test_evaluate_says_what_it_misses(images: Path, tmp_path: Path, capsys: Any)
     assert "no folder and no shipped model is called no-such-run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "value", "least"), [("batch", 0, 1), ("samples", 0, 1), ("workers", -1, 0)])
+def test_evaluate_counts_from_somewhere(option: str, value: int, least: int, capsys: Any) -> None:
+    assert main(command("evaluate", "no-such-run", f"--{option}={value}")) == 2
+    assert capsys.readouterr().err == (
+        f"foveate: error: --{option} must be at least {least}, got {value}: leave it out or give {least} or more\n"
+    )
+
+
 def test_evaluate_refuses_a_split_without_images(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"
     assert main(command("train", "--config", config, "--data", images, "--out", run, "--training.epochs=1")) == 0
@@ -159,6 +179,10 @@ def test_cross_validation(images: Path, config: Path, tmp_path: Path, capsys: An
     assert summary["standard_error"] == pytest.approx(abs(errors[0] - errors[1]) / 2)
     assert main(words) == 2
     assert "is not empty: add --resume to continue the folds there" in capsys.readouterr().err
+    assert main(command("train", "--resume", "--out", tmp_path / "run")) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("holds the folds of a cross-validation: add --folds K, with the K it was begun with\n")
+    assert len(said.splitlines()) == 1
     before = (tmp_path / "run" / "fold-1" / "model" / "model.safetensors").stat().st_mtime_ns
     assert main([*words, "--resume"]) == 0
     capsys.readouterr()
@@ -226,6 +250,37 @@ def test_a_stopped_run_exits_as_told_and_resumes(
     )
 
 
+def run_two_processes(*words: object) -> subprocess.CompletedProcess[str]:
+    # Without accelerators, accelerate starts several processes only when told `--multi_gpu`.
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return subprocess.run(
+        [*launcher, "-m", "foveate", "train", *command(*words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_image_broken_for_one_process_stops_both(split: str, images: Path, config: Path, tmp_path: Path) -> None:
+    """The second process meets it, in a step or in validation: the first names the file, and saves the state."""
+    table = ["path,label,split"]
+    table += [f"{i}.png,{('red', 'green')[i % 2]},{('train', 'validation')[i >= 14]}" for i in range(20)]
+    images.write_text("\n".join(table) + "\n")
+    broken = tmp_path / {"train": "3.png", "validation": "19.png"}[split]  # of the second process
+    broken.write_bytes(broken.read_bytes()[:200])
+    done = run_two_processes("--config", config, "--data", images, "--out", tmp_path / "run", "--training.batch", "6")
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("foveate: ")]
+    assert len(said) == 1, done.stderr
+    assert broken.name in said[0]
+    assert (tmp_path / "run" / "state" / "state.safetensors").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) -> None:
     """Fifty steps, every other one of a single image, which leaves a process idle: the same losses, and one writer."""
@@ -233,18 +288,7 @@ def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) ->
     alone = start_training("--config", config, *changes, "--out", tmp_path / "alone")
     told_alone, error = alone.communicate(timeout=280)
     assert alone.returncode == 0, error
-    # Without accelerators, accelerate starts several processes only when told `--multi_gpu`.
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    launcher += ["-m", "foveate", "train", "--config", str(config)]
-    both = subprocess.run(
-        [*launcher, *changes, "--out", str(tmp_path / "both")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    both = run_two_processes("--config", config, *changes, "--out", tmp_path / "both")
     assert both.returncode == 0, both.stderr
     assert json.loads((tmp_path / "both" / "environment.json").read_text())["processes"] == 2
     first, second = (read_journal(tmp_path / run / "metrics.jsonl", "step") for run in ("alone", "both"))

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from foveate.datasets import read_manifest
 from foveate.errors import DataError
 from foveate.models import Model, build_model
 from foveate.training.evaluation import evaluate, watch_attention
@@ -37,6 +39,22 @@ def test_samples_are_averaged_and_counted(model: Model, squares: Any) -> None:
     one, four = (evaluate(model, squares, indices, samples=samples) for samples in (1, 4))
     assert four.patches_per_image == 4 * one.patches_per_image
     assert not np.allclose(one.probabilities, four.probabilities)
+
+
+def test_predicting_with_the_same_seed_gives_the_same(
+    model: Model, settings_of: Callable[..., Any], tmp_path: Any
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    rows = ["path,label"]
+    for name, label in (("a", "blue"), ("b", "red")):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        rows.append(f"{name}.png,{label}")
+    (tmp_path / "images.csv").write_text("\n".join(rows))
+    result = evaluate(model, read_manifest(tmp_path / "images.csv"), (0, 1), seed=6)
+    for name, row in zip("ab", result.probabilities, strict=True):
+        alone = model.predict(tmp_path / f"{name}.png", seed=6)
+        assert np.allclose(row, list(alone.probabilities.values()), atol=1e-6)
+    assert not np.allclose(result.probabilities[0], result.probabilities[1], atol=1e-6), "other cells were drawn"
 
 
 def test_mode_and_method_are_restored(model: Model, squares: Any) -> None:

@@ -15,6 +15,7 @@ from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 
 Settings = Callable[..., Any]
+CLOCKS = ("seconds", "patches_per_second", "training_seconds")
 
 
 class StopAt(SilentProgress):
@@ -36,7 +37,7 @@ def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> 
 
 def timeless(run: Path) -> list[dict[str, Any]]:
     return [
-        {key: value for key, value in record.items() if key not in ("seconds", "patches_per_second")}
+        {key: value for key, value in record.items() if key not in CLOCKS}
         for record in read_journal(run / "metrics.jsonl")
     ]
 
@@ -128,6 +129,52 @@ def test_another_run_cannot_be_continued(
     )
     with pytest.raises(RunError, match=r"the images or labels of .* have changed since: choose another --out"):
         train(settings_of(), folder, dataset=squares_of(train=10), progress=SilentProgress(), resume=True)
+
+
+def test_whoever_trains_says_how_to_go_on(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    remedy = "to continue: foveate demo"
+    with pytest.raises(Interrupted, match=r"^stopped by Ctrl-C after step 3 of 8, the state is saved; (.*)$") as caught:
+        train(settings_of(), tmp_path / "run", dataset=squares, progress=StopAt(3), remedy=remedy)
+    assert str(caught.value).endswith("; to continue: foveate demo")
+
+
+def test_folds_go_on_as_folds_and_know_their_splits_from_the_start(
+    squares: Any, settings_of: Settings, tmp_path: Path
+) -> None:
+    from foveate.training.folds import read_splits, train_folds
+
+    out = tmp_path / "cv"
+    settings = settings_of(training={"epochs": 1})
+    with pytest.raises(Interrupted) as caught:
+        train_folds(settings, out, 2, dataset=squares, progress=StopAt(2))
+    assert str(caught.value).endswith(f"; to continue: foveate train --resume --folds 2 --out {out}")
+    assert {one.split for one in read_splits(out / "fold-1", squares).examples} == {"train", "validation", "test"}
+    with pytest.raises(RunError) as refused:
+        train_folds(settings, out, 3, dataset=squares, progress=SilentProgress(), resume=True)
+    assert str(refused.value) == (
+        f"{out / 'fold-1'} was split otherwise: resume with the images and the --folds it was begun with, "
+        "or choose another --out"
+    )
+    assert train_folds(settings, out, 2, dataset=squares, progress=SilentProgress(), resume=True)["k"] == 2
+
+
+def test_a_manifest_is_the_same_however_it_is_written(
+    squares: Any, settings_of: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short, long = (
+        settings_of(training={"epochs": 1}, data={"manifest": manifest})
+        for manifest in ("mine.csv", str(tmp_path / "mine.csv"))
+    )
+    train(short, tmp_path / "run", dataset=squares, progress=SilentProgress())
+    config = tmp_path / "run" / "config.yaml"
+    before = config.stat().st_ino
+    train(short, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=True)
+    assert config.stat().st_ino == before, "what says the same is left alone"
+    train(long, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=True)
+    other = settings_of(training={"epochs": 1}, data={"manifest": "other.csv"})
+    with pytest.raises(RunError, match=r"was trained with another data\.manifest"):
+        train(other, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=True)
 
 
 def test_a_damaged_state_is_named(squares: Any, settings_of: Settings, tmp_path: Path) -> None:

@@ -58,6 +58,22 @@ def test_the_paper_preset_says_what_the_paper_says() -> None:
         ("training: {epochs: 0}", "training.epochs must be at least 1, got 0: set it to 1 or more"),
         ("training: {max_minutes: -1}", "training.max_minutes must be positive, got -1.0: set it to a number above 0"),
         ("training: {averaging: 1}", "training.averaging must be in [0, 1), got 1.0: set it to e.g. 0.1"),
+        (
+            "augment: {translate: [0, -1]}",
+            "augment.translate must not be negative, got (0, -1): set it to e.g. 0 10",
+        ),
+        (
+            "augment: {gain: [1.1, 0.9]}",
+            "augment.gain must go from low to high, got 1.1 0.9: write the smaller number first",
+        ),
+        (
+            "augment: {bias: [0.1, 0]}",
+            "augment.bias must go from low to high, got 0.1 0.0: write the smaller number first",
+        ),
+        (
+            "augment: {probability: 1.5}",
+            "augment.probability must be in [0, 1], got 1.5: set it to e.g. 0.8",
+        ),
         ("model: [1, 2]", "model must be a mapping of keys to values, got [1, 2]"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from foveate.errors import DataError, ImageError, RunError
+from foveate.errors import ConfigError, DataError, ImageError, RunError
 from foveate.models import load_model
 from foveate.training.evaluation import evaluate
 from foveate.training.journal import read_journal
@@ -19,7 +19,7 @@ from foveate.training.loop import train
 from foveate.training.progress import LineProgress, SilentProgress
 
 Settings = Callable[..., Any]
-CLOCKS = ("seconds", "patches_per_second")
+CLOCKS = ("seconds", "patches_per_second", "training_seconds")
 
 
 def run(settings: Any, out: Path, dataset: Any, **options: Any) -> Any:
@@ -50,6 +50,39 @@ def test_a_run_leaves_what_design_says(squares: Any, settings_of: Settings, tmp_
     assert sorted(path.name for path in (folder / "attention").iterdir()) == [f"epoch-00{i}.npz" for i in range(3)]
     kept = np.load(folder / "attention" / "epoch-002.npz")
     assert kept["attention"].shape[0] == len(kept["ids"]) == 2
+
+
+def test_an_epoch_says_how_long_its_steps_took(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    run(settings_of(training={"log_every": 1000, "epochs": 3}), tmp_path / "run", squares)
+    epochs = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+    assert all(epoch["training_seconds"] > 0 for epoch in epochs)
+    assert sum(epoch["training_seconds"] for epoch in epochs) < epochs[-1]["seconds"], "validation is not among them"
+
+
+def test_a_model_that_was_not_saved_is_not_the_best(
+    squares: Any, settings_of: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import foveate.training.loop as loop
+
+    def full(*_: Any) -> None:
+        raise RunError("no space left: free some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_model", full)
+        with pytest.raises(RunError, match="no space left"):
+            run(settings_of(), tmp_path / "run", squares)
+    assert run(settings_of(), tmp_path / "run", squares, resume=True).validation_error is not None
+    assert load_model(tmp_path / "run").classes == ("blue", "red")
+    first = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")[0]
+    assert first["best"]
+
+
+def test_half_precision_needs_a_gpu(squares: Any, settings_of: Settings, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        run(settings_of(training={"mixed_precision": "fp16"}), tmp_path / "run", squares)
+    assert str(caught.value) == "fp16 needs a CUDA device and there is none: set training.mixed_precision to bf16 or no"
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_saved_model_is_the_best_one(squares: Any, settings_of: Settings, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.errors import DataError, RunError
+from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
 if TYPE_CHECKING:
     from foveate.models import Model
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the verb takes."""
     parser.add_argument("model", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
     parser.add_argument("--data", metavar="MANIFEST", help="CSV or folder of classes; the run's own images if left out")
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument(
+        "--split", help="train, validation or test (default: test; all images of a MANIFEST of others without splits)"
+    )
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="average K draws per image (default: 1)")
     parser.add_argument(
         "--method", help="how cells are drawn: iid, des_raj, priority, murthy, uniform, or top for none"
@@ -38,6 +40,10 @@ def run(namespace: argparse.Namespace) -> int:
     Returns:
         0.
     """
+    for name, least in (("samples", 1), ("batch", 1), ("workers", 0)):
+        value = getattr(namespace, name)
+        if value < least:
+            raise ConfigError(f"--{name} must be at least {least}, got {value}: leave it out or give {least} or more")
     from foveate.models import load_model
     from foveate.training.evaluation import evaluate
     from foveate.training.loader import split_indices
@@ -75,14 +81,15 @@ def _run_settings(folder: Path) -> "RunSettings | None":
 
 
 def _open(
-    manifest: str | None, split: str, run: Path, settings: "RunSettings | None", model: "Model"
+    manifest: str | None, split: str | None, run: Path, settings: "RunSettings | None", model: "Model"
 ) -> "tuple[ImageDataset, str | None]":
     """The images and the split to take; None where a manifest names no splits, and all images count.
 
-    The run's own manifest is split as it was in training, so that no training image comes into the test.
+    The run's own images are split as they were in training, by whatever manifest they come, so that no training image
+    comes into the test.
     """
     from foveate.datasets import open_dataset, read_manifest
-    from foveate.training.folds import read_splits
+    from foveate.training.folds import join_splits, read_splits
 
     own = None if settings is None else settings.data.manifest
     if manifest is None or (own is not None and Path(own).resolve() == Path(manifest).resolve()):
@@ -94,6 +101,25 @@ def _open(
                 f"the images have the classes {', '.join(dataset.classes)}, the model {', '.join(model.classes)}: "
                 "give --data with the images it was trained for"
             )
-        return read_splits(run, dataset), split
+        return read_splits(run, dataset), split or "test"
     images = read_manifest(manifest, classes=model.classes)
-    return images, split if any(example.split for example in images.examples) else None
+    if any(example.split for example in images.examples):
+        return images, split or "test"
+    known = {} if settings is None else _splits(run, settings)
+    if any(known.get(example.id) == "train" for example in images.examples):
+        return join_splits(images, known), split or "test"
+    if split is not None:
+        raise DataError(f"{manifest} names no splits: leave out --split to take all its images, or add a split column")
+    return images, None
+
+
+def _splits(run: Path, settings: "RunSettings") -> dict[str, str]:
+    """Image id → split of the run; empty where its images are no longer there."""
+    from foveate.datasets import open_dataset
+    from foveate.training.folds import read_splits
+
+    try:
+        examples = read_splits(run, open_dataset(settings.data, settings.seed)).examples
+    except FoveateError:
+        return {}
+    return {example.id: example.split for example in examples if example.split is not None}

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveate.errors import ConfigError, FoveateError, Interrupted
+from foveate.errors import ConfigError, FoveateError, Interrupted, RunError
 from foveate.training.config import PRESETS, RunSettings, load_settings, merge_settings, preset
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
 
     Raises:
         ConfigError: something is unknown, missing or of the wrong type.
+        RunError: a run to resume is none, or one of several folds.
     """
     from foveate.training.flags import read_flags
 
@@ -69,7 +70,12 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
     name, file, resume = options.pop("preset"), options.pop("config"), bool(options["resume"])
     if name is None and file is None and not (resume and options["out"]):
         raise ConfigError(f"what to train is missing: give a preset ({', '.join(PRESETS)}) or --config FILE")
-    options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
+    out = options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
+    if resume and options["folds"] is None and (out / "fold-1").is_dir():
+        raise RunError(f"{out} holds the folds of a cross-validation: add --folds K, with the K it was begun with")
+    manifest = changes.get("data", {}).get("manifest")
+    if manifest is not None:  # a run is resumed and evaluated from wherever the user is
+        changes["data"]["manifest"] = str(Path(manifest).resolve())
     return {**options, "resume": resume}, merge_settings(_base(name, file, options["out"]), changes)
 
 

@@ -179,16 +179,23 @@ def _with_epochs(settings: RunSettings, epochs: int) -> RunSettings:
 def seconds_per_step(folder: Path, skip: int = 0) -> float:
     """Median seconds of a training step, data work included and validation not, from a run's metrics.jsonl.
 
+    Between two logged steps of an epoch where there are such; else over whole epochs.
+
     Arguments:
         folder: of the run.
         skip: leave out so many steps at the start.
     """
-    steps = [record for record in read_journal(folder / "metrics.jsonl", "step") if record["step"] > skip]
+    journal = folder / "metrics.jsonl"
+    steps = [record for record in read_journal(journal, "step") if record["step"] > skip]
     spans: list[float] = [
         (after["seconds"] - before["seconds"]) / (after["step"] - before["step"])
         for before, after in itertools.pairwise(steps)
         if before["epoch"] == after["epoch"]
     ]
-    if not spans:
-        raise RunError(f"{folder} has too few steps to time one: train for more than {skip + 2} or log more often")
-    return statistics.median(spans)
+    epochs = [{"step": 0}, *read_journal(journal, "epoch")]
+    whole = [
+        epoch["training_seconds"] / (epoch["step"] - before["step"])
+        for before, epoch in itertools.pairwise(epochs)
+        if epoch["step"] > before["step"]
+    ]
+    return statistics.median(spans or whole)

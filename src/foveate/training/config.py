@@ -11,6 +11,7 @@ from typing import Any, Literal
 from foveate.errors import ConfigError
 from foveate.serial import from_plain, to_plain
 from foveate.settings import AugmentSettings, DataSettings, ModelSettings
+from foveate.training.replace import replace_file
 
 __all__ = [
     "PRESETS",
@@ -157,11 +158,13 @@ def load_settings(path: Path | str, base: RunSettings | None = None) -> RunSetti
 
 
 def save_settings(settings: RunSettings, path: Path | str) -> None:
-    """Write settings as the YAML file that `load_settings` reads back."""
+    """Write settings as the YAML file that `load_settings` reads back; a file that says the same is left alone."""
     import yaml
 
-    text = yaml.safe_dump(to_plain(settings), sort_keys=False, allow_unicode=True, default_flow_style=None)
-    Path(path).write_text(text, encoding="utf-8")
+    path = Path(path)
+    content = yaml.safe_dump(to_plain(settings), sort_keys=False, allow_unicode=True, default_flow_style=None).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        replace_file(path, content)
 
 
 def merge_settings(settings: RunSettings, changes: dict[str, Any]) -> RunSettings:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from foveate.errors import DataError
+from foveate.errors import DataError, FoveateError
 from foveate.settings import Method
 from foveate.training.loader import Loader, shares
 from foveate.training.metrics import error_interval
@@ -93,7 +93,8 @@ def evaluate(
         model: on the device to work on; its mode is restored afterwards.
         dataset: the images.
         indices: example numbers, sorted by id.
-        seed: draws depend on (seed, image id, sample) alone.
+        seed: draws depend on it, the file's name and the sample alone, so that `Model.predict` with the same seed
+            draws the same cells (`foveate.models.prediction_seed`).
         samples: draws per image whose probabilities are averaged.
         method: how cells are drawn; None as the model was set.
         batch: images at a time, over all processes together; the result does not depend on it.
@@ -102,6 +103,7 @@ def evaluate(
 
     Raises:
         DataError: there is no image to evaluate on.
+        ImageError: an image cannot be read; raised in every process.
     """
     from accelerate import PartialState
     from accelerate.utils import gather_object
@@ -111,13 +113,23 @@ def evaluate(
     loader = Loader(dataset, model.view, seed, check=model.check_channels, workers=workers)
     state = PartialState()
     plan = [share for share in shares(indices, batch, state.process_index, state.num_processes) if share.counted]
-    rows: list[_Row] = []
-    with _evaluating(model, method):
-        for share, images in zip(plan, loader.evaluation(plan), strict=True):
-            rows += _rows(model(images.to(model.device), samples=samples), images, share.indices)
-            if check is not None:
-                check()
-    return _summary(dataset, indices, gather_object(rows))
+    rows: list[_Row | FoveateError] = []
+    try:
+        with _evaluating(model, method), closing(loader.evaluation(plan)) as batches:
+            for share, images in zip(plan, batches, strict=True):
+                rows += _rows(model(images.to(model.device), samples=samples), images, share.indices)
+                if check is not None:
+                    check()
+    except FoveateError as error:
+        rows = [error]  # the others wait for what this process has to say
+    return _summary(dataset, indices, _whole(gather_object(rows)))
+
+
+def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
+    for row in rows:
+        if isinstance(row, FoveateError):
+            raise row
+    return [row for row in rows if isinstance(row, _Row)]
 
 
 @contextmanager

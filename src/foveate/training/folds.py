@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from foveate.types import Example, ImageDataset
 if TYPE_CHECKING:
     from foveate.images import Source
 
-__all__ = ["Resplit", "read_splits", "train_folds"]
+__all__ = ["Resplit", "join_splits", "read_splits", "train_folds"]
 
 SPLITS = "splits.json"
 """File in a fold's folder: image id → split, since its settings alone do not tell."""
@@ -72,6 +72,21 @@ def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:
     return Resplit(dataset, tuple(replace(one, split=splits[one.id]) for one in dataset.examples))
 
 
+def join_splits(dataset: ImageDataset, splits: Mapping[str, str]) -> ImageDataset:
+    """Images without splits, of which some were in a run: these keep its split, and so do others of their groups.
+
+    Arguments:
+        dataset: the images.
+        splits: image id → split of the run. What it does not know was never trained on, and is "test".
+    """
+    groups = {one.group: splits[one.id] for one in dataset.examples if one.group is not None and one.id in splits}
+
+    def split(one: Example) -> str:
+        return splits.get(one.id) or ("test" if one.group is None else groups.get(one.group, "test"))
+
+    return Resplit(dataset, tuple(replace(one, split=split(one)) for one in dataset.examples))
+
+
 def train_folds(
     settings: RunSettings,
     out: Path | str,
@@ -98,23 +113,23 @@ def train_folds(
         What folds.json holds: "k", "mean" test error, its "standard_error", and "folds" with a record each.
 
     Raises:
-        RunError: `out` is not empty and `resume` is False.
+        RunError: `out` is not empty and `resume` is False, or its folds were others.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
         DataError: the images cannot be divided so.
     """
     out = Path(out)
     accelerator = open_accelerator(settings.training.mixed_precision)
     agreed(accelerator, partial(_check_free, out, resume))
     images = dataset or _named_splits(settings)
+    remedy = f"to continue: foveate train --resume --folds {folds} --out {out}"
     records: list[dict[str, Any]] = []
     errors: list[float] = []
     for number, examples in enumerate(k_folds(images.examples, folds, settings.seed), start=1):
         filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed)
         split = Resplit(images, tuple(filled))
         folder = out / f"fold-{number}"
-        result = train(settings, folder, resume=resume, dataset=split, progress=progress)
-        if accelerator.is_main_process:
-            splits = {one.id: one.split for one in filled}
-            replace_file(folder / SPLITS, json.dumps(splits, ensure_ascii=False, indent=0).encode())
+        agreed(accelerator, partial(_write_splits, folder, filled))
+        result = train(settings, folder, resume=True, dataset=split, progress=progress, remedy=remedy)
         model = load_model(folder).to(accelerator.device)
         tested = evaluate(model, split, split_indices(split, "test"), seed=settings.seed, batch=settings.training.batch)
         errors.append(tested.error)
@@ -133,6 +148,19 @@ def train_folds(
 def _check_free(out: Path, resume: bool) -> None:
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: add --resume to continue the folds there, or choose another --out")
+
+
+def _write_splits(folder: Path, examples: Sequence[Example]) -> None:
+    """Say which image is in which split, before the first model of the fold is there to be evaluated."""
+    splits = {one.id: one.split for one in examples}
+    path = folder / SPLITS
+    if not path.exists():
+        replace_file(path, json.dumps(splits, ensure_ascii=False, indent=0).encode())
+    elif json.loads(path.read_text(encoding="utf-8")) != splits:
+        raise RunError(
+            f"{folder} was split otherwise: resume with the images and the --folds it was begun with, "
+            "or choose another --out"
+        )
 
 
 def _named_splits(settings: RunSettings) -> ImageDataset:

@@ -5,7 +5,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Interrupts"]
+from foveate.errors import Interrupted
+
+__all__ = ["Interrupts", "interruption"]
 
 
 class Interrupts:
@@ -47,3 +49,14 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def interruption(number: int, where: str, remedy: str) -> Interrupted:
+    """The error that ends a run after a signal.
+
+    Example:
+        >>> print(interruption(2, "after step 3 of 8", "to continue: foveate train --resume --out runs/demo"))
+        stopped by Ctrl-C after step 3 of 8, the state is saved; to continue: foveate train --resume --out runs/demo
+    """
+    name = {2: "Ctrl-C", 15: "SIGTERM"}.get(number, f"signal {number}")
+    return Interrupted(f"stopped by {name} {where}, the state is saved; {remedy}", number)

@@ -6,7 +6,7 @@ neither the number of workers nor of processes, nor the order of the manifest, c
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from foveate.errors import DataError, FoveateError
 from foveate.images import Source, augment, make_view
-from foveate.models import make_batch
+from foveate.models import make_batch, prediction_seed
 from foveate.seeds import derive_seed
 from foveate.settings import AugmentSettings, ViewSettings
 from foveate.types import Batch, ImageDataset, Size
@@ -133,13 +133,13 @@ class Loader:
     augment: AugmentSettings | None = None
     workers: int = 0
 
-    def training(self, epoch: int, plan: Sequence[Share]) -> Iterator[Batch]:
+    def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """The batches of an epoch, one per share."""
-        return self._batches(plan, epoch, ("draw", epoch))
+        return self._batches(plan, epoch, lambda name: derive_seed(self.seed, "draw", epoch, name))
 
-    def evaluation(self, plan: Sequence[Share]) -> Iterator[Batch]:
-        """Batches for evaluation: unchanged images, and draws that depend on seed and id alone."""
-        return self._batches(plan, 0, ("evaluate",))
+    def evaluation(self, plan: Sequence[Share]) -> Generator[Batch, None, None]:
+        """Batches for evaluation: unchanged images, and the draws that prediction with the same seed has for them."""
+        return self._batches(plan, 0, lambda name: prediction_seed(self.seed, name))
 
     def source(self, index: int, epoch: int) -> Source:
         """The image of an example, with this epoch's random change."""
@@ -149,25 +149,41 @@ class Loader:
         seed = derive_seed(self.seed, "augment", epoch, self.dataset.examples[index].id)
         return augment.Augmented(source, augment.draw_change(self.augment, source.size, seed))
 
-    def _batches(self, plan: Sequence[Share], epoch: int, purpose: tuple[int | str, ...]) -> Iterator[Batch]:
-        views = _Views(replace(self, check=None), epoch)  # a worker has no use for the model
+    def _batches(
+        self, plan: Sequence[Share], epoch: int, seed_of: Callable[[str], int]
+    ) -> Generator[Batch, None, None]:
+        if self.workers == 0:
+            for share in plan:
+                yield self._batch(share.indices, epoch, seed_of)
+            return
         methods = multiprocessing.get_all_start_methods()
         loader: DataLoader[Any] = DataLoader(
-            views,
+            _Views(replace(self, check=None), epoch),  # a worker has no use for the model
             batch_sampler=[list(share.indices) for share in plan],
             num_workers=self.workers,
             collate_fn=list,
             generator=torch.Generator(),  # the default one would draw from the global generator
-            worker_init_fn=_ignore_interrupts,
-            multiprocessing_context=("fork" if "fork" in methods else methods[0]) if self.workers else None,
+            worker_init_fn=_ignore_signals,
+            multiprocessing_context="fork" if "fork" in methods else methods[0],
         )
-        for share, made in zip(plan, loader, strict=True):
-            yield self._batch(share.indices, made, epoch, purpose)
+        working: Any = iter(loader)
+        try:
+            for share in plan:
+                made = next(working)
+                for one in made:
+                    if isinstance(one, FoveateError):
+                        raise one
+                yield self._batch(share.indices, epoch, seed_of, [torch.from_numpy(one) for one in made])
+        finally:
+            working._shutdown_workers()  # not left to chance: Python's exit would wait for who ignores its SIGTERM
 
-    def _batch(self, indices: Sequence[int], made: Sequence[Any], epoch: int, purpose: tuple[int | str, ...]) -> Batch:
-        for one in made:
-            if isinstance(one, FoveateError):
-                raise one
+    def _batch(
+        self,
+        indices: Sequence[int],
+        epoch: int,
+        seed_of: Callable[[str], int],
+        views: Sequence[torch.Tensor] | None = None,
+    ) -> Batch:
         examples = [self.dataset.examples[index] for index in indices]
         sources = [self.source(index, epoch) for index in indices]
         if self.check is not None:
@@ -176,10 +192,10 @@ class Loader:
         return make_batch(
             sources,
             self.view,
-            seeds=[derive_seed(self.seed, *purpose, one.id) for one in examples],
+            seeds=[seed_of(one.id) for one in examples],
             labels=[-1 if one.label is None else one.label for one in examples],
             ids=[one.id for one in examples],
-            views=[torch.from_numpy(one) for one in made],
+            views=views,
         )
 
 
@@ -198,6 +214,7 @@ class _Views(Dataset[Any]):
             return error
 
 
-def _ignore_interrupts(worker: int) -> None:  # noqa: ARG001
-    """Leave Ctrl-C to the main process, which still needs this worker to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals(worker: int) -> None:  # noqa: ARG001
+    """Leave signals to the main process, which still needs this worker to finish its step; launchers tell everyone."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -13,18 +15,18 @@ import torch
 from torch import Tensor
 
 from foveate.datasets import open_dataset
-from foveate.errors import DataError, FoveateError, Interrupted, RunError
+from foveate.errors import DataError, FoveateError, RunError
 from foveate.models import build_model, save_model
 from foveate.seeds import derive_seed
 from foveate.serial import to_plain
 from foveate.training.averaging import WeightAverage
 from foveate.training.config import RunSettings
 from foveate.training.evaluation import Evaluation, evaluate, watch_attention
-from foveate.training.interrupts import Interrupts
+from foveate.training.interrupts import Interrupts, interruption
 from foveate.training.journal import Journal
 from foveate.training.loader import Loader, Share, epoch_order, fingerprint, shares, split_indices, typical_image
 from foveate.training.objective import build_optimizer, class_weights, image_losses
-from foveate.training.processes import agreed, open_accelerator
+from foveate.training.processes import agreed, open_accelerator, together
 from foveate.training.progress import Progress, SilentProgress, choose_progress
 from foveate.training.records import SUMS, batch_sums, epoch_record, step_record
 from foveate.training.replace import replace_file
@@ -69,6 +71,7 @@ def train(
     resume: bool = False,
     dataset: ImageDataset | None = None,
     progress: Progress | None = None,
+    remedy: str | None = None,
 ) -> TrainResult:
     """Train a model and keep the best by validation.
 
@@ -78,6 +81,7 @@ def train(
         resume: continue from the state in `out`; starts from the beginning where there is none.
         dataset: the images; opened from `settings.data` if None.
         progress: who is told; a bar or lines on standard output if None.
+        remedy: how to go on after an interruption, said in its message; by `foveate train --resume --out` if None.
 
     Returns:
         The run's folder and its best validation error.
@@ -89,7 +93,7 @@ def train(
     accelerator = open_accelerator(settings.training.mixed_precision)
     with accelerator.main_process_first():
         images = open_dataset(settings.data, settings.seed) if dataset is None else dataset
-    run = _Run(settings, Path(out), images, accelerator, progress)
+    run = _Run(settings, Path(out), images, accelerator, progress, remedy)
     run.start(resume)
     return run.finish()
 
@@ -104,8 +108,10 @@ class _Run:
         dataset: ImageDataset,
         accelerator: "Accelerator",
         progress: Progress | None,
+        remedy: str | None,
     ) -> None:
         self.settings, self.folder, self.dataset, self.accelerator = settings, folder, dataset, accelerator
+        self.remedy = remedy or f"to continue: foveate train --resume --out {folder}"
         self.training_indices = split_indices(dataset, "train")
         self.validation_indices = split_indices(dataset, "validation")
         if not self.training_indices:
@@ -156,6 +162,7 @@ class _Run:
                 if self.state is None:
                     self._save()
                     self._watch(0)
+                    self._tick()
                 while not self._finished():
                     self._epoch()
             except FoveateError:
@@ -176,9 +183,10 @@ class _Run:
         plan = shares(order, training.batch, self.accelerator.process_index, self.accelerator.num_processes)
         plan = plan[position.done :]
         if not self._over():
-            for share, images in zip(plan, self.loader.training(position.epoch, plan), strict=True):
-                if self._step(share, images):
-                    break
+            with closing(self.loader.training(position.epoch, plan)) as batches:
+                for share in plan:
+                    if self._step(share, together(self.accelerator, partial(next, batches))):
+                        break
         self._close_epoch()
 
     def _step(self, share: Share, images: Batch) -> bool:
@@ -196,7 +204,7 @@ class _Run:
         self.model.train()
         images = images.to(accelerator.device)
         assert images.labels is not None
-        output = self.wrapped(images)
+        output = together(accelerator, partial(self.wrapped, images))
         losses, entropy = image_losses(output, images.labels, training.entropy, self.class_weights)
         counted = torch.arange(len(images), device=losses.device) < share.counted
         accelerator.backward((losses * counted).sum() * world / share.whole)
@@ -248,6 +256,7 @@ class _Run:
         if complete:
             position.epoch, position.done, position.sums = position.epoch + 1, 0, {}
         self._save()
+        self._tick()  # of the run, and not of its next step
 
     def _validate(self) -> Evaluation | None:
         if not self.validation_indices:
@@ -272,17 +281,20 @@ class _Run:
             best = position.best
             if best is not None and (best.error, best.loss) <= (result.error, result.loss):
                 return False
-            position.best = Best(result.error, result.loss, position.epoch, position.step)
             card |= {"metrics": {"validation error": result.error, "validation images": result.n}}
         if self.main:
             save_model(self.model, self.folder / "model", card)
+        if result is not None:
+            position.best = Best(result.error, result.loss, position.epoch, position.step)
         return True
 
     def _watch(self, epoch: int) -> None:
         """Keep the attention maps of a few validation images."""
         indices = self.validation_indices[: self.settings.training.watch]
-        if not indices or not self.main:
-            return
+        if indices:
+            agreed(self.accelerator, partial(self._keep_maps, indices, epoch))
+
+    def _keep_maps(self, indices: Sequence[int], epoch: int) -> None:
         content = BytesIO()
         maps: dict[str, Any] = watch_attention(self.model, self.dataset, indices, self.settings.seed)
         np.savez_compressed(content, **maps)
@@ -327,10 +339,7 @@ class _Run:
         """End the run if a signal has arrived; the state is saved on the way out."""
         number = self.interrupts.signal if number is None else number
         if number:
-            name = {2: "Ctrl-C", 15: "SIGTERM"}.get(number, f"signal {number}")
-            position = f"after step {self.position.step} of {self.total}"
-            remedy = f"to continue: foveate train --resume --out {self.folder}"
-            raise Interrupted(f"stopped by {name} {position}, the state is saved; {remedy}", number)
+            raise interruption(number, f"after step {self.position.step} of {self.total}", self.remedy)
 
     def _diverged(self, rate: float) -> RunError:
         where = f"step {self.position.step + 1} (learning rate {rate:.3g})"

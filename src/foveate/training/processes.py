@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from foveate.errors import FoveateError
+from foveate.errors import ConfigError, FoveateError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["agreed", "open_accelerator"]
+__all__ = ["WITHOUT_FLOAT64", "agreed", "open_accelerator", "together"]
+
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Kinds of accelerator without float64, in which draws and their weights are computed: never chosen, and refused."""
 
 T = TypeVar("T")
 
@@ -18,14 +21,22 @@ T = TypeVar("T")
 def open_accelerator(precision: str = "no") -> "Accelerator":
     """Accelerate's view of this process: its device, its rank, and how gradients meet.
 
+    The device is an accelerator that has float64, or else the CPU.
+
     Arguments:
         precision: "no", "bf16" or "fp16".
+
+    Raises:
+        ConfigError: "fp16" without a CUDA device.
     """
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("fp16 needs a CUDA device and there is none: set training.mixed_precision to bf16 or no")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     # Left to itself, accelerate takes several processes without a GPU for as many single ones.
-    cpu = not torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    cpu = device is None or device.type in WITHOUT_FLOAT64
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision
     return Accelerator(mixed_precision=precision, cpu=cpu)
@@ -55,3 +66,28 @@ def agreed(accelerator: "Accelerator", decide: Callable[[], T]) -> T:
     if isinstance(answer[0], FoveateError):
         raise answer[0]
     return answer[0]  # type: ignore[return-value]
+
+
+def together(accelerator: "Accelerator", work: Callable[[], T]) -> T:
+    """What `work` gives here, unless it failed somewhere: then its error in all processes, so that none waits for it.
+
+    Arguments:
+        accelerator: of this process.
+        work: this process' part; must not wait for the other processes.
+
+    Raises:
+        FoveateError: what `work` raised, in the first of the processes where it did.
+    """
+    if accelerator.num_processes == 1:
+        return work()
+    from accelerate.utils import gather_object
+
+    answer: list[T] = []
+    errors: list[FoveateError] = []
+    try:
+        answer = [work()]
+    except FoveateError as error:
+        errors = [error]
+    if bool(accelerator.reduce(torch.tensor(float(len(errors)), device=accelerator.device))):
+        raise gather_object(errors)[0]
+    return answer[0]

@@ -54,6 +54,8 @@ def epoch_record(
 ) -> dict[str, Any]:
     """The line of an epoch, means over its images as they were seen in training.
 
+    "training_seconds" are those of its steps, "seconds" those of the whole run so far, validation included.
+
     Arguments:
         position: after the epoch's last step.
         result: its validation, where one was due.
@@ -75,5 +77,6 @@ def epoch_record(
         "validation_loss": None if result is None else result.loss,
         "best": better,
         "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
+        "training_seconds": round(sums["seconds"], 3),
         "seconds": round(position.seconds, 3),
     }

@@ -3,6 +3,7 @@
 import json
 import platform
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def prepare_folder(
     state = load_state(out / "state") if resume else None
     if state is not None:
         before = from_plain(RunSettings, state.plain["settings"])
-        changed = [key for key in changed_keys(before, settings) if key not in FREE]
+        changed = [key for key in changed_keys(_resolved(before), _resolved(settings)) if key not in FREE]
         if changed:
             raise RunError(
                 f"{out} was trained with another {', '.join(changed)}: "
@@ -60,6 +61,13 @@ def prepare_folder(
     told = {**environment(), "seed": settings.seed, "processes": processes}
     replace_file(out / "environment.json", (json.dumps(told, indent=2) + "\n").encode())
     return state
+
+
+def _resolved(settings: RunSettings) -> RunSettings:
+    """The settings with a manifest that reads the same however its path was written."""
+    if settings.data.manifest is None:
+        return settings
+    return replace(settings, data=replace(settings.data, manifest=str(Path(settings.data.manifest).resolve())))
 
 
 def environment() -> dict[str, object]:
