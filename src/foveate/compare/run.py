@@ -198,4 +198,4 @@ def seconds_per_step(folder: Path, skip: int = 0) -> float:
         for before, epoch in itertools.pairwise(epochs)
         if epoch["step"] > before["step"]
     ]
-    return statistics.median(spans or whole)
+    return float(statistics.median(spans or whole))
