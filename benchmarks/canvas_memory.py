@@ -1,12 +1,13 @@
 """Peak memory of training ATS-10 as the canvas grows from 1500² to 6000² and the low view stays at 180².
 
-Each size trains in a process of its own; its peak resident memory is what the operating system reports.
+Each size trains in processes of its own, sizes in turn; a peak is the resident memory the operating system reports.
 
-    python benchmarks/canvas_memory.py [--steps 8]
+    python benchmarks/canvas_memory.py [--steps 8] [--repeats 3]
 """
 
 import argparse
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,17 +20,21 @@ def main() -> None:
     """Measure each size in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         print(_peak(arguments.side, arguments.steps))
         return
-    first = None
-    for side in SIDES:
-        command = [sys.executable, __file__, "--side", str(side), "--steps", str(arguments.steps)]
-        peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-        first = first or peak
-        print(f"canvas {side}×{side}: peak {peak:7.1f} MB ({peak - first:+.1f} MB)", flush=True)
+    peaks: dict[int, list[float]] = {side: [] for side in SIDES}
+    for _ in range(arguments.repeats):
+        for side in SIDES:
+            command = [sys.executable, __file__, "--side", str(side), "--steps", str(arguments.steps)]
+            run = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks[side].append(float(run.stdout.split()[-1]))
+    for side, found in peaks.items():
+        median = statistics.median(found)
+        print(f"canvas {side}×{side}: peak {median:.0f} MB, median of {len(found)} ({min(found):.0f}–{max(found):.0f})")
 
 
 def _peak(side: int, steps: int) -> float:
