@@ -63,7 +63,8 @@ def test_make_knows_its_targets(target: str) -> None:
 
 
 def test_the_tests_come_last_in_make_test() -> None:
-    commands = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    dry_run = ["make", "--dry-run", "--no-print-directory", "test"]
+    commands = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "-m pytest" in commands.splitlines()[-1]
     assert commands.index("ruff check") < commands.index("mypy") < commands.index("pytest")
 
