@@ -1,9 +1,9 @@
 import re
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import damage
 from sklearn.utils import Bunch
 
 from foveate.datasets.digits import load_pools
@@ -89,28 +89,12 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> Non
         load_pools(str(tmp_path / "digits.npz"))
 
 
-def damaged(path: Path, how: str) -> None:
-    """Spoil the archive at a path: its deflated data, or the flags and methods in its headers."""
-    content = bytearray(path.read_bytes())
-    if how == "data":
-        name_length, extra_length = struct.unpack_from("<HH", content, 26)
-        start = 30 + name_length + extra_length
-        content[start : start + 10] = b"\xff" * 10
-    else:
-        for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-            at = content.find(magic)
-            while at >= 0:
-                content[at + flags + (2 if how == "method" else 0)] = 99 if how == "method" else 1
-                at = content.find(magic, at + 4)
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     ("how", "reason"), [("data", "error Error -3"), ("encrypted", "RuntimeError"), ("method", "NotImplementedError")]
 )
 def test_a_damaged_npz_is_refused(how: str, reason: str, tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "digits.npz", **arrays())
-    damaged(tmp_path / "digits.npz", how)
+    damage(tmp_path / "digits.npz", how)
     with pytest.raises(DataError, match=rf"is not an .npz file of digits \({reason}.*\): write it with numpy.savez"):
         load_pools(str(tmp_path / "digits.npz"))
 

@@ -1,11 +1,11 @@
 """The canvas: exactly the picture it stands for, at a cost that does not grow with it."""
 
-import struct
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import damage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -129,29 +129,13 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
         open_image(path)
 
 
-def damaged(path: Path, how: str) -> None:
-    """Spoil the archive at a path: its deflated data, or the flags and methods in its headers."""
-    content = bytearray(path.read_bytes())
-    if how == "data":
-        name_length, extra_length = struct.unpack_from("<HH", content, 26)
-        start = 30 + name_length + extra_length
-        content[start : start + 10] = b"\xff" * 10
-    else:
-        for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-            at = content.find(magic)
-            while at >= 0:
-                content[at + flags + (2 if how == "method" else 0)] = 99 if how == "method" else 1
-                at = content.find(magic, at + 4)
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     ("how", "reason"), [("data", "error Error -3"), ("encrypted", "RuntimeError"), ("method", "NotImplementedError")]
 )
 def test_damaged_archives_are_refused(how: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "canvas.npz"
     Canvas(*crowded(3, (40, 50)), (40, 50)).save(path)
-    damaged(path, how)
+    damage(path, how)
     with pytest.raises(ImageError, match=rf"canvas.npz: not a canvas file \({reason}.*Canvas.save writes$") as caught:
         open_image(path)
     assert "\n" not in str(caught.value)

@@ -165,7 +165,7 @@ class Model(nn.Module, ABC):
         source = image if isinstance(image, Source) else open_image(image)
         self.check_channels(source)
         before = source.bytes_read
-        with self._predicting(method), torch.inference_mode():
+        with self.evaluating(method), torch.inference_mode():
             batch = make_batch([source], self.view, [prediction_seed(seed, source.name)], ids=[source.name])
             output = self(batch.to(self.device), samples)
             values = output.logits[0].double().softmax(0).tolist()
@@ -182,12 +182,18 @@ class Model(nn.Module, ABC):
         )
 
     @contextlib.contextmanager
-    def _predicting(self, method: Method | None) -> Iterator[None]:
+    def evaluating(self, method: Method | None = None) -> Iterator[None]:
+        """Evaluation mode without gradients, and everything as it was afterwards.
+
+        Arguments:
+            method: how cells are drawn meanwhile; None as the model was set.
+        """
         was_training, was_method = self.training, self.method
         self.eval()
         self.method = method or was_method
         try:
-            yield
+            with torch.no_grad():
+                yield
         finally:
             self.train(was_training)
             self.method = was_method

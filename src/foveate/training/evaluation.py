@@ -1,13 +1,12 @@
 """How well a model does on labelled images: each counted exactly once, however many processes share the work."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
@@ -115,7 +114,7 @@ def evaluate(
     plan = [share for share in shares(indices, batch, state.process_index, state.num_processes) if share.counted]
     rows: list[_Row | FoveateError] = []
     try:
-        with _evaluating(model, method), closing(loader.evaluation(plan)) as batches:
+        with model.evaluating(method), closing(loader.evaluation(plan)) as batches:
             for share, images in zip(plan, batches, strict=True):
                 rows += _rows(model(images.to(model.device), samples=samples), images, share.indices)
                 if check is not None:
@@ -130,19 +129,6 @@ def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
         if isinstance(row, FoveateError):
             raise row
     return [row for row in rows if isinstance(row, _Row)]
-
-
-@contextmanager
-def _evaluating(model: "Model", method: Method | None = None) -> Iterator[None]:
-    was_training, was_method = model.training, model.method
-    model.eval()
-    model.method = method or was_method
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-        model.method = was_method
 
 
 def _rows(output: Output, images: Batch, indices: Sequence[int]) -> list[_Row]:
@@ -195,7 +181,7 @@ def watch_attention(
     """
     loader = Loader(dataset, model.view, seed, check=model.check_channels)
     (images,) = loader.evaluation(shares(indices, len(indices)))
-    with _evaluating(model):
+    with model.evaluating():
         output = model(images.to(model.device))
     arrays: dict[str, NDArray[np.generic]] = {"ids": np.array(images.ids)}
     if output.attention is not None:
