@@ -14,7 +14,9 @@ __all__ = [
     "AugmentSettings",
     "DataSettings",
     "FeatureSettings",
+    "InputSettings",
     "Method",
+    "MilSettings",
     "ModelSettings",
     "PriorSettings",
     "ViewSettings",
@@ -34,6 +36,19 @@ class ViewSettings:
     """View pixels per full-resolution pixel, in (0, 1]."""
     mpp: float | None = None
     """Microns per pixel of the view; needs images whose microns per pixel are known."""
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What a model makes of the pixels it is given; the same in training and in prediction."""
+
+    colour: Literal["auto", "rgb", "grey"] = "auto"
+    """"rgb" and "grey" convert; "auto" takes grey images as RGB where the training images have both."""
+    bands: tuple[int, ...] = ()
+    """Bands to use, counted from 0, in this order; all if empty. Band 0 is the first of the file."""
+    normalise: Literal["none", "bands"] = "none"
+    """"bands" subtracts each band's mean and divides by its standard deviation, measured on the training images and
+    kept with the model; use it for floating-point and multi-band images, whose values need not lie in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +85,47 @@ class FeatureSettings:
     """The network that turns a full-resolution patch into a feature vector of constant norm."""
 
     name: str = "convolutional"
-    """A feature network: "convolutional", "residual", or one of the paper's, "megapixel-mnist-paper",
-    "speed-limits-paper", "colon-cancer-paper"."""
+    """A feature network: "convolutional", "residual", one of the paper's ("megapixel-mnist-paper",
+    "speed-limits-paper", "colon-cancer-paper"), "timm:NAME" (extra timm), or "package.module:function", which is called
+    with the number of channels and gives an nn.Module of your own."""
     width: int = 32
     """Channels of the default networks."""
     norm: float = 16.0
     """Euclidean norm of every feature vector; 1 starves the classifier of gradient."""
+    pretrained: bool = True
+    """Start a timm network from its pretrained weights."""
+    frozen: bool = False
+    """Leave the feature network as it is, and train the rest."""
+    learning_rate: float | None = None
+    """Peak learning rate of the feature network; that of the others if None."""
+
+
+@dataclass(frozen=True)
+class MilSettings:
+    """What is particular to deep multiple-instance learning, which reads every patch of a grid."""
+
+    pooling: Literal["attention", "gated"] = "attention"
+    """Attention over the patches' features: tanh alone, or gated by a sigmoid."""
+    hidden: int = 128
+    """Width of the attention's hidden layer."""
+    stride: int | None = None
+    """Full-resolution pixels between two patches; None lays them side by side, a patch's sides apart."""
+    memory: Literal["plain", "chunked"] = "plain"
+    """"plain" keeps all activations for the backward pass, as published; "chunked" computes them again, chunk by chunk,
+    and needs memory for one chunk only."""
+    chunk: int = 64
+    """Patches worked on at a time where activations are not kept: in prediction, and in training if "chunked"."""
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """A classifier of large images."""
 
-    name: Literal["attention-sampling", "uniform", "cnn"] = "attention-sampling"
-    """Which model: attention sampling (ATS-N), uniform sampling (U-N), or one network over the whole view (CNN)."""
+    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil"] = "attention-sampling"
+    """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), or
+    attention over all patches of a grid (Deep MIL)."""
+    input: InputSettings = field(default_factory=InputSettings)
+    """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
     """The low-resolution view."""
     patch: Size = (100, 100)
@@ -100,6 +142,8 @@ class ModelSettings:
     """The prior added to the attention logits."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
     """The feature network."""
+    mil: MilSettings = field(default_factory=MilSettings)
+    """Deep MIL's grid and attention."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +162,8 @@ class AugmentSettings:
     """Range of the term added to pixel values, as a share of the valid range."""
     probability: float = 1.0
     """Probability of the translation and, apart from it, of gain and bias (the paper: 0.8)."""
+    stain: float = 0.0
+    """Strength σ of changes of haematoxylin and eosin staining: each stain is scaled by 1 ± σ and shifted by ± σ."""
 
     def __post_init__(self) -> None:
         if min(self.translate) < 0:
@@ -128,6 +174,8 @@ class AugmentSettings:
                 raise ConfigError(
                     f"augment.{name} must go from low to high, got {low} {high}: write the smaller number first"
                 )
+        if not 0 <= self.stain < 1:
+            raise ConfigError(f"augment.stain must be in [0, 1), got {self.stain}: set it to e.g. 0.05")
         if not 0 <= self.probability <= 1:
             raise ConfigError(f"augment.probability must be in [0, 1], got {self.probability}: set it to e.g. 0.8")
 
@@ -136,10 +184,17 @@ class AugmentSettings:
 class DataSettings:
     """Where images and labels come from."""
 
-    source: Literal["manifest", "megapixel-mnist"] = "manifest"
-    """"manifest": your images (see `manifest`); "megapixel-mnist": canvases generated from handwritten digits."""
+    source: Literal["manifest", "megapixel-mnist", "colon-cancer", "speed-limits", "german-speed-limits"] = "manifest"
+    """"manifest": your images (see `manifest`); "megapixel-mnist": canvases generated from handwritten digits; the
+    others are published data sets (see `published`)."""
     manifest: str | None = None
     """A CSV file (path,label[,split][,group][,mpp]) or a folder with one folder per class."""
+    published: str | None = None
+    """Where the files of a published data set lie, as they were published: a folder, or colon cancer's zip file."""
+    multi_label: bool = False
+    """Whether an image may have several labels, or none: in a manifest, separated by |."""
+    allow_crossing_groups: bool = False
+    """Accept groups with images in training and in test, whose test error then says little."""
     validation: float = 0.1
     """Share of the training images held out to choose the model, where the data name no validation split."""
     test: float = 0.2

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from foveate.images import Source
 
-__all__ = ["Batch", "Box", "Draw", "Example", "ImageDataset", "Level", "Output", "Prediction", "Size"]
+__all__ = ["Batch", "Box", "Draw", "Example", "ImageDataset", "Label", "Level", "Output", "Prediction", "Size"]
 
 Size = tuple[int, int]
 """(height, width), in pixels of the level it is said of."""
+
+Label = int | tuple[int, ...]
+"""Index of an image's class; with several labels, the sorted indices of all classes it has, which may be none."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,13 @@ class Example:
 
     Attributes:
         id: what names the image in draws, splits and reports: unique in its data set, independent of row order.
-        label: index of its class, or None where it is unknown.
+        label: index of its class (several labels: the sorted indices of its classes), or None where it is unknown.
         split: "train", "validation", "test" or None where no split is given.
         group: what must not be split (a patient, a scene); None makes every image a group of its own.
     """
 
     id: str
-    label: int | None
+    label: Label | None
     split: str | None = None
     group: str | None = None
 
@@ -91,6 +94,11 @@ class ImageDataset(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; an example's label is an index into them."""
+        ...
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an example's label is a tuple of classes, any number of them, instead of one."""
         ...
 
     @property
@@ -139,7 +147,7 @@ class Batch:
         sources: the B images at full resolution.
         seeds: B integers that determine every draw made for the image.
         view_sizes: B (height, width) of the views without padding; taken from the mask's extent if empty.
-        labels: (B,) class indices, or None.
+        labels: (B,) class indices; with several labels (B, classes), 1 for a class the image has and 0 else; or None.
         ids: B image ids, or empty.
     """
 
@@ -148,7 +156,7 @@ class Batch:
     sources: "tuple[Source, ...]"
     seeds: tuple[int, ...]
     view_sizes: tuple[Size, ...] = ()
-    labels: "Int[Tensor, ' batch'] | None" = None
+    labels: "Int[Tensor, ' batch'] | Float[Tensor, 'batch class'] | None" = None
     ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -186,11 +194,14 @@ class Output:
     With `samples` = s > 1, `draw`, `boxes` and `features` have B·s rows, the s draws of an image side by side.
 
     Attributes:
-        logits: (B, classes); softmax gives the class probabilities (averaged over the samples, if several).
+        logits: (B, classes); softmax (several labels: the sigmoid) gives the class probabilities, averaged over the
+            samples, if several.
         attention: (B, rows, columns) probabilities over the cells of the attention map, 0 where masked; or None.
         draw: the cells drawn; or None.
         boxes: (B·s, n, 4) int64 top, left, height, width of the patches read, in level-0 pixels; or None.
         features: (B·s, n, D) features of the patches read; or None.
+        read: (B·s, n) which of `boxes` were read: False for slots left over and for a smaller image's missing cells; or
+            None, where there are no boxes.
     """
 
     logits: "Float[Tensor, 'batch class']"
@@ -198,6 +209,7 @@ class Output:
     draw: Draw | None = None
     boxes: "Int[Tensor, 'rows draw 4'] | None" = None
     features: "Float[Tensor, 'rows draw feature'] | None" = None
+    read: "Bool[Tensor, 'rows draw'] | None" = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +218,8 @@ class Prediction:
 
     Attributes:
         path: where the image came from, or "" for an array.
-        predicted: name of the most probable class.
-        probabilities: class name → probability; they sum to 1.
+        predicted: name of the most probable class; with several labels, those of probability ½ or more, joined by |.
+        probabilities: class name → probability; they sum to 1, unless there are several labels.
         patches: number of full-resolution patches read.
         bytes_read: bytes read from the image's file (or memory), views included.
         seconds: wall-clock time, opening included.

@@ -1,12 +1,9 @@
 import csv
-import errno
-import hashlib
 import json
-import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -119,94 +116,6 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
-def test_check_of_a_sound_manifest(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", manifest) == 0
-    assert capsys.readouterr().out == "label  no split\na             6\nb             6\n12 images, no problems\n"
-
-
-def test_check_lists_everything_that_is_wrong(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = manifest.parent
-    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:45])
-    (folder / "4.png").write_text("not an image")
-    (folder / "5.png").unlink()
-    (folder / "copy.png").write_bytes((folder / "1.png").read_bytes())
-    text = manifest.read_text().replace("label,group,stain", "label,group,split")
-    text = "\n".join(
-        line.rsplit(",", 1)[0] + (",train" if line[0].isdigit() else ",split") for line in text.splitlines()
-    )
-    manifest.write_text(text + "\ncopy.png,a,p1,test\nbad.png,a,p1,tset\n6.png,a,,\n")
-    assert run("check", manifest) == 2
-    out = capsys.readouterr().out
-    assert "line 15: unknown split 'tset', use train, validation or test\n" in out
-    assert "line 16: path '6.png' is already on line 8, remove one of the two\n" in out
-    assert f"missing: {folder}/5.png\n" in out
-    assert f"unreadable: {folder}/3.png" in out
-    assert f"unreadable: {folder}/4.png" in out
-    assert "same content, different labels and different splits: 1.png, copy.png\n" in out
-    assert "group p1 crosses splits: test, train\n" in out
-    assert out.endswith("13 images, 7 problems\n")
-    assert out.startswith("label  test  train\na         1      6\nb         0      6\n")
-
-
-def test_a_file_that_fails_halfway_does_not_lose_the_report(
-    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digest = hashlib.file_digest
-
-    def fail(content: BinaryIO, name: str) -> object:
-        if content.name.endswith("4.png"):
-            raise OSError(errno.EIO, "Input/output error")
-        return digest(content, name)  # type: ignore[arg-type]
-
-    (manifest.parent / "copy.png").write_bytes((manifest.parent / "1.png").read_bytes())
-    manifest.write_text(manifest.read_text() + "copy.png,b,p0,\n")
-    monkeypatch.setattr(hashlib, "file_digest", fail)
-    assert run("check", manifest) == 2
-    out = capsys.readouterr().out
-    assert f"unreadable: {manifest.parent}/4.png: cannot be read (Input/output error): check the path" in out
-    assert "same content: 1.png, copy.png\n" in out
-    assert out.endswith("13 images, 2 problems\n")
-
-
-def test_a_file_nobody_may_read_is_reported_once(
-    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path_open = Path.open
-
-    def fail(path: Path, *arguments: Any, **named: Any) -> Any:
-        if path.name == "4.png":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return path_open(path, *arguments, **named)
-
-    monkeypatch.setattr(Path, "open", fail)
-    assert run("check", manifest) == 2
-    out = capsys.readouterr().out
-    assert out.count("4.png") == 1
-    assert out.endswith("12 images, 1 problem\n")
-
-
-def test_check_reports_masks(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = manifest.read_text().replace("stain", "mask").replace("4.png,a,p2,s4", "4.png,a,p2,5.png").splitlines()
-    manifest.write_text("\n".join(re.sub(",s[0-9]+$", ",", line) for line in lines))
-    assert run("check", manifest) == 2
-    assert "line 6 names a mask (5.png), but masks are not applied yet: remove the column mask\n12 images, 1 prob" in (
-        capsys.readouterr().out
-    )
-
-
-def test_a_quick_check_reads_headers_only(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (manifest.parent / "copy.png").write_bytes((manifest.parent / "1.png").read_bytes())
-    manifest.write_text(manifest.read_text() + "copy.png,b,p0,\n")
-    assert run("check", manifest, "--quick") == 0
-    assert run("check", manifest) == 2
-    assert "same content: 1.png, copy.png" in capsys.readouterr().out
-
-
-def test_check_of_no_manifest_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist: check the path"):
-        run("check", tmp_path / "no.csv")
-
-
 def test_split_keeps_columns_groups_and_files(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = manifest.parent / "elsewhere" / "split.csv"
     assert run("split", manifest, "--out", out, "--test", 0.34, "--validation", 0.25) == 0
@@ -226,8 +135,82 @@ def test_split_into_folds(manifest: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run("split", manifest, "--out", out, "--folds", 3, "--seed", 2) == 0
     assert capsys.readouterr().out == f"{out}: fold 0 4, fold 1 4, fold 2 4\n"
     assert len({(row["group"], row["fold"]) for row in records(out)}) == 6
-    with pytest.raises(ConfigError, match="--folds holds out every image once: leave --test and --validation out"):
-        run("split", manifest, "--out", manifest.with_name("x.csv"), "--folds", 3, "--test", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--folds", 3, "--test", 0.1), "--folds holds out every image once: leave --test and --validation out$"),
+        (("--folds", 3, "--validation", 0.1), "--folds holds out every image once: leave --test and --validation out$"),
+        (("--fold", 0), "--fold I is one of --folds K folds: give both, e.g. --folds 5 --fold 0$"),
+        (("--folds", 3, "--fold", 3), "--fold must be one of 0 to 2 with --folds 3, got 3: counting starts at 0$"),
+        (("--folds", 3, "--fold", -1), "--fold must be one of 0 to 2 with --folds 3, got -1: counting starts at 0$"),
+        (("--folds", 3, "--fold", 1, "--test", 0.1), "--fold says what is held out for testing: leave --test out$"),
+    ],
+)
+def test_options_of_splitting_that_contradict_each_other(
+    manifest: Path, words: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run("split", manifest, "--out", manifest.with_name("x.csv"), *words)
+    assert not manifest.with_name("x.csv").exists()
+
+
+def test_every_fold_can_be_trained_on_and_is_that_of_the_column(manifest: Path) -> None:
+    columns = manifest.with_name("folds.csv")
+    run("split", manifest, "--out", columns, "--folds", 3, "--seed", 2)
+    fold_of = {row["path"]: row["fold"] for row in records(columns)}
+    for fold in range(3):
+        out = manifest.with_name(f"fold-{fold}.csv")
+        run("split", manifest, "--out", out, "--folds", 3, "--fold", fold, "--seed", 2, "--validation", 0.25)
+        made = records(out)
+        assert list(made[0]) == ["path", "label", "split", "group", "stain"]
+        assert {row["path"] for row in made if row["split"] == "test"} == {
+            p for p, f in fold_of.items() if f == str(fold)
+        }
+        assert Counter(row["split"] for row in made) == {"train": 6, "validation": 2, "test": 4}
+        assert {row["label"] for row in made if row["split"] == "train"} == {"a", "b"}
+
+
+def test_folds_beside_a_named_test_split_say_where_all_images_are(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = manifest.read_text().replace("stain", "split").splitlines()
+    named = [lines[0], *(line.rsplit(",", 1)[0] + (",test" if i < 2 else ",") for i, line in enumerate(lines[1:]))]
+    manifest.write_text("\n".join(named))
+    out = manifest.with_name("folds.csv")
+    assert run("split", manifest, "--out", out, "--folds", 2) == 0
+    assert capsys.readouterr().out == f"{out}: fold 0 6, fold 1 4, test 2\n"
+    assert [row["fold"] for row in records(out)][:2] == ["", ""]
+
+
+def test_images_with_several_labels_are_split(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{' | '.join('abc'[j] for j in range(3) if i >> j & 1)}" for i in range(8)] * 5
+    lines = [f"{n}-{row}" for n, row in enumerate(rows)]
+    source, out = tmp_path / "findings.csv", tmp_path / "split.csv"
+    source.write_text("\n".join(["path,label", *lines]))
+    with pytest.raises(DataError, match=r"line 5 has several labels \(a \| b\): say so with --d"):
+        run("split", source, "--out", out)
+    assert run("split", source, "--out", out, "--multi-label", "--validation", 0) == 0
+    made = records(out)
+    assert made[3]["label"] == "a|b"
+    assert {row["split"] for row in made} == {"train", "test"}
+    for name in "abc":
+        assert sum(name in row["label"] for row in made if row["split"] == "test") == 4
+
+
+def test_groups_in_several_splits_are_refused_unless_allowed(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = manifest.read_text().replace("stain", "split").splitlines()
+    splits = ["test", "train"] + [""] * 10
+    lines = [lines[0], *(line.rsplit(",", 1)[0] + f",{split}" for line, split in zip(lines[1:], splits, strict=True))]
+    manifest.write_text("\n".join(lines))
+    out = manifest.with_name("split.csv")
+    with pytest.raises(DataError, match=r"group 'p0' is in the splits test and train, .*allow_crossing_groups true$"):
+        run("split", manifest, "--out", out)
+    assert run("split", manifest, "--out", out, "--allow-crossing", "--validation", 0) == 0
+    assert capsys.readouterr().out == f"{out}: train 11, validation 0, test 1\n"
 
 
 def test_split_overwrites_nothing(manifest: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foveate.__main__ import main
@@ -157,7 +158,7 @@ def test_the_errors_lie_beside_the_file_a_link_leads_to(
 
 def test_the_examples_of_its_help_are_understood() -> None:
     lines = re.findall(r"^  foveate predict (.+?)   ", EPILOG, re.MULTILINE)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         parser = Parser("foveate predict")
         add_arguments(parser)
@@ -200,3 +201,88 @@ def test_a_name_that_is_not_utf_8_comes_back_as_it_was(house: Path, tmp_path: Pa
     out = tmp_path / "p.csv"
     assert main(["predict", str(house / "model"), str(tmp_path), "--out", str(out)]) == 0
     assert odd in out.read_bytes()
+
+
+@pytest.fixture
+def patients(house: Path, tmp_path: Path) -> Path:
+    """A manifest: a patient of two images, one of a broken image alone, and an image of nobody."""
+    for name in ("a.png", "b.png", "broken.png"):
+        shutil.copy(house / name, tmp_path / name)
+    shutil.copy(house / "a.png", tmp_path / "c.png")
+    rows = ["path,label,group", "a.png,left,p2", "broken.png,left,p1", "c.png,left,", "b.png,right,p2"]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    return tmp_path / "list.csv"
+
+
+def test_groups_are_averaged_beside_the_predictions(
+    house: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p.csv"
+    words = ["predict", str(house / "model"), str(patients), "--out", str(out), "--by-group"]
+    assert main(words) == 3
+    assert capsys.readouterr().out == f"3 predictions in {out}\n2 groups in {tmp_path / 'groups.csv'}\n"
+    image = {row[0]: [float(share) for share in row[2:4]] for row in table(out.read_text())[1:]}
+    header, *groups = table((tmp_path / "groups.csv").read_text())
+    assert header == ["group", "predicted", "p_left", "p_right", "images"]
+    assert [(row[0], row[4]) for row in groups] == [("p2", "2"), ("c.png", "1")]
+    means = [np.mean([image["a.png"], image["b.png"]], axis=0), image["c.png"]]
+    for row, mean in zip(groups, means, strict=True):
+        assert np.allclose([float(share) for share in row[2:4]], mean, atol=1e-8)
+        assert row[1] == ("left", "right")[int(np.argmax(mean))]
+    assert main(words) == 3, "what foveate wrote, it may replace"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list.csv"], "--by-group writes groups.csv beside the predictions: add --out FILE, e.g. predictions.csv"),
+        (
+            ["a.png", "--out", "p.csv"],
+            "--by-group needs to know which images belong together: give a manifest with a column group",
+        ),
+        (["list.csv", "--out", "groups.csv"], "groups.csv is where the groups go: name the file otherwise"),
+    ],
+)
+def test_groups_need_a_manifest_that_names_them_and_a_place(
+    words: list[str],
+    message: str,
+    house: Path,
+    patients: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(patients.parent)
+    assert main(["predict", str(house / "model"), "--by-group", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"foveate: error: {message}")
+
+
+def test_a_strangers_table_of_groups_is_left_alone(
+    house: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "groups.csv").write_text("group,leader\n")
+    assert main(["predict", "no-such-run", str(patients), "--by-group", "--out", str(tmp_path / "p.csv")]) == 2
+    assert "groups.csv is in the way, it does not start with group,predicted" in capsys.readouterr().err
+    assert (tmp_path / "groups.csv").read_text() == "group,leader\n"
+
+
+def test_several_labels_in_a_table_and_on_a_terminal(
+    house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ModelSettings(name="cnn", view=ViewSettings(longest_side=40), features=FeatureSettings(width=8))
+    model = build_model(settings, ("cat", "dog", "owl"), channels=3, multi_label=True)
+    for name, weight in model.head.named_parameters():
+        weight.data.copy_(torch.tensor([2.0, -2.0, 1.0]) if name == "bias" else torch.zeros(()))
+    save_model(model, tmp_path / "model")
+    words = ["predict", str(tmp_path / "model"), str(house / "a.png")]
+    assert main(words) == 0
+    header, row = table(capsys.readouterr().out)
+    assert header[2:5] == ["p_cat", "p_dog", "p_owl"]
+    assert row[1] == "cat|owl"
+    assert [float(share) for share in row[2:5]] == pytest.approx([0.880797, 0.119203, 0.731059], abs=1e-6)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "cat|owl" in printed
+    assert "0.881 0.731" in printed

@@ -192,6 +192,66 @@ def test_cross_validation(images: Path, config: Path, tmp_path: Path, capsys: An
     assert (tmp_path / "run" / "fold-1" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_evaluate_by_group_and_on_a_terminal(
+    images: Path, config: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, manifest = tmp_path / "run", tmp_path / "patients.csv"
+    words = command("train", "--config", config, "--data", images, "--out", run, "--training.epochs=1")
+    assert main(words) == 0
+    rows = [f"{tmp_path}/{i}.png,{('red', 'green')[i % 2]},{f'p{i % 4}' if i < 16 else ''}" for i in range(20)]
+    manifest.write_text("\n".join(["path,label,group", *rows]))
+    capsys.readouterr()
+    assert main(command("evaluate", run, "--data", manifest, "--by-group")) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["n"], figures["images"], figures["by_group"]) == (8, 20, True)
+    assert set(figures["recalls"]) == {"green", "red"}
+    assert sum(map(sum, figures["confusion"])) == 8
+    assert 0 <= figures["balanced_error"] <= 1
+    assert 0 <= figures["auc"] <= 1
+    assert main(command("evaluate", run, "--by-group")) == 2
+    assert capsys.readouterr().err == (
+        "foveate: error: --by-group needs to know which images belong together: give --data with a column group\n"
+    )
+    manifest.write_text(manifest.read_text().replace("0.png,red,p0", "0.png,green,p0", 1))
+    assert main(command("evaluate", run, "--data", manifest, "--by-group")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("foveate: error: the images of group 'p0' have different labels (")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(command("evaluate", run, "--data", manifest)) == 0
+    printed = capsys.readouterr().out
+    for word in ("balanced error", "AUC", "recall", "as green", "as red"):
+        assert word in printed
+
+
+def test_several_labels_from_manifest_to_figures(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
+    run, manifest = tmp_path / "run", tmp_path / "tags.csv"
+    rows = [f"{i}.png,{('red', 'green|blue', '', 'red|blue')[i % 4]}" for i in range(20)]
+    manifest.write_text("\n".join(["path,label", *rows]))
+    words = command("train", "--config", config, "--data", manifest, "--out", run, "--training.epochs=1")
+    assert main([*words, "--data.multi_label=true", "--training.class_weights=balanced"]) == 0
+    capsys.readouterr()
+    assert main(command("evaluate", run)) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["confusion"] is None
+    assert set(figures["recalls"]) == {"blue", "green", "red"}
+    assert figures["error"] <= figures["exact_match_error"]
+    assert main(command("evaluate", run, "--data", manifest, "--split", "train")) == 0
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(["path,label", *(f"{tmp_path}/{row}" for row in rows)]))
+    capsys.readouterr()
+    assert main(command("evaluate", run, "--data", other)) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 20
+
+
+def test_published_files_are_found_from_anywhere(config: Path) -> None:
+    from foveate.cli.train import read_arguments
+
+    words = command("--config", config, "--data.source", "colon-cancer", "--data.published", "files.zip")
+    _, settings = read_arguments(words)
+    assert settings.data.published == str(Path("files.zip").resolve())
+
+
 def test_help_lists_settings_and_loads_no_torch() -> None:
     code = (
         "import sys; from foveate.cli import main; code = main(['train', '--help']); "
@@ -285,6 +345,7 @@ def test_an_image_broken_for_one_process_stops_both(split: str, images: Path, co
 def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) -> None:
     """Fifty steps, every other one of a single image, which leaves a process idle: the same losses, and one writer."""
     changes = ["--data", str(images), "--training.epochs", "25", "--training.batch", "11", "--data.validation", "0.25"]
+    changes += ["--model.features.learning_rate", "1e-3", "--model.input.normalise", "bands"]
     alone = start_training("--config", config, *changes, "--out", tmp_path / "alone")
     told_alone, error = alone.communicate(timeout=280)
     assert alone.returncode == 0, error

@@ -1,105 +1,245 @@
-"""The harness: the same images for all, nothing run twice, and costs that are what they claim to be."""
+"""The harness: the same images for all, nothing run twice, parts that make up the whole, and the files it leaves."""
 
+import fcntl
 import json
-from dataclasses import replace
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from foveate.compare import Entrant, activation_bytes, compare, markdown_table, pixels_read_share, read_results
-from foveate.compare.run import seconds_per_step
-from foveate.errors import RunError
-from foveate.images import ArraySource
-from foveate.models import build_model, make_batch
-from foveate.settings import AttentionSettings, DataSettings, FeatureSettings, ModelSettings, ViewSettings
-from foveate.training.config import RunSettings, TrainingSettings
+from foveate.compare import Comparison, MethodResult, Part, compare, read_results
+from foveate.compare.work import seconds_per_step
+from foveate.errors import DataError, Interrupted, RunError
+from foveate.models import load_model
+from foveate.training.journal import read_journal
 
-MODEL = ModelSettings(
-    view=ViewSettings(scale=0.25),
-    patch=(30, 26),
-    patches=3,
-    attention=AttentionSettings(widths=(4,), stride=3),
-    features=FeatureSettings(width=8),
-)
-SETTINGS = RunSettings(
-    data=DataSettings(
-        source="megapixel-mnist", canvas=(120, 160), train_images=24, test_images=8, noise=2, validation=0.25
-    ),
-    model=MODEL,
-    training=TrainingSettings(epochs=2, batch=6, log_every=1),
-)
-
-
-def as_model(name: str) -> RunSettings:
-    return replace(SETTINGS, model=replace(MODEL, name=name))  # type: ignore[arg-type]
+CNN = {"settings": {"model": {"name": "cnn"}}}
+FOLDED: dict[str, Any] = {"folds": 2, "seeds": [0, 1], "methods": {"ats-3": {}, "cnn": {**CNN, "seeds": [1]}}}
 
 
 def silent(line: str) -> None:
     """Say nothing."""
 
 
+def without_time(one: MethodResult) -> Any:
+    return replace(one.quality, train_seconds=0, total_seconds=0)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("comparison")
-    methods = [Entrant("ats-3", SETTINGS), Entrant("cnn", as_model("cnn"), as_long_as="ats-3")]
-    compare(methods, out, tell=silent)
+def folded(
+    tmp_path_factory: pytest.TempPathFactory, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> Path:
+    out = tmp_path_factory.mktemp("folded") / "comparison"
+    compare(settings_of(**FOLDED), out, dataset=spots_of(), tell=silent)
     return out
 
 
-def test_every_method_is_tested_on_all_test_images_and_costed(finished: Path) -> None:
-    ats, cnn = read_results(finished / "results.json")
-    assert (ats.name, cnn.name) == ("ats-3", "cnn")
-    assert ats.n == cnn.n == 8
-    assert ats.patches_per_image == 3
-    assert cnn.patches_per_image == 0
-    for result in (ats, cnn):
-        assert 0 <= result.interval[0] <= result.error <= result.interval[1] <= 1
-        assert result.train_ms_per_image > 0
-        assert result.predict_ms_per_image > 0
-    # 30×40 of 120×160 pixels are the view; three patches of 30×26.
-    assert cnn.pixels_read_share == pytest.approx(30 * 40 / (120 * 160))
-    assert ats.pixels_read_share == pytest.approx((30 * 40 + 3 * 30 * 26) / (120 * 160))
+def test_every_run_of_a_seed_tests_the_same_images_and_folds_test_all(folded: Path) -> None:
+    kept = {path.parent: json.loads(path.read_text()) for path in folded.rglob("predictions.json")}
+    assert sorted(str(path.relative_to(folded)) for path in kept) == [
+        "ats-3/seed-0/fold-1", "ats-3/seed-0/fold-2", "ats-3/seed-1/fold-1", "ats-3/seed-1/fold-2",
+        "cnn/seed-1/fold-1", "cnn/seed-1/fold-2",
+    ]  # fmt: skip
+    for fold in ("fold-1", "fold-2"):
+        first, second = (folded / method / "seed-1" / fold for method in ("ats-3", "cnn"))
+        assert kept[first]["ids"] == kept[second]["ids"]
+        assert (first / "splits.json").read_text() == (second / "splits.json").read_text()
+    tested = kept[folded / "ats-3/seed-0/fold-1"]["ids"] + kept[folded / "ats-3/seed-0/fold-2"]["ids"]
+    assert sorted(tested) == sorted(f"image{17 * i % 101}" for i in range(18))
+    assert kept[folded / "ats-3/seed-0/fold-1"]["ids"] != kept[folded / "ats-3/seed-1/fold-1"]["ids"]
 
 
-def test_the_method_that_is_to_train_as_long_does(finished: Path) -> None:
-    ats, cnn = read_results(finished / "results.json")
-    assert cnn.train_seconds >= ats.train_seconds
-    assert cnn.epochs >= ats.epochs
+def test_twins_come_out_alike(tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]) -> None:
+    """Two methods of the same settings see the same images in the same order, with the same draws."""
+    settings = settings_of(methods={"one": {}, "two": {}})
+    comparison = compare(settings, tmp_path, dataset=spots_of(splits=True), part=Part(1, 1), tell=silent)
+    assert comparison is not None
+    one, two = (replace(without_time(result), name="", difference=None) for result in comparison.methods)
+    assert one == two
+    kept = [json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("one", "two")]
+    assert kept[0]["probabilities"] == kept[1]["probabilities"]
 
 
-def test_a_finished_comparison_is_read_not_run_again(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.glob("*/model/model.safetensors")}
-    methods = [Entrant("ats-3", SETTINGS), Entrant("cnn", as_model("cnn"), as_long_as="ats-3")]
-    errors = [result.error for result in read_results(finished / "results.json")]
-    assert [result.error for result in compare(methods, finished, tell=silent)] == errors
-    assert {path: path.stat().st_mtime_ns for path in finished.glob("*/model/model.safetensors")} == before
-
-
-def test_results_json_has_the_promised_keys(finished: Path) -> None:
-    plain = json.loads((finished / "results.json").read_text())
+def test_the_results_are_files_of_every_kind(folded: Path) -> None:
+    plain = json.loads((folded / "results.json").read_text())
     promised = {
         "name", "error", "interval", "train_seconds", "train_ms_per_image", "predict_ms_per_image",
-        "activation_mb_per_image", "pixels_read_share",
+        "activation_mb_per_image", "pixels_read_share", "auc", "balanced_error", "recalls", "confusion", "train_loss",
+        "bytes_read_per_image", "patches_per_image", "peak_mb", "difference", "seed_errors", "fold_errors",
     }  # fmt: skip
     for method in plain["methods"]:
         assert promised <= method.keys()
+    ats, cnn = read_results(folded / "results.json").methods
+    assert (ats.quality.n, ats.quality.runs, cnn.quality.runs) == (18, 4, 2)
+    assert cnn.quality.difference is not None
+    assert cnn.quality.difference.seeds == (1,)
+    assert ats.cost is not None
+    assert cnn.cost is not None
+    assert (ats.cost.patches_per_image, cnn.cost.patches_per_image) == (3, 0)
+    # A view of 30×35 of 60×70 pixels; three patches of 24×22.
+    assert cnn.cost.pixels_read_share == pytest.approx(30 * 35 / (60 * 70))
+    assert ats.cost.pixels_read_share == pytest.approx((30 * 35 + 3 * 24 * 22) / (60 * 70))
+    assert (folded / "results.png").read_bytes().startswith(b"\x89PNG\r\n")
+    report = (folded / "results.md").read_text()
+    for heading in ("## Quality", "## Seeds and folds", "## Cost", "## Confusion"):
+        assert heading in report
+    tables = [block.splitlines() for block in report.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 5
+    for lines in tables:
+        assert len({line.count("|") for line in lines}) == 1
+    assert json.loads((folded / "cost.json").read_text())["machine"]["packages"]["torch"]
 
 
-def test_the_markdown_table_has_a_row_per_method(finished: Path) -> None:
-    lines = markdown_table(read_results(finished / "results.json")).splitlines()
-    assert [line.split("|")[1].strip() for line in lines] == ["method", "---", "ats-3", "cnn"]
-    assert len({line.count("|") for line in lines}) == 1
+def test_a_run_is_a_run_folder(folded: Path) -> None:
+    assert load_model(folded / "cnn/seed-1/fold-2").classes == ("bright", "dark")
 
 
-def test_methods_must_see_the_same_images(tmp_path: Path) -> None:
-    other = replace(SETTINGS, data=replace(SETTINGS.data, noise=3))
-    with pytest.raises(RunError, match=r"^b differs from a in data\.noise: compare on the same images$"):
-        compare([Entrant("a", SETTINGS), Entrant("b", other)], tmp_path)
-    with pytest.raises(RunError, match=r"^methods must have different names, got \['a', 'a'\]: rename one$"):
-        compare([Entrant("a", SETTINGS), Entrant("a", SETTINGS)], tmp_path)
-    with pytest.raises(RunError, match=r"^b is to train as long as 'c': list that method before it$"):
-        compare([Entrant("a", SETTINGS), Entrant("b", SETTINGS, as_long_as="c")], tmp_path)
+def test_nothing_is_run_or_measured_twice(
+    folded: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in folded.rglob("*") if path.is_file() and path.name != "results.png"}
+    monkeypatch.setattr("foveate.compare.work.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("foveate.compare.run.measure_costs", lambda *_, **__: pytest.fail("measured again"))
+    compare(settings_of(**FOLDED), folded, dataset=spots_of(), tell=silent)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_costs_are_measured_again_if_forced_or_if_asked_otherwise(
+    folded: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {one.name: one.cost for one in read_results(folded / "results.json").methods}
+    measured: list[tuple[list[str], int]] = []
+
+    def measure(contenders: Any, images: Any, settings: Any, check: Any, tell: Any) -> Any:
+        measured.append(([one.name for one in contenders], settings.batch))
+        return known
+
+    monkeypatch.setattr("foveate.compare.run.measure_costs", measure)
+    other = {**FOLDED, "cost": {"batch": 3, "rounds": 2, "warm_up": 0, "process": False}}
+    for settings, force in ((FOLDED, True), (other, False), (FOLDED, False), (FOLDED, False)):
+        compare(settings_of(**settings), folded, dataset=spots_of(), tell=silent, force_cost=force)
+    assert measured == [(["ats-3", "cnn"], 4), (["ats-3", "cnn"], 3), (["ats-3", "cnn"], 4)]
+
+
+def test_parts_make_up_the_whole(
+    folded: Path, tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    told: list[str] = []
+    settings = settings_of(**FOLDED)
+    assert compare(settings, tmp_path, dataset=spots_of(), part=Part(2, 2), tell=told.append) is None
+    assert told[-1] == "part 2/2: 3 runs done, 3 of 6 still missing elsewhere"
+    assert not (tmp_path / "results.json").exists()
+    assert len(list(tmp_path.rglob("predictions.json"))) == 3
+    together = compare(settings, tmp_path, dataset=spots_of(), part=Part(1, 2), tell=told.append)
+    assert told[-1] == "cost is not measured in parts: to add it, compare once more without --part"
+    whole = compare(settings, folded, dataset=spots_of(), tell=silent)
+    assert isinstance(whole, Comparison)
+    assert isinstance(together, Comparison)
+    assert [without_time(one) for one in together.methods] == [without_time(one) for one in whole.methods]
+    assert together.methods[0].cost is None
+    assert read_results(tmp_path / "results.json") == together
+    assert "Not measured" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_a_run_in_another_process_is_left_alone(
+    tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    (tmp_path / "cnn").mkdir()
+    with (tmp_path / "cnn" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told: list[str] = []
+        message = "1 of 2 runs are under way elsewhere, cnn first: compare again when they are done"
+        with pytest.raises(RunError) as caught:
+            compare(settings_of(), tmp_path, dataset=spots_of(splits=True), tell=told.append)
+    assert str(caught.value) == message
+    assert told[-1] == "run 2 of 2: cnn is under way elsewhere and left alone"
+    assert [path.name for path in (tmp_path / "cnn").iterdir()] == [".lock"]
+    assert (tmp_path / "ats-3" / "predictions.json").is_file()
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Images at the n-th opening of which a signal arrives."""
+
+    images: Any
+    examples: Any
+    classes: tuple[str, ...]
+    opened: list[int]
+    nth: int
+    multi_label: bool = False
+
+    def open(self, index: int) -> Any:
+        self.opened.append(index)
+        if len(self.opened) == self.nth:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.images.open(index)
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(
+    tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    spots, settings = spots_of(splits=True), settings_of(methods={"ats-3": {}, "two": {}})
+    whole = compare(settings, tmp_path / "whole", dataset=spots, tell=silent)
+    opened: list[int] = []
+    counting = Stopping(spots, spots.examples, spots.classes, opened, nth=0)
+    compare(settings_of(methods={"ats-3": {}}), tmp_path / "count", dataset=counting, part=Part(1, 1), tell=silent)
+    stopping = Stopping(spots, spots.examples, spots.classes, [], nth=len(opened) + 18)
+    out, remedy = tmp_path / "stopped", "to continue: foveate compare --config c.yaml --out runs/c"
+    with pytest.raises(Interrupted) as caught:
+        compare(settings, out, dataset=stopping, tell=silent, remedy=remedy)
+    assert caught.value.signal == signal.SIGTERM
+    assert str(caught.value).startswith("stopped by SIGTERM ")
+    assert str(caught.value).endswith(f", the state is saved; {remedy}")
+    assert [path.parent.name for path in out.rglob("predictions.json")] == ["ats-3"]
+    again = compare(settings, out, dataset=spots, tell=silent)
+    assert isinstance(whole, Comparison)
+    assert isinstance(again, Comparison)
+    assert [without_time(one) for one in again.methods] == [without_time(one) for one in whole.methods]
+
+
+def test_changed_images_and_settings_are_noticed(
+    folded: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    with pytest.raises(RunError, match=r"ats-3/seed-0/fold-1 was split otherwise: compare with the images, folds and"):
+        compare(settings_of(**FOLDED), folded, dataset=spots_of(20), tell=silent)
+    other = {**FOLDED, "methods": {"ats-3": {"settings": {"model": {"patches": 2}}}}}
+    with pytest.raises(RunError, match=r"ats-3/seed-0/fold-1 was trained with another model\.patches: leave it"):
+        compare(settings_of(**other), folded, dataset=spots_of(), tell=silent)
+    with pytest.raises(DataError, match=r"^there is no test image to compare on: check the manifest's split column"):
+        compare(settings_of(), folded, dataset=spots_of(), tell=silent)
+
+
+def test_predictions_are_made_again_where_they_are_missing_and_a_damaged_file_is_named(
+    folded: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    path = folded / "cnn" / "seed-1" / "fold-2" / "predictions.json"
+    content = json.loads(path.read_text())
+    path.write_text("{")
+    with pytest.raises(RunError, match=r"predictions\.json is damaged: delete it to predict the test images again$"):
+        compare(settings_of(**FOLDED), folded, dataset=spots_of(), tell=silent)
+    path.unlink()
+    compare(settings_of(**FOLDED), folded, dataset=spots_of(), tell=silent)
+    again = json.loads(path.read_text())
+    differing = {key for key in content if content[key] != again[key]}
+    assert differing <= {"seconds", "test_seconds"}
+
+
+def test_the_method_that_is_to_train_as_long_does(
+    tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    settings = settings_of(methods={"ats-3": {}, "cnn": {**CNN, "as_long_as": "ats-3"}})
+    comparison = compare(settings, tmp_path, dataset=spots_of(splits=True), tell=silent)
+    assert comparison is not None
+    ats, cnn = (one.quality for one in comparison.methods)
+    assert cnn.train_seconds >= ats.train_seconds
+    assert cnn.epochs >= ats.epochs
+    assert compare(settings, tmp_path, dataset=spots_of(splits=True), tell=silent) == comparison
+    assert len(read_journal(tmp_path / "cnn" / "metrics.jsonl", "epoch")) == cnn.epochs
 
 
 def test_a_step_is_timed_between_two_of_the_same_epoch_or_else_over_epochs(tmp_path: Path) -> None:
@@ -111,24 +251,3 @@ def test_a_step_is_timed_between_two_of_the_same_epoch_or_else_over_epochs(tmp_p
     assert seconds_per_step(tmp_path) == 2.0
     assert seconds_per_step(tmp_path, skip=3) == 3.0
     assert seconds_per_step(tmp_path, skip=4) == 4.5  # 15 s / 3 steps and 12 s / 3 steps
-
-
-def test_activations_are_counted_per_image_and_parameters_are_not() -> None:
-    model = build_model(replace(MODEL, name="cnn", view=ViewSettings(scale=1.0)), ("a", "b"), channels=1)
-    images = [ArraySource(np.full((40, 50, 1), value, np.uint8)) for value in (0, 90, 180, 255)]
-    few, many = (activation_bytes(model, make_batch(images[:n], model.view, seeds=range(n))) for n in (2, 4))
-    per_image = (many - few) / 2
-    assert few - 2 * per_image == 4  # the loss keeps one float32 for the whole batch
-    # The view and what each of the four ReLUs puts out, which is what the convolution after it takes; float32.
-    floats = 40 * 50 + 4 * 18 * 23 + 8 * (16 * 21 + 7 * 10 + 5 * 8)
-    assert 4 * floats <= per_image < 1.5 * 4 * floats
-
-
-def test_activations_of_patches_do_not_grow_with_the_image() -> None:
-    model = build_model(replace(MODEL, view=ViewSettings(longest_side=40)), ("a", "b"), channels=1)
-    sizes = [(200, 250), (800, 1000)]
-    small, large = (ArraySource(np.zeros((*size, 1), np.uint8)) for size in sizes)
-    costs = [activation_bytes(model, make_batch([one], model.view, seeds=[0])) for one in (small, large)]
-    assert costs[0] == costs[1]
-    shares = [pixels_read_share(model, make_batch([one], model.view, seeds=[0])) for one in (small, large)]
-    assert shares[1] == pytest.approx(shares[0] / 16)

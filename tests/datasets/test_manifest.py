@@ -226,6 +226,8 @@ def test_every_image_found_in_a_folder_is_of_a_kind_that_can_be_read(tmp_path: P
     file = tmp_path / f"image{suffix}"
     if suffix == ".npz":
         Canvas(np.full((1, 2, 2), 9, np.uint8), np.zeros((1, 2), np.int64), (6, 10)).save(file)
+    elif suffix == ".npy":
+        np.save(file, np.full((6, 10), 9, np.uint8))
     else:
         Image.new("1" if suffix == ".pbm" else "L", (10, 6), 1).save(file)
     assert image_files(tmp_path) == [file.name]
@@ -236,6 +238,23 @@ def test_images_in_folders_are_found_whatever_the_depth_and_case(tmp_path: Path)
     touch(tmp_path, "b.JPG", "a/deep/2.png", "a/1.tif", "slide.svs", "x.zarr/0.0", ".hidden/1.png", "a/._1.tif")
     (tmp_path / "folder.png").mkdir()
     assert image_files(tmp_path) == ["a/1.tif", "a/deep/2.png", "b.JPG"]
+
+
+def test_links_that_lead_back_up_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "data/cat/1.jpg", "elsewhere/2.jpg")
+    (tmp_path / "data/cat/up").symlink_to("..")
+    (tmp_path / "data/cat/self").symlink_to(".")
+    (tmp_path / "data/cat/other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/cat/loop.jpg").symlink_to("loop.jpg")
+    assert image_files(tmp_path / "data") == ["cat/1.jpg", "cat/loop.jpg", "cat/other/2.jpg"]
+
+
+def test_a_manifest_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    with pytest.raises(
+        DataError, match=r"manifest .*loop.csv cannot be read \(.+\): check the path and the file's mode$"
+    ):
+        read_manifest(tmp_path / "loop.csv")
 
 
 def test_a_folder_per_split_and_class(tmp_path: Path) -> None:

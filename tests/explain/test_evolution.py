@@ -1,5 +1,6 @@
 """The picture of the attention: drawn from what a run kept, and each map where its image is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,18 @@ def test_a_run_that_watches_can_be_drawn(tmp_path: Path) -> None:
     assert wide.shape[0] == narrow.shape[0]
     assert wide.shape[1] / narrow.shape[1] == pytest.approx(5 / 3, abs=0.02)
     assert len(np.unique(wide.reshape(-1, 3), axis=0)) > 50  # maps in colour, not empty panels
+
+
+def test_a_model_that_reads_every_patch_has_a_map_over_the_image(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, model=replace(SETTINGS.model, name="deep-mil"))
+    settings = replace(settings, training=replace(settings.training, epochs=1))
+    train(settings, tmp_path / "run")
+    with np.load(tmp_path / "run" / "attention" / "epoch-001.npz") as kept:
+        assert kept["attention"].shape == (2, 4, 7)
+        assert "boxes" not in kept
+    draw_evolution(tmp_path / "run", open_dataset(settings.data, settings.seed), tmp_path / "maps.png")
+    drawn = np.asarray(Image.open(tmp_path / "maps.png").convert("RGB"))
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 50
 
 
 def test_a_run_without_maps_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -66,8 +66,40 @@ def test_strips_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> N
     regions = [((7, 5), None), ((90, 30), None), ((4, 4), (-3.5, 2.25, 70.1, 19.0))]
     expected = [area_average(array, size, region) for size, region in regions]
     monkeypatch.setattr(average_module, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(average_module, "GROUP_ELEMENTS", block // 3)
     for (size, region), whole in zip(regions, expected, strict=True):
         np.testing.assert_allclose(area_average(array, size, region), whole, atol=1e-7)
+
+
+@pytest.mark.parametrize("long", [0, 40, 10**9])
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64, np.longdouble])
+def test_every_way_to_sum_is_the_average(dtype: type, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole pixels, cut pixels, bins one after the other or all at once, over the border, across strips: one result."""
+    monkeypatch.setattr(average_module, "LONG_SUM", long)
+    monkeypatch.setattr(average_module, "BLOCK_ELEMENTS", 17 * 20 * 3)
+    scale = {np.bool_: 1, np.uint8: 255, np.uint16: 65535}.get(dtype, 1)
+    values = np.random.default_rng(6).random((45, 20, 3))
+    array = np.rint(values * scale).astype(dtype) if dtype in (np.bool_, np.uint8, np.uint16) else values.astype(dtype)
+    whole, cut = (0, 0, 45, 20), (Fraction(-7, 2), Fraction(1, 3), Fraction(41), Fraction(22))
+    for size, region in [((9, 4), whole), ((2, 3), whole), ((9, 4), (-4, 2, 50, 18)), ((7, 3), cut), ((60, 50), whole)]:
+        expected = defined(array, size, tuple(map(Fraction, region))) / scale
+        result = area_average(array, size, tuple(float(edge) for edge in region))
+        np.testing.assert_allclose(result, expected, atol=1e-7)
+
+
+def test_sums_of_bright_pixels_do_not_run_over() -> None:
+    # 300 · 255 needs more than 16 bits, 70000 · 65535 more than 32
+    assert area_average(np.full((300, 300, 1), 255, np.uint8), (1, 1)).item() == 1
+    assert area_average(np.full((70000, 2, 1), 65535, np.uint16), (1, 1)).item() == 1
+    assert area_average(np.full((2, 70000, 1), 65535, np.uint16), (2, 1)).tolist() == [[[1]], [[1]]]
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(None, None, -1)])
+def test_turned_arrays_are_averaged_alike(rows: slice) -> None:
+    array = np.random.default_rng(7).integers(0, 256, (30, 42, 3), dtype=np.uint8)
+    turned = array[rows].swapaxes(0, 1)
+    for size in ((14, 10), (9, 11)):
+        np.testing.assert_array_equal(area_average(turned, size), area_average(np.ascontiguousarray(turned), size))
 
 
 def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

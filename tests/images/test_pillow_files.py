@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.images import PillowSource, area_average, open_image, pillow
+from foveate.images import PillowSource, area_average, decoded, open_image, pillow
 from foveate.types import Box
 
 ORIENT = {
@@ -180,22 +180,48 @@ def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 def test_decoded_pixels_are_bounded_and_go_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = pillow._Store()
-    monkeypatch.setattr(pillow, "_DECODED", store)
-    monkeypatch.setattr(pillow, "DECODED_BYTES", 2 * 40 * 50 * 3)
+    store = decoded.Store()
+    monkeypatch.setattr(decoded, "DECODED", store)
+    monkeypatch.setattr(decoded, "DECODED_BYTES", 2 * 40 * 50 * 3)
     sources = []
     for i in range(3):
         Image.fromarray(scene(40, 50)).save(tmp_path / f"{i}.png")
         sources.append(PillowSource(tmp_path / f"{i}.png"))
         whole(sources[-1])
-    assert list(store._held) == [sources[1]._key, sources[2]._key]
+    assert list(store._held) == [(sources[i]._kept.number, 1) for i in (1, 2)]
     whole(sources[1])
     whole(sources[0])
-    assert list(store._held) == [sources[1]._key, sources[0]._key]
+    assert list(store._held) == [(sources[i]._kept.number, 1) for i in (1, 0)]
+    assert store._bytes == 2 * 40 * 50 * 3
     sources[0].close()
     del sources[1:]
     gc.collect()
     assert not store._held
+    assert store._bytes == 0
+
+
+def test_views_of_a_kept_source_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = decoded.Store()
+    monkeypatch.setattr(decoded, "DECODED", store)
+    path = tmp_path / "scene.jpg"
+    Image.fromarray(scene(200, 328)).save(path)
+    source, length = PillowSource(path), path.stat().st_size
+    first = {size: source.view(size) for size in ((50, 82), (25, 41), (12, 20))}
+    number = source._kept.number
+    assert list(store._held) == [(number, 4), (number, 8)]
+    assert source.bytes_read == 2 * length
+    for size, view in first.items():
+        np.testing.assert_array_equal(source.view(size), view)
+    assert source.bytes_read == 2 * length
+    monkeypatch.setattr(decoded, "DECODED_BYTES", 1)  # what is in use stays, all else goes
+    whole(source)
+    assert list(store._held) == [(number, 1)]
+    for size, view in first.items():
+        np.testing.assert_array_equal(source.view(size), view)
+    assert list(store._held) == [(number, 8)]
+    source.close()
+    assert not store._held
+    np.testing.assert_array_equal(source.view((50, 82)), first[50, 82])
 
 
 def png_header(height: int, width: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.images import ArraySource, Canvas, Header, Source, area_average, augment, open_image, unit_range
+from foveate.images import (
+    ArraySource,
+    Bands,
+    Canvas,
+    Colour,
+    Header,
+    Source,
+    area_average,
+    augment,
+    open_image,
+    open_zip_member,
+    unit_range,
+)
 from foveate.types import Box, Level
 
 SIZE = (23, 37)
@@ -85,6 +98,19 @@ KINDS = [
     "pyramid",
     "augmented array",
     "augmented canvas",
+    *(f"npy {dtype} {channels}" for dtype in ("bool", "uint8", "uint16", "float16", "float32") for channels in (1, 5)),
+    "npy flat",
+    "npy swapped",
+    "npy columns",
+    "zipped png",
+    "bands of array",
+    "bands of canvas",
+    "bands of npy",
+    "grey as rgb",
+    "canvas as rgb",
+    "rgb as rgb",
+    "transparent as rgb",
+    "augmented bands",
 ]
 
 
@@ -118,6 +144,19 @@ def make(kind: str, folder: Path) -> tuple[Source, np.ndarray]:
         return open_image(path), canvas()[1]
     if kind == "pyramid":
         return Pyramid(grey, grey[::2, ::2]), grey
+    if words[0] == "npy":
+        array = pixels(words[1], int(words[2])) if len(words) == 3 else pixels("uint16", 3)
+        saved = {"flat": array[:, :, 0], "swapped": array.astype(">u2"), "columns": np.asfortranarray(array)}
+        with path.open("wb") as stream:
+            np.save(stream, saved.get(words[1], array))
+        return open_image(path), array[:, :, :1] if words[1] == "flat" else array
+    if kind == "zipped png":
+        save("png rgb", folder / "member", grey[:, :, 0], rgb)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(folder / "member", "images/of a scene.png")
+        return open_zip_member(path, "images/of a scene.png"), rgb
+    if words[0] == "bands" or kind.endswith(("as rgb", "bands")):
+        return wrapped(kind, folder)
     if words[0] == "augmented":
         source, array = canvas() if words[1] == "canvas" else (ArraySource(rgb), rgb)
         change = augment.Change(flip_columns=True, quarter_turns=1, shift=(3, -5))
@@ -126,6 +165,24 @@ def make(kind: str, folder: Path) -> tuple[Source, np.ndarray]:
         moved[3:, :-5] = turned[:-3, 5:]
         return augment.Augmented(source, change), moved
     return save(kind, path, grey[:, :, 0], rgb)
+
+
+def wrapped(kind: str, folder: Path) -> tuple[Source, np.ndarray]:
+    """Bands and colours of a source, and the array that they must equal."""
+    if kind.startswith("bands of"):
+        inner = {"array": "array uint16 4", "canvas": "RGB canvas", "npy": "npy uint8 5"}[kind.split()[2]]
+        source, array = make(inner, folder)
+        return Bands(source, (2, 0, 2, 1)), array[:, :, [2, 0, 2, 1]]
+    if kind == "augmented bands":
+        array = pixels("uint8", 4)[:, :, [3, 1]]
+        return augment.Augmented(Bands(ArraySource(pixels("uint8", 4)), (3, 1)), augment.Change(True)), array[::-1]
+    if kind == "transparent as rgb":
+        array = pixels("uint16", 4).astype(np.float64)
+        over_black = np.floor(array[:, :, :3] * array[:, :, 3:] / 65535 + 0.5).astype(np.uint16)
+        return Colour(ArraySource(pixels("uint16", 4)), "rgb"), over_black
+    inner = {"grey as rgb": "array uint16 1", "canvas as rgb": "canvas", "rgb as rgb": "array uint8 3"}[kind]
+    source, array = make(inner, folder)
+    return Colour(source, "rgb"), array.repeat(3 // array.shape[2], axis=2)
 
 
 def save(kind: str, path: Path, grey: np.ndarray, rgb: np.ndarray) -> tuple[Source, np.ndarray]:
@@ -235,7 +292,7 @@ def test_what_is_decoded_is_not_pickled(folder: Path) -> None:
 
 
 def test_reads_in_a_spawned_process(folder: Path) -> None:
-    kinds = ["png rgb", "canvas file", "augmented array"]
+    kinds = ["png rgb", "canvas file", "augmented array", "npy uint8 5", "zipped png", "bands of npy", "grey as rgb"]
     made = [make(kind, folder) for kind in kinds]
     box = Box(-1, 3, 7, 50)
     with multiprocessing.get_context("spawn").Pool(1) as pool:

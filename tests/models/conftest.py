@@ -1,11 +1,12 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from foveate.images import ArraySource
 from foveate.models import Model, build_model
-from foveate.settings import AttentionSettings, FeatureSettings, ModelSettings, PriorSettings, ViewSettings
+from foveate.settings import AttentionSettings, FeatureSettings, MilSettings, ModelSettings, PriorSettings, ViewSettings
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -21,9 +22,15 @@ def make_source() -> Callable[..., ArraySource]:
 
 @pytest.fixture
 def make_model() -> Callable[..., Model]:
-    """Small models of every name; `attention` and other keywords replace settings."""
+    """Small models of every name; `attention` and other keywords replace settings, `extras` go to `build_model`."""
 
-    def make(name: str = "attention-sampling", channels: int = 2, **changes: object) -> Model:
+    def make(
+        name: str = "attention-sampling",
+        channels: int = 2,
+        extras: dict[str, Any] | None = None,
+        classes: tuple[str, ...] = CLASSES,
+        **changes: object,
+    ) -> Model:
         given = {
             "name": name,
             "view": ViewSettings(scale=0.25),
@@ -32,7 +39,8 @@ def make_model() -> Callable[..., Model]:
             "attention": AttentionSettings(widths=(4,), stride=2),
             "prior": PriorSettings(contrast=1.5),
             "features": FeatureSettings(width=6),
+            "mil": MilSettings(hidden=5, chunk=7),
         } | changes
-        return build_model(ModelSettings(**given), CLASSES, channels)  # type: ignore[arg-type]
+        return build_model(ModelSettings(**given), classes, channels, **extras or {})  # type: ignore[arg-type]
 
     return make

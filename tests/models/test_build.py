@@ -85,7 +85,10 @@ def test_a_stride_that_is_set_stays() -> None:
             {"prior": PriorSettings(contrast=1.0, epsilon=-1.0)},
             "model.prior.epsilon must be positive, got -1.0: set it to e.g. 0.01",
         ),
-        ({"name": "cnm"}, "no model 'cnm', there are attention-sampling, cnn, uniform: set model.name to one of them"),
+        (
+            {"name": "cnm"},
+            "no model 'cnm', there are attention-sampling, cnn, deep-mil, uniform: set model.name to one of them",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, object], message: str) -> None:

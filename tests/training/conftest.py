@@ -23,6 +23,7 @@ class Squares:
     examples: tuple[Example, ...]
     classes: tuple[str, ...] = ("blue", "red")
     broken: str = ""
+    multi_label: bool = False
 
     def open(self, index: int) -> Source:
         if self.examples[index].id == self.broken:
@@ -31,7 +32,9 @@ class Squares:
         random = np.random.default_rng(number)
         pixels = random.integers(0, 60, (*SIZES[number % 2], 3), dtype=np.uint8)
         top, left = random.integers(0, 40), random.integers(0, 64)
-        pixels[top : top + 12, left : left + 12, 0 if self.examples[index].label else 2] = 250
+        label = self.examples[index].label
+        for band in label if isinstance(label, tuple) else (0 if label else 2,):
+            pixels[top : top + 12, left : left + 12, band] = 250
         return ArraySource(pixels)
 
 
@@ -39,6 +42,16 @@ def make_squares(train: int = 14, validation: int = 7, test: int = 5) -> Squares
     splits = ["train"] * train + ["validation"] * validation + ["test"] * test
     examples = [Example(f"image{17 * i % 101}", i % 2, split) for i, split in enumerate(splits)]
     return Squares(tuple(examples))
+
+
+def make_colours(train: int = 12, validation: int = 6, test: int = 4) -> Squares:
+    """Images with squares of any of three colours, or none: several labels each, in groups of two."""
+    splits = ["train"] * train + ["validation"] * validation + ["test"] * test
+    labels = [(), (0,), (1, 2), (0, 1), (2,), (0, 1, 2)]
+    examples = [
+        Example(f"image{17 * i % 101}", labels[i // 2 % 6], split, f"scene {i // 2}") for i, split in enumerate(splits)
+    ]
+    return Squares(tuple(examples), ("red", "green", "blue"), multi_label=True)
 
 
 def make_settings(**changes: Any) -> RunSettings:
@@ -66,6 +79,11 @@ def squares() -> Squares:
 @pytest.fixture
 def squares_of() -> Callable[..., Squares]:
     return make_squares
+
+
+@pytest.fixture
+def colours() -> Squares:
+    return make_colours()
 
 
 @pytest.fixture

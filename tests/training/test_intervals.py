@@ -43,3 +43,11 @@ def test_the_bootstrap_is_of_ratios_where_groups_differ_in_size() -> None:
     found = bootstrap_interval([True, False, False, False], ["a", "b", "b", "b"])
     assert found == (0.0, 1.0)
     assert np.isfinite(found).all()
+
+
+def test_partly_wrong_images_are_resampled() -> None:
+    wrong = [0.0, 0.5, 0.25, 0.0]
+    low, high = error_interval(wrong, [None] * 4)
+    assert (low, high) == bootstrap_interval(wrong, ["0", "1", "2", "3"])
+    assert 0 <= low < sum(wrong) / 4 < high <= 0.5
+    assert error_interval([0.0] * 4, [None] * 4) == wilson_interval(0, 4)

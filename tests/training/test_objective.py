@@ -9,7 +9,16 @@ from torch.nn.functional import cross_entropy
 
 from foveate.training.averaging import WeightAverage
 from foveate.training.config import TrainingSettings
-from foveate.training.objective import attention_entropy, build_optimizer, class_weights, image_losses
+from foveate.training.objective import (
+    attention_entropy,
+    build_optimizer,
+    class_weights,
+    cross_entropies,
+    image_losses,
+    optimizer_groups,
+    positive_weights,
+    set_rates,
+)
 from foveate.types import Output
 
 
@@ -76,3 +85,42 @@ def test_the_average_is_the_recursion_by_hand() -> None:
     with average.applied():
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)
     assert model.weight.item() == 8.0
+
+
+def test_several_labels_are_the_mean_of_binary_cross_entropies() -> None:
+    logits = torch.tensor([[0.3, -1.2, 2.0], [0.0, 4.0, -3.0]], dtype=torch.float64)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    weights = torch.tensor([2.0, 3.0, 0.5])
+    p = logits.sigmoid()
+    for given, factors in ((None, torch.ones(3)), (weights, weights)):
+        expected = -(factors * labels * p.log() + (1 - labels) * (1 - p).log()).sum(1) / 3
+        assert torch.allclose(cross_entropies(logits, labels, given), expected, rtol=1e-12)
+    losses, _ = image_losses(Output(logits), labels, 0.0, weights)
+    assert torch.allclose(losses.float(), cross_entropies(logits.float(), labels, weights))
+
+
+def test_positives_weigh_what_negatives_weigh_within_bounds() -> None:
+    labels = [(0, 1)] + [(0,)] * 99
+    weights = positive_weights(labels, 4)
+    assert weights.tolist() == [1.0, 20.0, 1.0, 1.0], "every image, one of 100, none, none"
+    assert positive_weights([(0,)] * 3 + [()] * 12, 1).item() == 4.0
+
+
+def test_groups_of_one_rate_are_one_in_the_order_of_the_model() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 1))
+    first, second, third = (list(part.parameters()) for part in model)
+    alike = optimizer_groups(model, [{"params": third + first}, {"params": second, "learning_rate": None}])
+    assert [group["learning_rate"] for group in alike] == [None]
+    assert all(a is b for a, b in zip(alike[0]["params"], model.parameters(), strict=True))
+    apart = optimizer_groups(model, [{"params": third}, {"params": second, "learning_rate": 0.5}])
+    assert [(group["learning_rate"], len(group["params"])) for group in apart] == [(0.5, 2), (None, 2)]
+
+
+def test_a_group_of_its_own_rate_follows_the_same_schedule() -> None:
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    settings = TrainingSettings(learning_rate=2e-3)
+    groups = [{"params": weights[:1], "learning_rate": None}, {"params": weights[1:], "learning_rate": 5e-4}]
+    optimizer = build_optimizer(groups, settings)
+    for rate in (2e-3, 1.3e-5):
+        set_rates(optimizer, settings, rate)
+        assert [group["lr"] for group in optimizer.param_groups] == [rate, pytest.approx(rate / 4, rel=1e-15)]

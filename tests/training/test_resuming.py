@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from foveate.errors import Interrupted, RunError
 from foveate.training.interrupts import Interrupts
@@ -42,11 +43,20 @@ def timeless(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(
+    ("optimizer", "model"),
+    [
+        ("adam", {}),
+        ("sgd", {}),
+        ("adamw", {"features": {"learning_rate": 1e-4}}),
+        ("adam", {"features": {"frozen": True}, "input": {"normalise": "bands"}}),
+    ],
+    ids=["adam", "sgd", "two rates", "frozen"],
+)
 def test_resumed_equals_uninterrupted(
-    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, optimizer: str
+    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, optimizer: str, model: dict[str, Any]
 ) -> None:
-    settings = settings_of(training={"optimizer": optimizer, "averaging": 0.9, "log_every": 2})
+    settings = settings_of(model=model, training={"optimizer": optimizer, "averaging": 0.9, "log_every": 2})
     train(settings, tmp_path / "whole", dataset=squares, progress=SilentProgress())
     with pytest.raises(Interrupted) as caught:
         train(settings, tmp_path / "parts", dataset=squares, progress=StopAt(3))
@@ -86,6 +96,29 @@ def test_a_signal_during_validation_stops_there(
     train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), resume=True)
     assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
+
+
+def test_several_labels_resume_to_the_bit(colours: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path) -> None:
+    settings = settings_of(training={"class_weights": "balanced"})
+    train(settings, tmp_path / "whole", dataset=colours, progress=SilentProgress())
+    with pytest.raises(Interrupted):
+        train(settings, tmp_path / "parts", dataset=colours, progress=StopAt(4))
+    train(settings, tmp_path / "parts", dataset=colours, progress=SilentProgress(), resume=True)
+    assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
+
+
+def test_the_state_of_another_network_is_named(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    """The settings are the same: a feature network of the user's own has changed in between."""
+
+    def network(width: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, width, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    settings, folder = settings_of(training={"epochs": 1}), tmp_path / "run"
+    train(settings, folder, dataset=squares, progress=SilentProgress(), features=network(6))
+    with pytest.raises(RunError) as caught:
+        train(settings, folder, dataset=squares, progress=SilentProgress(), features=network(7), resume=True)
+    assert str(caught.value) == ("the state is of another version of the model: train anew in another --out folder")
 
 
 def test_lines_written_after_the_state_are_cut(squares: Any, settings_of: Settings, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from torch import nn
 
 from foveate.errors import ConfigError, DataError, ImageError, RunError
 from foveate.models import load_model
@@ -62,13 +63,13 @@ def test_an_epoch_says_how_long_its_steps_took(squares: Any, settings_of: Settin
 def test_a_model_that_was_not_saved_is_not_the_best(
     squares: Any, settings_of: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import foveate.training.loop as loop
+    import foveate.training.keeping as keeping
 
     def full(*_: Any) -> None:
         raise RunError("no space left: free some")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_model", full)
+        patch.setattr(keeping, "save_model", full)
         with pytest.raises(RunError, match="no space left"):
             run(settings_of(), tmp_path / "run", squares)
     assert run(settings_of(), tmp_path / "run", squares, resume=True).validation_error is not None
@@ -162,8 +163,51 @@ def test_early_stopping_and_limits(squares: Any, settings_of: Settings, tmp_path
     assert load_model(tmp_path / "late").classes == ("blue", "red")
 
 
+def test_the_journal_tells_the_objective_from_the_loss(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    run(settings_of(training={"entropy": 0.25, "epochs": 1}), tmp_path / "run", squares)
+    (epoch,) = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+    assert epoch["loss"] == pytest.approx(epoch["training_loss"] - 0.25 * epoch["entropy"], rel=1e-5)
+    assert epoch["entropy"] > 0
+
+
+def test_several_labels_are_learnt(colours: Any, settings_of: Settings, tmp_path: Path) -> None:
+    """With five of the seeds 3 … 8 the last loss was below 0.3 when this was written, with this one it was 0.11."""
+    training = {"epochs": 30, "learning_rate": 1e-2, "validate_every": 30, "watch": 0, "class_weights": "balanced"}
+    model = {"patches": 6, "prior": {"contrast": 2.0}}
+    run(settings_of(training=training, model=model, augment={"translate": [0, 0]}), tmp_path / "run", colours)
+    epochs = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+    assert epochs[0]["training_loss"] > 0.6
+    assert epochs[-1]["training_loss"] < 0.4
+    model = load_model(tmp_path / "run")
+    assert model.multi_label
+    result = evaluate(model, colours, split_indices(colours, "train"), seed=3)
+    assert result.error < 0.25
+
+
+def test_folds_of_several_labels(colours: Any, settings_of: Settings, tmp_path: Path) -> None:
+    from foveate.training.folds import train_folds
+
+    data = replace(colours, examples=tuple(replace(one, split=None) for one in colours.examples))
+    settings = settings_of(training={"epochs": 1}, data={"validation": 0.2})
+    summary = train_folds(settings, tmp_path, 2, dataset=data, progress=SilentProgress())
+    assert sum(fold["n"] for fold in summary["folds"]) == 22
+    assert summary["mean"] == np.mean([fold["error"] for fold in summary["folds"]])
+    assert all(0 <= fold["exact_match_error"] <= 1 for fold in summary["folds"])
+
+
+def test_a_network_of_the_users_own(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 5, 7, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    settings = settings_of(training={"epochs": 1})
+    result = run(settings, tmp_path / "run", squares, features=network())
+    model = load_model(tmp_path / "run", features=network())
+    again = evaluate(model, squares, split_indices(squares, "validation"), seed=3)
+    assert again.error == result.validation_error
+
+
 def test_baselines_train_by_the_same_loop(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
-    for name in ("uniform", "cnn"):
+    for name in ("uniform", "cnn", "deep-mil"):
         result = run(settings_of(model={"name": name}, training={"epochs": 1}), tmp_path / name, squares)
         assert result.validation_error is not None
 

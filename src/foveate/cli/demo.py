@@ -2,24 +2,19 @@
 
 import argparse
 import shutil
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from foveate.errors import RunError
-from foveate.training.config import RunSettings, preset
+from foveate.serial import to_plain
+from foveate.training.config import preset
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from foveate.compare import CompareSettings
 
-    from foveate.compare import Entrant, MethodResult
-
-__all__ = ["SUMMARY", "add_arguments", "demo_methods", "run"]
-
-WIDTH = 120
-"""Columns of the table where there is no terminal to ask."""
+__all__ = ["SUMMARY", "add_arguments", "demo_comparison", "run"]
 
 SUMMARY = "train attention sampling and two baselines on megapixel images it makes itself"
 
@@ -30,17 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of images, weights and draws (default: 0)")
 
 
-def demo_methods(seed: int) -> "list[Entrant]":
+def demo_comparison(seed: int) -> "CompareSettings":
     """ATS-10, U-10 and a CNN on ATS-10's view, from the preset `demo`; the CNN trains at least as long as ATS-10."""
-    from foveate.compare import Entrant
+    from foveate.compare import CompareSettings, CostSettings, MethodSettings
 
     base = preset("demo")
     base = replace(base, seed=seed, data=replace(base.data, generator_seed=seed))
-    return [
-        Entrant("ats-10", base),
-        Entrant("u-10", _as(base, "uniform")),
-        Entrant("cnn", _as(base, "cnn"), as_long_as="ats-10"),
-    ]
+
+    def other(name: str) -> dict[str, Any]:
+        return {"model": {"name": name}, "training": {"watch": 0}}
+
+    return CompareSettings(
+        base=to_plain(base),
+        methods={
+            "ats-10": MethodSettings(),
+            "u-10": MethodSettings(other("uniform")),
+            "cnn": MethodSettings(other("cnn"), as_long_as="ats-10"),
+        },
+        cost=CostSettings(batch=base.training.batch, process=False),
+    )
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -49,15 +52,16 @@ def run(namespace: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from foveate.compare import compare, markdown_table
+    from foveate.cli.compare import print_table
+    from foveate.compare import compare
     from foveate.datasets import open_dataset
     from foveate.explain import draw_evolution
 
     out = Path(namespace.out)
     start = time.perf_counter()
-    methods = demo_methods(namespace.seed)
+    settings = demo_comparison(namespace.seed)
     _check_folder(out)
-    data = methods[0].settings.data
+    data = settings.entrants()[0].settings.data
     height, width = data.canvas
     print(
         f"{data.train_images} training and {data.test_images} test canvases of {height}×{width} pixels: five real "
@@ -65,35 +69,17 @@ def run(namespace: argparse.Namespace) -> int:
         flush=True,
     )
     dataset = open_dataset(data, namespace.seed)
-    results = compare(methods, out, dataset=dataset, remedy=f"to continue: foveate demo --out {out}")
+    comparison = compare(settings, out, dataset=dataset, remedy=f"to continue: foveate demo --out {out}")
+    assert comparison is not None
     draw_evolution(out / "ats-10", dataset, out / "attention.png")
     shutil.copytree(out / "ats-10" / "model", out / "model", dirs_exist_ok=True)
     shutil.copyfile(out / "ats-10" / "config.yaml", out / "config.yaml")
-    (out / "results.md").write_text(markdown_table(results), encoding="utf-8")
-    _print_table(results)
+    print_table(comparison)
     print(f"how the attention moved: {out / 'attention.png'}")
     print(f"the model: {out} · try: foveate evaluate {out} --samples 4 · {time.perf_counter() - start:.0f} s in all")
     return 0
 
 
-def _as(settings: RunSettings, name: Literal["uniform", "cnn"]) -> RunSettings:
-    return replace(settings, model=replace(settings.model, name=name), training=replace(settings.training, watch=0))
-
-
 def _check_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "ats-10").is_dir())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "comparison.yaml").is_file())):
         raise RunError(f"{out} is in the way and not a demo's folder: choose another --out")
-
-
-def _print_table(results: "Sequence[MethodResult]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from foveate.compare import COLUMNS, table_rows
-
-    table = Table()
-    for number, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="left" if number == 0 else "right")
-    for row in table_rows(results):
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "train": "train a model from a preset or a configuration file",
     "evaluate": "measure a trained model's error on labelled images, with its confidence interval",
     "predict": "classify images with a trained model",
+    "compare": "train and test several methods on the same images, and say what each costs",
     "data": "make data sets, check manifests, split them",
     "doctor": "check this installation and say what to do about what is wrong",
 }

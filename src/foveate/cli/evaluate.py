@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from foveate.errors import ConfigError, DataError, FoveateError, RunError
 if TYPE_CHECKING:
     from foveate.models import Model
     from foveate.training.config import RunSettings
+    from foveate.training.evaluation import Evaluation
     from foveate.types import ImageDataset
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
@@ -28,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", help="how cells are drawn: iid, des_raj, priority, murthy, uniform, or top for none"
     )
+    parser.add_argument(
+        "--by-group", action="store_true", help="average the images of a group (a patient), and count groups"
+    )
     parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
     parser.add_argument("--batch", type=int, default=32, help="images at a time; changes no result (default: 32)")
     parser.add_argument("--workers", type=int, default=0, help="processes that make views (default: 0)")
@@ -35,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Evaluate, print the figures and write them.
+    """Evaluate, print the figures (a table on a terminal, else JSON) and write them as JSON.
 
     Returns:
         0.
@@ -57,17 +62,58 @@ def run(namespace: argparse.Namespace) -> int:
     indices = split_indices(dataset, split)
     if not indices:
         raise DataError(f"no image is in the {split} split: choose another --split, or give another --data")
+    if namespace.by_group and all(dataset.examples[index].group is None for index in indices):
+        raise ConfigError("--by-group needs to know which images belong together: give --data with a column group")
     seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
-    options = {name: getattr(namespace, name) for name in ("samples", "method", "batch", "workers")}
-    figures = evaluate(model, dataset, indices, seed=seed, **options).plain()
+    options = {name: getattr(namespace, name) for name in ("samples", "method", "batch", "workers", "by_group")}
+    result = evaluate(model, dataset, indices, seed=seed, **options)
+    figures = result.plain()
     figures |= {"split": split or "all", "samples": namespace.samples, "method": namespace.method or model.method}
     if accelerator.is_main_process:
         text = json.dumps(figures, indent=2) + "\n"
-        print(text, end="")
+        if sys.stdout.isatty():
+            _print_tables(result)
+        else:
+            print(text, end="")
         folder = Path(namespace.model)
         if namespace.out is not None or folder.is_dir():
             replace_file(folder / "metrics.json" if namespace.out is None else Path(namespace.out), text.encode())
     return 0
+
+
+def _print_tables(result: "Evaluation") -> None:
+    """The figures, and a row per class, for a terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    figures = Table("figure", show_header=False)
+    figures.add_column(justify="right")
+    low, high = result.interval
+    auc, precision, exact = result.auc, result.mean_average_precision, result.exact_match_error
+    figures.add_row("error", f"{result.error:.4f}  ({low:.4f} to {high:.4f})")
+    for name, value in (
+        ("exact match error", exact),
+        ("balanced error", result.balanced_error),
+        ("AUC", auc),
+        ("mean average precision", precision),
+        ("loss", result.loss),
+    ):
+        if value is not None:
+            figures.add_row(name, f"{value:.4f}")
+    figures.add_row("groups" if result.by_group else "images", str(result.n))
+    figures.add_row("patches per image", f"{result.patches_per_image:.1f}")
+    classes = Table("class", "recall")
+    counts = result.confusion
+    for name in result.classes if counts is not None else ():
+        classes.add_column(f"as {escape(name)}", justify="right")
+    for number, name in enumerate(result.classes):
+        recall = result.recalls[name]
+        row = [] if counts is None else [str(count) for count in counts[number]]
+        classes.add_row(escape(name), "–" if recall is None else f"{recall:.3f}", *row)
+    console = Console()
+    console.print(figures)
+    console.print(classes)
 
 
 def _run_settings(folder: Path) -> "RunSettings | None":
@@ -102,7 +148,7 @@ def _open(
                 "give --data with the images it was trained for"
             )
         return read_splits(run, dataset), split or "test"
-    images = read_manifest(manifest, classes=model.classes)
+    images = read_manifest(manifest, classes=model.classes, multi_label=model.multi_label)
     if any(example.split for example in images.examples):
         return images, split or "test"
     known = {} if settings is None else _splits(run, settings)

@@ -22,9 +22,11 @@ examples:
   foveate predict runs/demo digits/images/test-00000.png            one row on the terminal
   foveate predict runs/mine images/ --out predictions.csv           a folder, one row per image
   foveate predict runs/mine images.csv --samples 4 --out four.csv   a manifest, four draws averaged
+  foveate predict runs/mine slides.csv --out all.csv --by-group     and groups.csv: one row per patient
 
-The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds. Images that cannot be read go to
-errors.csv beside the output, and the exit code is 3; it is 2 if none could be read.
+The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds. --by-group averages the probabilities
+of images with the same entry in the manifest's column group: group, predicted, p_<class> ..., images. Images that
+cannot be read go to errors.csv beside the output, and the exit code is 3; it is 2 if none could be read.
 """
 
 DONE, ALL_FAILED, SOME_FAILED = 0, 2, 3
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
+    parser.add_argument("--by-group", action="store_true", help="also write groups.csv, one row per group of images")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
 
 
@@ -49,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--out {arguments.out} is a folder: give a file, e.g. {arguments.out / 'predictions.csv'}")
     from foveate.models import load_model
     from foveate.predict import (
+        GroupTally,
         Summary,
+        check_groups,
         check_output,
         choose_device,
         find_rows,
@@ -60,14 +65,22 @@ def run(arguments: argparse.Namespace) -> int:
 
     out: Path | None = arguments.out
     is_stream = out is not None and out.exists() and (out.is_relative_to("/dev") or not out.is_file())
+    if arguments.by_group and (out is None or is_stream):
+        raise ConfigError("--by-group writes groups.csv beside the predictions: add --out FILE, e.g. predictions.csv")
     if out is not None and not is_stream:
         check_output(out)
     device = choose_device(arguments.device)
     rows = find_rows(arguments.paths)
+    groups = check_groups(rows, out) if arguments.by_group and out is not None else None
     model = load_model(arguments.run).to(device)
     outcomes = predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed)
     if out is not None and not is_stream:
-        return _conclude(write_predictions(out, model.classes, _progress(outcomes, len(rows))), out)
+        tally = GroupTally(model.classes, model.multi_label)
+        summary = write_predictions(out, model.classes, tally.watch(rows, _progress(outcomes, len(rows))))
+        code = _conclude(summary, out)
+        if groups is not None:
+            print(f"{tally.write(groups)} groups in {groups}")
+        return code
     if out is not None:  # a device or a pipe: appended to, never replaced
         with out.open("a", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             failures = tuple(write_rows(stream, model.classes, outcomes))
@@ -93,7 +106,9 @@ def _print_table(outcomes: "Iterable[Prediction | Failure]") -> "Iterator[Failur
         if isinstance(outcome, Failure):
             yield outcome
             continue
-        probability = f"{outcome.probabilities[outcome.predicted]:.3f}"
+        shares = outcome.probabilities
+        names = [name for name in shares if name == outcome.predicted] or outcome.predicted.split("|")
+        probability = " ".join(f"{shares[name]:.3f}" for name in names if name)
         counts = (str(outcome.patches), f"{outcome.bytes_read / 1e6:.2f}", f"{outcome.seconds:.2f}")
         table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts)
     if table.row_count:

@@ -73,9 +73,10 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
     out = options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
     if resume and options["folds"] is None and (out / "fold-1").is_dir():
         raise RunError(f"{out} holds the folds of a cross-validation: add --folds K, with the K it was begun with")
-    manifest = changes.get("data", {}).get("manifest")
-    if manifest is not None:  # a run is resumed and evaluated from wherever the user is
-        changes["data"]["manifest"] = str(Path(manifest).resolve())
+    for place in ("manifest", "published"):
+        path = changes.get("data", {}).get(place)
+        if path is not None:  # a run is resumed and evaluated from wherever the user is
+            changes["data"][place] = str(Path(path).resolve())
     return {**options, "resume": resume}, merge_settings(_base(name, file, options["out"]), changes)
 
 

@@ -1,19 +1,33 @@
-"""Methods against each other on one split: error, time, memory, pixels."""
+"""Methods against each other on the same images: error, time, memory, pixels."""
 
-from foveate.compare.cost import activation_bytes, pixels_read_share
-from foveate.compare.results import MethodResult, read_results, write_results
-from foveate.compare.run import Entrant, compare
-from foveate.compare.table import COLUMNS, markdown_table, table_rows
+from foveate.compare.config import CompareSettings, CostSettings, MethodSettings, load_comparison, save_comparison
+from foveate.compare.cost import MethodCost, pixels_read_share
+from foveate.compare.memory import activation_bytes
+from foveate.compare.plan import Part, read_part
+from foveate.compare.results import Comparison, MethodResult, read_results, write_results
+from foveate.compare.run import compare
+from foveate.compare.summary import Difference, Quality
+from foveate.compare.table import COLUMNS, markdown_report, table_rows
 
 __all__ = [
     "COLUMNS",
-    "Entrant",
+    "CompareSettings",
+    "Comparison",
+    "CostSettings",
+    "Difference",
+    "MethodCost",
     "MethodResult",
+    "MethodSettings",
+    "Part",
+    "Quality",
     "activation_bytes",
     "compare",
-    "markdown_table",
+    "load_comparison",
+    "markdown_report",
     "pixels_read_share",
+    "read_part",
     "read_results",
+    "save_comparison",
     "table_rows",
     "write_results",
 ]

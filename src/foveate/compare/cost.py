@@ -1,56 +1,225 @@
-"""What a model costs: bytes kept for the backward pass, and pixels looked at."""
+"""What each method costs on the same training images: time, memory, pixels and bytes."""
 
+import json
 import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from foveate.models import Model
-from foveate.types import Batch
+from foveate.compare.config import CostSettings
+from foveate.compare.memory import activation_bytes, step_growth, step_peak
+from foveate.errors import RunError
+from foveate.models import Model, load_model
+from foveate.serial import to_plain
+from foveate.training.config import RunSettings
+from foveate.training.loader import Loader, Share, epoch_order, shares, split_indices
+from foveate.training.outputs import patches_read
+from foveate.training.replace import replace_file
+from foveate.training.run_folder import environment
+from foveate.training.step import Stepper
+from foveate.types import Batch, ImageDataset
 
-__all__ = ["activation_bytes", "pixels_read_share"]
+__all__ = [
+    "Contender",
+    "MethodCost",
+    "keep_costs",
+    "kept_costs",
+    "machine",
+    "measure_costs",
+    "pixels_read_share",
+]
+
+Quartiles = tuple[float, float]
 
 
-def activation_bytes(model: Model, batch: Batch) -> int:
-    """Bytes a training step of `batch` keeps between its forward and its backward pass.
+@dataclass(frozen=True)
+class Contender:
+    """A method whose cost is measured.
 
-    Counts each storage that autograd saves once, and neither parameters nor buffers, which are there anyway. This is
-    what limits the batch size; the peak of the process also holds what exists for a moment only.
+    Attributes:
+        name: of the method.
+        folder: of a finished run of it.
+        settings: of that run.
+        batch: images per step.
+    """
+
+    name: str
+    folder: Path
+    settings: RunSettings
+    batch: int
+
+
+@dataclass(frozen=True)
+class MethodCost:
+    """What a method costs per image; every method on the same images.
+
+    Attributes:
+        train_ms_per_image: median over rounds of a training step per image: view, reading, forward, backward, update.
+            The images were seen before, as in every epoch but the first.
+        train_ms_quartiles: first and third quartile over rounds.
+        predict_ms_per_image: median over rounds of prediction per image, the images opened anew.
+        predict_ms_quartiles: first and third quartile over rounds.
+        activation_mb_per_image: 10⁶ bytes kept for the backward pass.
+        peak_mb: 10⁶ bytes by which a process, or a CUDA device's tensors, grow in training steps of `batch` images;
+            None if not measured.
+        batch: images per step.
+        patches_per_image: full-resolution patches read per prediction.
+        pixels_read_share: share of an image's pixels looked at, view included.
+        bytes_read_per_image: bytes read from an image's file, or memory, for a prediction.
+        parameters: number of trained parameters.
+    """
+
+    train_ms_per_image: float
+    train_ms_quartiles: Quartiles
+    predict_ms_per_image: float
+    predict_ms_quartiles: Quartiles
+    activation_mb_per_image: float
+    peak_mb: float | None
+    batch: int
+    patches_per_image: float
+    pixels_read_share: float
+    bytes_read_per_image: float
+    parameters: int
+
+
+def measure_costs(
+    contenders: Sequence[Contender],
+    images: ImageDataset,
+    settings: CostSettings,
+    check: Callable[[], None] | None = None,
+    tell: Callable[[str], None] = print,
+) -> dict[str, MethodCost]:
+    """Measure all methods side by side.
+
+    In every round each method takes its turn, and each round begins with another one: what disturbs the machine for a
+    while disturbs all alike, and the medians over rounds compare like with like.
 
     Arguments:
-        model: the model; its mode is left as it was.
-        batch: images of the training set, labels included.
+        contenders: the methods, each with a finished run on `images`.
+        images: the images; the first training images of the first epoch are used.
+        settings: how.
+        check: called after every measurement; may raise to stop.
+        tell: receives a line for every step of the work.
 
-    Example:
-        >>> import numpy as np
-        >>> from foveate.images import ArraySource
-        >>> from foveate.models import build_model, make_batch
-        >>> from foveate.settings import ModelSettings, ViewSettings
-        >>> settings = ModelSettings(name="cnn", view=ViewSettings(scale=1.0))
-        >>> model = build_model(settings, classes=("a", "b"), channels=1)
-        >>> small, large = (ArraySource(np.zeros((side, 40, 1), np.uint8)) for side in (40, 80))
-        >>> costs = [activation_bytes(model, make_batch([one], model.view, seeds=[0])) for one in (small, large)]
-        >>> costs[1] > 1.5 * costs[0]
-        True
+    Returns:
+        Method → cost.
     """
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    saved: dict[int, Tensor] = {}
+    chosen = epoch_order(split_indices(images, "train"), contenders[0].settings.seed, 1)[: settings.batch]
+    benches = [_Bench(one, images, chosen) for one in contenders]
+    times: dict[str, tuple[list[float], list[float]]] = {one.name: ([], []) for one in contenders}
+    total = settings.warm_up + settings.rounds
+    tell(f"measuring cost: {total} rounds of {len(benches)} methods on {len(chosen)} images")
+    for round_number in range(total):
+        turn = round_number % len(benches)
+        for bench in benches[turn:] + benches[:turn]:
+            found = bench.train(round_number + 1), bench.predict()
+            if round_number >= settings.warm_up:
+                for kept, seconds in zip(times[bench.name], found, strict=True):
+                    kept.append(1e3 * seconds / len(chosen))
+            if check is not None:
+                check()
+    costs = {}
+    for bench in benches:
+        costs[bench.name] = bench.cost(*times[bench.name], process=settings.process)
+        if check is not None:
+            check()
+    return costs
 
-    def keep(tensor: Tensor) -> Tensor:
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer not in own:
-            saved[pointer] = tensor  # holding it keeps its address from being given to another
-        return tensor
 
-    training = model.training
-    model.train()
-    try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            logits = model(batch).logits
-            nn.functional.cross_entropy(logits, torch.zeros(len(batch), dtype=torch.long, device=logits.device))
-    finally:
-        model.train(training)
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+class _Bench:
+    """One method with everything it needs to be measured."""
+
+    def __init__(self, contender: Contender, images: ImageDataset, indices: Sequence[int]) -> None:
+        self.name, self._contender, self._images, self._indices = contender.name, contender, images, tuple(indices)
+        self._model: Model = load_model(contender.folder)
+        self._model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._stepper = Stepper(contender.settings.training, self._model)
+        self._plan = shares(indices, contender.batch)
+        self._training = self._loader(augmented=True)
+
+    def _loader(self, augmented: bool = False) -> Loader:
+        model, settings = self._model, self._contender.settings
+        return Loader(
+            self._images,
+            model.view,
+            settings.seed,
+            intake=model.intake,
+            augment=settings.augment if augmented else None,
+        )
+
+    def train(self, epoch: int) -> float:
+        """Seconds of training on the images once."""
+        self._wait()
+        start = time.perf_counter()
+        for share, batch in zip(self._plan, self._training.training(epoch, self._plan), strict=True):
+            self._stepper(batch, share, rate=0.0)  # what it costs does not depend on the rate, what it draws does
+        self._wait()
+        return time.perf_counter() - start
+
+    def predict(self) -> float:
+        """Seconds of predicting the images once, each opened anew."""
+        loader = self._loader()
+        self._wait()
+        start = time.perf_counter()
+        with self._model.evaluating():
+            for batch in loader.evaluation(self._plan):
+                self._model(batch.to(self._model.device))
+        self._wait()
+        return time.perf_counter() - start
+
+    def cost(self, training: Sequence[float], prediction: Sequence[float], process: bool) -> MethodCost:
+        """Everything else, and the times summed up."""
+        contender, model = self._contender, self._model
+        patches, share, read = self._looked_at()
+        first: Share = self._plan[0]
+        (batch,) = self._loader(augmented=True).training(1, [first])
+        return MethodCost(
+            train_ms_per_image=statistics.median(training),
+            train_ms_quartiles=_quartiles(training),
+            predict_ms_per_image=statistics.median(prediction),
+            predict_ms_quartiles=_quartiles(prediction),
+            activation_mb_per_image=activation_bytes(model, batch.to(model.device)) / len(batch) / 1e6,
+            peak_mb=self._peak() if process or model.device.type == "cuda" else None,
+            batch=contender.batch,
+            patches_per_image=patches,
+            pixels_read_share=share,
+            bytes_read_per_image=read,
+            parameters=model.parameter_count,
+        )
+
+    def _looked_at(self) -> tuple[float, float, float]:
+        """Patches, share of pixels and bytes read per image, of predictions on images opened anew."""
+        model = self._model
+        patches, pixels, read = 0.0, 0.0, 0.0
+        with model.evaluating():
+            for batch in self._loader().evaluation(self._plan):
+                output = model(batch.to(model.device))
+                counts = patches_read(output, len(batch)).tolist()
+                patches += sum(counts)
+                pixels += sum(_shares(model, batch, counts))
+                read += sum(source.bytes_read for source in batch.sources)
+        count = len(self._indices)
+        return patches / count, pixels / count, read / count
+
+    def _peak(self) -> float | None:
+        contender = self._contender
+        first = self._plan[0].indices
+        if self._model.device.type == "cuda":
+            grown: int | None = step_growth(self._model, contender.settings, self._images, first, contender.batch)
+        else:
+            grown = step_peak(contender.folder, contender.settings, self._images, first, contender.batch)
+        return None if grown is None else grown / 1e6
+
+    def _wait(self) -> None:
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
 def pixels_read_share(model: Model, batch: Batch) -> float:
@@ -58,12 +227,98 @@ def pixels_read_share(model: Model, batch: Batch) -> float:
 
     .. math:: \frac{n\,h_p w_p + h_v w_v}{H W}
 
-    with n patches of h_p × w_p pixels, a view of h_v × w_v and an image of H × W; the mean over the batch. It says
-    what a pyramid would have to deliver; a file without one is decoded further.
+    with n patches of h_p × w_p pixels, a view of h_v × w_v (none, if the model wants none) and an image of H × W; the
+    mean over the batch. Pixels that patches share count as often as they are read. It says what a pyramid would have
+    to deliver; a file without one is decoded further.
+
+    Arguments:
+        model: the model.
+        batch: images, on the model's device.
     """
-    area = math.prod(model.patch) * model.patches if model.patch else 0
-    shares = [
-        (area + math.prod(view)) / math.prod(source.size)
-        for view, source in zip(batch.view_sizes, batch.sources, strict=True)
+    with model.evaluating():
+        counts = patches_read(model(batch), len(batch)).tolist()
+    return sum(_shares(model, batch, counts)) / len(batch)
+
+
+def _shares(model: Model, batch: Batch, patches: Sequence[int]) -> list[float]:
+    patch = math.prod(model.patch) if model.patch else 0
+    views = [0 if model.view is None else math.prod(size) for size in batch.view_sizes]
+    return [
+        (count * patch + view) / math.prod(source.size)
+        for count, view, source in zip(patches, views, batch.sources, strict=True)
     ]
-    return sum(shares) / len(shares)
+
+
+def _quartiles(values: Sequence[float]) -> Quartiles:
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+def machine() -> dict[str, Any]:
+    """Where and when costs are measured: processor, cores, threads, versions and date; no name of machine or user."""
+    import psutil
+
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        lines = [line for line in information.read_text(errors="replace").splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return {
+        "processor": model,
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "date": datetime.now(UTC).date().isoformat(),
+        **environment(),
+    }
+
+
+def keep_costs(
+    path: Path, costs: Mapping[str, MethodCost], contenders: Sequence[Contender], settings: CostSettings
+) -> None:
+    """Write cost.json: the machine, what was measured how, and what came of it."""
+    plain = {
+        "machine": machine(),
+        "how": to_plain(settings),
+        "methods": {one.name: {**asdict(costs[one.name]), "settings": _what(one)} for one in contenders},
+    }
+    replace_file(path, (json.dumps(plain, indent=2) + "\n").encode())
+
+
+def kept_costs(
+    path: Path, contenders: Sequence[Contender], settings: CostSettings
+) -> tuple[dict[str, MethodCost], dict[str, Any]] | None:
+    """The costs in cost.json and the machine they were measured on; None if they are not of these methods.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    names = {field.name for field in fields(MethodCost)}
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        found = plain["methods"]
+        same = {**plain["how"], "relative_to": settings.relative_to} == to_plain(settings)
+        if not same or any(one.name not in found or found[one.name]["settings"] != _what(one) for one in contenders):
+            return None
+        costs = {}
+        for one in contenders:
+            values = {key: value for key, value in found[one.name].items() if key in names}
+            for key in ("train_ms_quartiles", "predict_ms_quartiles"):
+                values[key] = tuple(values[key])
+            costs[one.name] = MethodCost(**values)
+        return costs, plain["machine"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged: delete it, or measure again with --force-cost") from error
+
+
+def _what(contender: Contender) -> dict[str, Any]:
+    """What determines a cost: everything about a run but how long it lasts and where it begins."""
+    plain: dict[str, Any] = to_plain(contender.settings)
+    training = plain["training"]
+    for key in ("epochs", "max_steps", "max_minutes", "patience", "watch", "log_every"):
+        training.pop(key)
+    plain.pop("seed")
+    return {"batch": contender.batch, **plain}

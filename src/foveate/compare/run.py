@@ -1,201 +1,190 @@
-"""Several methods on one split: train each, test each on the same images, measure what each costs."""
+"""Methods × seeds × folds: what is missing is trained and tested, what is there is read; then the summary."""
 
-import itertools
-import math
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from foveate.compare.cost import activation_bytes, pixels_read_share
-from foveate.compare.results import MethodResult, read_results, write_results
-from foveate.datasets import open_dataset
-from foveate.errors import DataError, RunError
-from foveate.models import load_model
-from foveate.training.config import RunSettings, changed_keys, load_settings
-from foveate.training.evaluation import evaluate
-from foveate.training.journal import read_journal
-from foveate.training.loader import Loader, shares, split_indices
-from foveate.training.loop import TrainResult, train
-from foveate.training.progress import Progress, SilentProgress
+from foveate.compare.config import CompareSettings, save_comparison
+from foveate.compare.cost import Contender, MethodCost, keep_costs, kept_costs, machine, measure_costs
+from foveate.compare.divide import Divider
+from foveate.compare.figure import draw_comparison
+from foveate.compare.plan import Part, Task, claimed, plan, shared_out
+from foveate.compare.predictions import Predictions
+from foveate.compare.results import Comparison, MethodResult, write_results
+from foveate.compare.summary import summarise
+from foveate.compare.table import markdown_report
+from foveate.compare.work import Run, stoppable
+from foveate.errors import RunError
+from foveate.training.progress import LineProgress, Progress, SilentProgress, choose_progress
+from foveate.training.replace import replace_file
 from foveate.types import ImageDataset
 
-__all__ = ["Entrant", "compare", "seconds_per_step"]
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """One entrant of a comparison.
-
-    Attributes:
-        name: what the table calls it, e.g. "ats-10"; also its folder.
-        settings: its run; all entrants share data and seed.
-        as_long_as: name of an entrant before it, whose training time this one must at least be given; its epochs are
-            raised until a timed trial says that they suffice.
-    """
-
-    name: str
-    settings: RunSettings
-    as_long_as: str | None = None
+__all__ = ["compare"]
 
 
 def compare(
-    methods: Sequence[Entrant],
+    settings: CompareSettings,
     out: Path | str,
     *,
     dataset: ImageDataset | None = None,
+    part: Part | None = None,
+    force_cost: bool = False,
     tell: Callable[[str], None] = print,
     remedy: str | None = None,
-) -> list[MethodResult]:
+) -> Comparison | None:
     """Train and test every method on the same images; what is complete is neither trained nor measured again.
 
+    Each run is a run folder, METHOD/seed-S/fold-F in `out`, with the answers on its test images in predictions.json.
+    All the rest follows from these and from cost.json: results.json, results.md and results.png.
+
     Arguments:
-        methods: the entrants, in order; names all different, data and seed all equal.
-        out: folder; each entrant gets a run folder of its name in it, and `results.json` grows as they finish.
-        dataset: the images; opened from the first entrant's settings if None.
+        settings: the methods, folds and seeds.
+        out: folder of the comparison.
+        dataset: the images; opened from the settings if None.
+        part: do a share of the runs only, and measure no cost; whoever completes the last run writes the results.
+        force_cost: measure the cost again although it is known.
         tell: receives a line for every step of the work.
         remedy: what to say to whoever stops it, e.g. "to continue: foveate demo".
 
     Returns:
-        A result per method, in order.
+        What came of it; None as long as other processes have runs to complete.
 
     Raises:
-        RunError: names repeat, or data or seeds differ, so that the comparison would not be one.
-        DataError: there is no test image.
+        ConfigError, DataError, ImageError, RunError: the input is at fault; what was done is kept.
         Interrupted: Ctrl-C or SIGTERM; what was done is kept.
     """
-    _check(methods)
-    folder, first = Path(out), methods[0].settings
-    images = open_dataset(first.data, first.seed) if dataset is None else dataset
-    if not split_indices(images, "test"):
-        raise DataError("there is no test image to compare on: check the manifest's split column, or data.test")
-    file = folder / "results.json"
-    known = {result.name: result for result in read_results(file)} if file.exists() else {}
-    results = dict[str, MethodResult]()
-    for method in methods:
-        least = 0.0 if method.as_long_as is None else results[method.as_long_as].train_seconds
-        run = _Run(method.settings, folder / method.name, images, least, remedy)
-        tell(f"training {method.name}")
-        outcome = run.train()
-        result = known.get(method.name)
-        if result is None or result.epochs != outcome.epochs:
-            result = run.measure(method.name, outcome)
-        results[method.name] = known[method.name] = result
-        write_results(file, list(known.values()))
-    return list(results.values())
+    work = _Comparison(settings, Path(out), dataset, tell, remedy or f"to continue: foveate compare --out {out}")
+    own = shared_out(work.tasks, work.entrants, part)
+    work.complete(own)
+    missing = work.missing()
+    if missing:
+        if part is None:
+            raise RunError(
+                f"{len(missing)} of {len(work.tasks)} runs are under way elsewhere, {missing[0]} first: "
+                "compare again when they are done"
+            )
+        tell(f"part {part}: {len(own)} runs done, {len(missing)} of {len(work.tasks)} still missing elsewhere")
+        return None
+    return work.conclude(measure=part is None, force=force_cost)
 
 
-def _check(methods: Sequence[Entrant]) -> None:
-    if not methods:
-        raise RunError("there is nothing to compare: give at least one method")
-    names = [method.name for method in methods]
-    if len(set(names)) < len(names):
-        raise RunError(f"methods must have different names, got {names}: rename one")
-    for number, method in enumerate(methods):
-        differing = changed_keys(methods[0].settings, method.settings)
-        unfair = [key for key in differing if key == "seed" or key.startswith("data.")]
-        if unfair:
-            raise RunError(f"{method.name} differs from {names[0]} in {', '.join(unfair)}: compare on the same images")
-        if method.as_long_as is not None and method.as_long_as not in names[:number]:
-            raise RunError(f"{method.name} is to train as long as {method.as_long_as!r}: list that method before it")
+class _Comparison:
+    def __init__(
+        self,
+        settings: CompareSettings,
+        out: Path,
+        dataset: ImageDataset | None,
+        tell: Callable[[str], None],
+        remedy: str,
+    ) -> None:
+        self.settings, self.out, self.tell, self.remedy = settings, out, tell, remedy
+        self.entrants = settings.entrants()
+        self.tasks = plan(self.entrants, settings.folds)
+        self._of = {entrant.name: entrant for entrant in self.entrants}
+        data = self.entrants[0].settings.data
+        self.divider = Divider(data, settings.folds, settings.split_seed, dataset)
+        self.divider.images(self.tasks[0].seed, self.tasks[0].fold)  # what is wrong with the images is said first
+        self._found: dict[Task, Predictions] = {}
+        if out.exists() and not out.is_dir():
+            raise RunError(f"{out} is a file, a comparison needs a folder: choose another --out")
+        save_comparison(settings, out / "comparison.yaml")
 
+    def complete(self, tasks: Sequence[Task]) -> None:
+        """Do what is left of these runs, except what another process is at."""
+        for number, task in enumerate(tasks, start=1):
+            found = self._kept(task)
+            if found is None:
+                with claimed(self.out / task.folder) as mine:
+                    leader = self._leader(task)
+                    if not mine or (leader is not None and leader not in self._found):
+                        self.tell(f"run {number} of {len(tasks)}: {task} is under way elsewhere and left alone")
+                        continue
+                    self.tell(f"run {number} of {len(tasks)}: training {task}")
+                    found = self._run(task).complete(self._least(task), self._progress())
+                self.tell(f"{task}: test error {found.error:.4f} · {found.epochs} epochs · {found.seconds:.0f} s")
+            self._found[task] = found
 
-TRIAL_STEPS = 12
-"""Steps of the timed trial; the first third only warms up."""
-MARGIN = 1.15
-"""Time asked for on top of what the trial says, because no two epochs take the same."""
+    def missing(self) -> list[Task]:
+        """Runs that are not complete, here or elsewhere."""
+        for task in self.tasks:
+            if task not in self._found:
+                found = self._kept(task)
+                if found is not None:
+                    self._found[task] = found
+        return [task for task in self.tasks if task not in self._found]
 
-
-@dataclass(frozen=True)
-class _Run:
-    """One entrant at work; `least` is how many seconds it must be given."""
-
-    settings: RunSettings
-    folder: Path
-    images: ImageDataset
-    least: float
-    remedy: str | None
-
-    def train(self) -> TrainResult:
+    def conclude(self, measure: bool, force: bool) -> Comparison:
+        """Measure the cost, unless it is known or not wanted, and write the results."""
+        runs = {
+            one.name: [self._found[task] for task in self.tasks if task.method == one.name] for one in self.entrants
+        }
         settings = self.settings
-        begun = self.folder / "config.yaml"
-        if self.least > 0:
-            epochs = load_settings(begun).training.epochs if begun.exists() else self._epochs_of_trial()
-            settings = _with_epochs(settings, epochs)
-        outcome = self._train(settings, self.folder)
-        while outcome.seconds < self.least:  # the trial was slower than the run
-            more = math.ceil(outcome.epochs * MARGIN * self.least / outcome.seconds)
-            outcome = self._train(_with_epochs(settings, max(more, outcome.epochs + 1)), self.folder)
-        return outcome
+        qualities = summarise(runs, settings.reference_name, by_group=settings.by_group, resamples=settings.resamples)
+        costs, place = self._costs(measure, force)
+        comparison = Comparison(
+            methods=tuple(MethodResult(one, costs.get(one.name)) for one in qualities),
+            classes=next(iter(runs.values()))[0].classes,
+            reference=settings.reference_name,
+            relative_to=settings.cost.relative_to or settings.reference_name,
+            folds=settings.folds,
+            judged="groups" if settings.by_group else "images",
+            machine=place,
+            reported=settings.reported,
+        )
+        write_results(self.out / "results.json", comparison)
+        replace_file(self.out / "results.md", markdown_report(comparison).encode())
+        draw_comparison(comparison, self.out / "results.png")
+        return comparison
 
-    def _epochs_of_trial(self) -> int:
-        """Epochs that last as long as they must, by the pace of a few steps."""
-        trial = replace(self.settings.training, max_steps=TRIAL_STEPS, log_every=1, watch=0)
-        with tempfile.TemporaryDirectory() as scratch:
-            self._train(replace(self.settings, training=trial), Path(scratch), SilentProgress())
-            per_step = seconds_per_step(Path(scratch), skip=TRIAL_STEPS // 3)
-        steps = math.ceil(len(split_indices(self.images, "train")) / self.settings.training.batch)
-        return max(self.settings.training.epochs, math.ceil(MARGIN * self.least / (per_step * steps)))
+    def _costs(self, measure: bool, force: bool) -> tuple[Mapping[str, MethodCost], dict[str, Any] | None]:
+        """Method → cost, and the machine; nothing where they are neither kept nor to be measured."""
+        file, how = self.out / "cost.json", self.settings.cost
+        first = self.tasks[0]
+        contenders = []
+        for entrant in self.entrants:
+            task = next(task for task in self.tasks if task.method == entrant.name)
+            run = self._run(task)
+            contenders.append(Contender(entrant.name, run.folder, run.settings, entrant.cost_batch))
+        kept = kept_costs(file, contenders, how)
+        if kept is not None and not (measure and force):
+            return kept
+        if not measure:
+            self.tell("cost is not measured in parts: to add it, compare once more without --part")
+            return {}, None
+        images = self.divider.images(first.seed, first.fold)
+        with stoppable("while measuring cost", self.remedy) as check:
+            costs = measure_costs(contenders, images, how, check, self.tell)
+        keep_costs(file, costs, contenders, how)
+        return costs, machine()
 
-    def _train(self, settings: RunSettings, folder: Path, progress: Progress | None = None) -> TrainResult:
-        return train(settings, folder, resume=True, dataset=self.images, progress=progress, remedy=self.remedy)
+    def _run(self, task: Task) -> Run:
+        settings = replace(self._of[task.method].settings, seed=task.seed)
+        images = self.divider.images(task.seed, task.fold)
+        return Run(task, settings, self.out / task.folder, images, self.remedy)
 
-    def measure(self, name: str, outcome: TrainResult) -> MethodResult:
-        """Test the trained model, and count what it costs."""
-        batch_size, seed = self.settings.training.batch, self.settings.seed
-        model = load_model(str(self.folder))
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
-        test = split_indices(self.images, "test")
-        start = time.perf_counter()
-        evaluation = evaluate(model, self.images, test, seed=seed, batch=batch_size)
-        predicting = time.perf_counter() - start
-        (share,) = shares(split_indices(self.images, "train")[:batch_size], batch_size)
-        (batch,) = Loader(self.images, model.view, seed).training(1, [share])
-        batch = batch.to(model.device)
-        return MethodResult(
-            name=name,
-            error=evaluation.error,
-            interval=evaluation.interval,
-            n=evaluation.n,
-            epochs=outcome.epochs,
-            train_seconds=outcome.seconds,
-            train_ms_per_image=1e3 * seconds_per_step(self.folder) / batch_size,
-            predict_ms_per_image=1e3 * predicting / len(test),
-            activation_mb_per_image=activation_bytes(model, batch) / len(batch) / 1e6,
-            pixels_read_share=pixels_read_share(model, batch),
-            patches_per_image=evaluation.patches_per_image,
-            parameters=model.parameter_count,
+    def _kept(self, task: Task) -> Predictions | None:
+        leader = self._leader(task)
+        if leader is not None and leader not in self._found:
+            kept = self._kept(leader)
+            if kept is None:
+                return None
+            self._found[leader] = kept
+        return self._run(task).done(self._least(task))
+
+    def _leader(self, task: Task) -> Task | None:
+        """The run that this one must last as long as."""
+        name = self._of[task.method].as_long_as
+        return next(
+            (one for one in self.tasks if (one.method, one.seed, one.fold) == (name, task.seed, task.fold)), None
         )
 
+    def _least(self, task: Task) -> float:
+        leader = self._leader(task)
+        return 0.0 if leader is None else self._found[leader].seconds
 
-def _with_epochs(settings: RunSettings, epochs: int) -> RunSettings:
-    return replace(settings, training=replace(settings.training, epochs=epochs))
-
-
-def seconds_per_step(folder: Path, skip: int = 0) -> float:
-    """Median seconds of a training step, data work included and validation not, from a run's metrics.jsonl.
-
-    Between two logged steps of an epoch where there are such; else over whole epochs.
-
-    Arguments:
-        folder: of the run.
-        skip: leave out so many steps at the start.
-    """
-    journal = folder / "metrics.jsonl"
-    steps = [record for record in read_journal(journal, "step") if record["step"] > skip]
-    spans: list[float] = [
-        (after["seconds"] - before["seconds"]) / (after["step"] - before["step"])
-        for before, after in itertools.pairwise(steps)
-        if before["epoch"] == after["epoch"]
-    ]
-    epochs = [{"step": 0}, *read_journal(journal, "epoch")]
-    whole = [
-        epoch["training_seconds"] / (epoch["step"] - before["step"])
-        for before, epoch in itertools.pairwise(epochs)
-        if epoch["step"] > before["step"]
-    ]
-    return float(statistics.median(spans or whole))
+    def _progress(self) -> Progress:
+        """A line an epoch is too much where there are many runs."""
+        chosen = choose_progress()
+        many = len(self.tasks) > 2 * len(self.entrants)
+        return SilentProgress() if many and isinstance(chosen, LineProgress) else chosen

@@ -1,56 +1,32 @@
 """What may be wrong with a manifest, found before a run of hours finds it."""
 
 import hashlib
+import os
+import stat
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.datasets.manifest import mask_fault, missing_files, read_table, sorted_classes
+from foveate.datasets.hints import count_findings, pixel_hints
+from foveate.datasets.manifest import mask_fault, missing_files, read_table, several_labels_fault
+from foveate.datasets.report import Finding, Report
 from foveate.datasets.splits import crossing_groups
-from foveate.datasets.table import Row, Table
-from foveate.errors import ImageError
-from foveate.images import open_image
-from foveate.types import Box, Example
+from foveate.datasets.table import Row, Table, label_names
+from foveate.errors import FoveateError, ImageError
+from foveate.images import Source, open_image
+from foveate.types import Box, Example, Size
 
-__all__ = ["Report", "check_manifest"]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a check found.
-
-    Attributes:
-        images: number of good rows.
-        counts: (split or "", label or "") → images.
-        problems: what is wrong, one line each; empty if all is well.
-    """
-
-    images: int
-    counts: dict[tuple[str, str], int]
-    problems: tuple[str, ...]
-
-    def table(self) -> str:
-        """The images per class and split, as lines of text.
-
-        Example:
-            >>> print(Report(3, {("train", "cat"): 2, ("test", "cat"): 1}, ()).table())
-            label  test  train
-            cat       1      2
-        """
-        splits = sorted({split for split, _ in self.counts})
-        labels = sorted_classes([label for _, label in self.counts])
-        rows = [["label", *(split or "no split" for split in splits)]]
-        rows += [[label or "no label", *(str(self.counts.get((s, label), 0)) for s in splits)] for label in labels]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(splits) + 1)]
-        return "\n".join(
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-            for row in rows
-        )
+__all__ = ["check_manifest"]
 
 
-def check_manifest(path: str | Path, pixels: bool = True, progress: Callable[[int, int], None] | None = None) -> Report:
+def check_manifest(
+    path: str | Path,
+    pixels: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    multi_label: bool = False,
+) -> Report:
     """Look for bad rows, missing and unreadable files, images that are there twice, and groups that cross splits.
 
     Arguments:
@@ -58,37 +34,97 @@ def check_manifest(path: str | Path, pixels: bool = True, progress: Callable[[in
         pixels: whether to read the last pixel of every image, which finds files that were cut short, and every file
             of a size that occurs twice, which finds copies; else headers only.
         progress: called with the number of images looked at and their total.
+        multi_label: whether a label is the names of any number of classes, with | between.
 
     Returns:
-        The counts and the problems.
+        The counts, the problems, and hints about what may be meant otherwise.
 
     Raises:
         DataError: if the manifest cannot be read as one at all.
     """
-    table = read_table(path, require_labels=False)
+    table = read_table(path, require_labels=False, multi_label=multi_label)
     missing = missing_files(table)
     absent, unreadable = set(missing), dict[str, str]()
     rows = [row for row in table.rows if table.file(row.path) not in absent]
-    problems = [*table.problems, *(f"missing: {file}" for file in missing)]
+    sizes: list[Size] = []
+    kinds: Counter[tuple[int, str]] = Counter()
     for done, row in enumerate(rows):
         if progress is not None:
             progress(done + 1, len(rows))
+        file = table.file(row.path)
         try:
-            source = open_image(table.file(row.path), mpp=row.mpp)
-            height, width = source.size
-            if pixels:
-                source.read(Box(height - 1, width - 1, 1, 1))
-        except ImageError as error:
-            unreadable[table.file(row.path)] = str(error)
-    copies = _copies(table, rows, unreadable) if pixels else []
-    problems += [*(f"unreadable: {reason}" for reason in unreadable.values()), *copies]
-    problems += [fault for fault in [mask_fault(table)] if fault is not None]
+            source = _look_at(file, row.mpp, pixels)
+        except Exception as error:  # decoders stumble in ways of their own; here it is always the file's fault
+            unreadable[file] = _reason(file, error)
+        else:
+            sizes.append(source.size)
+            kinds[source.channels, str(source.dtype)] += 1
+    readable = [row for row in rows if table.file(row.path) not in unreadable]
+    copies = _copies(table, readable, unreadable) if pixels else []
+    counts = Counter((row.split or "", label) for row in table.rows for label in _labels(row, multi_label))
+    about_counts = list(count_findings(counts, Counter(row.split or "" for row in table.rows)))
+    return Report(
+        images=len(table.rows),
+        counts=counts,
+        problems=(
+            *(Finding("row", fault) for fault in table.problems),
+            *(Finding("missing", f"missing: {file}{_dangling(file)}") for file in missing),
+            *(Finding("unreadable", f"unreadable: {reason}") for reason in unreadable.values()),
+            *(Finding("copy", copy) for copy in copies),
+            *_row_problems(table, multi_label),
+            *(finding for is_problem, finding in about_counts if is_problem),
+        ),
+        hints=(*(finding for is_problem, finding in about_counts if not is_problem), *pixel_hints(kinds)),
+        sizes=tuple(sizes),
+        kinds=kinds,
+        multi_label=multi_label,
+    )
+
+
+def _labels(row: Row, multi_label: bool) -> list[str]:
+    """The classes a row counts for; "" for a row without any."""
+    return (label_names(row.label or "") or [""]) if multi_label else [row.label or ""]
+
+
+def _row_problems(table: Table, multi_label: bool) -> Iterator[Finding]:
+    """What is wrong with the rows among themselves; no file is looked at."""
+    for kind, fault in (("mask", mask_fault(table)), ("label", None if multi_label else several_labels_fault(table))):
+        if fault is not None:
+            yield Finding(kind, fault)
     crossing = crossing_groups(Example(row.path, None, row.split, row.group) for row in table.rows)
-    problems += [f"group {group} crosses splits: {', '.join(splits)}" for group, splits in sorted(crossing.items())]
+    for group, splits in sorted(crossing.items()):
+        yield Finding("group", f"group {group} crosses splits: {', '.join(splits)}")
     if 0 < sum(row.label is None for row in table.rows) < len(table.rows):
-        problems += [f"no label: {row.path}" for row in table.rows if row.label is None]
-    counts = Counter((row.split or "", row.label or "") for row in table.rows)
-    return Report(len(table.rows), dict(counts), tuple(problems))
+        yield from (Finding("label", f"no label: {row.path}") for row in table.rows if row.label is None)
+
+
+def _look_at(file: str, mpp: float | None, pixels: bool) -> Source:
+    """The image, its header read, and its last pixel if wanted; pipes and devices might never end and are refused."""
+    if "://" not in file:
+        mode = Path(file).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ImageError(f"{file}: a pipe or a device, not an image: name a file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a decoder's doubts, of no use without the file's name
+        source = open_image(file, mpp=mpp)
+        height, width = source.size
+        if pixels:
+            source.read(Box(height - 1, width - 1, 1, 1))
+    return source
+
+
+def _reason(file: str, error: Exception) -> str:
+    """Why a file cannot be read, in a line."""
+    if isinstance(error, FoveateError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{file}: cannot be read ({error.strerror}): check the path and the file's mode"
+    what = " ".join(str(error).split()) or type(error).__name__
+    return f"{file}: cannot be read ({what}): replace the file or remove its row"
+
+
+def _dangling(file: str) -> str:
+    return " (a link that leads nowhere)" if os.path.islink(file) else ""  # noqa: PTH114  no error, whatever the name
 
 
 def _copies(table: Table, rows: Iterable[Row], unreadable: dict[str, str]) -> list[str]:
@@ -113,12 +149,12 @@ def _copies(table: Table, rows: Iterable[Row], unreadable: dict[str, str]) -> li
 def _noted(file: str, unreadable: dict[str, str]) -> Iterator[Path]:
     try:
         yield Path(file)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        unreadable.setdefault(file, f"{file}: cannot be read ({reason}): check the path and the file's mode")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        unreadable.setdefault(file, _reason(file, error))
 
 
 def _copy(same: list[Row]) -> str:
-    labels, splits = ({getattr(row, name) for row in same} for name in ("label", "split"))
-    worse = [f"different {name}s" for name, values in (("label", labels), ("split", splits)) if len(values) > 1]
+    labels = {tuple(sorted(label_names(row.label or ""))) for row in same}
+    splits = {row.split for row in same}
+    worse = [f"different {name}" for name, values in (("labels", labels), ("splits", splits)) if len(values) > 1]
     return f"same content{', ' + ' and '.join(worse) if worse else ''}: {', '.join(row.path for row in same)}"

@@ -1,6 +1,7 @@
 """A folder with one folder per class as a manifest."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from foveate.datasets.table import SPLIT_NAMES, Row, Table
@@ -9,8 +10,8 @@ from foveate.errors import DataError
 __all__ = ["IMAGE_SUFFIXES", "image_files", "read_class_folders"]
 
 IMAGE_SUFFIXES = (
-    ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".npz", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
-    ".webp",
+    ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".npy", ".npz", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
+    ".tiff", ".webp",
 )  # fmt: skip
 """Ends of the names of files in a folder that are taken for images; other files are passed over."""
 
@@ -28,7 +29,7 @@ def read_class_folders(folder: Path, require_labels: bool = True) -> Table:
     Raises:
         DataError: if there is no image, or an image in no class folder, or splits and classes stand side by side.
     """
-    folders = [entry.name for entry in _visible(folder) if entry.is_dir()]
+    folders = [entry.name for entry in _visible(folder) if _is_folder(entry)]
     named = [name for name in folders if name.lower() in SPLIT_NAMES]
     if len(named) > 1 and len(named) < len(folders):
         other = next(name for name in folders if name not in named)
@@ -58,13 +59,13 @@ def _class_rows(place: Path, prefix: str, split: str | None, require_labels: boo
             if require_labels:
                 raise DataError(f"image {entry.path} is in no class folder: move it into one, or list it in a manifest")
             rows.append(Row(path, split=split))
-        elif entry.is_dir():
+        elif _is_folder(entry):
             rows += [Row(f"{path}/{inner}", label=entry.name, split=split) for inner in image_files(entry.path)]
     return rows
 
 
 def image_files(folder: Path | str) -> list[str]:
-    """Find every image below a folder by its name; hidden files and folders are passed over.
+    """Find every image below a folder by its name; hidden files and folders, and links back up, are passed over.
 
     Arguments:
         folder: where to look, folders in it included.
@@ -72,13 +73,16 @@ def image_files(folder: Path | str) -> list[str]:
     Returns:
         Paths relative to the folder, with forward slashes; sorted, folder by folder.
     """
-    found = []
+    return list(_images_below(folder, frozenset()))
+
+
+def _images_below(folder: Path | str, above: frozenset[str]) -> Iterator[str]:
+    above |= {os.path.realpath(folder)}
     for entry in _visible(folder):
         if _is_image(entry):
-            found.append(entry.name)
-        elif entry.is_dir():
-            found += [f"{entry.name}/{inner}" for inner in image_files(entry.path)]
-    return found
+            yield entry.name
+        elif _is_folder(entry) and not (entry.is_symlink() and os.path.realpath(entry.path) in above):
+            yield from (f"{entry.name}/{inner}" for inner in _images_below(entry.path, above))
 
 
 def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
@@ -87,4 +91,9 @@ def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
+    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not _is_folder(entry)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder or leads to one; a link that goes round in circles does not."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112  never raises

@@ -12,9 +12,9 @@ from PIL import Image
 from foveate.datasets.megapixel_mnist import MegapixelMnist
 from foveate.datasets.table import Row, Table
 from foveate.errors import RunError
-from foveate.types import Box
+from foveate.types import Box, Label
 
-__all__ = ["write_canvases", "write_manifest"]
+__all__ = ["label_cell", "write_canvases", "write_manifest"]
 
 _RECIPE = "megapixel-mnist.json"
 
@@ -58,7 +58,10 @@ def write_canvases(
             part.replace(file)
         if progress is not None:
             progress(i + 1, len(data))
-    rows = [Row(f"images/{e.id}{suffix}", label=data.classes[e.label or 0], split=e.split) for e in data.examples]
+    rows = [
+        Row(f"images/{example.id}{suffix}", label_cell(example.label, data.classes), example.split)
+        for example in data.examples
+    ]
     manifest = folder / "manifest.csv"
     manifest.unlink(missing_ok=True)
     return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
@@ -100,6 +103,25 @@ def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence
             writer.writerow([path, row.label, *cells.values(), *(row.extra[k] for k in kept), *fold])
     part.replace(out)
     return out
+
+
+def label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
+    """What stands in a manifest for an example's label.
+
+    Arguments:
+        label: the index of its class, those of its classes, or None.
+        classes: names of the classes.
+
+    Returns:
+        The name, the names with | between, or None.
+
+    Example:
+        >>> label_cell(1, ("cat", "dog")), label_cell((0, 1), ("cat", "dog")), label_cell((), ("cat", "dog"))
+        ('dog', 'cat|dog', '')
+    """
+    if label is None:
+        return None
+    return "|".join(classes[i] for i in label) if isinstance(label, tuple) else classes[label]
 
 
 def _claim(folder: Path, recipe: dict[str, object], resume: bool) -> None:

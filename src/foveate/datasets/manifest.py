@@ -2,17 +2,26 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from foveate.datasets.class_folders import read_class_folders
-from foveate.datasets.table import Table, read_csv
+from foveate.datasets.table import Row, Table, label_names, read_csv
 from foveate.errors import DataError
 from foveate.images import Source, open_image
-from foveate.types import Example
+from foveate.types import Example, Label
 
-__all__ = ["ManifestDataset", "mask_fault", "missing_files", "read_manifest", "read_table", "sorted_classes"]
+__all__ = [
+    "ManifestDataset",
+    "as_dataset",
+    "mask_fault",
+    "missing_files",
+    "read_manifest",
+    "read_table",
+    "several_labels_fault",
+    "sorted_classes",
+]
 
 _SHOWN = 3
 """Faults spelt out in an error; `foveate data check` lists all."""
@@ -27,12 +36,14 @@ class ManifestDataset:
         examples: one per row, in the manifest's order; their ids are the paths as written.
         files: where the images are.
         mpps: microns per pixel, or None to believe the file.
+        multi_label: whether a label is a tuple of classes, any number of them, instead of one.
     """
 
     classes: tuple[str, ...]
     examples: Sequence[Example]
     files: tuple[str, ...]
     mpps: tuple[float | None, ...]
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -43,7 +54,11 @@ class ManifestDataset:
 
 
 def read_manifest(
-    path: str | Path, classes: Sequence[str] | None = None, require_labels: bool = True, check_files: bool = True
+    path: str | Path,
+    classes: Sequence[str] | None = None,
+    require_labels: bool = True,
+    check_files: bool = True,
+    multi_label: bool = False,
 ) -> ManifestDataset:
     """Read a manifest, or a folder with one folder per class, as a data set.
 
@@ -54,6 +69,7 @@ def read_manifest(
         require_labels: whether every image must have a label (of `classes`, where given). For prediction, labels
             may be absent, and one that is not of `classes` counts as absent.
         check_files: whether missing image files are an error now rather than when opened.
+        multi_label: whether an image has any number of classes, written `cat|dog`, and none where the label is empty.
 
     Returns:
         The data set; a split that the manifest does not name is None.
@@ -61,16 +77,44 @@ def read_manifest(
     Raises:
         DataError: if the manifest is missing, empty, names masks, or has bad rows; the message names the first of them.
     """
-    table = read_table(path, require_labels)
-    labels = [row.label for row in table.rows if row.label is not None]
-    names = sorted_classes(labels) if classes is None else tuple(classes)
+    return as_dataset(read_table(path, require_labels, multi_label), classes, require_labels, check_files, multi_label)
+
+
+def as_dataset(
+    table: Table,
+    classes: Sequence[str] | None = None,
+    require_labels: bool = True,
+    check_files: bool = True,
+    multi_label: bool = False,
+) -> ManifestDataset:
+    """Take the rows of a manifest for a data set, as `read_manifest` does.
+
+    Arguments:
+        table: what `read_table` gave for the same `require_labels` and `multi_label`.
+        classes: as in `read_manifest`, and so are the others.
+        require_labels: whether every image must have a label.
+        check_files: whether missing image files are an error.
+        multi_label: whether an image has any number of classes.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: if the table has faults, or names masks or missing files.
+    """
+    fault = None if multi_label or not require_labels else several_labels_fault(table)
+    if fault is not None:
+        raise DataError(f"{table.source}: {fault}")
+    labels = [None if row.label is None else _names(row.label, multi_label) for row in table.rows]
+    names = sorted_classes([name for some in labels for name in some or ()]) if classes is None else tuple(classes)
     number = {name: i for i, name in enumerate(names)}
     problems = list(table.problems)
     if require_labels:
         problems += [
-            f"line {row.line} ({row.path}): label {row.label!r} is none of the model's classes {_some(names)}"
-            for row in table.rows
-            if row.label is not None and row.label not in number
+            f"line {row.line} ({row.path}): label {name!r} is none of the model's classes {_some(names)}"
+            for row, some in zip(table.rows, labels, strict=True)
+            for name in some or ()
+            if name not in number
         ]
     if problems:
         raise DataError(
@@ -89,20 +133,22 @@ def read_manifest(
     return ManifestDataset(
         classes=names,
         examples=tuple(
-            Example(row.path, None if row.label is None else number.get(row.label), row.split, row.group)
-            for row in table.rows
+            Example(row.path, _index(some, number, multi_label), row.split, row.group)
+            for row, some in zip(table.rows, labels, strict=True)
         ),
         files=tuple(table.file(row.path) for row in table.rows),
         mpps=tuple(row.mpp for row in table.rows),
+        multi_label=multi_label,
     )
 
 
-def read_table(path: str | Path, require_labels: bool = True) -> Table:
+def read_table(path: str | Path, require_labels: bool = True, multi_label: bool = False) -> Table:
     """Read the rows of a manifest or a folder of class folders; bad rows are listed, not raised.
 
     Arguments:
         path: the CSV file, a folder with a manifest.csv in it, or a folder of class folders.
         require_labels: whether an image without a label is at fault.
+        multi_label: whether a label is the names of any number of classes, with | between.
 
     Returns:
         The good rows and the faults of the others.
@@ -112,9 +158,20 @@ def read_table(path: str | Path, require_labels: bool = True) -> Table:
     """
     path = Path(path)
     listed = path / "manifest.csv"
-    if listed.is_file():
-        return read_csv(listed, require_labels)
-    return read_class_folders(path, require_labels) if path.is_dir() else read_csv(path, require_labels)
+    if path.is_dir() and not listed.is_file():
+        return read_class_folders(path, require_labels)
+    return read_csv(listed if path.is_dir() else path, require_labels, multi_label)
+
+
+def several_labels_fault(table: Table) -> str | None:
+    """What to say of a manifest with several labels an image that is read as if there were one; None if it has one."""
+    row = next((row for row in table.rows if row.label is not None and "|" in row.label), None)
+    if row is None:
+        return None
+    return (
+        f"{_place(row)} has several labels ({row.label}): say so with --data.multi_label true (foveate data check and "
+        "split: --multi-label), or write one name without |"
+    )
 
 
 def mask_fault(table: Table) -> str | None:
@@ -144,6 +201,22 @@ def sorted_classes(labels: Sequence[str]) -> tuple[str, ...]:
         return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part], label
 
     return tuple(sorted(set(labels), key=key))
+
+
+def _names(label: str, multi_label: bool) -> list[str]:
+    return label_names(label) if multi_label else [label]
+
+
+def _index(names: Sequence[str] | None, number: Mapping[str, int], multi_label: bool) -> Label | None:
+    """The number of each name; None if there is no label, or one that has no number."""
+    if names is None or any(name not in number for name in names):
+        return None
+    numbers = tuple(sorted(number[name] for name in names))
+    return numbers if multi_label else numbers[0]
+
+
+def _place(row: Row) -> str:
+    return f"line {row.line}" if row.line else row.path
 
 
 def _several(count: int, noun: str) -> str:

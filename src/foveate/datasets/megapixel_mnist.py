@@ -40,6 +40,7 @@ class MegapixelMnist:
         stamp_labels: (S,) value of the digit, or −1 for a noise pattern.
         stamp_index: (n, 5 + noise) stamps on each canvas, its five digits first, the three of its class leading.
         positions: (n, 5 + noise, 2) their top left corners (row, column).
+        multi_label: False.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +52,7 @@ class MegapixelMnist:
     stamp_labels: npt.NDArray[np.int8]
     stamp_index: npt.NDArray[np.int32]
     positions: npt.NDArray[np.int32]
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -1,15 +1,27 @@
 """From settings to a data set every image of which has a split."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from foveate.datasets.manifest import read_manifest
+from foveate.datasets.colon_cancer import ColonCancer, colon_cancer
+from foveate.datasets.german_signs import german_speed_limits
+from foveate.datasets.manifest import ManifestDataset, read_manifest
 from foveate.datasets.megapixel_mnist import megapixel_mnist
+from foveate.datasets.sign_scenes import SignScenes
 from foveate.datasets.splits import fill_splits
+from foveate.datasets.swedish_signs import swedish_traffic_signs
 from foveate.errors import ConfigError, DataError
 from foveate.settings import DataSettings
 from foveate.types import ImageDataset
 
 __all__ = ["open_dataset"]
+
+_PUBLISHED: dict[str, tuple[Callable[[str], ColonCancer | SignScenes], str]] = {
+    "colon-cancer": (colon_cancer, "CRCHistoPhenotypes_2016_04_28.zip, or the folder it unpacks to"),
+    "speed-limits": (swedish_traffic_signs, "the folder with Set1/ and Set2/ of Swedish Traffic Signs"),
+    "german-speed-limits": (german_speed_limits, "the folder with gt.txt and images/ of the German scenes"),
+}
+"""Source → its reader, and what it wants to read."""
 
 
 def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
@@ -23,8 +35,9 @@ def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
         The data set; every example's split is "train", "validation" or "test".
 
     Raises:
-        ConfigError: if a manifest is wanted and none is set.
-        DataError: if the manifest has faults, files are missing, there is one class only, or nothing to train on.
+        ConfigError: if a manifest or published files are wanted and none are set.
+        DataError: if the manifest or the published files have faults, files are missing, there is one class only, or
+            nothing to train on.
 
     Example:
         >>> data = open_dataset(DataSettings(source="megapixel-mnist", train_images=50, test_images=9))
@@ -34,14 +47,36 @@ def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
     if settings.source == "megapixel-mnist":
         canvases = megapixel_mnist(settings)
         return replace(canvases, examples=tuple(fill_splits(canvases.examples, settings.validation, 0.0, seed)))
+    images = _manifest(settings) if settings.source == "manifest" else _published(settings)
+    examples = fill_splits(
+        images.examples, settings.validation, settings.test, seed, allow_crossing=settings.allow_crossing_groups
+    )
+    if all(example.split != "train" for example in examples):
+        raise DataError(
+            f"no image of {settings.manifest} is left to train on: its split column must name some train"
+            if settings.source == "manifest"
+            else f"no image of {settings.published} is left to train on: lower data.test or data.validation"
+        )
+    return replace(images, examples=tuple(examples))
+
+
+def _manifest(settings: DataSettings) -> ManifestDataset:
     if settings.manifest is None:
         raise ConfigError("no images to train on: give --data MANIFEST, a CSV file or a folder with a folder per class")
-    images = read_manifest(settings.manifest)
-    if len(images.classes) < 2:
+    images = read_manifest(settings.manifest, multi_label=settings.multi_label)
+    if settings.multi_label and not images.classes:
+        raise DataError(f"no image of {settings.manifest} has a label: a classifier needs a class at least")
+    if not settings.multi_label and len(images.classes) < 2:
         raise DataError(
             f"every image of {settings.manifest} has the label {images.classes[0]!r}: a classifier needs two classes"
         )
-    examples = tuple(fill_splits(images.examples, settings.validation, settings.test, seed))
-    if all(example.split != "train" for example in examples):
-        raise DataError(f"no image of {settings.manifest} is left to train on: its split column must name some train")
-    return replace(images, examples=examples)
+    return images
+
+
+def _published(settings: DataSettings) -> ColonCancer | SignScenes:
+    read, wanted = _PUBLISHED[settings.source]
+    if settings.multi_label:
+        raise ConfigError(f"images of {settings.source} have one label each: leave data.multi_label out")
+    if settings.published is None:
+        raise ConfigError(f"the files of {settings.source} are not named: give --data.published PATH, {wanted}")
+    return read(settings.published)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foveate.errors import DataError
 
-__all__ = ["COLUMNS", "SPLIT_NAMES", "Row", "Table", "read_csv"]
+__all__ = ["COLUMNS", "SPLIT_NAMES", "Row", "Table", "label_names", "read_csv"]
 
 COLUMNS = ("path", "label", "split", "group", "mpp", "mask")
 """The columns foveate knows; only the first two must be there."""
@@ -24,7 +24,7 @@ class Row:
 
     Attributes:
         path: where it is, relative to the manifest, with forward slashes; names the image everywhere.
-        label: its class, or None.
+        label: its class, or None; where there may be several, their names with | between, "" if it has none.
         split: "train", "validation", "test" or None.
         group: what must not be split, or None.
         mpp: microns per pixel, or None to believe the file.
@@ -66,7 +66,23 @@ class Table:
         return path if "://" in path else str(self.folder / path)
 
 
-def read_csv(source: Path, require_labels: bool = True) -> Table:
+def label_names(label: str) -> list[str]:
+    """The classes of an image that may have several, from the text that says so.
+
+    Arguments:
+        label: names with | between; spaces around a name do not count.
+
+    Returns:
+        The names as written; [] for a text without any.
+
+    Example:
+        >>> label_names("cat | dog"), label_names(" ")
+        (['cat', 'dog'], [])
+    """
+    return [name.strip() for name in label.split("|")] if label.strip() else []
+
+
+def read_csv(source: Path, require_labels: bool = True, multi_label: bool = False) -> Table:
     """Read a CSV manifest: a header `path,label[,split][,group][,mpp][,mask]`, then a line per image.
 
     Columns may come in any order, others are kept; commas, semicolons or tabs separate them; a byte-order mark,
@@ -75,6 +91,7 @@ def read_csv(source: Path, require_labels: bool = True) -> Table:
     Arguments:
         source: the file.
         require_labels: whether an image without a label is at fault.
+        multi_label: whether a label is the names of any number of classes, with | between; an empty one means none.
 
     Returns:
         The good rows, and a line for everything wrong with the others.
@@ -91,7 +108,7 @@ def read_csv(source: Path, require_labels: bool = True) -> Table:
     line_of: dict[str, int] = {}
     for line, fields in lines:
         cells = dict(zip(header, (field.strip() for field in fields), strict=False))
-        faults = list(_faults(cells, len(fields) - len(header), require_labels))
+        faults = list(_faults(cells, len(fields) - len(header), require_labels, multi_label))
         path = _posix(cells.get("path", ""))
         if path and line_of.setdefault(path, line) != line:
             faults.append(f"path {path!r} is already on line {line_of[path]}, remove one of the two")
@@ -100,7 +117,7 @@ def read_csv(source: Path, require_labels: bool = True) -> Table:
             rows.append(
                 Row(
                     path=path,
-                    label=cells.get("label") or None,
+                    label=_label(cells.get("label", "") if "label" in header else None, multi_label),
                     split=SPLIT_NAMES.get(cells.get("split", "").lower()),
                     group=cells.get("group") or None,
                     mpp=float(cells["mpp"]) if cells.get("mpp") else None,
@@ -127,6 +144,10 @@ def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
                     yield reader.line_num, fields
     except FileNotFoundError as error:
         raise DataError(f"manifest {source} does not exist: check the path") from error
+    except OSError as error:
+        raise DataError(
+            f"manifest {source} cannot be read ({error.strerror}): check the path and the file's mode"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not UTF-8 text: save it as CSV (UTF-8)") from error
     except csv.Error as error:
@@ -150,20 +171,38 @@ def _check_header(source: Path, header: list[str], require_labels: bool) -> None
         raise DataError(f"{source} has {header.count(twice[0])} columns {twice[0]!r}: remove or rename all but one")
 
 
-def _faults(cells: dict[str, str], surplus: int, require_labels: bool) -> Iterator[str]:
+def _faults(cells: dict[str, str], surplus: int, require_labels: bool, multi_label: bool) -> Iterator[str]:
     """What is wrong with a row, each with its remedy."""
     if surplus > 0:
         yield f"{surplus} more fields than the header has columns, quote what contains the separator"
     if not cells.get("path"):
         yield "path is empty, name the image file"
-    if require_labels and not cells.get("label"):
-        yield "label is empty, write the image's class or remove the row"
+    yield from _label_faults(cells.get("label", ""), require_labels, multi_label)
     split = cells.get("split", "")
     if split and split.lower() not in SPLIT_NAMES:
         yield f"unknown split {split!r}, use train, validation or test"
     mpp = cells.get("mpp", "")
     if mpp and not _is_positive(mpp):
         yield f"mpp {mpp!r} is not a positive number, write microns per pixel such as 0.25 or leave it empty"
+
+
+def _label(text: str | None, multi_label: bool) -> str | None:
+    if text is None or not multi_label:
+        return text or None
+    return "|".join(label_names(text))
+
+
+def _label_faults(label: str, require_labels: bool, multi_label: bool) -> Iterator[str]:
+    if not multi_label:
+        if require_labels and not label:
+            yield "label is empty, write the image's class or remove the row"
+        return
+    names = label_names(label)
+    if "" in names:
+        yield f"label {label!r} has a | without a name beside it, write names with one | between"
+    twice = [name for i, name in enumerate(names) if name and name in names[:i]]
+    if twice:
+        yield f"label {label!r} names {twice[0]!r} twice, write it once"
 
 
 def _is_positive(text: str) -> bool:

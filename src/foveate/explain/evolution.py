@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import RunError
-from foveate.images import view_size
+from foveate.images import Source, unit_range, view_size
 from foveate.models import Model, load_model
-from foveate.types import ImageDataset, Size
+from foveate.types import ImageDataset
 
 __all__ = ["draw_evolution"]
 
@@ -20,9 +20,10 @@ SIDE = 2.0
 def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, columns: int = 6) -> None:
     """Draw the attention maps a run kept in its folder `attention`: a row per image, a column per epoch.
 
-    The first column is the image itself; the boxes are the patches drawn in that epoch's validation. Each map has a
-    scale of its own, from 0 to its largest probability. After the figures of Katharopoulos & Fleuret, "Processing
-    Megapixel Images with Deep Attention-Sampling Models" (ICML 2019), section 4.
+    The first column is the image itself, of which bands other than grey or RGB show the first; the boxes are the
+    patches drawn in that epoch's validation, where the model draws (one that reads every patch has a map alone). Each
+    map has a scale of its own, from 0 to its largest probability. After the figures of Katharopoulos & Fleuret,
+    "Processing Megapixel Images with Deep Attention-Sampling Models" (ICML 2019), section 4.
 
     Arguments:
         run: a run folder, trained with `training.watch` > 0.
@@ -46,13 +47,13 @@ def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, col
     panels = figure.subplots(len(ids), 1 + len(shown), squeeze=False)
     for row, name in enumerate(ids):
         source = dataset.open(numbers[name])
-        _show_image(panels[row, 0], source.thumbnail(400), source.size, name)
+        _show_image(panels[row, 0], unit_range(source.thumbnail(400)), source.size, name)
         for column, (epoch, arrays) in enumerate(shown, start=1):
             title = "before training" if epoch == 0 else f"epoch {epoch}"
-            attention, extent = _placed(model, arrays["attention"][row], view_size(model.view, source), source.size)
+            attention, extent = _placed(model, arrays["attention"][row], source)
             panel = panels[row, column]
             panel.imshow(attention, cmap="magma", vmin=0, extent=extent)
-            _show_boxes(panel, arrays["boxes"][row], source.size)
+            _show_boxes(panel, arrays["boxes"][row] if "boxes" in arrays else (), source.size)
             panel.set_title(title if row == 0 else "", fontsize=8)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
@@ -75,18 +76,20 @@ def _spread(count: int, columns: int) -> list[int]:
 
 
 def _show_image(panel, pixels, size, name) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    panel.imshow(pixels.squeeze(), cmap="gray", extent=(0, size[1], size[0], 0))
+    shown = pixels.clip(0, 1) if pixels.shape[2] == 3 else pixels[:, :, 0]
+    panel.imshow(shown, cmap="gray", extent=(0, size[1], size[0], 0))
     panel.set_title(name, fontsize=8)
     panel.set_axis_off()
 
 
 def _placed(
-    model: Model, attention: NDArray[np.generic], view: Size, image: Size
+    model: Model, attention: NDArray[np.generic], source: Source
 ) -> tuple[NDArray[np.generic], tuple[float, float, float, float]]:
     """An image's own part of a padded map, and its place as matplotlib wants it: left, right, bottom, top."""
     assert model.grid is not None
+    view = source.size if model.view is None else view_size(model.view, source)
     rows, columns = model.grid.shape(view)
-    top, left, bottom, right = model.grid.extent(view, image)
+    top, left, bottom, right = model.grid.extent(view, source.size)
     return attention[:rows, :columns], (left, right, bottom, top)
 
 

@@ -3,18 +3,24 @@
 from foveate.images import augment
 from foveate.images.array import ArraySource
 from foveate.images.average import Region, area_average
+from foveate.images.bands import Bands
 from foveate.images.canvas import Canvas
+from foveate.images.colour import Colour
 from foveate.images.gather import gather
+from foveate.images.npy import NpySource
 from foveate.images.open import open_image
-from foveate.images.pillow import PillowSource
+from foveate.images.pillow import PillowSource, open_zip_member
 from foveate.images.pixels import unit_range
 from foveate.images.source import Header, Source
 from foveate.images.view import check_view, make_view, pad_views, view_size
 
 __all__ = [
     "ArraySource",
+    "Bands",
     "Canvas",
+    "Colour",
     "Header",
+    "NpySource",
     "PillowSource",
     "Region",
     "Source",
@@ -24,6 +30,7 @@ __all__ = [
     "gather",
     "make_view",
     "open_image",
+    "open_zip_member",
     "pad_views",
     "unit_range",
     "view_size",

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Shaped
 
+from foveate.errors import ImageError
 from foveate.images.average import Bins, Region
 from foveate.images.orient import Orientation
 from foveate.images.pixels import unit_range
 from foveate.images.source import Header, Source
+from foveate.images.stain import Stain
+from foveate.images.wrapper import Wrapper
 from foveate.settings import AugmentSettings
 from foveate.types import Box, Level, Size
 
@@ -17,7 +20,7 @@ __all__ = ["Augmented", "Change", "draw_change"]
 
 @dataclass(frozen=True)
 class Change:
-    """One particular change of an image; the order is flips, turns, gain and bias, translation.
+    """One particular change of an image; the order is flips, turns, stain, gain and bias, translation.
 
     Attributes:
         flip_rows: turn upside down.
@@ -26,6 +29,7 @@ class Change:
         shift: (rows, columns) moved down and to the right, in level-0 pixels; what is uncovered is 0.
         gain: a of a·x + b, x in the unit range.
         bias: b of a·x + b; values are not clipped.
+        stain: another staining of a haematoxylin-eosin slide, or None.
     """
 
     flip_rows: bool = False
@@ -34,6 +38,7 @@ class Change:
     shift: tuple[int, int] = (0, 0)
     gain: float = 1.0
     bias: float = 0.0
+    stain: Stain | None = None
 
 
 def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
@@ -49,7 +54,7 @@ def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
 
     Example:
         >>> draw_change(AugmentSettings(), (60, 80), seed=1)
-        Change(flip_rows=False, flip_columns=False, quarter_turns=0, shift=(0, 0), gain=1.0, bias=0.0)
+        Change(flip_rows=False, flip_columns=False, quarter_turns=0, shift=(0, 0), gain=1.0, bias=0.0, stain=None)
         >>> draw_change(AugmentSettings(translate=(10, 0), turn=True), (60, 80), seed=1).shift
         (-2, 0)
     """
@@ -57,7 +62,7 @@ def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
     flips = generator.random(2) < 0.5
     turns = int(generator.integers(4))
     moves, shades = (bool(x) for x in generator.random(2) < settings.probability)
-    place, shade = generator.random(2), generator.random(2)
+    place, shade, stains = generator.random(2), generator.random(2), generator.random(6)
     turns = turns if settings.turn else 0
     sides = size if turns % 2 == 0 else (size[1], size[0])
     reach = [min(t, side - 1) for t, side in zip(settings.translate, sides, strict=True)]
@@ -70,14 +75,19 @@ def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
         shift=(shift[0], shift[1]) if moves else (0, 0),
         gain=float(gain) if shades else 1.0,
         bias=float(bias) if shades else 0.0,
+        stain=Stain.drawn(stains, settings.stain) if settings.stain > 0 else None,
     )
 
 
-class Augmented(Source):
+class Augmented(Wrapper):
     """A changed image: what is read, and what is seen from afar, is the change of the original's pixels.
 
-    It has one level; views use the original's levels all the same. Where gain or bias change anything, `read` gives
-    float32 in the unit range.
+    It has one level; views use the original's levels all the same. Where stain, gain or bias change anything, `read`
+    gives float32 in the unit range.
+
+    A change of stain is not linear: a view is the changed average of the original pixels, which is close to the average
+    of the changed pixels and not equal to it. In views of colon tissue at a fifth of its resolution, at σ = 0.05, they
+    differ by less than half a grey level of 255 in the mean, where the change itself is 2 to 10.
 
     Arguments:
         source: the original.
@@ -93,20 +103,11 @@ class Augmented(Source):
         Box(top=1, left=0, height=1, width=2)
     """
 
-    _reads_file = True
-
     def __init__(self, source: Source, change: Change) -> None:
-        super().__init__(source.name, source.mpp)
-        self.source = source
+        super().__init__(source)
         self.change = change
-        self.threaded = source.threaded
         self._orientation = Orientation.turned(change.quarter_turns, change.flip_rows, change.flip_columns)
         self._shades = (change.gain, change.bias) != (1.0, 0.0)
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read of the original so far."""
-        return self.source.bytes_read
 
     def to_original(self, box: Box) -> Box:
         """Where a box of this image lies in the original; it may hang over the border there.
@@ -121,22 +122,24 @@ class Augmented(Source):
         moved = Box(box.top - down, box.left - right, box.height, box.width)
         return self._orientation.box_before(moved, self.source.size)
 
-    def close(self) -> None:
-        """Close the original."""
-        self.source.close()
-
     def _measure(self) -> Header:
         original = self.source.header
+        if self.change.stain is not None and original.channels != 3:
+            raise ImageError(
+                f"{self._label()}: stain can be changed in images of 3 channels (RGB), got {original.channels}: "
+                "set augment.stain to 0"
+            )
         size = self._orientation.size(original.levels[0].size)
-        return Header(
-            (Level(size, (1.0, 1.0)),), original.channels, np.dtype(np.float32) if self._shades else original.dtype
-        )
+        dtype = np.dtype(np.float32) if self._shades or self.change.stain is not None else original.dtype
+        return Header((Level(size, (1.0, 1.0)),), original.channels, dtype)
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:  # noqa: ARG002
         covered = self._covered(box)
         result = np.zeros((*box.size, self.channels), self.dtype)
         if covered is not None:
             part = self._orientation.apply(self.source.read(self.to_original(covered)))
+            if self.change.stain is not None:
+                part = self.change.stain.apply(unit_range(part))
             if self._shades:
                 part = unit_range(part) * np.float32(self.change.gain) + np.float32(self.change.bias)
             top, left = covered.top - box.top, covered.left - box.left
@@ -151,11 +154,16 @@ class Augmented(Source):
         moved = (region[0] - down, region[1] - right, region[2] - down, region[3] - right)
         seen = self.source._view(turn.size(size), turn.region_before(moved, original), self.to_original(covered))
         result = turn.apply(seen)
-        if self._shades:
-            rows = Bins.over(size[0], region[0], region[2], (covered.top, covered.bottom)).coverage
-            columns = Bins.over(size[1], region[1], region[3], (covered.left, covered.right)).coverage
-            result = result * self.change.gain + (np.outer(rows, columns) * self.change.bias)[:, :, None]
-        return result
+        if not self._shades and self.change.stain is None:
+            return result
+        rows = Bins.over(size[0], region[0], region[2], (covered.top, covered.bottom)).coverage
+        columns = Bins.over(size[1], region[1], region[3], (covered.left, covered.right)).coverage
+        coverage = np.outer(rows, columns)[:, :, None]
+        if self.change.stain is not None:
+            # of a cell that lies partly outside, what lies inside is stained
+            inside = np.divide(result, coverage, out=np.zeros(result.shape), where=coverage > 0)
+            result = self.change.stain.apply(inside) * coverage
+        return result * self.change.gain + coverage * self.change.bias
 
     def _covered(self, box: Box) -> Box | None:
         """The part of a box that shows the original, in pixels of this image."""

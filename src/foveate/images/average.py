@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
@@ -18,6 +19,12 @@ Region = tuple[Number, Number, Number, Number]
 
 BLOCK_ELEMENTS = 1 << 24
 """Pixel values held at a time while a view is made, whatever the size of the image."""
+
+GROUP_ELEMENTS = 1 << 18
+"""Sums of columns held at a time while a view is made."""
+
+LONG_SUM = 1 << 14
+"""Pixel values in the sum of a bin from which it pays to sum bins one after the other."""
 
 SNAP = 1e-9
 """Bin edges this close to a pixel edge are on it, in pixels: 18 · (1500 / 180) is 150."""
@@ -128,41 +135,98 @@ def average(
     (north, south), (west, east) = rows.extent(), columns.extent()
     if north == south or west == east:
         return result
-    width = east - west
-    block, group = (max(1, elements // (width * channels)) for elements in (BLOCK_ELEMENTS, BLOCK_ELEMENTS // 16))
+    width, every = east - west, np.arange(len(columns.first))
+    block, group = (max(1, elements // (width * channels)) for elements in (BLOCK_ELEMENTS, GROUP_ELEMENTS))
     for start in range(north, south, block):
         strip = read(start, min(start + block, south))
+        if strip.dtype.itemsize > 8:
+            strip = strip.astype(np.float64)
+        largest = float(full_scale(strip.dtype)) if strip.dtype.kind in "bu" else np.inf
+        pixels = _Sums(strip.reshape(len(strip), -1), 1.0, largest)
         touched = np.flatnonzero((rows.first < start + block) & (rows.stop > start) & (rows.stop > rows.first))
         for some in range(0, len(touched), group):
             chosen = touched[some : some + group]
-            sums = _weigh(strip.reshape(len(strip), -1), start, rows, chosen)
+            down = _weigh(pixels, start, rows, chosen)
             # the columns, laid down as rows: their sums run along memory then, too
-            sums = np.ascontiguousarray(sums.reshape(len(chosen), width, channels).swapaxes(0, 1)).reshape(width, -1)
-            sums = _weigh(sums, west, columns, np.arange(len(columns.first)))
-            result[chosen] += sums.reshape(-1, len(chosen), channels).swapaxes(0, 1)
+            turned = np.ascontiguousarray(down.values.T).reshape(width, -1)
+            both = _weigh(_Sums(turned, down.weight, down.largest), west, columns, every)
+            result[_steps(chosen)] += both.values.reshape(-1, channels, len(chosen)).transpose(2, 0, 1) * both.weight
     return result
 
 
-def _weigh(
-    strip: Shaped[np.ndarray, "rows values"], start: int, bins: Bins, chosen: Int64[np.ndarray, " chosen"]
-) -> Float64[np.ndarray, "chosen values"]:
+class _Sums(NamedTuple):
+    """Sums of pixels, or pixels: integers as long as all weights are alike, which is faster, and exact.
+
+    Attributes:
+        values: (rows, values).
+        weight: what all of them are still to be multiplied with.
+        largest: none of the values is larger; infinite in floating point.
+    """
+
+    values: Shaped[np.ndarray, "rows values"]
+    weight: float
+    largest: float
+
+
+def _weigh(pixels: _Sums, start: int, bins: Bins, chosen: Int64[np.ndarray, " chosen"]) -> _Sums:
     """The weighted sums of the chosen bins over a strip of rows, the first of which is row `start`.
 
     A bin that straddles two strips gets its share of each. Rows a bin does not touch are never multiplied by 0, so a
     NaN stays in its own bins.
     """
-    sums = np.zeros((len(chosen), strip.shape[1]))
-    spans = zip(
-        bins.first[chosen].tolist(), bins.stop[chosen].tolist(), bins.head[chosen], bins.tail[chosen], strict=True
-    )
-    for total, (first, stop, head, tail) in zip(sums, spans, strict=True):
-        top, last = first - start, stop - start - 1
-        inner = strip[max(top + 1, 0) : max(last, 0)]
-        if len(inner):
-            np.add.reduce(inner, axis=0, dtype=np.float64, out=total)
-            total *= bins.inner
-        if 0 <= top < len(strip) and top <= last:
-            total += strip[top] * head
-        if top < last and 0 <= last < len(strip):
-            total += strip[last] * tail
+    rows, first, stop = pixels.values, bins.first[chosen] - start, bins.stop[chosen] - start
+    head, tail, several = bins.head[chosen], bins.tail[chosen], stop - first > 1
+    low, high = np.maximum(first, 0), np.minimum(stop, len(rows))
+    longest = max(int((high - low).max()), 0)
+    whole = (first == stop) | (head == bins.inner) & (~several | (tail == bins.inner))
+    if whole.all():
+        sums = _sums(rows, low, high, longest, pixels.largest)
+        return _Sums(sums, pixels.weight * bins.inner, longest * pixels.largest)
+    weights = np.full((len(chosen), longest), bins.inner)
+    for some, row, weight in ((first >= 0, first, head), (several & (stop <= len(rows)), stop - 1, tail)):
+        seen = np.flatnonzero(some & (low < high))
+        weights[seen, (row - low)[seen]] = weight[seen]
+    sums = np.zeros((len(chosen), rows.shape[1]))
+    kind = _sum_type(longest * pixels.largest)
+    for total, share, i, j in zip(sums, weights, low.tolist(), high.tolist(), strict=True):
+        if (j - i) * rows.shape[1] > LONG_SUM and j - i > 2:
+            np.multiply(np.add.reduce(rows[i + 1 : j - 1], axis=0, dtype=kind), bins.inner, out=total)
+            total += rows[i] * share[0]
+            total += rows[j - 1] * share[j - i - 1]
+        elif i < j:
+            np.einsum("r,rv->v", share[: j - i], rows[i:j], out=total)
+    return _Sums(sums, pixels.weight, np.inf)
+
+
+def _sums(
+    rows: Shaped[np.ndarray, "rows values"],
+    low: Int64[np.ndarray, " bin"],
+    high: Int64[np.ndarray, " bin"],
+    longest: int,
+    largest: float,
+) -> Shaped[np.ndarray, "bin values"]:
+    """Sums of rows low … high−1, at most `longest` rows of values up to `largest`; 0 where there are none."""
+    kind = _sum_type(longest * largest)
+    sums = np.zeros((len(low), rows.shape[1]), kind)
+    if longest > len(low) or longest * rows.shape[1] > LONG_SUM:
+        for total, i, j in zip(sums, low.tolist(), high.tolist(), strict=True):
+            if i < j:
+                np.add.reduce(rows[i:j], axis=0, dtype=kind, out=total)
+        return sums
+    # short sums of many bins: the first row of every bin, then the second of every bin, …
+    for k in range(longest):
+        some = np.flatnonzero(high - low > k)
+        sums[_steps(some)] += rows[_steps(low[some] + k)]
     return sums
+
+
+def _sum_type(largest: float) -> type[np.generic]:
+    """The narrowest type that holds integers so large, for narrow ones are faster; or else float64."""
+    return next((kind for kind in (np.uint16, np.uint32) if largest <= np.iinfo(kind).max), np.float64)
+
+
+def _steps(index: Int64[np.ndarray, " some"]) -> slice | Int64[np.ndarray, " some"]:
+    """An index as a slice, which copies nothing, if it goes up in equal steps."""
+    step = int(index[1] - index[0]) if len(index) > 1 else 1
+    even = step > 0 and (index[1:] - index[:-1] == step).all()
+    return slice(int(index[0]), int(index[-1]) + 1, step) if even else index

@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 from foveate.errors import ImageError
 from foveate.images.array import ArraySource
 from foveate.images.canvas import Canvas
+from foveate.images.npy import NPY_MAGIC, NpySource
 from foveate.images.pillow import PillowSource
 from foveate.images.source import Source
 
@@ -44,15 +45,23 @@ def open_image(path_or_array: str | Path | Shaped[np.ndarray, "..."] | Source, m
     if isinstance(path_or_array, np.ndarray):
         return ArraySource(path_or_array, mpp)
     path = Path(path_or_array)
-    source = Canvas.load(path, mpp) if _first_bytes(path) == ZIP_MAGIC else PillowSource(path, mpp)
+    source = _reader(path, mpp)
     _ = source.header
     return source
+
+
+def _reader(path: Path, mpp: float | None) -> Source:
+    """The reader of what the file begins like; whatever is unknown is Pillow's."""
+    first = _first_bytes(path)
+    if first.startswith(ZIP_MAGIC):
+        return Canvas.load(path, mpp)
+    return NpySource(path, mpp) if first.startswith(NPY_MAGIC) else PillowSource(path, mpp)
 
 
 def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            return stream.read(len(ZIP_MAGIC))
+            return stream.read(max(len(ZIP_MAGIC), len(NPY_MAGIC)))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file: check the path") from None
     except IsADirectoryError:

@@ -1,39 +1,37 @@
 """JPEG, PNG and the other files Pillow reads."""
 
-import itertools
 import re
 import struct
 import threading
-import weakref
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Float64, Shaped, UInt8
+from jaxtyping import Float64, Shaped
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.errors import ImageError
 from foveate.images.average import Bins, Region, average
+from foveate.images.colour import over_black
+from foveate.images.decoded import Decoded
+from foveate.images.member import ZipMember
 from foveate.images.orient import Orientation
 from foveate.images.pixels import full_scale
 from foveate.images.source import Header, Source
 from foveate.types import Box, Level, Size
 
-__all__ = ["PillowSource"]
+__all__ = ["PillowSource", "open_zip_member"]
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 """Formats tried, in this order, by content; Pillow's others are rare, or guess."""
 
 MAX_PIXELS = 2**30
 """Images with more pixels are refused: decoding takes them into memory whole, RGB in about 10 bytes a pixel."""
-
-DECODED_BYTES = 2**30
-"""Memory for decoded images in this process, all sources together; the image in use is kept whatever its size."""
 
 ORIENTATIONS = {
     1: Orientation(),
@@ -58,30 +56,31 @@ class PillowSource(Source):
     """An image file that Pillow reads, laid down as its EXIF orientation says.
 
     These formats cannot be read in parts: the first `read` decodes the whole image and keeps the pixels, as long as
-    all sources together stay below `DECODED_BYTES`; the least recently used are dropped, and decoded again if needed.
-    `close` drops them, pickling leaves them behind. Views of a JPEG are decoded at ½, ¼ or ⅛ where they are half as
-    large as that, or just as large, which reads the same bytes but makes a fraction of the pixels; the rest of the way
-    is an area average. Such a view is close to the exact one, not equal to it.
+    all sources together stay below `foveate.images.decoded.DECODED_BYTES`; the least recently used are dropped, and
+    decoded again if needed. `close` drops them, pickling leaves them behind. Views of a JPEG are decoded at ½, ¼ or ⅛
+    where they are half as large as that, or just as large, which reads the same bytes but makes a fraction of the
+    pixels, kept likewise; the rest of the way is an area average. Such a view is close to the exact one, not equal to
+    it, and the same whatever is kept.
 
     Pixels are grey or RGB: palettes and CMYK become RGB, 1-bit images 0 and 255; 16-bit grey stays 16-bit (Pillow reads
     16-bit colour as 8-bit). Transparency is laid over black, which is also what lies outside the image.
 
     Arguments:
-        path: the file; its name says nothing, its content decides.
+        path: the file, or a member of a zip archive; its name says nothing, its content decides.
         mpp: microns per pixel, if known.
     """
 
     threaded = True
     _reads_file = True
-    _left_behind = ("_key",)
+    _left_behind = ("_kept",)
 
-    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+    def __init__(self, path: Path | str | ZipMember, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
-        self._path = Path(path)
+        self._path = path if isinstance(path, ZipMember) else Path(path)
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
         self._scalable = False
-        self._key: int | None = None
+        self._kept: Decoded | None = None
 
     def _measure(self) -> Header:
         try:
@@ -99,7 +98,7 @@ class PillowSource(Source):
         return Header((Level(size, (1.0, 1.0)),), channels, dtype)
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
-        pixels: np.ndarray = self._orientation.apply(self._decoded())
+        pixels: np.ndarray = self._orientation.apply(self._decoded(1))
         return pixels[box.top : box.bottom, box.left : box.right]
 
     def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
@@ -108,7 +107,7 @@ class PillowSource(Source):
         rows, columns = turn.size(size)
         # the scale must not depend on what happens to be decoded already, or a view would not be reproducible
         scale = self._scale((region[2] - region[0]) / rows, (region[3] - region[1]) / columns)
-        pixels = self._decoded() if scale == 1 else self._decode(scale)
+        pixels = self._decoded(scale)
         scale = scale if pixels.shape[:2] != stored else 1
         down = Bins.over(rows, region[0], region[2], (window.top, window.bottom), scale)
         along = Bins.over(columns, region[1], region[3], (window.left, window.right), scale)
@@ -127,16 +126,11 @@ class PillowSource(Source):
         room = min(down, along, *self._stored_size)
         return max(d for d in (1, 2, 4, 8) if d == 1 or 2 * d <= room or (d <= room and down % d == along % d == 0))
 
-    def _decoded(self) -> Shaped[np.ndarray, "rows columns channel"]:
+    def _decoded(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
         with self._lock:
-            if self._key is None:
-                self._key = next(_KEYS)
-                weakref.finalize(self, _DECODED.drop, self._key).atexit = False
-            pixels = _DECODED.get(self._key)
-            if pixels is None:
-                pixels = self._decode(1)
-                _DECODED.put(self._key, pixels)
-        return pixels
+            if self._kept is None:
+                self._kept = Decoded()
+            return self._kept.pixels(scale, lambda: self._decode(scale))
 
     def _decode(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
         """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""
@@ -148,7 +142,7 @@ class PillowSource(Source):
                 if scale > 1:
                     image.draft(None, (width // scale, height // scale))
                 pixels = _pixels(image, self.name)
-            self._count(self._path.stat().st_size)
+            self._count(self._path.stored_bytes() if isinstance(self._path, ZipMember) else self._path.stat().st_size)
         except BROKEN as error:
             raise self._broken(error) from error
         return pixels
@@ -156,8 +150,8 @@ class PillowSource(Source):
     def close(self) -> None:
         """Drop the decoded pixels."""
         with self._lock:
-            if self._key is not None:
-                _DECODED.drop(self._key)
+            if self._kept is not None:
+                self._kept.drop()
             super().close()
 
     def _too_large(self, pixels: str) -> ImageError:
@@ -181,6 +175,25 @@ class PillowSource(Source):
             f"{self.name}: broken image, or of a kind not supported here ({reason}): "
             "export it again, e.g. as PNG, or leave it out"
         )
+
+
+def open_zip_member(archive: Path | str, member: str, mpp: float | None = None) -> Source:
+    """Open an image in a zip archive, which is not unpacked: the header is read, the pixels are not.
+
+    Arguments:
+        archive: the zip file.
+        member: name of the image's file in it, with slashes.
+        mpp: microns per pixel, if known.
+
+    Returns:
+        The image; its name is "archive/member".
+
+    Raises:
+        ImageError: if the archive or the member is missing or cannot be read.
+    """
+    source = PillowSource(ZipMember(Path(archive), member), mpp)
+    _ = source.header
+    return source
 
 
 class _PixelLimit:
@@ -210,37 +223,10 @@ class _PixelLimit:
                     Image.MAX_IMAGE_PIXELS = self._theirs
 
 
-class _Store:
-    """Decoded images of all sources, the least recently used dropped first."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[int, np.ndarray] = OrderedDict()
-        # re-entrant: a source may be collected, and dropped from here, while its own thread is in `put`
-        self._lock = threading.RLock()
-
-    def get(self, key: int) -> np.ndarray | None:
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key)
-
-    def put(self, key: int, pixels: np.ndarray) -> None:
-        with self._lock:
-            self._held[key] = pixels
-            while len(self._held) > 1 and sum(held.nbytes for held in self._held.values()) > DECODED_BYTES:
-                self._held.popitem(last=False)
-
-    def drop(self, key: int) -> None:
-        with self._lock:
-            self._held.pop(key, None)
-
-
 _OUR_LIMIT = _PixelLimit()
-_DECODED = _Store()
-_KEYS = itertools.count()
 
 
-def _probe(stream: IO[bytes], name: str) -> Image.Image:
+def _probe(stream: IO[bytes] | BytesIO, name: str) -> Image.Image:
     """Open an image by its first bytes; `Image.open` would warn or raise by its own, global, limit on size."""
     prefix = stream.read(16)
     Image.init()
@@ -292,7 +278,7 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns c
         return np.asarray(image).astype(dtype, copy=False)[:, :, None]
     transparent = image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
     if transparent:
-        return _over_black(np.asarray(image.convert("LA" if channels == 1 else "RGBA")))
+        return over_black(np.asarray(image.convert("LA" if channels == 1 else "RGBA")))
     if image.mode == "RGBa":
         return np.asarray(image)[:, :, :3]
     if image.mode == "La":
@@ -301,8 +287,3 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns c
     plain = image if image.mode == mode else image.convert(mode)
     pixels = np.asarray(plain)  # decodes; only now is the size that of a scaled JPEG or a turned TIFF
     return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def _over_black(array: UInt8[np.ndarray, "rows columns both"]) -> UInt8[np.ndarray, "rows columns channel"]:
-    alpha = array[:, :, -1:].astype(np.uint16)
-    return ((array[:, :, :-1] * alpha + 127) // 255).astype(np.uint8)

@@ -5,13 +5,19 @@ from foveate.models.base import Model, prediction_seed
 from foveate.models.batch import make_batch
 from foveate.models.build import build_model, resolve
 from foveate.models.cnn import CNN
+from foveate.models.deep_mil import DeepMil
 from foveate.models.folder import load_model, save_model
+from foveate.models.intake import Intake, wanted_channels
+from foveate.models.lattice import Lattice
 from foveate.models.patches import PatchModel
 from foveate.models.uniform import Uniform
 
 __all__ = [
     "CNN",
     "AttentionSampling",
+    "DeepMil",
+    "Intake",
+    "Lattice",
     "Model",
     "PatchModel",
     "Uniform",
@@ -21,4 +27,5 @@ __all__ = [
     "prediction_seed",
     "resolve",
     "save_model",
+    "wanted_channels",
 ]

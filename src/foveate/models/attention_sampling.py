@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from foveate.models.base import Extras
+from foveate.models.batch import extents
 from foveate.models.patches import PatchModel, footprints
 from foveate.networks import AttentionNetwork, ContrastPrior, log_attention
 from foveate.settings import ModelSettings
@@ -27,17 +29,20 @@ class AttentionSampling(PatchModel):
         settings: resolved settings.
         classes: names of the classes.
         channels: channels of the images.
+        extras: what else it is made with.
     """
 
-    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
-        super().__init__(settings, classes, channels)
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
+        super().__init__(settings, classes, channels, extras)
         self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
         contrast = settings.prior.contrast
         self.prior = ContrastPrior(contrast, settings.prior.epsilon) if contrast != 0 else None
 
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
         """Log attention over the valid cells: network, prior, smoothing."""
-        inside = None if _same_size(batch) else _extents(batch)
+        inside = None if _same_size(batch) else extents(batch)
         logits = self.attention(batch.views, inside)
         if self.prior is not None:
             where = (batch.mask, cell_mask, batch.view_sizes, footprints(batch, self.settings.patch))
@@ -47,11 +52,3 @@ class AttentionSampling(PatchModel):
 
 def _same_size(batch: Batch) -> bool:
     return all(size == tuple(batch.views.shape[2:]) for size in batch.view_sizes)
-
-
-def _extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
-    """True inside each image's own view, tissue or not."""
-    sizes = torch.tensor(batch.view_sizes, device=batch.views.device)
-    rows = torch.arange(batch.views.shape[2], device=batch.views.device) < sizes[:, :1]
-    columns = torch.arange(batch.views.shape[3], device=batch.views.device) < sizes[:, 1:]
-    return rows.unsqueeze(2) & columns.unsqueeze(1)

@@ -1,26 +1,33 @@
 """The contract of all models: what training, evaluation, comparison and explanation may ask of one."""
 
 import contextlib
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.errors import ConfigError, ImageError
+from foveate.errors import ConfigError
 from foveate.images import Source, open_image
-from foveate.models.batch import make_batch
+from foveate.models.batch import extents, make_batch
+from foveate.models.intake import Intake
+from foveate.models.lattice import Lattice
+from foveate.models.probabilities import name_predicted, probabilities
+from foveate.networks import build_features
+from foveate.networks.initialisation import glorot_
+from foveate.networks.normalise import BandNormalisation, BandStatistics
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.settings import Method, ModelSettings, ViewSettings
 from foveate.types import Batch, Box, Output, Prediction, Size
 
-__all__ = ["Model", "average_samples", "prediction_seed"]
+__all__ = ["Extras", "Model", "prediction_seed"]
 
 
 def prediction_seed(seed: int, name: str) -> int:
@@ -43,18 +50,47 @@ def prediction_seed(seed: int, name: str) -> int:
     return derive_seed(seed, "predict", PurePosixPath(name.replace("\\", "/")).name)
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What a model is made with besides its settings.
+
+    Attributes:
+        multi_label: whether an image may have any number of labels, none included.
+        bands: mean and deviation of each band, where the settings normalise bands; None until they are loaded.
+        features: layers (M, C, h, w) → (M, D) in the place of the feature network that the settings name.
+        pretrained: whether a feature network that has pretrained weights may fetch them.
+    """
+
+    multi_label: bool = False
+    bands: BandStatistics | None = None
+    features: nn.Module | None = None
+    pretrained: bool = True
+
+
 class Model(nn.Module, ABC):
     """A classifier of large images: a low-resolution view first, then full-resolution patches if it reads any.
 
     Callers know no model by name. What they may ask:
+
+    Arguments:
+        settings: resolved settings.
+        classes: names of the classes.
+        channels: channels of the images it takes.
+        extras: what else it is made with.
 
     Attributes:
         settings: everything that was set, resolved; enough to build it again.
         classes: names of the classes, in the order of the logits.
         channels: channels of the images it takes.
         method: how cells are drawn; "top" for reproducible prediction without draws.
-        patches: patches read per image and draw; 0 if it reads none.
+        patches: patches drawn per image and sample; 0 if it draws none.
         grid: where the cells of its attention map lie in the view and in the image; None if it has no map.
+        multi_label: whether an image may have any number of labels, none included.
+        intake: makes of any image what the model wants, or refuses it.
+        own_features: whether its feature network was handed over as a module, which its settings cannot name.
+        features: the feature network.
+        normalise: what is done to pixels before any network sees them; None if nothing is.
+        head: from features to logits.
     """
 
     settings: ModelSettings
@@ -62,16 +98,32 @@ class Model(nn.Module, ABC):
     channels: int
     method: Method
     patches: int
-    grid: Grid | None
+    grid: Grid | Lattice | None
+    normalise: BandNormalisation | None
 
-    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
         super().__init__()
+        extras = extras or Extras()
         self.settings = settings
         self.classes = tuple(classes)
         self.channels = channels
         self.method = settings.method
         self.patches = settings.patches if self.reads_patches else 0
         self.grid = None
+        self.multi_label = extras.multi_label
+        self.intake = Intake(settings.input, channels)
+        self.own_features = extras.features is not None
+        banded = settings.input.normalise == "bands"
+        self.features = build_features(
+            settings.features, channels, self.patch, extras.features, extras.pretrained, standardised=banded
+        )
+        if settings.features.frozen:
+            self.features.requires_grad_(False).eval()
+        self.normalise = BandNormalisation(channels, extras.bands) if banded else None
+        self.head = nn.Linear(self.features.dimension, len(self.classes))
+        glorot_(self.head)
 
     @property
     @abstractmethod
@@ -91,8 +143,8 @@ class Model(nn.Module, ABC):
         """
 
     @property
-    def view(self) -> ViewSettings:
-        """The low-resolution view it wants."""
+    def view(self) -> ViewSettings | None:
+        """The low-resolution view it wants; None if it looks at full resolution alone."""
         return self.settings.view
 
     @property
@@ -108,24 +160,40 @@ class Model(nn.Module, ABC):
     @property
     def parameter_count(self) -> int:
         """Number of trained parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
-    def check_channels(self, source: Source) -> None:
-        """Refuse an image that does not have the model's number of channels.
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What an optimiser trains: the feature network by itself, which may have its own learning rate.
 
-        Raises:
-            ImageError: naming both numbers.
+        Returns:
+            Groups with "params"; that of the feature network, absent if it is frozen, has "learning_rate", its peak
+            learning rate or None.
         """
-        if source.channels != self.channels:
-            remedy = {
-                (3, 1): "save it as RGB",
-                (1, 3): "save it in grey",
-                (3, 4): "save it without its alpha channel",
-            }.get((self.channels, source.channels), "choose its bands, or train a model on such images")
-            raise ImageError(
-                f"the model wants {self.channels} channel(s), {source.name or 'the array'} has {source.channels}: "
-                f"{remedy}"
-            )
+        features = [parameter for parameter in self.features.parameters() if parameter.requires_grad]
+        own = {id(parameter) for parameter in features}
+        rest = [one for one in self.parameters() if one.requires_grad and id(one) not in own]
+        groups: list[dict[str, Any]] = [{"params": rest}]
+        if features:
+            groups.append({"params": features, "learning_rate": self.settings.features.learning_rate})
+        return groups
+
+    def train(self, mode: bool = True) -> "Model":
+        """Training or evaluation mode; a frozen feature network stays in evaluation mode."""
+        super().train(mode)
+        if self.settings.features.frozen:
+            self.features.eval()
+        return self
+
+    def probabilities(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch class"]:
+        """What (B, classes) logits say of each class: their softmax, with several labels their sigmoid."""
+        return probabilities(logits, self.multi_label)
+
+    def normalised(self, batch: Batch) -> Batch:
+        """The batch with the pixels of its views normalised, if they are to be; what lies outside an image stays 0."""
+        if self.normalise is None:
+            return batch
+        views = self.normalise(batch.views).masked_fill(~extents(batch).unsqueeze(1), 0)
+        return replace(batch, views=views)
 
     def predict(
         self,
@@ -145,10 +213,10 @@ class Model(nn.Module, ABC):
             seed: of the draws.
 
         Returns:
-            The class, all probabilities, and the receipt: patches and bytes read, seconds.
+            The class (or classes), all probabilities, and the receipt: patches and bytes read, seconds.
 
         Raises:
-            ImageError: if the image is missing, broken or has the wrong number of channels.
+            ImageError: if the image is missing, broken or cannot be made what the model wants.
             ConfigError: if samples is less than 1.
 
         Example:
@@ -162,21 +230,20 @@ class Model(nn.Module, ABC):
         if samples < 1:
             raise ConfigError(f"samples must be at least 1, got {samples}: 1 is one draw, 4 averages four")
         start = time.perf_counter()
-        source = image if isinstance(image, Source) else open_image(image)
-        self.check_channels(source)
-        before = source.bytes_read
+        opened = image if isinstance(image, Source) else open_image(image)
+        source = self.intake(opened)
+        before = opened.bytes_read
         with self.evaluating(method), torch.inference_mode():
             batch = make_batch([source], self.view, [prediction_seed(seed, source.name)], ids=[source.name])
             output = self(batch.to(self.device), samples)
-            values = output.logits[0].double().softmax(0).tolist()
+            values = self.probabilities(output.logits.double())[0].tolist()
         boxes = _read_boxes(output)
-        best = max(range(len(values)), key=values.__getitem__)
         return Prediction(
             path=source.name,
-            predicted=self.classes[best],
+            predicted=name_predicted(self.classes, values, self.multi_label),
             probabilities=dict(zip(self.classes, values, strict=True)),
             patches=len(boxes),
-            bytes_read=source.bytes_read - before,
+            bytes_read=opened.bytes_read - before,
             seconds=time.perf_counter() - start,
             boxes=boxes,
         )
@@ -199,25 +266,7 @@ class Model(nn.Module, ABC):
             self.method = was_method
 
 
-def average_samples(logits: Float[Tensor, "rows class"], samples: int) -> Float[Tensor, "batch class"]:
-    r"""Log of the mean probabilities over the samples of each image.
-
-    .. math:: \log \frac1s \sum_t \mathrm{softmax}(z_t)
-
-    Arguments:
-        logits: (B·s, classes), the samples of an image side by side.
-        samples: s; at 1 the logits come back as they are.
-
-    Returns:
-        (B, classes) logits whose softmax is the mean of the softmaxes.
-    """
-    if samples == 1:
-        return logits
-    each = logits.log_softmax(1).reshape(-1, samples, logits.shape[1])
-    return each.logsumexp(1) - math.log(samples)
-
-
 def _read_boxes(output: Output) -> tuple[Box, ...]:
-    if output.boxes is None or output.draw is None:
+    if output.boxes is None or output.read is None:
         return ()
-    return tuple(Box(*row) for row in output.boxes[output.draw.valid.to(output.boxes.device)].tolist())
+    return tuple(Box(*row) for row in output.boxes[output.read.to(output.boxes.device)].tolist())

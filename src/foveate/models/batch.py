@@ -3,36 +3,39 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.images import Source, make_view, pad_views
 from foveate.settings import ViewSettings
-from foveate.types import Batch
+from foveate.types import Batch, Label
 
-__all__ = ["make_batch"]
+__all__ = ["extents", "make_batch"]
 
 
 def make_batch(
     sources: Sequence[Source],
-    view: ViewSettings,
+    view: ViewSettings | None,
     seeds: Sequence[int],
-    labels: Sequence[int] | None = None,
+    labels: Sequence[Label | None] | None = None,
     ids: Sequence[str] = (),
     views: Sequence[Float[Tensor, "channel _ _"]] | None = None,
+    multi_label_classes: int | None = None,
 ) -> Batch:
     """Make the views of some images and pad them into one batch.
 
     Arguments:
         sources: B images.
-        view: which view; a model's is `model.view`.
+        view: which view; a model's is `model.view`. None makes views of one pixel, 0, and reads nothing.
         seeds: B integers, one for all draws of an image.
-        labels: B class indices, or None where unknown.
+        labels: B class indices, or B tuples of them where an image may have several labels; None where unknown.
         ids: B image ids, or empty.
         views: B views (C, h, w) made elsewhere, e.g. in a loader's worker; None makes them here.
+        multi_label_classes: number of classes, where an image may have several labels; None where it has one.
 
     Returns:
-        A batch on the CPU, its mask True inside every image.
+        A batch on the CPU, its mask True inside every image. Its labels are (B,) int64, or (B, classes) float32, 1 for
+        the classes an image has; −1 where a label is not known.
 
     Raises:
         ValueError: if there is no image, or the numbers of images, seeds, labels, ids and views differ.
@@ -50,7 +53,7 @@ def make_batch(
     lengths = [len(seeds)] + [len(given) for given in (labels, views) if given is not None] + [len(ids) or len(sources)]
     if any(length != len(sources) for length in lengths):
         raise ValueError(f"{len(sources)} images need as many seeds, labels, ids and views, got {lengths}")
-    made = list(views) if views is not None else [make_view(source, view) for source in sources]
+    made = list(views) if views is not None else [_view(source, view) for source in sources]
     padded, mask, sizes = pad_views(made)
     return Batch(
         views=padded,
@@ -58,6 +61,34 @@ def make_batch(
         sources=tuple(sources),
         seeds=tuple(seeds),
         view_sizes=tuple(sizes),
-        labels=None if labels is None else torch.tensor(list(labels), dtype=torch.int64),
+        labels=None if labels is None else _labels(labels, multi_label_classes),
         ids=tuple(ids),
     )
+
+
+def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
+    """(B, h, w) True inside each image's own view, whether its mask allows it or not; on the views' device."""
+    sizes = torch.tensor(batch.view_sizes, device=batch.views.device)
+    rows = torch.arange(batch.views.shape[2], device=batch.views.device) < sizes[:, :1]
+    columns = torch.arange(batch.views.shape[3], device=batch.views.device) < sizes[:, 1:]
+    return rows.unsqueeze(2) & columns.unsqueeze(1)
+
+
+def _view(source: Source, view: ViewSettings | None) -> Float[Tensor, "channel height width"]:
+    return torch.zeros(source.channels, 1, 1) if view is None else make_view(source, view)
+
+
+def _labels(
+    labels: Sequence[Label | None], classes: int | None
+) -> Int[Tensor, " batch"] | Float[Tensor, "batch class"]:
+    if classes is None:
+        return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.int64)
+    result = torch.zeros(len(labels), classes)
+    for row, label in zip(result, labels, strict=True):
+        if label is None:
+            row.fill_(-1)
+        elif isinstance(label, tuple):
+            row[list(label)] = 1
+        else:
+            raise ValueError(f"with several labels each image has a tuple of class indices, got {label!r}")
+    return result

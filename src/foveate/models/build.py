@@ -5,20 +5,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from foveate.errors import ConfigError
 from foveate.images import check_view
 from foveate.models.attention_sampling import AttentionSampling
-from foveate.models.base import Model
+from foveate.models.base import Extras, Model
 from foveate.models.cnn import CNN
+from foveate.models.deep_mil import DeepMil
+from foveate.models.probabilities import SEPARATOR
 from foveate.models.uniform import Uniform
 from foveate.networks import receptive_field
-from foveate.settings import ModelSettings, ViewSettings
+from foveate.networks.normalise import BandStatistics
+from foveate.settings import InputSettings, ModelSettings, ViewSettings
 from foveate.types import Size
 
 __all__ = ["build_model", "resolve"]
 
-MODELS: dict[str, type[Model]] = {"attention-sampling": AttentionSampling, "uniform": Uniform, "cnn": CNN}
+MODELS: dict[str, type[Model]] = {
+    "attention-sampling": AttentionSampling,
+    "cnn": CNN,
+    "deep-mil": DeepMil,
+    "uniform": Uniform,
+}
+SIGHTED = {"attention-sampling", "uniform"}
+"""The models that lay a map over a view."""
 
 
 def build_model(
@@ -27,21 +38,34 @@ def build_model(
     channels: int,
     seed: int = 0,
     image_size: Size | None = None,
+    *,
+    multi_label: bool = False,
+    bands: BandStatistics | None = None,
+    features: nn.Module | None = None,
+    pretrained: bool = True,
 ) -> Model:
     """Build a model with seeded weights; the global random state is left as it was.
 
     Arguments:
         settings: what to build.
-        classes: names of the classes, in the order of the logits; at least two, all different.
-        channels: channels of the images.
+        classes: names of the classes, in the order of the logits; all different, at least two unless an image may have
+            several labels.
+        channels: channels of the images, after `input` (`foveate.models.wanted_channels`).
         seed: of the initial weights.
         image_size: a typical (height, width) of the images, to settle `attention.stride`; see `resolve`.
+        multi_label: whether an image may have any number of labels, none included.
+        bands: mean and deviation of each band over the training images, where `input.normalise` is "bands"; until they
+            are loaded, 0 and 1.
+        features: layers of your own, (M, C, h, w) → (M, D), in the place of the network `features.name` names. They
+            are not copied; a model folder keeps their weights, and `load_model` must be given such layers again.
+        pretrained: False never fetches pretrained weights, whatever the settings say.
 
     Returns:
         A model on the CPU, in training mode, its `settings` resolved.
 
     Raises:
         ConfigError: if a setting contradicts another or makes no sense.
+        MissingExtra: if the feature network needs a package that is not installed.
 
     Example:
         >>> settings = ModelSettings(view=ViewSettings(scale=0.12), patch=(50, 50))
@@ -49,11 +73,13 @@ def build_model(
         >>> model.parameter_count, model.settings.attention.stride
         (24355, 3)
     """
-    _check(settings, tuple(classes), channels)
+    _check(settings, channels)
+    _check_classes(tuple(classes), multi_label)
     settings = resolve(settings, image_size)
+    extras = Extras(multi_label, bands, features, pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return MODELS[settings.name](settings, tuple(classes), channels)
+        return MODELS[settings.name](settings, tuple(classes), channels, extras)
 
 
 def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSettings:
@@ -91,21 +117,49 @@ def _view_scale(view: ViewSettings, image_size: Size | None) -> float | None:
     return None
 
 
-def _check(settings: ModelSettings, classes: tuple[str, ...], channels: int) -> None:
+def _check_classes(classes: tuple[str, ...], multi_label: bool) -> None:
+    least, words = (1, "one class, all") if multi_label else (2, "two classes")
+    if len(classes) < least or len(set(classes)) < len(classes):
+        raise ConfigError(f"a model needs at least {words} with different names, got {list(classes)}")
+    if multi_label and any(SEPARATOR in name for name in classes):
+        raise ConfigError(
+            f"names of several labels must not contain {SEPARATOR}, which stands between them, got {list(classes)}: "
+            "rename them"
+        )
+
+
+def _check_input(settings: InputSettings, channels: int) -> None:
+    if settings.bands and settings.colour != "auto":
+        raise ConfigError(
+            f"model.input.bands chooses bands and model.input.colour {settings.colour} makes others: set one of them"
+        )
+    if min(settings.bands, default=0) < 0:
+        raise ConfigError(f"model.input.bands must be at least 0, got {list(settings.bands)}: the first band is 0")
+    wanted = len(settings.bands) or {"rgb": 3, "grey": 1}.get(settings.colour, channels)
+    if channels != wanted:
+        raise ConfigError(
+            f"model.input makes images of {wanted} channel(s), but the model is built for {channels}: "
+            f"build it with channels={wanted}"
+        )
+
+
+def _check(settings: ModelSettings, channels: int) -> None:
     if settings.name not in MODELS:
         raise ConfigError(
             f"no model {settings.name!r}, there are {', '.join(sorted(MODELS))}: set model.name to one of them"
         )
     check_view(settings.view)
-    if len(classes) < 2 or len(set(classes)) < len(classes):
-        raise ConfigError(f"a model needs at least two classes with different names, got {list(classes)}")
-    attention = settings.attention
+    _check_input(settings.input, channels)
+    attention, mil = settings.attention, settings.mil
     positive = {
         "channels": channels,
         "model.patch": min(settings.patch),
         "model.patches": settings.patches,
         "model.attention.stride": 1 if attention.stride is None else attention.stride,
         "model.attention.widths": min(attention.widths, default=1),
+        "model.mil.hidden": mil.hidden,
+        "model.mil.stride": 1 if mil.stride is None else mil.stride,
+        "model.mil.chunk": mil.chunk,
     }
     for key, value in positive.items():
         if value < 1:
@@ -116,7 +170,7 @@ def _check(settings: ModelSettings, classes: tuple[str, ...], channels: int) -> 
             "it is a share, e.g. 1e-5"
         )
     longest, field = settings.view.longest_side, receptive_field(attention)
-    if settings.name != "cnn" and longest is not None and longest < field:
+    if settings.name in SIGHTED and longest is not None and longest < field:
         raise ConfigError(
             f"model.view.longest_side is {longest}, less than the {field} pixels that the attention network needs: "
             "enlarge it or set model.attention.padding to same"

@@ -1,16 +1,11 @@
 """One convolutional network over the whole view: the baseline that looks once."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from foveate.models.base import Model
-from foveate.networks import build_features
-from foveate.networks.initialisation import glorot_
-from foveate.settings import ModelSettings
 from foveate.types import Batch, Output
 
 __all__ = ["CNN"]
@@ -27,16 +22,11 @@ class CNN(Model):
         settings: resolved settings; patch, patches, method and attention have no effect.
         classes: names of the classes.
         channels: channels of the images.
+        extras: what else it is made with.
 
     Raises:
         ConfigError: if the feature network takes one size of input only.
     """
-
-    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
-        super().__init__(settings, classes, channels)
-        self.features = build_features(settings.features, channels, patch=None)
-        self.head = nn.Linear(self.features.dimension, len(self.classes))
-        glorot_(self.head)
 
     @property
     def reads_patches(self) -> bool:
@@ -53,6 +43,7 @@ class CNN(Model):
         Returns:
             Logits alone.
         """
+        batch = self.normalised(batch)
         groups: dict[tuple[int, int], list[int]] = {}
         for row, size in enumerate(batch.view_sizes):
             groups.setdefault(size, []).append(row)

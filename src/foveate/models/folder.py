@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from foveate import __version__
 from foveate.errors import ConfigError, MissingExtra, RunError
@@ -24,7 +25,9 @@ FORMAT_VERSION = 1
 """Raised when an older foveate could not read the folder."""
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 REQUIRED = {"format_version", "settings", "classes", "channels"}
-KNOWN = REQUIRED | {"foveate", "card"}
+SWITCHES = {"multi_label", "own_features"}
+"""True or False; False where absent, as in folders of older versions."""
+KNOWN = REQUIRED | SWITCHES | {"foveate", "card"}
 
 
 def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
@@ -56,6 +59,8 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
         "settings": to_plain(model.settings),
         "classes": list(model.classes),
         "channels": model.channels,
+        "multi_label": model.multi_label,
+        **({"own_features": True} if model.own_features else {}),
         **({"card": to_plain(card)} if card else {}),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -76,19 +81,22 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
     return folder
 
 
-def load_model(name_or_folder: str | Path) -> Model:
-    """Load a model, in evaluation mode and on the CPU.
+def load_model(name_or_folder: str | Path, features: nn.Module | None = None) -> Model:
+    """Load a model, in evaluation mode and on the CPU; no pretrained weights are fetched.
 
     Arguments:
         name_or_folder: a model folder, or a run folder that contains `model/`; else the name of a model shipped with
             foveate; else a hub id with a slash, optionally with a revision after an @.
+        features: layers like those the model was built with, where it was built with layers of your own; they take on
+            the saved weights.
 
     Returns:
         The model, its tensors equal to the saved ones to the bit.
 
     Raises:
         RunError: if there is no such model, or its files are missing, damaged, of another format or do not match.
-        MissingExtra: if a hub id is given and huggingface-hub is not installed.
+        MissingExtra: if a hub id is given and huggingface-hub is not installed, or the model's feature network needs a
+            package that is not.
 
     Example:
         >>> load_model("no-such-run")  # doctest: +ELLIPSIS
@@ -98,9 +106,21 @@ def load_model(name_or_folder: str | Path) -> Model:
     """
     folder = _find(str(name_or_folder))
     config = _read_config(folder / CONFIG)
+    if config.get("own_features", False) and features is None:
+        raise RunError(
+            f"{folder} holds a model with a feature network of its maker's own: load it in Python with "
+            "load_model(folder, features=the same layers)"
+        )
     try:
         settings = from_plain(ModelSettings, config["settings"], "settings")
-        model = build_model(settings, config["classes"], config["channels"])
+        model = build_model(
+            settings,
+            config["classes"],
+            config["channels"],
+            multi_label=config.get("multi_label", False),
+            features=features,
+            pretrained=False,
+        )
     except (ConfigError, TypeError) as error:
         raise RunError(f"{folder / CONFIG} does not describe a model: {error}") from error
     _load_tensors(model, folder / WEIGHTS)
@@ -165,6 +185,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} lacks {', '.join(missing)}: save the model again")
     if unknown := sorted(config.keys() - KNOWN):
         raise RunError(f"{path} has unknown key(s) {', '.join(unknown)}: remove them, or save the model again")
+    for key in SWITCHES & config.keys():
+        if not isinstance(config[key], bool):
+            raise RunError(f"{path} must say true or false of {key}, got {config[key]!r}: save the model again")
     return config
 
 

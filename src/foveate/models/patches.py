@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from foveate.images import gather
-from foveate.models.base import Model, average_samples
-from foveate.networks import build_features, receptive_field
-from foveate.networks.initialisation import glorot_
+from foveate.models.base import Extras, Model
+from foveate.models.probabilities import average_samples
+from foveate.models.reading import patch_features
+from foveate.networks import receptive_field
 from foveate.sampling import draw, expectation
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
@@ -32,6 +32,7 @@ class PatchModel(Model):
         settings: resolved settings; `attention.stride` of None counts as 1.
         classes: names of the classes.
         channels: channels of the images.
+        extras: what else it is made with.
 
     Attributes:
         grid: where the cells of the map lie in the view and in the image.
@@ -39,12 +40,11 @@ class PatchModel(Model):
 
     grid: Grid
 
-    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
-        super().__init__(settings, classes, channels)
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
+        super().__init__(settings, classes, channels, extras)
         self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
-        self.features = build_features(settings.features, channels, settings.patch)
-        self.head = nn.Linear(self.features.dimension, len(self.classes))
-        glorot_(self.head)
 
     @property
     def reads_patches(self) -> bool:
@@ -75,8 +75,8 @@ class PatchModel(Model):
             FoveateError: if an image has no cell to look at.
             ImageError: if a patch cannot be read.
         """
-        views = batch.views.contiguous(memory_format=torch.channels_last)
-        batch = replace(batch, views=views)
+        batch = self.normalised(batch)
+        batch = replace(batch, views=batch.views.contiguous(memory_format=torch.channels_last))
         cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
         log_prob = self.log_attention(batch, cell_mask)
         allowed = cell_mask.flatten(1)
@@ -95,12 +95,13 @@ class PatchModel(Model):
         estimate = expectation(drawn, features, baseline)
         logits = self.head(estimate.to(self.head.weight.dtype))
         return Output(
-            logits=average_samples(logits, samples),
+            logits=average_samples(logits, samples, self.multi_label),
             # Masked once more: the entropy of an exact 0 has an infinite slope.
             attention=log_prob.exp().masked_fill(~allowed, 0).view(cell_mask.shape),
             draw=drawn,
             boxes=boxes,
             features=features,
+            read=drawn.valid,
         )
 
     def _boxes(
@@ -114,13 +115,7 @@ class PatchModel(Model):
         self, batch: Batch, boxes: Int[Tensor, "rows draw 4"], valid: Bool[Tensor, "rows draw"], samples: int
     ) -> Float[Tensor, "rows draw feature"]:
         sources = [source for source in batch.sources for _ in range(samples)]
-        patches = gather(sources, boxes, valid)
-        device = self.device
-        if device.type == "cuda":
-            patches = patches.pin_memory()
-        patches = patches.to(device, non_blocking=True)
-        features: Tensor = self.features(patches.flatten(0, 1))
-        return features.reshape(*boxes.shape[:2], -1)
+        return patch_features(self.features, self.normalise, sources, boxes, valid, self.device)
 
 
 def footprints(batch: Batch, patch: Size) -> list[Size]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from foveate.models.base import Extras
 from foveate.models.patches import PatchModel
 from foveate.networks import log_attention
 from foveate.settings import Method, ModelSettings
@@ -25,10 +26,13 @@ class Uniform(PatchModel):
         settings: resolved settings; those of the attention network only say where the cells lie.
         classes: names of the classes.
         channels: channels of the images.
+        extras: what else it is made with.
     """
 
-    def __init__(self, settings: ModelSettings, classes: Sequence[str], channels: int) -> None:
-        super().__init__(settings, classes, channels)
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
+        super().__init__(settings, classes, channels, extras)
         self.method = "uniform"
 
     @property

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.errors import ConfigError
+from foveate.networks.backbones import PREFIX, timm_body
 from foveate.networks.bodies import (
     Body,
     colon_cancer_paper,
@@ -16,6 +17,7 @@ from foveate.networks.bodies import (
     residual,
     speed_limits_paper,
 )
+from foveate.networks.own import OwnNetwork, import_network, own_body
 from foveate.settings import FeatureSettings
 from foveate.types import Size
 
@@ -91,8 +93,15 @@ class FeatureNetwork(nn.Module):
         return features
 
 
-def build_features(settings: FeatureSettings, channels: int, patch: Size | None) -> FeatureNetwork:
-    """Build a feature network by name.
+def build_features(
+    settings: FeatureSettings,
+    channels: int,
+    patch: Size | None,
+    module: nn.Module | None = None,
+    pretrained: bool = True,
+    standardised: bool = False,
+) -> FeatureNetwork:
+    """Build a feature network: one of foveate's by its name, one of timm's, or one of yours.
 
     Parameters and multiply-adds of one 50×50 patch, at width 32 (the paper's networks have fixed widths):
 
@@ -111,32 +120,60 @@ def build_features(settings: FeatureSettings, channels: int, patch: Size | None)
     follow Katharopoulos & Fleuret (ICML 2019) and their code, Keras's initialisation, padding and BatchNorm constants
     included; "speed-limits-paper" alone uses batch statistics.
 
+    "timm:NAME" is a network of timm (extra timm) without its classifier, "package.module:function" a function of yours
+    that is called with the number of channels and gives an `nn.Module` (M, C, h, w) → (M, D) or (M, D, rows, columns),
+    the latter averaged over its positions. All end in `ConstantNorm`.
+
     Arguments:
-        settings: name, width (channels of the default networks) and norm.
+        settings: name, width (channels of foveate's own default networks), norm, and whether a timm network starts
+            from its pretrained weights.
         channels: channels of a patch.
         patch: (height, width) of a patch, in pixels; None for inputs of any size.
+        module: a network of yours, instead of the one that the settings name; used as it is, not copied.
+        pretrained: False loads no pretrained weights whatever the settings say, for a saved model's take their place.
+        standardised: whether pixels come with mean 0 and deviation 1 per band; else a pretrained timm network brings
+            them there by the constants it was trained with.
 
     Returns:
         A network (M, C, h, w) → (M, D), with its D as `.dimension`.
 
     Raises:
-        ConfigError: if the name is unknown, a number is not positive or the patch too small.
+        ConfigError: if the name is unknown, a number is not positive, the patch too small or of a size that the network
+            does not take, a function or module of yours not what it should be, or pretrained weights cannot be had.
+        MissingExtra: if timm is needed and not installed.
 
     Example:
         >>> network = build_features(FeatureSettings("convolutional", width=8), channels=3, patch=(30, 40))
         >>> network(torch.zeros(2, 3, 30, 40)).shape, network.dimension
         (torch.Size([2, 8]), 8)
+        >>> yours = nn.Sequential(nn.Conv2d(3, 12, 5), nn.ReLU())
+        >>> build_features(FeatureSettings(), channels=3, patch=(30, 40), module=yours).dimension
+        12
     """
+    name = settings.name
+    if module is not None:
+        body = own_body(module, channels, patch)
+    elif name.startswith(PREFIX):
+        body = timm_body(name, channels, patch, settings.pretrained, pretrained, standardised)
+    elif ":" in name:
+        body = own_body(import_network(name, channels), channels, patch, name)
+    else:
+        body = _named_body(settings, channels, patch)
+    network = FeatureNetwork(body, settings.norm)
+    return network if isinstance(body.layers, OwnNetwork) else network.to(memory_format=torch.channels_last)
+
+
+def _named_body(settings: FeatureSettings, channels: int, patch: Size | None) -> Body:
     if settings.name not in BODIES:
         close = difflib.get_close_matches(settings.name, BODIES, n=1, cutoff=0.4)
-        hint = f": did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"no feature network {settings.name!r}, there are {', '.join(sorted(BODIES))}{hint}")
+        hint = f"did you mean {close[0]}?" if close else "choose one, or write timm:NAME or package.module:function"
+        raise ConfigError(f"no feature network {settings.name!r}, there are {', '.join(sorted(BODIES))}: {hint}")
     if settings.width < 1:
         raise ConfigError(f"model.features.width must be positive, got {settings.width}: set it to e.g. 32")
-    network = FeatureNetwork(BODIES[settings.name](channels, settings.width, patch), settings.norm)
-    if patch is not None and min(patch) < network.smallest:
+    body = BODIES[settings.name](channels, settings.width, patch)
+    if patch is not None and min(patch) < body.smallest:
         raise ConfigError(
-            f"the feature network {settings.name} needs patches of at least {network.smallest}×{network.smallest} "
+            f"the feature network {settings.name} needs patches of at least {body.smallest}×{body.smallest} "
             f"pixels, got {patch[0]}×{patch[1]}: enlarge model.patch"
         )
-    return network.to(memory_format=torch.channels_last)
+    return body

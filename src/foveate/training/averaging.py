@@ -24,16 +24,19 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model, self._decay = model, decay
         self.tensors: dict[str, Tensor] = {}
-        """Name → average; empty when switched off."""
+        """Name → average; empty when switched off. Frozen parameters have none."""
         if decay:
-            self.tensors = {name: one.detach().clone() for name, one in model.named_parameters()}
+            self.tensors = {name: one.detach().clone() for name, one in self._trained()}
 
     def update(self, step: int) -> None:
         """Take in the weights after step number `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for name, one in self._model.named_parameters() if self.tensors else ():
+            for name, one in self._trained() if self.tensors else ():
                 self.tensors[name].lerp_(one, 1 - decay)
+
+    def _trained(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, one) for name, one in self._model.named_parameters() if one.requires_grad)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -46,7 +49,7 @@ class WeightAverage:
 
     def _swap(self) -> None:
         with torch.no_grad():
-            for name, one in self._model.named_parameters() if self.tensors else ():
+            for name, one in self._trained() if self.tensors else ():
                 kept = one.clone()
                 one.copy_(self.tensors[name])
                 self.tensors[name].copy_(kept)

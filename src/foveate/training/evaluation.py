@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 
-from foveate.errors import DataError, FoveateError
+from foveate.errors import DataError, FoveateError, ImageError
 from foveate.settings import Method
+from foveate.training import scores
 from foveate.training.loader import Loader, shares
 from foveate.training.metrics import error_interval
-from foveate.types import Batch, ImageDataset, Output, Size
+from foveate.training.objective import cross_entropies
+from foveate.training.opened import OpenedImages
+from foveate.training.outputs import patches_read
+from foveate.types import Batch, Example, ImageDataset, Output, Size
 
 if TYPE_CHECKING:
     from foveate.models import Model
@@ -22,19 +26,34 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate", "watch_attention"]
 
 
+TINY = float(np.finfo(np.float64).eps)
+"""Least probability whose logarithm is taken."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors of a model on n images.
+    """How wrong a model is on n images, or on n groups of images.
 
     Attributes:
-        indices: example numbers, sorted by id.
-        labels: (n,) int64 class numbers.
-        probabilities: (n, classes) float64.
-        error: share of images whose most probable class is wrong.
-        loss: mean cross-entropy in nats.
-        interval: 95 % interval of the error (Wilson; bootstrap by group where groups have several images).
+        indices: example numbers of the images, sorted by id.
+        labels: (n,) int64 class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
+        probabilities: (n, classes) float64; of a group, the mean over its images.
+        error: share of images whose most probable class is wrong; with several labels, share of all answers "has it"
+            (from probability ½ on) and "has it not" that are wrong, over images and classes (the Hamming loss).
+        loss: mean cross-entropy in nats; with several labels binary, and the mean over the classes.
+        interval: 95 % interval of the error (Wilson; bootstrap, by group where groups have several images, and where
+            there are several labels).
         patches_per_image: mean number of full-resolution patches read.
-        view_size: (height, width) of the low-resolution view, the commonest one.
+        view_size: (height, width) of the low-resolution view, the commonest one; (1, 1) for a model without.
+        ids: n ids of the images; of groups their names.
+        classes: names of the classes.
+        balanced_error: 1 − mean recall over the classes present; see `foveate.training.scores.balanced_error`.
+        auc: area under the receiver operating characteristic; see `foveate.training.scores.auc`.
+        recalls: class → share of its images that are recognised; None for a class without an image.
+        confusion: (classes, classes) images by true (row) and predicted class; None with several labels.
+        by_group: whether the images of a group were taken together.
+        exact_match_error: share of images not all of whose labels are right; None unless there are several.
+        mean_average_precision: see `foveate.training.scores.average_precision`; None unless there are several labels.
     """
 
     indices: tuple[int, ...]
@@ -45,22 +64,41 @@ class Evaluation:
     interval: tuple[float, float]
     patches_per_image: float
     view_size: Size
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    balanced_error: float
+    auc: float | None
+    recalls: dict[str, float | None]
+    confusion: NDArray[np.int64] | None
+    by_group: bool = False
+    exact_match_error: float | None = None
+    mean_average_precision: float | None = None
 
     @property
     def n(self) -> int:
-        """Number of images."""
-        return len(self.indices)
+        """Number of images, or of groups."""
+        return len(self.ids)
 
     def plain(self) -> dict[str, object]:
         """What `foveate evaluate` writes."""
-        return {
+        plain: dict[str, object] = {
             "error": self.error,
             "n": self.n,
             "interval": list(self.interval),
             "loss": self.loss,
+            "balanced_error": self.balanced_error,
+            "auc": self.auc,
+            "recalls": self.recalls,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
             "patches_per_image": self.patches_per_image,
             "view_size": list(self.view_size),
         }
+        if self.labels.ndim == 2:
+            plain |= {
+                "exact_match_error": self.exact_match_error,
+                "mean_average_precision": self.mean_average_precision,
+            }
+        return plain | {"by_group": True, "images": len(self.indices)} if self.by_group else plain
 
 
 @dataclass(frozen=True)
@@ -83,6 +121,8 @@ def evaluate(
     batch: int = 32,
     workers: int = 0,
     check: Callable[[], None] | None = None,
+    by_group: bool = False,
+    opened: OpenedImages | None = None,
 ) -> Evaluation:
     """Classify labelled images and count the errors.
 
@@ -99,9 +139,12 @@ def evaluate(
         batch: images at a time, over all processes together; the result does not depend on it.
         workers: processes that make views.
         check: called after every batch; may raise to stop.
+        by_group: take the images of a group (a patient) together, by the mean of their probabilities; an image without
+            a group stands alone.
+        opened: where images stay open from one evaluation to the next.
 
     Raises:
-        DataError: there is no image to evaluate on.
+        DataError: there is no image to evaluate on, or images of one group have different labels.
         ImageError: an image cannot be read; raised in every process.
     """
     from accelerate import PartialState
@@ -109,19 +152,21 @@ def evaluate(
 
     if not indices:
         raise DataError("there is no labelled image to evaluate on: check the split and the manifest")
-    loader = Loader(dataset, model.view, seed, check=model.check_channels, workers=workers)
+    if by_group:
+        _check_groups(dataset, indices)
+    loader = Loader(dataset, model.view, seed, model.intake, workers=workers, opened=opened)
     state = PartialState()
     plan = [share for share in shares(indices, batch, state.process_index, state.num_processes) if share.counted]
     rows: list[_Row | FoveateError] = []
     try:
         with model.evaluating(method), closing(loader.evaluation(plan)) as batches:
             for share, images in zip(plan, batches, strict=True):
-                rows += _rows(model(images.to(model.device), samples=samples), images, share.indices)
+                rows += _rows(model, model(images.to(model.device), samples=samples), images, share.indices)
                 if check is not None:
                     check()
     except FoveateError as error:
         rows = [error]  # the others wait for what this process has to say
-    return _summary(dataset, indices, _whole(gather_object(rows)))
+    return _summary(dataset, indices, _whole(gather_object(rows)), by_group)
 
 
 def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
@@ -131,37 +176,90 @@ def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
     return [row for row in rows if isinstance(row, _Row)]
 
 
-def _rows(output: Output, images: Batch, indices: Sequence[int]) -> list[_Row]:
+def _rows(model: "Model", output: Output, images: Batch, indices: Sequence[int]) -> list[_Row]:
     assert images.labels is not None
     logits = output.logits.double().cpu()
-    losses = cross_entropy(logits, images.labels, reduction="none").tolist()
-    columns = (indices, logits.softmax(1).tolist(), losses, _patches(output, len(images)), images.view_sizes)
+    losses = cross_entropies(logits, images.labels).tolist()
+    patches = patches_read(output, len(images)).tolist()
+    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes)
     return [_Row(*row) for row in zip(*columns, strict=True)]
 
 
-def _patches(output: Output, images: int) -> list[int]:
-    if output.draw is not None:
-        return [int(count) for count in output.draw.valid.view(images, -1).sum(1)]
-    return [0 if output.boxes is None else output.boxes.shape[0] * output.boxes.shape[1] // images] * images
-
-
-def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]) -> Evaluation:
+def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row], by_group: bool) -> Evaluation:
     found = {row.index: row for row in rows}
     assert len(found) == len(rows) == len(indices)
     ordered = [found[index] for index in indices]
-    labels = np.array([dataset.examples[index].label for index in indices], dtype=np.int64)
+    examples = [dataset.examples[index] for index in indices]
+    ids, groups = [one.id for one in examples], [one.group for one in examples]
+    labels = _labels(dataset, indices)
     probabilities = np.array([row.probabilities for row in ordered], dtype=np.float64)
-    wrong = (probabilities.argmax(1) != labels).tolist()
+    loss = float(np.mean([row.loss for row in ordered]))
+    if not np.isfinite(probabilities).all():
+        name = ids[int(np.argmin(np.isfinite(probabilities).all(1)))]
+        raise ImageError(f"the answer to {name} is not a number: look for nan among its pixels or the model's weights")
+    if by_group:
+        ids, probabilities, labels = _by_group(dataset, indices, probabilities, labels)
+        groups = [None] * len(ids)  # each is independent of the others now
+        means = torch.from_numpy(probabilities)
+        logits = means.logit(TINY) if labels.ndim == 2 else means.clamp(min=TINY).log()
+        loss = float(cross_entropies(logits, torch.from_numpy(labels)).mean())
+    several, count = labels.ndim == 2, len(dataset.classes)
+    answers = scores.decisions(probabilities, several)
+    wrong = (answers != labels).mean(1).tolist() if several else (answers != labels).tolist()
+    table = scores.positive_confusion(labels, answers) if several else scores.confusion(labels, answers, count)
     return Evaluation(
         indices=tuple(indices),
         labels=labels,
         probabilities=probabilities,
         error=sum(wrong) / len(wrong),
-        loss=float(np.mean([row.loss for row in ordered])),
-        interval=error_interval(wrong, [dataset.examples[index].group for index in indices]),
+        loss=loss,
+        interval=error_interval(wrong, groups),
         patches_per_image=float(np.mean([row.patches for row in ordered])),
         view_size=Counter(row.view_size for row in ordered).most_common(1)[0][0],
+        ids=tuple(ids),
+        classes=tuple(dataset.classes),
+        balanced_error=scores.balanced_error(table),
+        auc=scores.auc(labels, probabilities),
+        recalls=dict(zip(dataset.classes, scores.recalls(table), strict=True)),
+        confusion=None if several else table,
+        by_group=by_group,
+        exact_match_error=float(np.mean([one > 0 for one in wrong])) if several else None,
+        mean_average_precision=scores.average_precision(labels, probabilities) if several else None,
     )
+
+
+def _labels(dataset: ImageDataset, indices: Sequence[int]) -> NDArray[np.int64]:
+    labels = [dataset.examples[index].label for index in indices]
+    if not dataset.multi_label:
+        return np.array(labels, dtype=np.int64)
+    hot = np.zeros((len(labels), len(dataset.classes)), dtype=np.int64)
+    for row, label in zip(hot, labels, strict=True):
+        assert isinstance(label, tuple)
+        row[list(label)] = 1
+    return hot
+
+
+def _check_groups(dataset: ImageDataset, indices: Sequence[int]) -> None:
+    known: dict[str, Example] = {}
+    for one in (dataset.examples[index] for index in indices):
+        first = one if one.group is None else known.setdefault(one.group, one)
+        if first.label != one.label:
+            raise DataError(
+                f"the images of group {one.group!r} have different labels ({first.id} and {one.id}), so the group as a "
+                "whole has none: correct them, or evaluate image by image"
+            )
+
+
+def _by_group(
+    dataset: ImageDataset, indices: Sequence[int], probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
+    """Names, mean probabilities and labels of the groups, sorted; an image without a group is one of its own."""
+    examples = [dataset.examples[index] for index in indices]
+    keys = [(one.id, False) if one.group is None else (one.group, True) for one in examples]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    found, means, common = scores.group_means([keys[i] for i in order], probabilities[order], labels[order])
+    assert common is not None
+    return [name for name, _ in found], means, common
 
 
 def watch_attention(
@@ -177,15 +275,16 @@ def watch_attention(
 
     Returns:
         "ids" (n,), and where the model has them "attention" (n, rows, columns) probabilities, zero beyond a smaller
-        image's map, and "boxes" (n, N, 4) top, left, height, width of the patches read, in level-0 pixels.
+        image's map, and, where it draws, "boxes" (n, N, 4) top, left, height, width of the patches read, in level-0
+        pixels.
     """
-    loader = Loader(dataset, model.view, seed, check=model.check_channels)
+    loader = Loader(dataset, model.view, seed, model.intake)
     (images,) = loader.evaluation(shares(indices, len(indices)))
     with model.evaluating():
         output = model(images.to(model.device))
     arrays: dict[str, NDArray[np.generic]] = {"ids": np.array(images.ids)}
     if output.attention is not None:
         arrays["attention"] = output.attention.float().cpu().numpy()
-    if output.boxes is not None:
+    if output.boxes is not None and output.draw is not None:
         arrays["boxes"] = output.boxes.cpu().numpy()
     return arrays

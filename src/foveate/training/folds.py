@@ -47,6 +47,11 @@ class Resplit:
         """Names of the classes."""
         return self.dataset.classes
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.dataset.multi_label
+
     def open(self, index: int) -> "Source":
         """The image of example `index`."""
         return self.dataset.open(index)
@@ -122,10 +127,12 @@ def train_folds(
     agreed(accelerator, partial(_check_free, out, resume))
     images = dataset or _named_splits(settings)
     remedy = f"to continue: foveate train --resume --folds {folds} --out {out}"
+    crossing = settings.data.allow_crossing_groups
     records: list[dict[str, Any]] = []
     errors: list[float] = []
-    for number, examples in enumerate(k_folds(images.examples, folds, settings.seed), start=1):
-        filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed)
+    divided = k_folds(images.examples, folds, settings.seed, allow_crossing=crossing)
+    for number, examples in enumerate(divided, start=1):
+        filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed, allow_crossing=crossing)
         split = Resplit(images, tuple(filled))
         folder = out / f"fold-{number}"
         agreed(accelerator, partial(_write_splits, folder, filled))
@@ -166,5 +173,5 @@ def _write_splits(folder: Path, examples: Sequence[Example]) -> None:
 def _named_splits(settings: RunSettings) -> ImageDataset:
     """The images with the splits that the data name, none filled in."""
     if settings.data.source == "manifest" and settings.data.manifest is not None:
-        return read_manifest(settings.data.manifest)
+        return read_manifest(settings.data.manifest, multi_label=settings.data.multi_label)
     return open_dataset(replace(settings.data, test=0.0), settings.seed)

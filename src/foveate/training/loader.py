@@ -18,9 +18,10 @@ from foveate.images import Source, augment, make_view
 from foveate.models import make_batch, prediction_seed
 from foveate.seeds import derive_seed
 from foveate.settings import AugmentSettings, ViewSettings
-from foveate.types import Batch, ImageDataset, Size
+from foveate.training.opened import OpenedImages
+from foveate.types import Batch, ImageDataset
 
-__all__ = ["Loader", "Share", "epoch_order", "fingerprint", "shares", "split_indices", "typical_image"]
+__all__ = ["Loader", "Share", "epoch_order", "fingerprint", "shares", "split_indices"]
 
 
 def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
@@ -45,13 +46,6 @@ def fingerprint(dataset: ImageDataset, indices: Sequence[int]) -> int:
     """A number that changes when ids, labels or splits of these examples do."""
     examples = (dataset.examples[index] for index in indices)
     return derive_seed(*(f"{one.id}\n{one.label}\n{one.split}" for one in examples))
-
-
-def typical_image(dataset: ImageDataset, indices: Sequence[int]) -> tuple[int, Size]:
-    """Channels of the first of some images, and the size that is the median of a few of them."""
-    sources = [dataset.open(index) for index in indices[:: max(1, len(indices) // 9)]]
-    sizes = sorted((source.size for source in sources), key=max)
-    return sources[0].channels, sizes[len(sizes) // 2]
 
 
 def epoch_order(indices: Sequence[int], seed: int, epoch: int) -> tuple[int, ...]:
@@ -119,19 +113,25 @@ class Loader:
 
     Attributes:
         dataset: the images.
-        view: the view the model wants.
+        view: the view the model wants; None if it wants none, and then there is no work for other processes.
         seed: seed of the run.
-        check: raises where an image is not of the kind the model wants (`Model.check_channels`), or None.
+        intake: gives an image as the model wants it, or raises (`Model.intake`); None takes it as it is.
         augment: random changes, for training.
         workers: processes that make views; 0 makes them here.
+        opened: where images stay open from epoch to epoch; a store of its own if None.
     """
 
     dataset: ImageDataset
-    view: ViewSettings
+    view: ViewSettings | None
     seed: int
-    check: Callable[[Source], None] | None = None
+    intake: Callable[[Source], Source] | None = None
     augment: AugmentSettings | None = None
     workers: int = 0
+    opened: OpenedImages | None = None
+
+    def __post_init__(self) -> None:
+        if self.opened is None:
+            object.__setattr__(self, "opened", OpenedImages(self.dataset))
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """The batches of an epoch, one per share."""
@@ -142,8 +142,11 @@ class Loader:
         return self._batches(plan, 0, lambda name: prediction_seed(self.seed, name))
 
     def source(self, index: int, epoch: int) -> Source:
-        """The image of an example, with this epoch's random change."""
-        source = self.dataset.open(index)
+        """The image of an example as the model wants it, with this epoch's random change."""
+        assert self.opened is not None
+        source = self.opened.open(index)
+        if self.intake is not None:
+            source = self.intake(source)
         if self.augment is None or self.augment == AugmentSettings():
             return source
         seed = derive_seed(self.seed, "augment", epoch, self.dataset.examples[index].id)
@@ -152,13 +155,13 @@ class Loader:
     def _batches(
         self, plan: Sequence[Share], epoch: int, seed_of: Callable[[str], int]
     ) -> Generator[Batch, None, None]:
-        if self.workers == 0:
+        if self.workers == 0 or self.view is None:
             for share in plan:
                 yield self._batch(share.indices, epoch, seed_of)
             return
         methods = multiprocessing.get_all_start_methods()
         loader: DataLoader[Any] = DataLoader(
-            _Views(replace(self, check=None), epoch),  # a worker has no use for the model
+            _Views(replace(self, opened=None), epoch),  # what is open here is not for another process
             batch_sampler=[list(share.indices) for share in plan],
             num_workers=self.workers,
             collate_fn=list,
@@ -185,17 +188,14 @@ class Loader:
         views: Sequence[torch.Tensor] | None = None,
     ) -> Batch:
         examples = [self.dataset.examples[index] for index in indices]
-        sources = [self.source(index, epoch) for index in indices]
-        if self.check is not None:
-            for source in sources:
-                self.check(source)
         return make_batch(
-            sources,
+            [self.source(index, epoch) for index in indices],
             self.view,
             seeds=[seed_of(one.id) for one in examples],
-            labels=[-1 if one.label is None else one.label for one in examples],
+            labels=[one.label for one in examples],
             ids=[one.id for one in examples],
             views=views,
+            multi_label_classes=len(self.dataset.classes) if self.dataset.multi_label else None,
         )
 
 
@@ -203,13 +203,12 @@ class _Views(Dataset[Any]):
     """Example number → its view as an array, or the error that says why there is none."""
 
     def __init__(self, loader: Loader, epoch: int) -> None:
-        self._loader, self._epoch = loader, epoch
+        assert loader.view is not None
+        self._loader, self._view, self._epoch = loader, loader.view, epoch
 
     def __getitem__(self, index: int) -> Any:
-        loader = self._loader
         try:
-            source = loader.source(index, self._epoch)
-            return make_view(source, loader.view).numpy()
+            return make_view(self._loader.source(index, self._epoch), self._view).numpy()
         except FoveateError as error:  # a worker's traceback would hide the one line
             return error
 

@@ -2,43 +2,37 @@
 
 import math
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.datasets import open_dataset
 from foveate.errors import DataError, FoveateError, RunError
-from foveate.models import build_model, save_model
-from foveate.seeds import derive_seed
-from foveate.serial import to_plain
 from foveate.training.averaging import WeightAverage
+from foveate.training.building import build_for, loss_weights
 from foveate.training.config import RunSettings
-from foveate.training.evaluation import Evaluation, evaluate, watch_attention
+from foveate.training.evaluation import Evaluation, evaluate
 from foveate.training.interrupts import Interrupts, interruption
 from foveate.training.journal import Journal
-from foveate.training.loader import Loader, Share, epoch_order, fingerprint, shares, split_indices, typical_image
-from foveate.training.objective import build_optimizer, class_weights, image_losses
+from foveate.training.keeping import Keeper
+from foveate.training.loader import Loader, Share, epoch_order, fingerprint, shares, split_indices
+from foveate.training.opened import OpenedImages
 from foveate.training.processes import agreed, open_accelerator, together
 from foveate.training.progress import Progress, SilentProgress, choose_progress
-from foveate.training.records import SUMS, batch_sums, epoch_record, step_record
-from foveate.training.replace import replace_file
+from foveate.training.records import SUMS, epoch_record, step_record
 from foveate.training.run_folder import prepare_folder
 from foveate.training.schedule import learning_rate, total_steps
-from foveate.training.state import Best, Position, State, pack_tensors, save_state, unpack_tensors
+from foveate.training.state import Position
+from foveate.training.step import Stepper
 from foveate.types import Batch, ImageDataset
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from foveate.models import Model
 
 __all__ = ["TrainResult", "train"]
 
@@ -72,6 +66,7 @@ def train(
     dataset: ImageDataset | None = None,
     progress: Progress | None = None,
     remedy: str | None = None,
+    features: nn.Module | None = None,
 ) -> TrainResult:
     """Train a model and keep the best by validation.
 
@@ -82,6 +77,8 @@ def train(
         dataset: the images; opened from `settings.data` if None.
         progress: who is told; a bar or lines on standard output if None.
         remedy: how to go on after an interruption, said in its message; by `foveate train --resume --out` if None.
+        features: a feature network of your own, in place of the one that the settings name: from (n, channels, height,
+            width) patches to (n, dimension). To load the trained model, give `load_model` such a network again.
 
     Returns:
         The run's folder and its best validation error.
@@ -94,7 +91,7 @@ def train(
     with accelerator.main_process_first():
         images = open_dataset(settings.data, settings.seed) if dataset is None else dataset
     run = _Run(settings, Path(out), images, accelerator, progress, remedy)
-    run.start(resume)
+    run.start(resume, features)
     return run.finish()
 
 
@@ -126,30 +123,22 @@ class _Run:
         self.position = Position()
         self.interrupts = Interrupts(echoes=accelerator.num_processes > 1)
 
-    def start(self, resume: bool) -> None:
+    def start(self, resume: bool, features: nn.Module | None) -> None:
         """Build everything, and put it where the state says."""
-        settings, training = self.settings, self.settings.training
-        channels, size = typical_image(self.dataset, self.training_indices)
-        seed = derive_seed(settings.seed, "model")
-        self.model: Model = build_model(settings.model, self.dataset.classes, channels, seed=seed, image_size=size)
-        optimizer = build_optimizer(self.model.parameters(), training)
-        processes = self.accelerator.num_processes
-        prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, processes)
-        self.state = agreed(self.accelerator, prepare)
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        self.average = WeightAverage(self.model, training.averaging)
+        settings, training, accelerator = self.settings, self.settings.training, self.accelerator
+        model = build_for(settings, self.dataset, self.training_indices, accelerator, features)
+        prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, accelerator.num_processes)
+        self.state = agreed(accelerator, prepare)
+        weights = loss_weights(settings, self.dataset, self.training_indices)
+        self.stepper = Stepper(training, model, accelerator, weights)
+        self.average = WeightAverage(model, training.averaging)
+        self.keeper = Keeper(self.folder, settings, self.stepper, self.average, self.fingerprint)
+        self.opened = OpenedImages(self.dataset)
         self.loader = Loader(
-            self.dataset, self.model.view, settings.seed, self.model.check_channels, settings.augment, training.workers
+            self.dataset, model.view, settings.seed, model.intake, settings.augment, training.workers, self.opened
         )
-        labels = [self.dataset.examples[index].label for index in self.training_indices]
-        weighed = training.class_weights == "balanced"
-        weights = class_weights(labels, len(self.dataset.classes)) if weighed else None
-        self.class_weights = None if weights is None else weights.to(self.accelerator.device)
         if self.state is not None:
-            unpack_tensors(self.state, self.model, self.optimizer, self.average)
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(self.state.plain["scaler"])
-            self.position = Position.from_plain(self.state.plain["position"])
+            self.position = self.keeper.restore(self.state)
         kept = 0 if self.state is None else self.state.plain["journal"]
         self.journal = Journal(self.folder / "metrics.jsonl" if self.main else None, kept)
 
@@ -190,37 +179,20 @@ class _Run:
         self._close_epoch()
 
     def _step(self, share: Share, images: Batch) -> bool:
-        """Take one step; True if it was the last for now.
-
-        The sum over this process' images is divided by the size of the global batch, so that processes with unequal
-        shares together follow the gradient of a single process. Data parallelism averages over processes: hence
-        `world`.
-        """
-        position, training, accelerator = self.position, self.settings.training, self.accelerator
-        world = accelerator.num_processes
+        """Take one step; True if it was the last for now."""
+        position, training = self.position, self.settings.training
         rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.model.train()
-        images = images.to(accelerator.device)
-        assert images.labels is not None
-        output = together(accelerator, partial(self.wrapped, images))
-        losses, entropy = image_losses(output, images.labels, training.entropy, self.class_weights)
-        counted = torch.arange(len(images), device=losses.device) < share.counted
-        accelerator.backward((losses * counted).sum() * world / share.whole)
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), training.clip_norm or math.inf)
-        sums, arrived, late = self._gather(batch_sums(output, images.labels, losses, entropy, counted))
-        if not math.isfinite(sums["loss"]) or (accelerator.scaler is None and not bool(torch.isfinite(norm))):
+        sums, arrived, late = self._gather(self.stepper.backward(images, share))
+        if not math.isfinite(sums["loss"]) or not self.stepper.finite:
             raise self._diverged(rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.stepper.update(rate)
         self.average.update(position.step)
         position.take(sums, self._tick())
         record = step_record(position, sums, rate)
         if position.step % training.log_every == 0 or position.step == self.total:
             self.journal.write(record)
         self.progress.step(record)
-        if world == 1:  # nobody to agree with: not one step later than need be
+        if self.accelerator.num_processes == 1:  # nobody to agree with: not one step later than need be
             arrived, late = self.interrupts.signal, self._late()
         self._stop(arrived)
         return late or self._over()
@@ -243,13 +215,13 @@ class _Run:
         if last or position.epoch % training.validate_every == 0:
             with self.average.applied():
                 result = self._validate()
-                better = self._keep(result)
+                better = self.keeper.keep(position, result)
                 self._watch(position.epoch)
             if position.best is not None:
                 position.stale = position.epoch - position.best.epoch
         position.closed = position.step
         self._tick()
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = learning_rate(training, position.step - 1, self.total, self.steps_per_epoch)
         record = epoch_record(position, result, rate=rate, better=better, complete=complete)
         self.journal.write(record)
         self.progress.epoch(record)
@@ -264,56 +236,21 @@ class _Run:
         training = self.settings.training
         alone = self.accelerator.num_processes == 1
         return evaluate(
-            self.model,
+            self.stepper.model,
             self.dataset,
             self.validation_indices,
             seed=self.settings.seed,
             batch=training.batch,
             workers=training.workers,
             check=self._stop if alone else None,
+            opened=self.opened,
         )
 
-    def _keep(self, result: Evaluation | None) -> bool:
-        """Save the model if it is the best so far, or the latest where nothing tells."""
-        position = self.position
-        card: dict[str, Any] = {"epoch": position.epoch, "step": position.step, "seed": self.settings.seed}
-        if result is not None:
-            best = position.best
-            if best is not None and (best.error, best.loss) <= (result.error, result.loss):
-                return False
-            card |= {"metrics": {"validation error": result.error, "validation images": result.n}}
-        if self.main:
-            save_model(self.model, self.folder / "model", card)
-        if result is not None:
-            position.best = Best(result.error, result.loss, position.epoch, position.step)
-        return True
-
     def _watch(self, epoch: int) -> None:
-        """Keep the attention maps of a few validation images."""
-        indices = self.validation_indices[: self.settings.training.watch]
-        if indices:
-            agreed(self.accelerator, partial(self._keep_maps, indices, epoch))
-
-    def _keep_maps(self, indices: Sequence[int], epoch: int) -> None:
-        content = BytesIO()
-        maps: dict[str, Any] = watch_attention(self.model, self.dataset, indices, self.settings.seed)
-        np.savez_compressed(content, **maps)
-        replace_file(self.folder / "attention" / f"epoch-{epoch:03d}.npz", content.getvalue())
+        self.keeper.watch(self.dataset, self.validation_indices[: self.settings.training.watch], epoch)
 
     def _save(self) -> None:
-        if not self.main:
-            return
-        scaler = self.accelerator.scaler
-        tensors, numbers = pack_tensors(self.model, self.optimizer, self.average)
-        plain = {
-            "position": self.position.plain(),
-            "optimizer": numbers,
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "journal": self.journal.length,
-            "settings": to_plain(self.settings),
-            "fingerprint": self.fingerprint,
-        }
-        save_state(self.folder / "state", State(tensors, plain))
+        self.keeper.save(self.position, self.journal.length)
 
     def _finished(self) -> bool:
         patience = self.settings.training.patience

@@ -37,7 +37,7 @@ def wilson_interval(errors: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap_interval(
-    wrong: Sequence[bool], groups: Sequence[str], seed: int = 0, resamples: int = 4000
+    wrong: Sequence[float], groups: Sequence[str], seed: int = 0, resamples: int = 4000
 ) -> tuple[float, float]:
     """95 % percentile interval of the error when whole groups are drawn again, with replacement.
 
@@ -45,7 +45,7 @@ def bootstrap_interval(
     (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 8).
 
     Arguments:
-        wrong: one value per image.
+        wrong: one value per image, in [0, 1].
         groups: the group of each image.
         seed: of the resampling.
         resamples: number of bootstrap samples.
@@ -69,14 +69,21 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def error_interval(wrong: Sequence[bool], groups: Sequence[str | None]) -> tuple[float, float]:
-    """95 % interval of the error: bootstrap by group where a group has several images, Wilson's otherwise.
+def error_interval(wrong: Sequence[float], groups: Sequence[str | None]) -> tuple[float, float]:
+    """95 % interval of the error: Wilson's where every image is on its own and right or wrong, bootstrap otherwise.
+
+    Otherwise: where a group has several images, or an image is partly wrong because it has several labels.
 
     Arguments:
-        wrong: one value per image; at least one.
+        wrong: one value per image, in [0, 1]; at least one.
         groups: the group of each image; None is a group of its own.
+
+    Example:
+        >>> error_interval([True, False, False], [None, None, None]) == wilson_interval(1, 3)
+        True
     """
     named = [f"{number}" if group is None else f"group {group}" for number, group in enumerate(groups)]
-    if len(set(named)) < len(named):
+    partly = any(one not in (0, 1) for one in wrong)
+    if partly or len(set(named)) < len(named):
         return bootstrap_interval(wrong, named)
     return wilson_interval(sum(bool(one) for one in wrong), len(wrong))

@@ -6,34 +6,35 @@ import torch
 from torch import Tensor
 
 from foveate.training.evaluation import Evaluation
+from foveate.training.outputs import patches_read, wrong_shares
 from foveate.training.state import Position
 from foveate.types import Output
 
 __all__ = ["SUMS", "batch_sums", "epoch_record", "step_record"]
 
-SUMS = ("loss", "errors", "entropy", "images", "patches")
+SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches")
 """What is added up over images, in the order of `batch_sums`."""
 
 
-def batch_sums(output: Output, labels: Tensor, losses: Tensor, entropy: Tensor, counted: Tensor) -> Tensor:
+def batch_sums(
+    output: Output, labels: Tensor, losses: Tensor, plain: Tensor, entropy: Tensor, counted: Tensor
+) -> Tensor:
     """Sums over the images of a batch that count.
 
     Arguments:
         output: of the model.
-        labels: (B,) class numbers.
-        losses: (B,) loss per image.
+        labels: (B,) class numbers; with several labels (B, classes).
+        losses: (B,) loss per image, which is minimised.
+        plain: (B,) cross-entropy per image, without class weights and without the entropy term.
         entropy: (B,) entropy per image.
         counted: (B,) False for an image that only lends its presence.
 
     Returns:
-        (5,) the sums named in `SUMS`, detached.
+        (6,) the sums named in `SUMS`, detached.
     """
-    wrong = (output.logits.argmax(1) != labels).to(losses)
-    patches = torch.zeros_like(losses)
-    if output.draw is not None:
-        patches = output.draw.valid.view(len(labels), -1).sum(1).to(losses)
-    columns = torch.stack([losses, wrong, entropy.to(losses), torch.ones_like(losses), patches])
-    return (columns * counted).sum(1).detach()
+    wrong, patches = wrong_shares(output.logits, labels), patches_read(output, len(labels))
+    each = [losses, plain, wrong, entropy, torch.ones_like(losses), patches]
+    return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
 
 
 def step_record(position: Position, sums: dict[str, float], rate: float) -> dict[str, Any]:
@@ -54,7 +55,9 @@ def epoch_record(
 ) -> dict[str, Any]:
     """The line of an epoch, means over its images as they were seen in training.
 
-    "training_seconds" are those of its steps, "seconds" those of the whole run so far, validation included.
+    "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
+    like of "validation_loss". "training_seconds" are those of its steps, "seconds" those of the whole run so far,
+    validation included.
 
     Arguments:
         position: after the epoch's last step.
@@ -70,6 +73,7 @@ def epoch_record(
         "step": position.step,
         "complete": complete,
         "loss": sums["loss"] / sums["images"],
+        "training_loss": sums["cross_entropy"] / sums["images"],
         "training_error": sums["errors"] / sums["images"],
         "entropy": sums["entropy"] / sums["images"],
         "learning_rate": rate,

@@ -64,10 +64,12 @@ def prepare_folder(
 
 
 def _resolved(settings: RunSettings) -> RunSettings:
-    """The settings with a manifest that reads the same however its path was written."""
-    if settings.data.manifest is None:
-        return settings
-    return replace(settings, data=replace(settings.data, manifest=str(Path(settings.data.manifest).resolve())))
+    """The settings with paths of data that read the same however they were written."""
+    data = settings.data
+    manifest, published = (
+        None if path is None else str(Path(path).resolve()) for path in (data.manifest, data.published)
+    )
+    return replace(settings, data=replace(data, manifest=manifest, published=published))
 
 
 def environment() -> dict[str, object]:

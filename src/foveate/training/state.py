@@ -148,15 +148,15 @@ def unpack_tensors(state: State, model: nn.Module, optimizer: torch.optim.Optimi
     for name, one in state.tensors.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = one
-    try:
-        model.load_state_dict(parts["model"])
-    except RuntimeError as error:
-        raise RunError("the state is of another version of the model: train anew in another --out folder") from error
-    for name, one in parts["average"].items():
-        average.tensors[name].copy_(one)
     groups = state.plain["optimizer"]
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    optimizer.load_state_dict({"state": _moments(parts["optimizer"], parameters), "param_groups": groups})
+    try:
+        model.load_state_dict(parts["model"])
+        for name, one in parts["average"].items():
+            average.tensors[name].copy_(one)
+        optimizer.load_state_dict({"state": _moments(parts["optimizer"], parameters), "param_groups": groups})
+    except (RuntimeError, KeyError, IndexError, ValueError) as error:
+        raise RunError("the state is of another version of the model: train anew in another --out folder") from error
 
 
 def _moments(tensors: Mapping[str, Tensor], parameters: list[Tensor]) -> dict[int, dict[str, Tensor]]:

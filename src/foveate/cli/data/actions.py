@@ -1,0 +1,54 @@
+"""The actions of `foveate data`.
+
+foveate trains on a manifest: a CSV file with the columns path,label[,split][,group][,mpp], paths relative to it,
+or a folder with one folder of images per class.
+"""
+
+import argparse
+from importlib import import_module
+from types import ModuleType
+
+__all__ = ["ACTIONS", "EPILOG", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "make data sets, check manifests, split them"
+
+EPILOG = """examples:
+  foveate data megapixel-mnist --out digits --size 1000 1500 --train 500 --test 100
+  foveate data check digits/manifest.csv
+  foveate data split slides.csv --out slides-split.csv --test 0.2 --validation 0.1
+  foveate data split slides.csv --out fold-0.csv --folds 5 --fold 0
+"""
+
+ACTIONS = ("megapixel-mnist", "colon-cancer", "speed-limits", "check", "split")
+"""Each a module of this package with SUMMARY, add_arguments and run; EPILOG if it has one."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `foveate data` takes."""
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions")
+    for name in ACTIONS:
+        module = _module(name)
+        summary: str = module.SUMMARY
+        description = f"{summary[0].upper()}{summary[1:]}."
+        module.add_arguments(
+            verbs.add_parser(name, help=summary, description=description, epilog=getattr(module, "EPILOG", None))
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what `foveate data` was asked for.
+
+    Arguments:
+        arguments: as parsed by the parser of `add_arguments`.
+
+    Returns:
+        0, or 2 if a check found problems.
+
+    Raises:
+        FoveateError: if the input is at fault.
+    """
+    return int(_module(arguments.action).run(arguments))
+
+
+def _module(action: str) -> ModuleType:
+    return import_module(f"foveate.cli.data.{action.replace('-', '_')}")

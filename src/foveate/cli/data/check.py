@@ -1,0 +1,41 @@
+"""`foveate data check`: what is wrong with a manifest, before a run of hours finds it."""
+
+import argparse
+
+from foveate.cli.data.progress import progress_line
+
+__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "look for what is wrong with a manifest"
+
+EPILOG = """examples:
+  foveate data check slides.csv
+  foveate data check findings.csv --multi-label --json > report.json
+
+Problems are listed and the exit code is 2: bad rows, missing and unreadable files, images that are there twice,
+groups that cross splits. Hints are about what may be meant: they do not change the exit code.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `foveate data check` takes."""
+    parser.add_argument("manifest", help="CSV file, or folder with one folder per class")
+    parser.add_argument("--quick", action="store_true", help="read headers only: finds no cut-off files and no copies")
+    parser.add_argument("--multi-label", action="store_true", help="labels are several, separated by |, or none")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, and print the report."""
+    from foveate.datasets.check import check_manifest
+
+    report = check_manifest(
+        arguments.manifest, not arguments.quick, progress_line("images checked"), arguments.multi_label
+    )
+    if arguments.json:
+        import json
+
+        print(json.dumps(report.plain(), indent=2))
+    else:
+        print(report.text())
+    return 2 if report.problems else 0

@@ -1,0 +1,203 @@
+"""Memory of a training step: the bytes it keeps for its backward pass, and how far its process grows."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from foveate.models import Model, load_model
+from foveate.training.config import RunSettings
+from foveate.training.loader import Loader, shares
+from foveate.training.step import Stepper
+from foveate.types import Batch, ImageDataset
+
+__all__ = ["activation_bytes", "step_growth", "step_peak"]
+
+
+def activation_bytes(model: Model, batch: Batch) -> int:
+    """Bytes a training step of `batch` keeps between its forward and its backward pass.
+
+    Counts each storage once that autograd saved, and each that the forward pass made and somebody still holds when it
+    is over: `torch.utils.checkpoint` keeps the inputs it computes again from where autograd does not know of them.
+    Counts neither parameters nor buffers, which are there anyway. This is what limits the batch size; the peak of the
+    process also holds what exists for a moment only.
+
+    Arguments:
+        model: the model; its mode is left as it was.
+        batch: images of the training set, on the model's device.
+
+    Example:
+        >>> import numpy as np
+        >>> from foveate.images import ArraySource
+        >>> from foveate.models import build_model, make_batch
+        >>> from foveate.settings import ModelSettings, ViewSettings
+        >>> settings = ModelSettings(name="cnn", view=ViewSettings(scale=1.0))
+        >>> model = build_model(settings, classes=("a", "b"), channels=1)
+        >>> small, large = (ArraySource(np.zeros((side, 40, 1), np.uint8)) for side in (40, 80))
+        >>> costs = [activation_bytes(model, make_batch([one], model.view, seeds=[0])) for one in (small, large)]
+        >>> costs[1] > 1.5 * costs[0]
+        True
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.setdefault(tensor.untyped_storage()._cdata, tensor)  # held, so that no other gets its address
+        return tensor
+
+    training = model.training
+    model.train()
+    made = _Made()
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), made:
+            loss = _loss(model, batch)
+        kept = made.alive() | {address: one.untyped_storage().nbytes() for address, one in saved.items()}
+        kept.pop(loss.untyped_storage()._cdata, None)  # the loss itself is no activation
+    finally:
+        model.train(training)
+    return sum(size for address, size in kept.items() if address not in own)
+
+
+def _loss(model: Model, batch: Batch) -> Tensor:
+    logits = model(batch).logits
+    wanted = torch.zeros(len(batch), dtype=torch.long, device=logits.device)
+    return nn.functional.cross_entropy(logits, wanted)
+
+
+class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers, without holding them, the storages that operations make."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sizes: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._sizes[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        return result
+
+    def alive(self) -> dict[int, int]:
+        """Address → bytes of those that somebody still holds."""
+        return {
+            address: size
+            for address, (reference, size) in self._sizes.items()
+            if not reference.expired()  # type: ignore[no-untyped-call]
+        }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the process of its own needs."""
+
+    folder: str
+    settings: RunSettings
+    images: ImageDataset
+    indices: tuple[int, ...]
+    batch: int
+
+
+def step_peak(
+    folder: Path, settings: RunSettings, images: ImageDataset, indices: Sequence[int], batch: int
+) -> int | None:
+    """How far the resident memory of a fresh process grows in training steps, in bytes.
+
+    Counted from when model, optimizer and opened images are there: what the steps themselves need at most, decoded
+    pixels, gradients and all that exists for a moment only included.
+
+    Arguments:
+        folder: of a finished run of the method.
+        settings: of the run.
+        images: the images; must be picklable.
+        indices: example numbers.
+        batch: images per step.
+
+    Returns:
+        Bytes; None where no such process can be had.
+    """
+    try:
+        job = pickle.dumps(_Job(str(Path(folder).resolve()), settings, images, tuple(indices), batch))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+    code = "from foveate.compare.memory import measure_here; measure_here()"
+    surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], input=job, capture_output=True, check=False, env=surroundings)
+    lines = done.stdout.split()
+    return int(lines[-1]) if done.returncode == 0 and lines and lines[-1].isdigit() else None
+
+
+def measure_here() -> None:
+    """Read a job from standard input, and print the growth of this process in bytes."""
+    job: _Job = pickle.loads(sys.stdin.buffer.read())
+    print(step_growth(load_model(job.folder), job.settings, job.images, job.indices, job.batch))
+
+
+def step_growth(model: Model, settings: RunSettings, images: ImageDataset, indices: Sequence[int], batch: int) -> int:
+    """How far the memory of this process (on CUDA: of its tensors) grows in two training steps, in bytes.
+
+    Arguments:
+        model: the model, on the device to work on.
+        settings: of its training.
+        images: the images.
+        indices: example numbers.
+        batch: images per step.
+    """
+    stepper = Stepper(settings.training, model)
+    loader = Loader(images, model.view, settings.seed, intake=model.intake, augment=settings.augment)
+    plan = shares(indices, batch)
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        _steps(stepper, loader, plan)
+        return torch.cuda.max_memory_allocated() - before
+    with _Resident() as resident:
+        _steps(stepper, loader, plan)
+    return resident.growth
+
+
+def _steps(stepper: Stepper, loader: Loader, plan: Sequence[Any]) -> None:
+    for epoch in (1, 2):
+        for share, images in zip(plan, loader.training(epoch, plan), strict=True):
+            stepper(images, share)
+
+
+class _Resident:
+    """Watches the resident memory of this process from a thread."""
+
+    def __enter__(self) -> "_Resident":
+        import psutil
+
+        self._process = psutil.Process()
+        self._before = self._most = self._process.memory_info().rss
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def growth(self) -> int:
+        """Bytes more than at the start, at most."""
+        return int(self._most - self._before)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.002):
+            self._most = max(self._most, self._process.memory_info().rss)

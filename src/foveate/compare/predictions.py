@@ -1,0 +1,88 @@
+"""What a trained model said of its test images, kept so that nothing is ever computed twice."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import RunError
+from foveate.training.replace import replace_file
+
+__all__ = ["PREDICTIONS", "Predictions", "read_predictions", "write_predictions"]
+
+PREDICTIONS = "predictions.json"
+"""File in a run's folder."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One run's answers on its test images, and what the run took.
+
+    Attributes:
+        method: name of the entrant.
+        seed: of the run.
+        fold: which fold tested, counted from 1; None without folds.
+        classes: names of the classes, in the order of the probabilities.
+        multi_label: whether an image may have several classes.
+        ids: of the n test images, sorted.
+        groups: group of each image, or None.
+        labels: class number of each image; with several labels, the numbers of its classes.
+        probabilities: n × classes.
+        error: share of the test images that are wrong; with several labels, of the answers.
+        loss: mean cross-entropy of the test images, in nats.
+        training_loss: mean loss of the last epoch, as it was minimised.
+        training_error: error of the last epoch, on the images as they were shown.
+        epochs: epochs trained.
+        steps: steps trained.
+        seconds: of training and validation.
+        test_seconds: of prediction on the test images.
+        patches_per_image: full-resolution patches read per prediction, on average.
+        settings: of the run, as plain values.
+        fingerprint: of the ids, labels and splits of all images of the run.
+    """
+
+    method: str
+    seed: int
+    fold: int | None
+    classes: tuple[str, ...]
+    multi_label: bool
+    ids: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    labels: tuple[int | tuple[int, ...], ...]
+    probabilities: tuple[tuple[float, ...], ...]
+    error: float
+    loss: float
+    training_loss: float
+    training_error: float
+    epochs: int
+    steps: int
+    seconds: float
+    test_seconds: float
+    patches_per_image: float
+    settings: dict[str, Any]
+    fingerprint: int
+
+
+def write_predictions(folder: Path, predictions: Predictions) -> None:
+    """Keep predictions in a run's folder, in one go."""
+    replace_file(folder / PREDICTIONS, (json.dumps(asdict(predictions)) + "\n").encode())
+
+
+def read_predictions(folder: Path) -> Predictions | None:
+    """The predictions kept in a run's folder; None if there are none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / PREDICTIONS
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("classes", "ids", "groups"):
+            plain[key] = tuple(plain[key])
+        plain["labels"] = tuple(tuple(one) if isinstance(one, list) else one for one in plain["labels"])
+        plain["probabilities"] = tuple(tuple(row) for row in plain["probabilities"])
+        return Predictions(**plain)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged: delete it to predict the test images again") from error

@@ -1,0 +1,146 @@
+"""Published data sets as a manifest, and image files where they need to be written."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foveate.datasets.export import write_manifest
+from foveate.datasets.table import Row, Table
+from foveate.errors import DataError, RunError
+from foveate.images import Source
+from foveate.types import Box, ImageDataset
+
+__all__ = ["reduced_png", "write_image_files", "write_listing"]
+
+_RECIPE = "published.json"
+
+
+def write_image_files(
+    data: ImageDataset,
+    folder: Path,
+    recipe: dict[str, object],
+    names: Sequence[str],
+    content: Callable[[int], bytes],
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write every image of a data set as a file, each whole or not at all, and a manifest of them.
+
+    Arguments:
+        data: classes and examples; of one label each.
+        folder: where to; made if need be. Gets images/<name>, published.json and, last, manifest.csv.
+        recipe: what the files are made from, in words of JSON; a folder is resumed with the same one only.
+        names: names of the files, folders in them allowed.
+        content: gives the bytes of the file of an example.
+        resume: whether to keep what a stopped call has written, rather than refuse a folder that is not empty.
+        progress: called with the number of images written and their total.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: if the folder is in the way or was made from another recipe.
+    """
+    _claim(folder, recipe, resume)
+    for index, name in enumerate(names):
+        file = folder / "images" / name
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.part")
+            part.write_bytes(content(index))
+            part.replace(file)
+        if progress is not None:
+            progress(index + 1, len(names))
+    return _list(data, folder, [f"images/{name}" for name in names])
+
+
+def write_listing(
+    data: ImageDataset, folder: Path, recipe: dict[str, object], files: Sequence[str], resume: bool = False
+) -> Path:
+    """Write a manifest that leads to image files where they are.
+
+    Arguments:
+        data: classes and examples; of one label each.
+        folder: where to; made if need be. Gets published.json and manifest.csv.
+        recipe: what the files are, in words of JSON; a folder is resumed with the same one only.
+        files: where the images are; the manifest has the paths relative to itself.
+        resume: whether a folder that an earlier call made is no obstacle.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: if the folder is in the way or was made from another recipe.
+    """
+    _claim(folder, recipe, resume)
+    there = folder.resolve()
+    return _list(data, folder, [Path(os.path.relpath(Path(file).resolve(), there)).as_posix() for file in files])
+
+
+def reduced_png(source: Source, factor: int) -> bytes:
+    """Make an image smaller by a whole factor, every pixel the exact average of a square of pixels, as a PNG file.
+
+    Arguments:
+        source: an image of 8 bits a value.
+        factor: side of the squares, in pixels; rows and columns that do not fill one are left out.
+
+    Returns:
+        The file's bytes; halves are rounded up.
+
+    Raises:
+        DataError: if the image is smaller than one square, or not of 8 bits.
+
+    Example:
+        >>> from foveate.images import open_image
+        >>> png = reduced_png(open_image(np.array([[0, 1, 9], [2, 4, 9]], dtype=np.uint8)), 2)
+        >>> np.asarray(Image.open(io.BytesIO(png)))
+        array([[2]], dtype=uint8)
+    """
+    rows, columns = source.size[0] // factor, source.size[1] // factor
+    if rows == 0 or columns == 0 or source.dtype != np.uint8:
+        height, width = source.size
+        raise DataError(
+            f"{source.name}: {height}×{width} pixels of {source.dtype} cannot be averaged over squares of "
+            f"{factor}×{factor}: use --reduce 1"
+        )
+    pixels = source.read(Box(0, 0, rows * factor, columns * factor)).reshape(rows, factor, columns, factor, -1)
+    means = (pixels.sum(axis=(1, 3), dtype=np.uint64) * 2 + factor**2) // (2 * factor**2)
+    small = means.astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small[:, :, 0] if small.shape[2] == 1 else small).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _list(data: ImageDataset, folder: Path, paths: Sequence[str]) -> Path:
+    rows = [
+        Row(path, data.classes[example.label], example.split, example.group)
+        for path, example in zip(paths, data.examples, strict=True)
+        if isinstance(example.label, int)
+    ]
+    manifest = folder / "manifest.csv"
+    manifest.unlink(missing_ok=True)
+    return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
+
+
+def _claim(folder: Path, recipe: dict[str, object], resume: bool) -> None:
+    """Make a folder ours, or say why not."""
+    record = folder / _RECIPE
+    wanted = json.loads(json.dumps(recipe))
+    if record.exists() and resume:
+        made = json.loads(record.read_text(encoding="utf-8"))
+        name = next((name for name in {**made, **wanted} if made.get(name) != wanted.get(name)), None)
+        if name is not None:
+            raise RunError(
+                f"{folder} was begun with {name} {made.get(name)}, not {wanted.get(name)}: give the same options to "
+                "resume, or another --out"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty: give another --out, or --resume to finish what was begun there")
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,114 @@
+"""Grey images as RGB, RGB images as grey, transparency over black."""
+
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from foveate.errors import ImageError
+from foveate.images.average import Region
+from foveate.images.pixels import full_scale
+from foveate.images.source import Header, Source
+from foveate.images.wrapper import Wrapper
+from foveate.types import Box, Size
+
+__all__ = ["Colour"]
+
+LUMA = (299, 587, 114)
+"""Thousandths of red, green and blue in grey: ITU-R Recommendation BT.601, luma."""
+
+KINDS = {"rgb": 3, "grey": 1}
+"""Kinds of images that can be asked for, and their channels."""
+
+
+class Colour(Wrapper):
+    r"""An image as RGB or as grey; everything stays lazy, levels and type are kept.
+
+    .. math:: y = 0.299\,r + 0.587\,g + 0.114\,b
+
+    Grey becomes RGB by repetition. RGB becomes grey by the luma of ITU-R Recommendation BT.601, rounded to the type in
+    reads; views are averages of the luma before rounding. Four channels are taken as red, green, blue and opacity, and
+    laid over black. An image that is of the wanted kind already is left as it is.
+
+    Arguments:
+        source: the image; its header is read.
+        kind: "rgb" or "grey".
+
+    Raises:
+        ImageError: if the image has neither 1, 3 nor 4 channels.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> grey = ArraySource(np.array([[10, 20]], np.uint8))
+        >>> Colour(grey, "rgb").read(Box(0, 1, 1, 1)).tolist()
+        [[[20, 20, 20]]]
+        >>> Colour(ArraySource(np.array([[[200, 100, 50]]], np.uint8)), "grey").read(Box(0, 0, 1, 1)).tolist()
+        [[[124]]]
+    """
+
+    def __init__(self, source: Source, kind: Literal["rgb", "grey"]) -> None:
+        super().__init__(source)
+        self.kind = kind
+        if source.channels not in (1, 3, 4):
+            raise ImageError(
+                f"{self._label()}: only images of 1 (grey), 3 (RGB) or 4 channels (RGB and opacity) can be made "
+                f"{kind}, got {source.channels} channels: choose bands with model.input.bands instead"
+            )
+
+    def _measure(self) -> Header:
+        original = self.source.header
+        return Header(original.levels, KINDS[self.kind], original.dtype)
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+        pixels = self.source.read(box, level)
+        if pixels.shape[2] == 4:
+            pixels = over_black(pixels)
+        if pixels.shape[2] == self.channels:
+            return pixels
+        if self.kind == "rgb":
+            return np.repeat(pixels, 3, axis=2)
+        return _luma(pixels)
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        if self.source.channels == 4:
+            # colour times opacity is no linear function of the pixels: it must be taken before the average
+            return super()._view(size, region, window)
+        seen = self.source._view(size, region, window)
+        if seen.shape[2] == self.channels:
+            return seen
+        if self.kind == "rgb":
+            return np.repeat(seen, 3, axis=2)
+        weights = np.array(LUMA) / sum(LUMA)
+        return (seen @ weights)[:, :, None]
+
+
+def over_black(array: Shaped[np.ndarray, "rows columns both"]) -> Shaped[np.ndarray, "rows columns channel"]:
+    """Lay pixels over black.
+
+    Arguments:
+        array: (rows, columns, C + 1) pixels of bool, uint8, uint16 or floating point, the last of them the opacity.
+
+    Returns:
+        (rows, columns, C) of the same type, value times opacity, rounded to the nearest integer in integer types.
+
+    Example:
+        >>> over_black(np.array([[[200, 100, 51]]], np.uint8)).tolist()
+        [[[40, 20]]]
+    """
+    dtype: np.dtype[Any] = array.dtype
+    if dtype.kind == "f":
+        result: np.ndarray = array[:, :, :-1] * array[:, :, -1:]
+        return result
+    scale = full_scale(dtype)
+    wide = array.astype(np.uint32)  # 65535 · 65535 + 32767 is below 2³²
+    return ((wide[:, :, :-1] * wide[:, :, -1:] + np.uint32(scale // 2)) // np.uint32(scale)).astype(dtype)
+
+
+def _luma(pixels: Shaped[np.ndarray, "rows columns 3"]) -> Shaped[np.ndarray, "rows columns 1"]:
+    dtype: np.dtype[Any] = pixels.dtype
+    if dtype.kind == "f":
+        weights = (np.array(LUMA) / sum(LUMA)).astype(dtype)
+        grey: np.ndarray = pixels @ weights
+        return grey[:, :, None]
+    total = pixels.astype(np.uint32) @ np.array(LUMA, np.uint32)
+    return ((total + np.uint32(sum(LUMA) // 2)) // np.uint32(sum(LUMA))).astype(dtype)[:, :, None]

@@ -1,0 +1,68 @@
+"""Members of zip archives, read without unpacking the archive."""
+
+import functools
+import io
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveate.errors import ImageError
+
+__all__ = ["ZipMember"]
+
+ARCHIVES = 4
+"""Archives a process keeps open: the directory of a large one takes longer to read than a member."""
+
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
+"""What zipfile raises on archives that are cut short, damaged, encrypted or packed in an unknown way."""
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A file in a zip archive; it opens like a path does.
+
+    Attributes:
+        archive: the zip file.
+        member: name of the file in it, with slashes.
+    """
+
+    archive: Path
+    member: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.member}"
+
+    def open(self, mode: str = "rb") -> io.BytesIO:  # noqa: ARG002  only so can an image be opened
+        """The file's bytes, unpacked in memory.
+
+        Raises:
+            OSError: if the archive cannot be opened.
+            ImageError: if it is broken, encrypted, or has no such member.
+        """
+        try:
+            archive = self._opened()
+            return io.BytesIO(archive.read(self.member))
+        except KeyError:
+            raise ImageError(f"{self}: no such file in the zip archive: check its name") from None
+        except BROKEN as error:
+            raise self._broken(error) from error
+
+    def stored_bytes(self) -> int:
+        """Bytes the file takes in the archive."""
+        return self._opened().getinfo(self.member).compress_size
+
+    def _opened(self) -> zipfile.ZipFile:
+        state = self.archive.stat()
+        return _archive(str(self.archive), state.st_mtime_ns, state.st_size, os.getpid())
+
+    def _broken(self, error: BaseException) -> ImageError:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        return ImageError(f"{self}: broken or encrypted zip archive ({reason}): copy it again, or unpack it yourself")
+
+
+@functools.lru_cache(maxsize=ARCHIVES)
+def _archive(path: str, changed: int, length: int, process: int) -> zipfile.ZipFile:  # noqa: ARG001
+    """An open archive, as it is now; a forked process opens its own, for the position in the file would be shared."""
+    return zipfile.ZipFile(path)

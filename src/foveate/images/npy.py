@@ -1,0 +1,82 @@
+"""Arrays in NumPy's .npy files, read in parts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.errors import ImageError
+from foveate.images.pixels import check_dtype
+from foveate.images.source import Header, Source
+from foveate.types import Box, Level
+
+__all__ = ["NPY_MAGIC", "NpySource"]
+
+NPY_MAGIC = b"\x93NUMPY"
+"""How .npy files begin."""
+
+BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
+"""What NumPy raises on files that are not what they say."""
+
+
+class NpySource(Source):
+    """A .npy file of pixels, of which only what is asked for is read: the file is mapped into memory.
+
+    Bytes are counted of the pixels read, not of the pages of memory the operating system reads them by.
+
+    Arguments:
+        path: the file: (H, W) or (H, W, C); bool, uint8, uint16 or floating point, in [0, 1] unless the model
+            normalises it. Either byte order, C or Fortran order.
+        mpp: microns per pixel, if known.
+    """
+
+    _left_behind = ("_array",)
+
+    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+        super().__init__(str(path), mpp)
+        self._path = Path(path)
+        self._array: np.ndarray | None = None
+
+    def _open(self) -> None:
+        try:
+            array: np.ndarray = np.lib.format.open_memmap(self._path, mode="r")
+        except FileNotFoundError:
+            raise ImageError(f"{self.name}: no such file: check the path") from None
+        except IsADirectoryError:
+            raise ImageError(f"{self.name}: a folder, not an image: name a file in it") from None
+        except PermissionError:
+            raise ImageError(f"{self.name}: no permission to read it: check the file's mode") from None
+        except BROKEN as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())
+            raise ImageError(
+                f"{self.name}: broken .npy file, or one of Python objects ({reason}): "
+                "write it again with numpy.save, as an array of numbers"
+            ) from error
+        if array.ndim not in (2, 3) or 0 in array.shape:
+            raise ImageError(
+                f"{self.name}: an array must be (height, width) or (height, width, channels) and not empty, "
+                f"got shape {array.shape}: put the channels last, one image in a file"
+            )
+        check_dtype(array.dtype.newbyteorder("="), self.name)
+        self._array = array
+
+    def _measure(self) -> Header:
+        array = self._ready()
+        height, width, *channels = array.shape
+        dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
+        return Header((Level((height, width), (1.0, 1.0)),), channels[0] if channels else 1, dtype)
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
+        part = self._ready()[box.top : box.bottom, box.left : box.right]
+        # an array of its own: one that refers to the map would keep the file open, and be read when it is changed
+        return np.array(part, dtype=part.dtype.newbyteorder("="), subok=False)
+
+    def _ready(self) -> np.ndarray:
+        array = self._array
+        if array is None:  # closed by another thread since it was opened
+            with self._lock:
+                self._open()
+                array = self._array
+                assert array is not None
+        return array

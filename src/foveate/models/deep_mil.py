@@ -1,0 +1,182 @@
+"""Deep multiple-instance learning: attention over all patches of a grid, at full resolution."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from foveate.images import Source
+from foveate.models.base import Extras, Model
+from foveate.models.lattice import Lattice
+from foveate.models.reading import patch_features
+from foveate.networks import log_attention
+from foveate.networks.mil import MilAttention
+from foveate.settings import ModelSettings
+from foveate.types import Batch, Output
+
+__all__ = ["DeepMil"]
+
+
+class DeepMil(Model):
+    r"""Read every patch of a grid, weigh their features by an attention over them, classify.
+
+    .. math:: \Phi = \sum_k a_k h_k, \qquad a = \mathrm{softmax}_k\, z(h_k), \qquad y = \mathrm{softmax}(W \Phi + b)
+
+    Ilse, Tomczak & Welling, "Attention-based Deep Multiple Instance Learning" (ICML 2018), section 2.4, with the
+    feature network of the other models, its constant norm included. There is no low-resolution view and nothing is
+    drawn; time grows with the number of patches.
+
+    In training memory does too, where `mil.memory` is "plain", as published. "chunked" computes the same in chunks of
+    `mil.chunk` patches of one image, forgets their pixels and activations, and reads and computes them again in the
+    backward pass; of a chunk it keeps one vector and its logits. Where no gradient is asked for, chunks are all that is
+    ever in memory at once. A network with batch statistics (`-paper` presets, some of timm's) sees those of a chunk.
+
+    Arguments:
+        settings: resolved settings; view, patches, method, attention and prior have no effect.
+        classes: names of the classes.
+        channels: channels of the images.
+        extras: what else it is made with.
+
+    Attributes:
+        grid: the grid of patches over the image itself.
+    """
+
+    grid: Lattice
+
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
+        super().__init__(settings, classes, channels, extras)
+        mil = settings.mil
+        self.patches = 0
+        self.grid = Lattice(settings.patch if mil.stride is None else (mil.stride, mil.stride))
+        self.attention = MilAttention(self.features.dimension, mil.hidden, mil.pooling == "gated")
+
+    @property
+    def reads_patches(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def view(self) -> None:
+        """None: it looks at full resolution alone."""
+        return
+
+    def forward(self, batch: Batch, samples: int = 1) -> Output:  # noqa: ARG002  the contract's signature
+        """Read, weigh, classify.
+
+        Arguments:
+            batch: sources, and a mask at any resolution; cells whose centre it does not allow are not read.
+            samples: changes nothing, for nothing is drawn.
+
+        Returns:
+            Logits; attention over the grid; boxes of its cells, and which of them were read. Features, 0 for cells
+            that were not read, unless they were computed in chunks to be computed again.
+
+        Raises:
+            FoveateError: if an image has no cell to look at.
+            ImageError: if a patch cannot be read.
+        """
+        sizes = [source.size for source in batch.sources]
+        cells = self.grid.cell_mask(batch.mask, batch.view_sizes, sizes)
+        log_attention(torch.zeros(cells.shape), cells, names=batch.ids)  # refuses an empty image before any reading
+        boxes, read = self.grid.all_boxes(sizes, self.settings.patch), cells.flatten(1)
+        features, bags = None, []
+        if torch.is_grad_enabled() and self.settings.mil.memory == "chunked":
+            bags = [self._bag(*bag) for bag in zip(batch.sources, boxes, read, strict=True)]
+            logits = torch.cat([bag_logits for _, bag_logits in bags])
+        else:
+            features, logits = self._all(batch.sources, boxes, read)
+        allowed = read.to(self.device)
+        logits = logits.new_zeros(allowed.shape).masked_scatter(allowed, logits)
+        log_prob = log_attention(logits.view(cells.shape), cells.to(self.device), names=batch.ids)
+        attention = log_prob.exp().masked_fill(~allowed, 0)
+        with torch.autocast(self.device.type, enabled=False):
+            if features is not None:
+                pooled = torch.bmm(attention.to(features.dtype).unsqueeze(1), features)[:, 0]
+            else:
+                shares = [self._shares(one[where]) for one, where in zip(attention, allowed, strict=True)]
+                pooled = torch.stack([share @ parts for share, (parts, _) in zip(shares, bags, strict=True)])
+        return Output(
+            logits=self.head(pooled.to(self.head.weight.dtype)),
+            attention=attention.view(cells.shape),
+            boxes=boxes,
+            features=features,
+            read=read,
+        )
+
+    def _all(
+        self, sources: Sequence[Source], boxes: Int[Tensor, "batch cell 4"], read: Bool[Tensor, "batch cell"]
+    ) -> tuple[Float[Tensor, "batch cell feature"], Float[Tensor, " patch"]]:
+        """Features of all cells, 0 where not read, and logits of those that are; in chunks if without gradient."""
+        owners = [sources[image] for image in read.nonzero()[:, 0].tolist()]
+        wanted = boxes[read]
+        step = len(owners) if torch.is_grad_enabled() else self.settings.mil.chunk
+        parts = []
+        for start in range(0, len(owners), step):
+            features = self._features(owners[start : start + step], wanted[start : start + step])
+            parts.append((features, self.attention(features)))
+        flat, logits = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        if bool(read.all()):
+            return flat.view(*read.shape, -1), logits
+        where = read.to(flat.device).unsqueeze(2)
+        return flat.new_zeros(*read.shape, flat.shape[1]).masked_scatter(where, flat), logits
+
+    def _bag(
+        self, source: Source, boxes: Int[Tensor, "cell 4"], read: Bool[Tensor, " cell"]
+    ) -> tuple[Float[Tensor, "chunk feature"], Float[Tensor, " patch"]]:
+        """Of one image, what each chunk amounts to by itself, and the logits of all patches; all else is forgotten."""
+        vectors, logits = [], []
+        for wanted in torch.split(boxes[read], self.settings.mil.chunk):
+
+            def look(anchor: Tensor, wanted: Tensor = wanted) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+                features = self._features([source] * len(wanted), wanted)
+                scores = self.attention(features)
+                with torch.autocast(scores.device.type, enabled=False):
+                    return scores.to(features.dtype).softmax(0) @ features, scores
+
+            # The anchor is on the model's device: checkpoint restores the random state of its arguments' devices.
+            vector, scores = checkpoint(
+                look, self.head.bias, use_reentrant=False, context_fn=lambda: _contexts(self.features)
+            )
+            vectors.append(vector)
+            logits.append(scores)
+        return torch.stack(vectors), torch.cat(logits)
+
+    def _shares(self, attention: Float[Tensor, " patch"]) -> Float[Tensor, " chunk"]:
+        """Attention of each chunk: Σ a_k over its patches."""
+        chunk = self.settings.mil.chunk
+        missing = math.ceil(len(attention) / chunk) * chunk - len(attention)
+        return functional.pad(attention, (0, missing)).view(-1, chunk).sum(1)
+
+    def _features(self, sources: Sequence[Source], boxes: Int[Tensor, "patch 4"]) -> Float[Tensor, "patch feature"]:
+        one_each = boxes.unsqueeze(1)
+        return patch_features(self.features, self.normalise, sources, one_each, None, self.device)[:, 0]
+
+
+def _contexts(network: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _statistics_kept(network)
+
+
+@contextmanager
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Running statistics of batches as they are: what is computed again was counted the first time."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
+    kept = [
+        (layer, layer.momentum, None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone())
+        for layer in layers
+    ]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum, count in kept:
+            layer.momentum = momentum
+            if count is not None and layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.copy_(count)

@@ -1,0 +1,83 @@
+"""From logits to probabilities and to words, for one label and for several."""
+
+import math
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["SEPARATOR", "average_samples", "name_predicted", "probabilities"]
+
+SEPARATOR = "|"
+"""Between the names of several labels, in manifests and in predictions."""
+
+
+def probabilities(logits: Float[Tensor, "batch class"], multi_label: bool = False) -> Float[Tensor, "batch class"]:
+    r"""What logits say of each class.
+
+    .. math:: p_c = \frac{e^{z_c}}{\sum_k e^{z_k}} \qquad \text{or, with several labels,} \qquad p_c = \sigma(z_c)
+
+    Arguments:
+        logits: (B, classes).
+        multi_label: whether an image may have any number of labels.
+
+    Returns:
+        (B, classes) in [0, 1]; rows sum to 1 unless there are several labels.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[0.0, 0.0]])
+        >>> probabilities(logits).tolist(), probabilities(logits - 100, multi_label=True).round().tolist()
+        ([[0.5, 0.5]], [[0.0, 0.0]])
+    """
+    return logits.sigmoid() if multi_label else logits.softmax(1)
+
+
+def average_samples(
+    logits: Float[Tensor, "rows class"], samples: int, multi_label: bool = False
+) -> Float[Tensor, "batch class"]:
+    r"""Logits of the mean probabilities over the samples of each image.
+
+    .. math:: \log \frac1s \sum_t \mathrm{softmax}(z_t) \qquad \text{or} \qquad
+              \mathrm{logit}\, \frac1s \sum_t \sigma(z_t)
+
+    Arguments:
+        logits: (B·s, classes), the samples of an image side by side.
+        samples: s; at 1 the logits come back as they are.
+        multi_label: whether an image may have any number of labels.
+
+    Returns:
+        (B, classes) logits whose `probabilities` are the mean of those of the samples.
+
+    Example:
+        >>> import torch
+        >>> average_samples(torch.tensor([[0.25], [0.75]]).logit(), 2, multi_label=True).sigmoid()
+        tensor([[0.5000]])
+    """
+    if samples == 1:
+        return logits
+    each = logits.reshape(-1, samples, logits.shape[1])
+    if multi_label:
+        return functional.logsigmoid(each).logsumexp(1) - functional.logsigmoid(-each).logsumexp(1)
+    return each.log_softmax(2).logsumexp(1) - math.log(samples)
+
+
+def name_predicted(classes: Sequence[str], values: Sequence[float], multi_label: bool = False) -> str:
+    """The prediction in words.
+
+    Arguments:
+        classes: names of the classes.
+        values: their probabilities.
+        multi_label: whether an image may have any number of labels.
+
+    Returns:
+        The most probable class; with several labels, all of probability ½ or more, joined by |, "" if there is none.
+
+    Example:
+        >>> name_predicted(("cat", "dog", "owl"), (0.7, 0.1, 0.5), multi_label=True)
+        'cat|owl'
+    """
+    if multi_label:
+        return SEPARATOR.join(name for name, value in zip(classes, values, strict=True) if value >= 0.5)
+    return classes[max(range(len(values)), key=values.__getitem__)]

@@ -1,0 +1,50 @@
+"""From boxes of images to features: the only place where models touch full-resolution pixels."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from foveate.images import Source, gather
+
+__all__ = ["patch_features"]
+
+
+def patch_features(
+    network: nn.Module,
+    normalise: nn.Module | None,
+    sources: Sequence[Source],
+    boxes: Int[Tensor, "rows draw 4"],
+    valid: Bool[Tensor, "rows draw"] | None,
+    device: torch.device,
+) -> Float[Tensor, "rows draw feature"]:
+    """Read patches and compute their features.
+
+    Arguments:
+        network: (M, C, h, w) → (M, D).
+        normalise: what is done to the pixels first, or None.
+        sources: one image per row.
+        boxes: (rows, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
+        valid: (rows, n) False where nothing is to be read and the patch is 0; None reads all.
+        device: where the network is.
+
+    Returns:
+        (rows, n, D) features.
+
+    Raises:
+        ImageError: if a patch cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> from foveate.images import ArraySource
+        >>> image, boxes = ArraySource(np.full((8, 9), 255, np.uint8)), torch.tensor([[[0, 0, 2, 3]]])
+        >>> patch_features(nn.Flatten(), None, [image], boxes, None, torch.device("cpu"))
+        tensor([[[1., 1., 1., 1., 1., 1.]]])
+    """
+    patches = gather(sources, boxes, valid)
+    if device.type == "cuda":
+        patches = patches.pin_memory()
+    patches = patches.to(device, non_blocking=True).flatten(0, 1)
+    features: Tensor = network(patches if normalise is None else normalise(patches))
+    return features.reshape(*boxes.shape[:2], -1)

@@ -1,0 +1,22 @@
+"""Predictions for many images: found, made one by one, and written down."""
+
+from foveate.predict.device import choose_device
+from foveate.predict.groups import GroupTally, check_groups, group_columns
+from foveate.predict.rows import Failure, Row, find_rows, predict_paths
+from foveate.predict.tables import Summary, check_output, prediction_columns, write_predictions, write_rows
+
+__all__ = [
+    "Failure",
+    "GroupTally",
+    "Row",
+    "Summary",
+    "check_groups",
+    "check_output",
+    "choose_device",
+    "find_rows",
+    "group_columns",
+    "predict_paths",
+    "prediction_columns",
+    "write_predictions",
+    "write_rows",
+]

@@ -1,0 +1,52 @@
+"""Images that stay open from epoch to epoch, with the pixels they have decoded."""
+
+from collections import OrderedDict
+from typing import Any
+
+from foveate.images import PillowSource, Source
+from foveate.types import ImageDataset
+
+__all__ = ["OpenedImages"]
+
+LIMIT = 4096
+"""Images kept open at a time."""
+
+
+class OpenedImages:
+    """Opens the images of a data set, and keeps those that are decoded whole, the least recently used going first.
+
+    Such a source holds no file open, and its decoded pixels lie in a memory of limited size that all sources share
+    (`foveate.images.PillowSource`). Sources of other kinds may hold handles or arrays and are opened anew, which reads
+    no pixel. What is kept stays behind when this is pickled.
+
+    Arguments:
+        dataset: the images.
+        limit: how many to keep.
+    """
+
+    def __init__(self, dataset: ImageDataset, limit: int = LIMIT) -> None:
+        self.dataset, self.limit = dataset, limit
+        self._kept: OrderedDict[int, Source] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def open(self, index: int) -> Source:
+        """The image of example `index`, as its data set opens it.
+
+        Raises:
+            ImageError: as the data set's `open`.
+        """
+        kept = self._kept.get(index)
+        if kept is not None:
+            self._kept.move_to_end(index)
+            return kept
+        source = self.dataset.open(index)
+        if isinstance(source, PillowSource):
+            self._kept[index] = source
+            if len(self._kept) > self.limit:
+                self._kept.popitem(last=False)
+        return source
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": OrderedDict()}

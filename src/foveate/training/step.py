@@ -1,0 +1,130 @@
+"""One optimisation step on one batch: what the loop repeats, and what a comparison measures."""
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from foveate.training.config import TrainingSettings
+from foveate.training.loader import Share
+from foveate.training.objective import build_optimizer, cross_entropies, image_losses, optimizer_groups, set_rates
+from foveate.training.processes import open_accelerator, together
+from foveate.training.records import SUMS, batch_sums
+from foveate.types import Batch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from foveate.models import Model
+
+__all__ = ["Stepper"]
+
+
+class Stepper:
+    """Takes optimisation steps: forward, loss, backward, clipping, update.
+
+    Called with a batch it takes a whole step, as a run of a single process does; the loop does its two halves,
+    `backward` and `update`, and looks at the sums of all processes in between.
+
+    Arguments:
+        settings: loss, optimizer and clipping.
+        model: what is trained; put on the accelerator's device.
+        accelerator: of this process; one for `settings.mixed_precision` if None.
+        weights: (classes,) class weights, or None; see `foveate.training.objective.cross_entropies`.
+
+    Attributes:
+        model: as given.
+        accelerator: of this process.
+        optimizer: of the model's parameters.
+
+    Example:
+        >>> import numpy as np
+        >>> from foveate.images import ArraySource
+        >>> from foveate.models import build_model, make_batch
+        >>> from foveate.settings import ModelSettings
+        >>> model = build_model(ModelSettings(patch=(24, 30), patches=4), ("cat", "dog"), channels=1)
+        >>> stepper = Stepper(TrainingSettings(), model)
+        >>> image = ArraySource(np.zeros((60, 80), np.uint8))
+        >>> sums = stepper(make_batch([image, image], model.view, seeds=[0, 1], labels=[0, 1]))
+        >>> sums["images"], sums["patches"], sums["errors"]
+        (2.0, 8.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        model: "Model",
+        accelerator: "Accelerator | None" = None,
+        weights: Tensor | None = None,
+    ) -> None:
+        self.settings = settings
+        self.model = model
+        self.accelerator = open_accelerator(settings.mixed_precision) if accelerator is None else accelerator
+        optimizer = build_optimizer(optimizer_groups(model, model.parameter_groups()), settings)
+        self._wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self._weights = None if weights is None else weights.to(self.accelerator.device)
+        self._norm = torch.zeros(())
+
+    def __call__(self, images: Batch, share: Share | None = None, rate: float | None = None) -> dict[str, float]:
+        """Take one step.
+
+        Arguments:
+            images: labelled; on any device.
+            share: which of the images count, and of how many; all of them if None.
+            rate: learning rate; the settings' peak if None.
+
+        Returns:
+            What `foveate.training.records.SUMS` names, summed over this process' images that count.
+        """
+        sums = dict(zip(SUMS, self.backward(images, share).tolist(), strict=True))
+        self.update(self.settings.learning_rate if rate is None else rate)
+        return sums
+
+    def backward(self, images: Batch, share: Share | None = None) -> Tensor:
+        """The first half: gradients of the batch's mean loss, clipped.
+
+        The sum over this process' images is divided by the size of the global batch, so that processes with unequal
+        shares together follow the gradient of a single process. Data parallelism averages over processes: hence
+        `world`.
+
+        Arguments:
+            images: labelled; on any device.
+            share: which of the images count, and of how many; all of them if None.
+
+        Returns:
+            (6,) the sums that `foveate.training.records.SUMS` names, over this process' images that count.
+
+        Raises:
+            ImageError: an image cannot be read; raised in every process.
+        """
+        accelerator, settings = self.accelerator, self.settings
+        share = Share(tuple(range(len(images))), len(images), len(images)) if share is None else share
+        self.model.train()
+        images = images.to(accelerator.device)
+        labels = images.labels
+        assert labels is not None
+        output = together(accelerator, partial(self._wrapped, images))
+        losses, entropy = image_losses(output, labels, settings.entropy, self._weights)
+        counted = torch.arange(len(images), device=losses.device) < share.counted
+        accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
+        self._norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        with torch.no_grad():
+            plain = cross_entropies(output.logits.float(), labels)
+        return batch_sums(output, labels, losses, plain, entropy, counted)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the gradient of the last `backward` is finite; in fp16 an overflow is no fault, but skipped."""
+        return self.accelerator.scaler is not None or bool(torch.isfinite(self._norm))
+
+    def update(self, rate: float) -> None:
+        """The second half: move the weights, and forget the gradients.
+
+        Arguments:
+            rate: learning rate; a group with a peak of its own takes its share of it.
+        """
+        set_rates(self.optimizer, self.settings, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad()

@@ -1,0 +1,102 @@
+"""What the training images are like, as far as a model must know before it is built."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from foveate.errors import ImageError
+from foveate.images import Source, make_view
+from foveate.models import Intake, wanted_channels
+from foveate.networks.normalise import BandStatistics
+from foveate.seeds import derive_seed
+from foveate.settings import InputSettings, ViewSettings
+from foveate.types import ImageDataset, Size
+
+__all__ = ["band_statistics", "typical_image"]
+
+HEADERS = 256
+"""Images whose headers are looked at to find out what kinds there are."""
+
+MEASURED = 256
+"""Images whose pixels are measured for the bands' statistics."""
+
+THUMBNAIL = ViewSettings(longest_side=256)
+"""What is measured where a model has no view."""
+
+
+CONSTANT = 1e-6
+"""Deviation over mean below which a band is constant: float32 views resolve no less."""
+
+
+def typical_image(dataset: ImageDataset, indices: Sequence[int], settings: InputSettings) -> tuple[int, Size]:
+    """Channels that a model of some images needs, and the size that is the median of a few of them; reads no pixel.
+
+    Arguments:
+        dataset: the images.
+        indices: example numbers, sorted by id; at most `HEADERS` of them, evenly spaced, are looked at.
+        settings: what is made of the pixels.
+
+    Raises:
+        ImageError: an image cannot be opened, or no number of channels fits them all.
+    """
+    step = max(1, len(indices) // 9)
+    few = [dataset.open(index) for index in indices[::step]]
+    sizes = sorted((source.size for source in few), key=max)
+    spread = sorted({len(indices) * number // HEADERS for number in range(HEADERS)})
+    known = dict(zip(indices[::step], few, strict=True))
+    sources = [known[index] if index in known else dataset.open(index) for index in (indices[i] for i in spread)]
+    return wanted_channels(sources, settings), sizes[len(sizes) // 2]
+
+
+def band_statistics(
+    dataset: ImageDataset, indices: Sequence[int], intake: Intake, view: ViewSettings | None
+) -> BandStatistics:
+    r"""Mean and standard deviation of every band of the training images, in the unit range, as their views show them.
+
+    .. math:: \mu_c = \frac1n \sum_p x_{pc}, \qquad \sigma_c^2 = \frac1n \sum_p (x_{pc} - \mu_c)^2
+
+    over the finite view pixels p of up to `MEASURED` images, which a hash of their ids chooses: neither the order of
+    the manifest nor the number of processes changes them. A band that is constant has the deviation 1.
+
+    Arguments:
+        dataset: the images.
+        indices: example numbers of the training images.
+        intake: gives an image as the model wants it.
+        view: the model's view; thumbnails of longest side 256 if None.
+
+    Raises:
+        ImageError: an image cannot be read, or a band has no finite pixel.
+    """
+    ids = [dataset.examples[index].id for index in indices]
+    order = sorted(range(len(ids)), key=lambda place: (derive_seed("bands", ids[place]), ids[place]))
+    moments = np.zeros((3, intake.channels))
+    for place in order[:MEASURED]:
+        moments = _joined(moments, _moments(intake(dataset.open(indices[place])), view or THUMBNAIL))
+    count, mean, squares = moments
+    if not count.all():
+        raise ImageError(
+            f"band {int(np.argmin(count))} has no finite pixel in {min(len(order), MEASURED)} training images: "
+            "choose others with model.input.bands, or set model.input.normalise to none"
+        )
+    deviation = np.sqrt(squares / count)
+    varies = deviation > CONSTANT * np.abs(mean)
+    return BandStatistics(tuple(mean.tolist()), tuple(np.where(varies, deviation, 1.0).tolist()))
+
+
+def _moments(source: Source, view: ViewSettings) -> np.ndarray:
+    """(3, C) of one image: number of finite pixels, their mean, and their summed squared distances from it."""
+    pixels = make_view(source, view).numpy().reshape(source.channels, -1).astype(np.float64)
+    finite = np.isfinite(pixels)
+    count = finite.sum(1)
+    mean = np.where(finite, pixels, 0).sum(1) / np.maximum(count, 1)
+    squares = (np.where(finite, pixels - mean[:, None], 0) ** 2).sum(1)
+    return np.stack([count, mean, squares])
+
+
+def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The moments of two sets of pixels together (Chan, Golub & LeVeque, 1979), which loses no digits."""
+    count = first[0] + second[0]
+    safe = np.maximum(count, 1)
+    step = second[1] - first[1]
+    mean = first[1] + step * second[0] / safe
+    return np.stack([count, mean, first[2] + second[2] + step**2 * first[0] * second[0] / safe])
