@@ -13,6 +13,7 @@ from PIL import Image
 
 from foveate.errors import ImageError
 from foveate.images import PillowSource, area_average, decoded, open_image, pillow
+from foveate.images.average import average as decoded_average
 from foveate.types import Box
 
 ORIENT = {
@@ -208,7 +209,9 @@ def test_views_of_a_kept_source_are_decoded_once(tmp_path: Path, monkeypatch: py
     source, length = PillowSource(path), path.stat().st_size
     first = {size: source.view(size) for size in ((50, 82), (25, 41), (12, 20))}
     number = source._kept.number
-    assert list(store._held) == [(number, 4), (number, 8)]
+    kept = [name for _, name in store._held]
+    assert sorted(name for name in kept if isinstance(name, int)) == [4, 8]
+    assert all(one == number for one, _ in store._held)
     assert source.bytes_read == 2 * length
     for size, view in first.items():
         np.testing.assert_array_equal(source.view(size), view)
@@ -218,7 +221,7 @@ def test_views_of_a_kept_source_are_decoded_once(tmp_path: Path, monkeypatch: py
     assert list(store._held) == [(number, 1)]
     for size, view in first.items():
         np.testing.assert_array_equal(source.view(size), view)
-    assert list(store._held) == [(number, 8)]
+    assert list(store._held) == [(number, ("view", 12, 20))]
     source.close()
     assert not store._held
     np.testing.assert_array_equal(source.view((50, 82)), first[50, 82])
@@ -337,3 +340,27 @@ def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path: Path) -> N
     Image.fromarray(scene(20, 40)).save(path)
     with pytest.raises(ImageError, match="it was 30×40 when first opened"):
         source.read(Box(0, 0, 1, 1))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_small_views_of_the_whole_are_averaged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "scene.png"
+    Image.fromarray(scene(48, 66)).save(path, exif=exif)
+    source = PillowSource(path)
+    small, large = ((8, 11), (40, 60)) if orientation == 1 else ((11, 8), (60, 40))
+    expected = area_average(ORIENT[orientation](scene(48, 66)), small)
+    first = source.view(small)
+    np.testing.assert_allclose(first, expected, atol=1e-7)
+    first += 1  # the caller's own
+    source.view(large)
+    averaged = []
+    monkeypatch.setattr(pillow, "average", lambda *given: averaged.append(given) or decoded_average(*given))
+    np.testing.assert_allclose(source.view(small), expected, atol=1e-7)
+    assert not averaged
+    source.view(large)  # too large to keep
+    source.view(small, (1, 0, *source.size))  # not the whole
+    assert len(averaged) == 2

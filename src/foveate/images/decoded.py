@@ -4,7 +4,7 @@ import itertools
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -14,8 +14,8 @@ __all__ = ["DECODED", "DECODED_BYTES", "Decoded", "Store"]
 DECODED_BYTES = 2**30
 """Memory for decoded images in this process, all sources together; the image in use is kept whatever its size."""
 
-Key = tuple[int, int]
-"""Number of a source's `Decoded`, and the scale it was decoded at."""
+Key = tuple[int, Hashable]
+"""Number of a source's `Decoded`, and what is held of it: the scale it was decoded at, or the size of its view."""
 
 
 class Store:
@@ -58,28 +58,28 @@ _NUMBERS = itertools.count()
 
 
 class Decoded:
-    """What the store holds of one image, at every scale it is decoded at; it goes when this is collected."""
+    """What the store holds of one image, decoded at every scale and seen whole; it goes when this is collected."""
 
     def __init__(self) -> None:
         self.number = next(_NUMBERS)
-        self._scales: set[int] = set()
-        weakref.finalize(self, _drop, self.number, self._scales).atexit = False
+        self._names: set[Hashable] = set()
+        weakref.finalize(self, _drop, self.number, self._names).atexit = False
 
     def pixels(
-        self, scale: int, decode: Callable[[], Shaped[np.ndarray, "rows columns channel"]]
+        self, name: Hashable, make: Callable[[], Shaped[np.ndarray, "rows columns channel"]]
     ) -> Shaped[np.ndarray, "rows columns channel"]:
-        """The pixels at a scale; decoded now if they are not held."""
-        held = DECODED.get((self.number, scale))
+        """The pixels of this name, not to be written to; made now if they are not held."""
+        held = DECODED.get((self.number, name))
         if held is None:
-            held = decode()
-            self._scales.add(scale)
-            DECODED.put((self.number, scale), held)
+            held = make()
+            self._names.add(name)
+            DECODED.put((self.number, name), held)
         return held
 
     def drop(self) -> None:
         """Let go of all of them."""
-        _drop(self.number, self._scales)
+        _drop(self.number, self._names)
 
 
-def _drop(number: int, scales: set[int]) -> None:
-    DECODED.drop(*((number, scale) for scale in scales))
+def _drop(number: int, names: set[Hashable]) -> None:
+    DECODED.drop(*((number, name) for name in names))

@@ -1,10 +1,11 @@
 """JPEG, PNG and the other files Pillow reads."""
 
+import math
 import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -104,16 +105,24 @@ class PillowSource(Source):
     def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         turn, stored = self._orientation, self._stored_size
         region, window = turn.region_before(region, stored), turn.box_before(window, stored)
-        rows, columns = turn.size(size)
-        # the scale must not depend on what happens to be decoded already, or a view would not be reproducible
-        scale = self._scale((region[2] - region[0]) / rows, (region[3] - region[1]) / columns)
-        pixels = self._decoded(scale)
-        scale = scale if pixels.shape[:2] != stored else 1
-        down = Bins.over(rows, region[0], region[2], (window.top, window.bottom), scale)
-        along = Bins.over(columns, region[1], region[3], (window.left, window.right), scale)
-        west, east = along.extent()
-        result = average(lambda start, stop: pixels[start:stop, west:east], down, along, self.channels)
+        seen = turn.size(size)
+        whole = region == (0, 0, *stored) and window == Box(0, 0, *stored)
+        if whole and 8 * math.prod(seen) <= math.prod(stored):  # every epoch asks for it again, and it is small
+            result = self._held(("view", *seen), lambda: self._averaged(seen, region, window))
+        else:
+            result = self._averaged(seen, region, window)
         return turn.apply(result) / full_scale(self.dtype)
+
+    def _averaged(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """The area average of an image as it is stored, in the file's units."""
+        # the scale must not depend on what happens to be decoded already, or a view would not be reproducible
+        scale = self._scale((region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1])
+        pixels = self._decoded(scale)
+        scale = scale if pixels.shape[:2] != self._stored_size else 1
+        down = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), scale)
+        along = Bins.over(size[1], region[1], region[3], (window.left, window.right), scale)
+        west, east = along.extent()
+        return average(lambda start, stop: pixels[start:stop, west:east], down, along, self.channels)
 
     def _scale(self, down: float, along: float) -> int:
         """The largest of 8, 4 and 2 by which a JPEG may be decoded smaller, or 1.
@@ -127,10 +136,15 @@ class PillowSource(Source):
         return max(d for d in (1, 2, 4, 8) if d == 1 or 2 * d <= room or (d <= room and down % d == along % d == 0))
 
     def _decoded(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
+        return self._held(scale, lambda: self._decode(scale))
+
+    def _held(
+        self, name: Hashable, make: Callable[[], Shaped[np.ndarray, "rows columns channel"]]
+    ) -> Shaped[np.ndarray, "rows columns channel"]:
         with self._lock:
             if self._kept is None:
                 self._kept = Decoded()
-            return self._kept.pixels(scale, lambda: self._decode(scale))
+            return self._kept.pixels(name, make)
 
     def _decode(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
         """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""
