@@ -6,7 +6,8 @@
 #   JOBS=2              processes that `make test` runs on
 #
 # A torch that is already there, in .venv or in PYTHON itself, is used as it is: only when there is none
-# does constraints.txt decide which one is installed.
+# does constraints.txt decide which one is installed. timm needs a torchvision made for the torch: beside a torch
+# without one it is left out, and its tests skip.
 
 PYTHON ?= python3
 TORCH ?=
@@ -40,9 +41,11 @@ $(BIN)/python:
 $(STAMP): pyproject.toml constraints.txt $(if $(strip $(TORCH)),force) | $(BIN)/python
 	$(if $(strip $(TORCH)),$(PIP) install --force-reinstall $(TORCH))
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; \
-	then grep -vE '^(torch|sympy|mpmath|networkx)==' constraints.txt > $(VENV)/constraints.txt; \
-	else cp constraints.txt $(VENV)/constraints.txt; fi
-	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[dev]'
+	then grep -vE '^(torch|torchvision|sympy|mpmath|networkx)==' constraints.txt > $(VENV)/constraints.txt; \
+	  $(BIN)/python -c 'import torch; print("torch==" + torch.__version__)' >> $(VENV)/constraints.txt; \
+	  $(BIN)/python -c 'import torchvision' 2>/dev/null && echo dev,timm > $(VENV)/extras || echo dev > $(VENV)/extras; \
+	else cp constraints.txt $(VENV)/constraints.txt; echo dev,timm > $(VENV)/extras; fi
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable ".[$$(cat $(VENV)/extras)]"
 	@touch $@
 
 demo: setup

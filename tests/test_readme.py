@@ -17,12 +17,22 @@ from foveate.models import build_model, save_model
 from foveate.training.config import preset
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/method.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("architecture", "data", "method", "results")),
+]
 DEMO = preset("demo")
 TEXT = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
-WORDS = [shlex.split(line, comments=True) for line in LINES]
+
+
+def commands(text: str) -> list[list[str]]:
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+WORDS = commands(TEXT)
 IN_TEXT = re.findall(r"(?<!`)`(foveate data megapixel-mnist [^`]+)`(?!`)", TEXT)
 OURS = [words for words in [*WORDS, *map(shlex.split, IN_TEXT)] if words and words[0] == "foveate"]
 
@@ -66,7 +76,10 @@ def test_make_targets_exist(words: list[str]) -> None:
     subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("words", OURS, ids=" ".join)
+IN_DOCS = [words for name in DOCUMENTS[2:] for words in commands((ROOT / name).read_text()) if words[0] == "foveate"]
+
+
+@pytest.mark.parametrize("words", OURS + IN_DOCS, ids=" ".join)
 def test_commands_are_understood(words: list[str]) -> None:
     assert words[1] in VERBS
     module = import_module(f"foveate.cli.{words[1]}")

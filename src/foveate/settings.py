@@ -46,9 +46,10 @@ class InputSettings:
     """"rgb" and "grey" convert; "auto" takes grey images as RGB where the training images have both."""
     bands: tuple[int, ...] = ()
     """Bands to use, counted from 0, in this order; all if empty. Band 0 is the first of the file."""
-    normalise: Literal["none", "bands"] = "none"
+    normalise: Literal["none", "bands", "image"] = "none"
     """"bands" subtracts each band's mean and divides by its standard deviation, measured on the training images and
-    kept with the model; use it for floating-point and multi-band images, whose values need not lie in [0, 1]."""
+    kept with the model: for floating-point and multi-band images, whose values need not lie in [0, 1]. "image" does so
+    with each image's own mean and deviation: where light or stain differ from image to image and mean nothing."""
 
 
 @dataclass(frozen=True)

@@ -97,3 +97,35 @@ def test_mistakes_are_one_line(config: Path, tmp_path: Path, capsys: pytest.Capt
         assert message in said
         assert said.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_the_images_may_lie_elsewhere(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foveate.compare import CompareSettings
+
+    asked: list[tuple[CompareSettings, str]] = []
+
+    def compare(settings: CompareSettings, out: Path, *, remedy: str, **_: object) -> None:
+        asked.append((settings, remedy))
+
+    monkeypatch.setattr("foveate.compare.compare", compare)
+    monkeypatch.chdir(tmp_path)
+    published = tmp_path / "published.yaml"
+    published.write_text("base: {data: {source: colon-cancer}}\nmethods: {a: null}\n")
+    assert main(["compare", "--config", "two.yaml", "--data", "my images/all.csv", "--out", "an out"]) == 0
+    assert main(["compare", "--config", str(published), "--data", "colon.zip", "--part", "1/2"]) == 0
+    (own, remedy), (given, _) = asked
+    data = own.entrants()[1].settings.data
+    assert (data.source, data.manifest, data.validation) == ("manifest", f"{tmp_path}/my images/all.csv", 0)
+    data = given.entrants()[0].settings.data
+    assert (data.source, data.published, data.manifest) == ("colon-cancer", f"{tmp_path}/colon.zip", None)
+    assert remedy == ("to continue: foveate compare --config two.yaml --out 'an out' --data 'my images/all.csv'")
+    assert asked[1][1].endswith(" --data colon.zip --part 1/2")
+    made = tmp_path / "made.yaml"
+    made.write_text("preset: demo\nmethods: {a: null}\n")
+    assert main(["compare", "--config", str(made), "--data", "all.csv"]) == 2
+    assert capsys.readouterr().err == (
+        "foveate: error: --data all.csv is of no use where images are generated (base.data.source megapixel-mnist): "
+        "leave one of them out\n"
+    )

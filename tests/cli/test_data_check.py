@@ -268,3 +268,32 @@ def test_classes_and_splits_with_few_images(manifest: Path, capsys: pytest.Captu
     assert "class 'rare' has no image to train on, write some into the split train\n" in out
     assert "hint: split test has 2 images: an error measured on so few says little\n" in out
     assert out.endswith("12 images, 1 problem, 1 hint\n")
+
+
+def test_several_labels_where_one_is_wanted_are_a_fault_and_no_class(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest.write_text(manifest.read_text().replace("\n0.png,a,", "\n0.png,a|b,"))
+    assert check(manifest) == 2
+    out = capsys.readouterr().out
+    assert out.startswith("label  no split\na             5\nb             6\n\n")
+    assert "line 2 has several labels (a|b): say so with" in out
+    assert out.endswith("\n12 images, 1 problem\n")
+
+
+def test_a_folder_without_labels_cannot_be_trained_on(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest.unlink()
+    assert check(manifest.parent) == 0
+    assert capsys.readouterr().out.endswith(
+        "\nhint: no image has a label: to train, write classes in a column label, or sort images into one folder per "
+        "class\n\n12 images, no problems, 1 hint\n"
+    )
+
+
+def test_an_address_is_shown_as_it_is(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest.write_text(manifest.read_text() + "http://x/y.png,a,p9,\n")
+    assert check(manifest) == 2
+    assert (
+        "unreadable: http://x/y.png: an address, and images are read from files only: download it and name the file\n"
+        in capsys.readouterr().out
+    )

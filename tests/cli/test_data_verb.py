@@ -12,6 +12,7 @@ from PIL import Image
 from foveate.cli import VERBS, data
 from foveate.cli.parser import Parser
 from foveate.datasets import megapixel_mnist, read_manifest
+from foveate.datasets.export import claim_folder
 from foveate.errors import ConfigError, DataError, RunError
 from foveate.settings import DataSettings
 from foveate.types import Box
@@ -228,3 +229,27 @@ def test_split_of_class_folders_writes_a_manifest(tmp_path: Path) -> None:
     made = records(tmp_path / "new.csv")
     assert made[0] == {"path": "photos/a/0.jpg", "label": "a", "split": made[0]["split"]}
     assert sum(row["split"] == "test" for row in made) == 2
+
+
+def test_a_folder_that_cannot_be_claimed_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "made.json.part").write_text('{"a')
+    for name, damage in (("cut", b'{"seed": '), ("list", b"[]"), ("bytes", b"\xff\xfe")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "made.json").write_bytes(damage)
+        with pytest.raises(RunError) as caught:
+            claim_folder(tmp_path / name, "made.json", {"seed": 1}, resume=True)
+        assert str(caught.value) == (
+            f"{tmp_path / name}/made.json is damaged: give another --out, or remove {tmp_path / name} to start anew"
+        )
+    for resume in (False, True):
+        with pytest.raises(RunError, match=r"foreign is not empty: give another --out$"):
+            claim_folder(tmp_path / "foreign", "made.json", {}, resume)
+        with pytest.raises(RunError, match=r"file is a file, images need a folder: choose another --out$"):
+            claim_folder(tmp_path / "file", "made.json", {}, resume)
+    claim_folder(tmp_path / "half", "made.json", {"size": (1, 2)}, resume=False)
+    assert [entry.name for entry in (tmp_path / "half").iterdir()] == ["made.json"]
+    claim_folder(tmp_path / "half", "made.json", {"size": (1, 2)}, resume=True)

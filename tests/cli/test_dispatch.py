@@ -125,6 +125,11 @@ def test_the_verbs_code_is_the_programs(install: Callable[[Verb], None]) -> None
             "foveate: error: No space left on device (runs/a): free some space or write elsewhere\n",
         ),
         (
+            OSError(errno.ELOOP, "Too many levels of symbolic links", "runs/a"),
+            2,
+            "foveate: error: Too many levels of symbolic links (runs/a): remove the link that leads back to itself\n",
+        ),
+        (
             PermissionError(errno.EACCES, "Permission denied", "/a"),
             2,
             "foveate: error: Permission denied (/a): change its permissions or use another place\n",

@@ -8,8 +8,16 @@ import pytest
 import torch
 
 from foveate.__main__ import main
+from foveate.cli import health
 from foveate.cli.health import checks
 from foveate.types import Draw
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speeds are measured for a moment only."""
+    measure = health._median_time
+    monkeypatch.setattr(health, "_median_time", lambda act: measure(act, budget=0.01))
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:

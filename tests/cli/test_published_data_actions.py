@@ -150,6 +150,7 @@ def test_reduced_scenes_are_averages_of_squares(german: Path, tmp_path: Path) ->
         DataError, match=r"00000\.png: 7×10 pixels of uint8 cannot be averaged over squares of 8×8: use"
     ):
         run(speed_limits, "german", german, "--out", tmp_path / "none", "--reduce", 8)
+    assert not (tmp_path / "none").exists()
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:

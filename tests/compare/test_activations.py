@@ -111,3 +111,10 @@ def test_a_process_grows_by_what_is_kept_and_more(tmp_path: Path) -> None:
     assert grown is not None
     assert kept > 40_000_000
     assert kept < grown < 10 * kept
+
+
+def test_mixed_precision_keeps_about_half() -> None:
+    model = build_model(replace(MODEL, name="cnn", view=ViewSettings(scale=1.0)), ("a", "b"), channels=1)
+    batch = make_batch([ArraySource(np.full((200, 250, 1), 90, np.uint8))] * 2, model.view, seeds=[0, 1])
+    whole, half = (activation_bytes(model, batch, precision) for precision in ("no", "bf16"))
+    assert 0.4 * whole < half < 0.75 * whole

@@ -13,7 +13,7 @@ import pytest
 
 from foveate.compare import Comparison, MethodResult, Part, compare, read_results
 from foveate.compare.work import seconds_per_step
-from foveate.errors import DataError, Interrupted, RunError
+from foveate.errors import ConfigError, DataError, Interrupted, RunError
 from foveate.models import load_model
 from foveate.training.journal import read_journal
 
@@ -119,6 +119,7 @@ def test_costs_are_measured_again_if_forced_or_if_asked_otherwise(
         return known
 
     monkeypatch.setattr("foveate.compare.run.measure_costs", measure)
+    monkeypatch.setattr("foveate.compare.run.draw_comparison", lambda *_: None)
     other = {**FOLDED, "cost": {"batch": 3, "rounds": 2, "warm_up": 0, "process": False}}
     for settings, force in ((FOLDED, True), (other, False), (FOLDED, False), (FOLDED, False)):
         compare(settings_of(**settings), folded, dataset=spots_of(), tell=silent, force_cost=force)
@@ -184,11 +185,10 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:
     spots, settings = spots_of(splits=True), settings_of(methods={"ats-3": {}, "two": {}})
-    whole = compare(settings, tmp_path / "whole", dataset=spots, tell=silent)
     opened: list[int] = []
     counting = Stopping(spots, spots.examples, spots.classes, opened, nth=0)
-    compare(settings_of(methods={"ats-3": {}}), tmp_path / "count", dataset=counting, part=Part(1, 1), tell=silent)
-    stopping = Stopping(spots, spots.examples, spots.classes, [], nth=len(opened) + 18)
+    whole = compare(settings, tmp_path / "whole", dataset=counting, part=Part(1, 1), tell=silent)
+    stopping = Stopping(spots, spots.examples, spots.classes, [], nth=len(opened) // 2 + 18)
     out, remedy = tmp_path / "stopped", "to continue: foveate compare --config c.yaml --out runs/c"
     with pytest.raises(Interrupted) as caught:
         compare(settings, out, dataset=stopping, tell=silent, remedy=remedy)
@@ -196,7 +196,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     assert str(caught.value).startswith("stopped by SIGTERM ")
     assert str(caught.value).endswith(f", the state is saved; {remedy}")
     assert [path.parent.name for path in out.rglob("predictions.json")] == ["ats-3"]
-    again = compare(settings, out, dataset=spots, tell=silent)
+    again = compare(settings, out, dataset=spots, part=Part(1, 1), tell=silent)
     assert isinstance(whole, Comparison)
     assert isinstance(again, Comparison)
     assert [without_time(one) for one in again.methods] == [without_time(one) for one in whole.methods]
@@ -233,12 +233,12 @@ def test_the_method_that_is_to_train_as_long_does(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:
     settings = settings_of(methods={"ats-3": {}, "cnn": {**CNN, "as_long_as": "ats-3"}})
-    comparison = compare(settings, tmp_path, dataset=spots_of(splits=True), tell=silent)
+    comparison = compare(settings, tmp_path, dataset=spots_of(splits=True), part=Part(1, 1), tell=silent)
     assert comparison is not None
     ats, cnn = (one.quality for one in comparison.methods)
     assert cnn.train_seconds >= ats.train_seconds
     assert cnn.epochs >= ats.epochs
-    assert compare(settings, tmp_path, dataset=spots_of(splits=True), tell=silent) == comparison
+    assert compare(settings, tmp_path, dataset=spots_of(splits=True), part=Part(1, 1), tell=silent) == comparison
     assert len(read_journal(tmp_path / "cnn" / "metrics.jsonl", "epoch")) == cnn.epochs
 
 
@@ -251,3 +251,26 @@ def test_a_step_is_timed_between_two_of_the_same_epoch_or_else_over_epochs(tmp_p
     assert seconds_per_step(tmp_path) == 2.0
     assert seconds_per_step(tmp_path, skip=3) == 3.0
     assert seconds_per_step(tmp_path, skip=4) == 4.5  # 15 s / 3 steps and 12 s / 3 steps
+
+
+def test_a_refused_configuration_and_damaged_splits_change_nothing(
+    folded: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    before = (folded / "comparison.yaml").read_bytes()
+    other = {**FOLDED, "methods": {"ats-3": {}, "cnn": {"settings": {"model": {"name": "uniform"}}, "seeds": [1]}}}
+    with pytest.raises(RunError, match=r"cnn/seed-1/fold-1 was trained with another model\.name: leave it as it was"):
+        compare(settings_of(**other), folded, dataset=spots_of(), tell=silent)
+    assert (folded / "comparison.yaml").read_bytes() == before
+    wrong = {**FOLDED, "methods": {**FOLDED["methods"], "new": {"settings": {"model": {"patch": [3, 2]}}}}}
+    with pytest.raises(ConfigError, match="patch"):
+        compare(settings_of(**wrong), folded, dataset=spots_of(), tell=silent)
+    assert (folded / "comparison.yaml").read_bytes() == before
+    path = folded / "cnn" / "seed-1" / "fold-2" / "splits.json"
+    kept = path.read_bytes()
+    for damage in (b"{", b"[]", b"\xff"):
+        path.write_bytes(damage)
+        with pytest.raises(
+            RunError, match=r"splits\.json is damaged: restore a copy, or choose another --out to train"
+        ):
+            compare(settings_of(**FOLDED), folded, dataset=spots_of(), tell=silent)
+    path.write_bytes(kept)

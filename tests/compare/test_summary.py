@@ -203,3 +203,18 @@ def test_a_sample_without_an_image_of_one_seed_leaves_that_seed_out() -> None:
     one = Tally(np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
     (values,) = resampled_errors([one], 1000, seed=1)
     assert set(values) == {0.0, 0.5, 1.0}  # both units: (1 + 0)/2; the first alone: 1; the second alone: 0
+
+
+@pytest.mark.parametrize(("said", "errors"), [("aabbcc", 0), ("bbccaa", 6)])
+def test_where_all_agree_the_interval_is_wilsons_over_units(said: str, errors: int) -> None:
+    runs = [run("m", answers(said), seed=seed) for seed in (0, 1, 2)]
+    assert only(runs).interval == wilson_interval(errors, 6)
+    groups = ("p", "p", "q", "q", None, None)
+    assert only([run("m", answers(said), groups=groups)]).interval == wilson_interval(errors * 4 // 6, 4)
+    mixed = only([*runs[:2], run("m", answers("aabcaa"), seed=2)])
+    assert mixed.interval[0] < mixed.error < mixed.interval[1]
+
+
+def test_images_of_all_seeds_are_counted() -> None:
+    runs = [run("m", answers("aab"), seed=0), run("m", answers("bcc", 2), seed=1)]
+    assert only(runs).n == 5

@@ -25,6 +25,19 @@ def batch(folder: Path) -> list[Source]:
     return sources
 
 
+def test_a_patch_of_pixels_that_are_no_numbers_is_named() -> None:
+    pixels = np.zeros((20, 30), np.float32)
+    pixels[7, 25] = np.nan
+    source = ArraySource(pixels, name="scene.npy")
+    assert gather([source], torch.tensor([[[0, 0, 20, 25]]])).isfinite().all()
+    with pytest.raises(ImageError) as caught:
+        gather([source], torch.tensor([[[0, 0, 9, 8], [2, 20, 9, 8]]]))
+    assert str(caught.value) == (
+        "scene.npy: the patch at row 2, column 20 has pixels that are nan or infinite: replace them first, "
+        "e.g. by the mean of their band"
+    )
+
+
 def boxes(images: int, draws: int, height: int = 12, width: int = 17) -> torch.Tensor:
     corners = torch.randint(-15, 45, (images, draws, 2), generator=torch.Generator().manual_seed(4))
     return torch.cat([corners, torch.tensor([height, width]).expand(images, draws, 2)], -1)
@@ -82,3 +95,20 @@ def test_what_does_not_fit_is_refused() -> None:
         gather([grey, grey], where)
     with pytest.raises(ImageError, match="given for every image, got 1 images and 2 rows"):
         gather([grey], where)
+
+
+def test_a_grid_is_read_at_once_and_scattered_boxes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (30, 45, 2), dtype=np.uint8)
+    padded = np.pad(pixels, ((9, 9), (9, 9), (0, 0)))
+    asked: list[Box] = []
+    read = ArraySource.read
+    monkeypatch.setattr(ArraySource, "read", lambda self, box, level=0: asked.append(box) or read(self, box, level))
+    grid = [(top, left, 6, 8) for top in range(-3, 33, 6) for left in range(-2, 46, 8)]
+    scattered = [(0, 0, 6, 8), (20, 30, 6, 8), (0, 30, 6, 8)]
+    for boxes, reads in ((grid, [Box(-3, -2, 36, 48)]), (scattered, [Box(*box) for box in scattered])):
+        asked.clear()
+        found = gather([ArraySource(pixels)], torch.tensor([boxes]))[0].permute(0, 2, 3, 1).numpy()
+        assert asked == reads
+        for patch, (top, left, height, width) in zip(found, boxes, strict=True):
+            expected = padded[top + 9 : top + 9 + height, left + 9 : left + 9 + width] / np.float32(255)
+            np.testing.assert_array_equal(patch, expected)

@@ -226,7 +226,7 @@ def test_reads_like_a_padded_array(kind: str, folder: Path) -> None:
     assert source.channels == array.shape[2]
     assert source.dtype == array.dtype
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(boxes)
     def law(box: Box) -> None:
         read = source.read(box)
@@ -251,7 +251,7 @@ def test_is_seen_like_an_averaged_array(kind: str, folder: Path) -> None:
     source, array = make(kind, folder)
     sides = st.floats(0.5, 50).map(lambda x: round(x, 3))
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=8, deadline=None)
     @given(
         st.tuples(st.integers(1, 30), st.integers(1, 30)),
         st.tuples(st.floats(-20, 40), st.floats(-20, 40)),
@@ -291,6 +291,7 @@ def test_what_is_decoded_is_not_pickled(folder: Path) -> None:
         assert len(pickle.dumps(source)) <= before + 8, kind
 
 
+@pytest.mark.slow
 def test_reads_in_a_spawned_process(folder: Path) -> None:
     kinds = ["png rgb", "canvas file", "augmented array", "npy uint8 5", "zipped png", "bands of npy", "grey as rgb"]
     made = [make(kind, folder) for kind in kinds]

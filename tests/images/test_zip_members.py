@@ -59,12 +59,17 @@ def test_what_cannot_be_read_says_so(archive: Path, tmp_path: Path) -> None:
     torn.write_bytes(whole[: len(whole) // 2])
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(whole[:60] + bytes(20) + whole[80:])
+    lzma = tmp_path / "lzma.zip"
+    with zipfile.ZipFile(lzma, "w", zipfile.ZIP_LZMA) as out:
+        out.write(tmp_path / "0.bmp", "0.bmp")
+    lzma.write_bytes(lzma.read_bytes()[:60] + bytes(20) + lzma.read_bytes()[80:])
     cases = [
         (archive, "a folder/9.bmp", "no such file in the zip archive: check its name"),
         (archive, "a folder/notes.txt", "not an image that can be read here: give one of JPEG, PNG,"),
         (tmp_path / "missing.zip", "0.bmp", "no such file: check the path"),
         (torn, "a folder/0.bmp", "broken or encrypted zip archive (BadZipFile "),
         (damaged, "a folder/0.bmp", "broken or encrypted zip archive ("),
+        (lzma, "0.bmp", "broken or encrypted zip archive (LZMAError "),
         (tmp_path, "0.bmp", "a folder, not an image: name a file in it"),
     ]
     for path, member, message in cases:

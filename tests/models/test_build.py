@@ -77,6 +77,11 @@ def test_a_stride_that_is_set_stays() -> None:
             "enlarge it or set model.attention.padding to same",
         ),
         (
+            {"features": FeatureSettings(learning_rate=-1e-3)},
+            "model.features.learning_rate must be positive, got -0.001: set it to e.g. 1e-4, or model.features.frozen "
+            "to true",
+        ),
+        (
             {"features": FeatureSettings("residul")},
             "no feature network 'residul', there are colon-cancer-paper, convolutional, megapixel-mnist-paper, "
             "residual, speed-limits-paper: did you mean residual?",

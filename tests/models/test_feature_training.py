@@ -89,6 +89,18 @@ def test_a_partly_frozen_network_of_ones_own_is_trained_in_part(make_model: Mode
     assert len(model.parameter_groups()[1]["params"]) == 2
 
 
+def test_a_tensor_under_two_names_is_saved(make_model: Models, tmp_path: Path) -> None:
+    def tied() -> nn.Sequential:
+        one, other = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
+        other.weight = one.weight
+        return nn.Sequential(one, other)
+
+    model = make_model(extras={"features": tied()})
+    save_model(model, tmp_path)
+    again = load_model(tmp_path, features=tied())
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_ones_own_network_is_saved_and_must_be_brought_again(
     name: str, make_model: Models, make_source: Sources, tmp_path: Path

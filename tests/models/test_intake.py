@@ -169,3 +169,12 @@ def test_intake_is_the_models_own(make_model: Models) -> None:
     model = make_model(channels=3)
     assert model.intake == Intake(InputSettings(), 3)
     assert not any(isinstance(value, torch.Tensor) for value in vars(model.intake).values())
+
+
+def test_images_are_standardised_after_their_bands_are_chosen() -> None:
+    found = Intake(InputSettings(bands=(3, 1), normalise="image"), 2)(image(5))
+    values = found.read(Box(0, 0, 50, 60))
+    np.testing.assert_allclose(values.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(values.std((0, 1)), 1, atol=1e-5)
+    chosen = image(5).read(Box(0, 0, 50, 60))[:, :, [3, 1]].astype(float)
+    np.testing.assert_allclose(np.corrcoef(values[:, :, 0].ravel(), chosen[:, :, 0].ravel())[0, 1], 1, atol=1e-6)

@@ -85,6 +85,22 @@ def test_missing_file_and_no_samples_are_refused(make_model: Models, tmp_path: P
         make_model(channels=1).predict(np.zeros((50, 60), np.uint8), samples=0)
 
 
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "cnn", "deep-mil"])
+def test_pixels_that_are_no_numbers_have_no_answer(name: str, make_model: Models) -> None:
+    pixels = np.full((50, 60), 0.5, np.float32)
+    pixels[30, 40] = np.nan
+    with pytest.raises(ImageError, match=r"^image in memory: .* has pixels that are nan or infinite: replace them"):
+        make_model(name, channels=1).predict(pixels)
+
+
+def test_a_model_of_weights_that_are_no_numbers_has_no_answer(make_model: Models) -> None:
+    model = make_model(channels=1)
+    with torch.no_grad():
+        model.head.bias[0] = torch.nan
+    with pytest.raises(ImageError, match=r"^the answer to the array is not a number: look for nan in the weights$"):
+        model.predict(np.zeros((50, 60), np.uint8))
+
+
 def test_a_model_stays_as_it_was_after_a_failure(make_model: Models) -> None:
     model = make_model(channels=1).train()
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from foveate.errors import ConfigError, DataError
+from foveate.images import ArraySource
 from foveate.models import Model, build_model
 from foveate.predict import (
     Failure,
@@ -76,6 +77,15 @@ def test_neither_company_nor_order_nor_a_broken_neighbour_changes_a_prediction(f
         else:
             assert outcome == reference[outcome.path]
             assert outcome.path.endswith("broken.png")
+
+
+def test_an_image_of_pixels_that_are_no_numbers_is_a_failure_of_its_own(folder: Path, model: Model) -> None:
+    pixels = np.full((70, 90, 3), np.nan, np.float32)
+    rows = [Row("scene.npy", lambda: ArraySource(pixels, name="scene.npy")), *good(folder)[:1]]
+    failure, prediction = predict_paths(model, rows)
+    assert isinstance(prediction, Prediction)
+    assert isinstance(failure, Failure)
+    assert failure.message.startswith("scene.npy: its view has pixels that are nan or infinite: ")
 
 
 def test_the_seed_decides_the_draws(folder: Path, model: Model) -> None:

@@ -51,7 +51,7 @@ def _rows(drawn: Draw, start: int, stop: int) -> Draw:
 
 @pytest.mark.parametrize("method", ["iid", "murthy", "uniform"])
 def test_ordered_pairs_have_the_right_frequencies(method: str) -> None:
-    draws, prob = 5_000, torch.tensor([0.4, 0.25, 0.15, 0.1, 0.07, 0.03], dtype=torch.float64)
+    draws, prob = 3_000, torch.tensor([0.4, 0.25, 0.15, 0.1, 0.07, 0.03], dtype=torch.float64)
     index = draw(prob.log().expand(draws, -1), 2, method, generator=torch.Generator().manual_seed(1)).index
     observed = torch.bincount(index[:, 0] * 6 + index[:, 1], minlength=36).double()
     expected = torch.zeros(36, dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_ordered_pairs_have_the_right_frequencies(method: str) -> None:
 def test_a_cell_counts_once_on_average(method: str, drawn_from: str) -> None:
     if drawn_from == "proposal" and method == "uniform":
         drawn_from = "attention"
-    draws, cells = 5_000, 6
+    draws, cells = 3_000, 6
     log_prob = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.07, 0.03], dtype=torch.float64).log().expand(draws, -1)
     proposal = _log_prob(cells, scale=1.0).expand(draws, -1) if drawn_from == "proposal" else None
     drawn = draw(log_prob, 3, method, generator=torch.Generator().manual_seed(2), proposal=proposal)
@@ -91,7 +91,7 @@ def test_methods_without_replacement_draw_the_same_cells_and_threshold() -> None
 
 
 @given(data=st.data(), method=st.sampled_from(METHODS), rows=st.integers(1, 4), columns=st.integers(2, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_padding_a_map_changes_no_draw(data: st.DataObject, method: str, rows: int, columns: int) -> None:
     valid = torch.tensor(data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns)))
     valid[0] = True

@@ -1,16 +1,21 @@
 """A task of a few small images, none square, that a tiny model can learn."""
 
-from collections.abc import Callable
+import contextlib
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 
 from foveate.errors import ImageError
 from foveate.images import ArraySource, Source
 from foveate.training.config import RunSettings, merge_settings
+from foveate.training.loop import train
+from foveate.training.progress import LineProgress
 from foveate.types import Example
 
 SIZES = ((60, 80), (52, 90))
@@ -71,12 +76,30 @@ def make_settings(**changes: Any) -> RunSettings:
     return merge_settings(merge_settings(RunSettings(), small), changes)
 
 
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of `make_settings()` on `make_squares()`, with its printed lines beside it: only to be read."""
+    folder, printed = tmp_path_factory.mktemp("plain"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        train(make_settings(), folder / "run", dataset=make_squares(), progress=LineProgress())
+    (folder / "printed.txt").write_text(printed.getvalue())
+    return folder / "run"
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shapes are not checked: many steps take a fraction of the time, and other tests take the same steps checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture
 def squares() -> Squares:
     return make_squares()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def squares_of() -> Callable[..., Squares]:
     return make_squares
 
@@ -86,7 +109,7 @@ def colours() -> Squares:
     return make_colours()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings_of() -> Callable[..., RunSettings]:
     return make_settings
 

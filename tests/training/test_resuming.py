@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from foveate.errors import Interrupted, RunError
+from foveate.models import Model, build_model
 from foveate.training.interrupts import Interrupts
 from foveate.training.journal import read_journal
 from foveate.training.loop import train
@@ -47,15 +48,15 @@ def timeless(run: Path) -> list[dict[str, Any]]:
     ("optimizer", "model"),
     [
         ("adam", {}),
-        ("sgd", {}),
-        ("adamw", {"features": {"learning_rate": 1e-4}}),
-        ("adam", {"features": {"frozen": True}, "input": {"normalise": "bands"}}),
+        ("sgd", {"features": {"learning_rate": 1e-4}}),
+        ("adamw", {"features": {"frozen": True}, "input": {"normalise": "bands"}}),
     ],
-    ids=["adam", "sgd", "two rates", "frozen"],
+    ids=["adam", "sgd at two rates", "adamw and frozen"],
 )
 def test_resumed_equals_uninterrupted(
-    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, optimizer: str, model: dict[str, Any]
+    squares_of: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, optimizer: str, model: dict[str, Any]
 ) -> None:
+    squares = squares_of(validation=3)
     settings = settings_of(model=model, training={"optimizer": optimizer, "averaging": 0.9, "log_every": 2})
     train(settings, tmp_path / "whole", dataset=squares, progress=SilentProgress())
     with pytest.raises(Interrupted) as caught:
@@ -77,12 +78,11 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_a_signal_during_validation_stops_there(
-    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_run: Path, squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     import foveate.training.loop as loop
 
     settings = settings_of()
-    train(settings, tmp_path / "whole", dataset=squares, progress=SilentProgress())
     evaluate = loop.evaluate
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
@@ -94,8 +94,8 @@ def test_a_signal_during_validation_stops_there(
         with pytest.raises(Interrupted, match="after step 4 of 8"):
             train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress())
     train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), resume=True)
-    assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
-    assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
+    assert_same(tensors_of(plain_run), tensors_of(tmp_path / "parts"))
+    assert timeless(plain_run) == timeless(tmp_path / "parts")
 
 
 def test_several_labels_resume_to_the_bit(colours: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path) -> None:
@@ -106,6 +106,38 @@ def test_several_labels_resume_to_the_bit(colours: Any, settings_of: Settings, t
     train(settings, tmp_path / "parts", dataset=colours, progress=SilentProgress(), resume=True)
     assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
+
+
+def test_a_tensor_under_two_names_is_kept(squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        layers = nn.Sequential(nn.Conv2d(3, 3, 5), nn.ReLU(), nn.Conv2d(3, 3, 5))
+        layers[2].weight = layers[0].weight
+        for parameter in layers.parameters():
+            nn.init.constant_(parameter, 0.1)
+        return layers
+
+    settings = settings_of()
+    train(settings, tmp_path / "whole", dataset=squares, progress=SilentProgress(), features=tied())
+    with pytest.raises(Interrupted):
+        train(settings, tmp_path / "parts", dataset=squares, progress=StopAt(4), features=tied())
+    train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), features=tied(), resume=True)
+    assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+
+
+def test_pretrained_weights_are_not_fetched_again(
+    squares: Any, settings_of: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def build(*given: Any, **named: Any) -> Model:
+        asked.append(named["pretrained"])
+        return build_model(*given, **named)
+
+    monkeypatch.setattr("foveate.training.building.build_model", build)
+    for resume in (True, True):  # the first time there is nothing to resume
+        settings = settings_of(training={"epochs": 1})
+        train(settings, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=resume)
+    assert asked == [True, False]
 
 
 def test_the_state_of_another_network_is_named(squares: Any, settings_of: Settings, tmp_path: Path) -> None:

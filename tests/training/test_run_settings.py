@@ -130,3 +130,9 @@ def test_differences_are_named_by_their_keys() -> None:
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         TrainingSettings().epochs = 3  # type: ignore[misc]
+
+
+def test_stains_and_standardised_images_exclude_each_other() -> None:
+    changes = {"augment": {"stain": 0.1}, "model": {"input": {"normalise": "image"}}}
+    with pytest.raises(ConfigError, match=r"^augment\.stain is 0\.1, but .*: set augment\.stain to 0, or "):
+        merge_settings(RunSettings(), changes)

@@ -100,6 +100,13 @@ def test_channels_of_all_and_the_size_of_a_typical_one() -> None:
         typical_image(five, range(2), PLAIN)
 
 
+def test_bands_that_an_image_lacks_are_refused_before_a_run(settings_of: Callable[..., Any], tmp_path: Path) -> None:
+    settings = settings_of(model={"input": {"bands": [0, 4]}})
+    with pytest.raises(ImageError, match=r"^0\.tif: bands must be among 0 … 3, the image's own, got 0, 4: "):
+        train(settings, tmp_path / "run", dataset=scenes(), progress=SilentProgress())
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_grey_image_among_hundreds_is_seen() -> None:
     arrays = [np.zeros((9, 8, 3), np.uint8) for _ in range(200)]
     arrays[173] = np.zeros((9, 8, 1), np.uint8)

@@ -17,7 +17,7 @@ from foveate.training.evaluation import evaluate
 from foveate.training.journal import read_journal
 from foveate.training.loader import split_indices
 from foveate.training.loop import train
-from foveate.training.progress import LineProgress, SilentProgress
+from foveate.training.progress import SilentProgress
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds")
@@ -30,6 +30,14 @@ def run(settings: Any, out: Path, dataset: Any, **options: Any) -> Any:
 def records(out: Path) -> list[dict[str, Any]]:
     found = read_journal(out / "metrics.jsonl")
     return [{key: value for key, value in record.items() if key not in CLOCKS} for record in found]
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory, squares_of: Callable[..., Any], settings_of: Settings) -> Path:
+    """Four epochs, none of whose steps is logged."""
+    folder = tmp_path_factory.mktemp("long") / "run"
+    run(settings_of(training={"log_every": 1000, "epochs": 4}), folder, squares_of())
+    return folder
 
 
 def test_a_run_leaves_what_design_says(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
@@ -53,9 +61,8 @@ def test_a_run_leaves_what_design_says(squares: Any, settings_of: Settings, tmp_
     assert kept["attention"].shape[0] == len(kept["ids"]) == 2
 
 
-def test_an_epoch_says_how_long_its_steps_took(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
-    run(settings_of(training={"log_every": 1000, "epochs": 3}), tmp_path / "run", squares)
-    epochs = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+def test_an_epoch_says_how_long_its_steps_took(long_run: Path) -> None:
+    epochs = read_journal(long_run / "metrics.jsonl", "epoch")
     assert all(epoch["training_seconds"] > 0 for epoch in epochs)
     assert sum(epoch["training_seconds"] for epoch in epochs) < epochs[-1]["seconds"], "validation is not among them"
 
@@ -86,40 +93,42 @@ def test_half_precision_needs_a_gpu(squares: Any, settings_of: Settings, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_the_saved_model_is_the_best_one(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
-    result = run(settings_of(training={"epochs": 4}), tmp_path / "run", squares)
-    model = load_model(tmp_path / "run")
+def test_the_saved_model_is_the_best_one(long_run: Path, squares: Any) -> None:
+    model = load_model(long_run)
     again = evaluate(model, squares, split_indices(squares, "validation"), seed=3)
-    assert again.error == result.validation_error
-    best = [record for record in read_journal(tmp_path / "run" / "metrics.jsonl", "epoch") if record["best"]][-1]
+    epochs = read_journal(long_run / "metrics.jsonl", "epoch")
+    assert len(epochs) == 4
+    assert again.error == min(record["validation_error"] for record in epochs)
+    best = [record for record in epochs if record["best"]][-1]
     assert again.loss == pytest.approx(best["validation_loss"], abs=1e-6)
 
 
 def test_same_seed_same_run_with_any_number_of_workers(
-    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
+    plain_run: Path, squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
 ) -> None:
-    for name, workers in (("alone", 0), ("again", 0), ("helped", 2)):
-        run(settings_of(training={"workers": workers}), tmp_path / name, squares)
-    other = settings_of(seed=4)
-    run(other, tmp_path / "other", squares)
-    first = tensors_of(tmp_path / "alone")
-    for name in ("again", "helped"):
-        second = tensors_of(tmp_path / name)
-        assert first.keys() == second.keys()
-        assert all(np.array_equal(first[key], second[key]) for key in first)
-        assert records(tmp_path / "alone") == records(tmp_path / name)
-    assert not all(np.array_equal(first[key], one) for key, one in tensors_of(tmp_path / "other").items())
+    """A second run without workers is in `test_the_order_of_the_rows_does_not_matter`."""
+    run(settings_of(training={"workers": 2}), tmp_path / "helped", squares)
+    first, second = tensors_of(plain_run), tensors_of(tmp_path / "helped")
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    assert records(plain_run) == records(tmp_path / "helped")
+    run(settings_of(seed=4, training={"max_steps": 1}), tmp_path / "other", squares)
+    one, other = (read_journal(out / "metrics.jsonl", "step")[0] for out in (plain_run, tmp_path / "other"))
+    assert one["step"] == other["step"] == 1
+    assert one["loss"] != other["loss"]
 
 
 def test_the_order_of_the_rows_does_not_matter(
-    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
+    plain_run: Path, squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
 ) -> None:
-    run(settings_of(), tmp_path / "forward", squares)
     run(settings_of(), tmp_path / "backward", replace(squares, examples=squares.examples[::-1]))
-    first, second = tensors_of(tmp_path / "forward"), tensors_of(tmp_path / "backward")
+    first, second = tensors_of(plain_run), tensors_of(tmp_path / "backward")
+    assert first.keys() == second.keys()
     assert all(np.array_equal(first[key], second[key]) for key in first)
+    assert records(plain_run) == records(tmp_path / "backward")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_tiny_task_is_learnt(squares_of: Callable[..., Any], settings_of: Settings, tmp_path: Path) -> None:
     """With each of the seeds 3 … 10 the last loss was below 0.05 when this was written, no validation image wrong."""
     training = {"epochs": 12, "batch": 6, "learning_rate": 1e-2, "validate_every": 12}
@@ -155,7 +164,7 @@ def test_without_validation_images_the_latest_model_is_kept(
 
 
 def test_early_stopping_and_limits(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
-    frozen = {"learning_rate": 1e-12, "epochs": 50, "patience": 2}
+    frozen = {"learning_rate": 1e-12, "epochs": 50, "patience": 2, "watch": 0}
     assert run(settings_of(training=frozen), tmp_path / "patience", squares).epochs <= 5
     assert run(settings_of(training={"max_steps": 5}), tmp_path / "steps", squares).steps == 5
     late = run(settings_of(training={"max_minutes": 1e-9}), tmp_path / "late", squares)
@@ -170,6 +179,7 @@ def test_the_journal_tells_the_objective_from_the_loss(squares: Any, settings_of
     assert epoch["entropy"] > 0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_several_labels_are_learnt(colours: Any, settings_of: Settings, tmp_path: Path) -> None:
     """With five of the seeds 3 … 8 the last loss was below 0.3 when this was written, with this one it was 0.11."""
     training = {"epochs": 30, "learning_rate": 1e-2, "validate_every": 30, "watch": 0, "class_weights": "balanced"}
@@ -212,9 +222,8 @@ def test_baselines_train_by_the_same_loop(squares: Any, settings_of: Settings, t
         assert result.validation_error is not None
 
 
-def test_an_epoch_is_a_line_in_a_pipe(squares: Any, settings_of: Settings, tmp_path: Path, capsys: Any) -> None:
-    train(settings_of(), tmp_path / "run", dataset=squares, progress=LineProgress())
-    lines = capsys.readouterr().out.splitlines()
+def test_an_epoch_is_a_line_in_a_pipe(plain_run: Path) -> None:
+    lines = plain_run.with_name("printed.txt").read_text().splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1 · step 4 · loss ")
     assert "validation error" in lines[1]
@@ -242,14 +251,13 @@ def test_data_without_training_images_is_refused(squares_of: Any, settings_of: S
 
 
 def test_an_unreadable_image_ends_the_run_and_keeps_the_state(
-    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
+    plain_run: Path, squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
 ) -> None:
     broken = replace(squares, broken="image17")
     with pytest.raises(ImageError, match="image17 cannot be read: replace it"):
         run(settings_of(), tmp_path / "run", broken)
     run(settings_of(), tmp_path / "run", squares, resume=True)
-    run(settings_of(), tmp_path / "whole", squares)
-    first, second = tensors_of(tmp_path / "run"), tensors_of(tmp_path / "whole")
+    first, second = tensors_of(tmp_path / "run"), tensors_of(plain_run)
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
 

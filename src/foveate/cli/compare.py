@@ -1,6 +1,7 @@
 """foveate compare: several methods on the same images, over folds and seeds, with what each costs."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ EPILOG = """FILE is YAML: what all runs share under `base`, and what differs und
 
   preset: colon-cancer-paper
   base:
-    data: {published: CRCHistoPhenotypes_2016_04_28.zip}
+    data: {source: colon-cancer, published: CRCHistoPhenotypes_2016_04_28.zip}
   folds: 10
   seeds: [0, 1, 2]
   reference: deep-mil
@@ -32,12 +33,14 @@ EPILOG = """FILE is YAML: what all runs share under `base`, and what differs und
 
 Each run is a folder, DIR/METHOD/seed-S/fold-F, which foveate evaluate and predict take. Runs go on where they stopped;
 what is complete is not run again. DIR then has results.md, results.json, results.png and cost.json.
+With --data PATH the same FILE serves wherever the images lie.
 Several processes share the work with --part 1/2 and --part 2/2; the cost is measured without --part, at the end."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the verb takes."""
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the comparison")
+    parser.add_argument("--data", metavar="PATH", help="where the images lie: the manifest, or the published files")
     parser.add_argument("--out", metavar="DIR", help="folder of the comparison (default: runs/ and FILE's name)")
     parser.add_argument("--part", metavar="I/K", help="do every K-th run only, and leave the others to other processes")
     parser.add_argument("--force-cost", action="store_true", help="measure time and memory again")
@@ -49,15 +52,16 @@ def run(namespace: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from foveate.compare import compare, load_comparison, read_part
+    from foveate.compare import compare, load_comparison, read_part, with_images
 
     part = None if namespace.part is None else read_part(namespace.part)
     settings = load_comparison(namespace.config)
+    if namespace.data is not None:
+        settings = with_images(settings, namespace.data)
     out = Path(namespace.out or Path("runs") / Path(namespace.config).stem)
     _check_folder(out)
-    again = f"foveate compare --config {namespace.config} --out {out}" + (f" --part {part}" if part else "")
     comparison = compare(
-        settings, out, part=part, force_cost=namespace.force_cost, tell=_tell, remedy=f"to continue: {again}"
+        settings, out, part=part, force_cost=namespace.force_cost, tell=_tell, remedy=_remedy(namespace, out)
     )
     if comparison is not None:
         print_table(comparison)
@@ -78,6 +82,13 @@ def print_table(comparison: "Comparison") -> None:
     for row in table_rows(comparison):
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+
+
+def _remedy(namespace: argparse.Namespace, out: Path) -> str:
+    words = ["foveate", "compare", "--config", namespace.config, "--out", str(out)]
+    for option, value in (("--data", namespace.data), ("--part", namespace.part)):
+        words += [] if value is None else [option, value]
+    return f"to continue: {shlex.join(words)}"
 
 
 def _tell(line: str) -> None:

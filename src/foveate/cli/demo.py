@@ -1,6 +1,7 @@
 """foveate demo: the main job, on data it makes itself from real handwritten digits."""
 
 import argparse
+import shlex
 import shutil
 import time
 from dataclasses import replace
@@ -69,7 +70,9 @@ def run(namespace: argparse.Namespace) -> int:
         flush=True,
     )
     dataset = open_dataset(data, namespace.seed)
-    comparison = compare(settings, out, dataset=dataset, remedy=f"to continue: foveate demo --out {out}")
+    comparison = compare(
+        settings, out, dataset=dataset, remedy=f"to continue: foveate demo --out {shlex.quote(str(out))}"
+    )
     assert comparison is not None
     draw_evolution(out / "ats-10", dataset, out / "attention.png")
     shutil.copytree(out / "ats-10" / "model", out / "model", dirs_exist_ok=True)

@@ -34,6 +34,7 @@ _SURROUNDINGS = {
     errno.EPERM: "change its permissions or use another place",
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
+    errno.ELOOP: "remove the link that leads back to itself",
     errno.EISDIR: "give a file instead of a folder",
     errno.EEXIST: "choose another name",
     errno.ENAMETOOLONG: "choose a shorter name",

@@ -1,6 +1,13 @@
 """Methods against each other on the same images: error, time, memory, pixels."""
 
-from foveate.compare.config import CompareSettings, CostSettings, MethodSettings, load_comparison, save_comparison
+from foveate.compare.config import (
+    CompareSettings,
+    CostSettings,
+    MethodSettings,
+    load_comparison,
+    save_comparison,
+    with_images,
+)
 from foveate.compare.cost import MethodCost, pixels_read_share
 from foveate.compare.memory import activation_bytes
 from foveate.compare.plan import Part, read_part
@@ -29,5 +36,6 @@ __all__ = [
     "read_results",
     "save_comparison",
     "table_rows",
+    "with_images",
     "write_results",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "Reported",
     "load_comparison",
     "save_comparison",
+    "with_images",
 ]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -225,6 +226,26 @@ def load_comparison(path: Path | str) -> CompareSettings:
     settings = from_plain(CompareSettings, _named(plain))
     settings.entrants()
     return settings
+
+
+def with_images(settings: CompareSettings, path: Path | str) -> CompareSettings:
+    """A comparison on images that lie elsewhere.
+
+    Arguments:
+        settings: the comparison.
+        path: the images, as `data.source` wants them: a manifest, or the files of a published data set.
+
+    Raises:
+        ConfigError: its images are generated and lie nowhere.
+    """
+    source = settings.entrants()[0].settings.data.source
+    if source == "megapixel-mnist":
+        raise ConfigError(
+            f"--data {path} is of no use where images are generated (base.data.source {source}): leave one of them out"
+        )
+    place = "manifest" if source == "manifest" else "published"
+    data = {**settings.base.get("data", {}), place: str(Path(path).resolve())}
+    return replace(settings, base={**settings.base, "data": data})
 
 
 def save_comparison(settings: CompareSettings, path: Path | str) -> None:

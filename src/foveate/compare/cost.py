@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from foveate.compare.config import CostSettings
+from foveate.compare.contenders import Contender, model_to_measure
 from foveate.compare.memory import activation_bytes, step_growth, step_peak
 from foveate.errors import RunError
-from foveate.models import Model, load_model
+from foveate.models import Model
 from foveate.serial import to_plain
-from foveate.training.config import RunSettings
 from foveate.training.loader import Loader, Share, epoch_order, shares, split_indices
 from foveate.training.outputs import patches_read
 from foveate.training.replace import replace_file
@@ -27,7 +27,6 @@ from foveate.training.step import Stepper
 from foveate.types import Batch, ImageDataset
 
 __all__ = [
-    "Contender",
     "MethodCost",
     "keep_costs",
     "kept_costs",
@@ -37,23 +36,6 @@ __all__ = [
 ]
 
 Quartiles = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A method whose cost is measured.
-
-    Attributes:
-        name: of the method.
-        folder: of a finished run of it.
-        settings: of that run.
-        batch: images per step.
-    """
-
-    name: str
-    folder: Path
-    settings: RunSettings
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -138,7 +120,7 @@ class _Bench:
 
     def __init__(self, contender: Contender, images: ImageDataset, indices: Sequence[int]) -> None:
         self.name, self._contender, self._images, self._indices = contender.name, contender, images, tuple(indices)
-        self._model: Model = load_model(contender.folder)
+        self._model: Model = model_to_measure(contender.folder, contender.settings, images, indices)
         self._model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._stepper = Stepper(contender.settings.training, self._model)
         self._plan = shares(indices, contender.batch)
@@ -180,12 +162,13 @@ class _Bench:
         patches, share, read = self._looked_at()
         first: Share = self._plan[0]
         (batch,) = self._loader(augmented=True).training(1, [first])
+        kept = activation_bytes(model, batch.to(model.device), contender.settings.training.mixed_precision)
         return MethodCost(
             train_ms_per_image=statistics.median(training),
             train_ms_quartiles=_quartiles(training),
             predict_ms_per_image=statistics.median(prediction),
             predict_ms_quartiles=_quartiles(prediction),
-            activation_mb_per_image=activation_bytes(model, batch.to(model.device)) / len(batch) / 1e6,
+            activation_mb_per_image=kept / len(batch) / 1e6,
             peak_mb=self._peak() if process or model.device.type == "cuda" else None,
             batch=contender.batch,
             patches_per_image=patches,
@@ -281,7 +264,7 @@ def keep_costs(
     plain = {
         "machine": machine(),
         "how": to_plain(settings),
-        "methods": {one.name: {**asdict(costs[one.name]), "settings": _what(one)} for one in contenders},
+        "methods": {one.name: {**asdict(costs[one.name]), "settings": one.what()} for one in contenders},
     }
     replace_file(path, (json.dumps(plain, indent=2) + "\n").encode())
 
@@ -301,7 +284,7 @@ def kept_costs(
         plain = json.loads(path.read_text(encoding="utf-8"))
         found = plain["methods"]
         same = {**plain["how"], "relative_to": settings.relative_to} == to_plain(settings)
-        if not same or any(one.name not in found or found[one.name]["settings"] != _what(one) for one in contenders):
+        if not same or any(one.name not in found or found[one.name]["settings"] != one.what() for one in contenders):
             return None
         costs = {}
         for one in contenders:
@@ -312,13 +295,3 @@ def kept_costs(
         return costs, plain["machine"]
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is damaged: delete it, or measure again with --force-cost") from error
-
-
-def _what(contender: Contender) -> dict[str, Any]:
-    """What determines a cost: everything about a run but how long it lasts and where it begins."""
-    plain: dict[str, Any] = to_plain(contender.settings)
-    training = plain["training"]
-    for key in ("epochs", "max_steps", "max_minutes", "patience", "watch", "log_every"):
-        training.pop(key)
-    plain.pop("seed")
-    return {"batch": contender.batch, **plain}

@@ -1,19 +1,15 @@
 """The same images for all methods: a comparison's data set, divided into splits or folds."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from foveate.datasets import fill_splits, k_folds, open_dataset
-from foveate.errors import DataError, RunError
+from foveate.errors import DataError
 from foveate.settings import DataSettings
-from foveate.training.folds import SPLITS, Resplit
+from foveate.training.folds import Resplit
 from foveate.training.loader import split_indices
-from foveate.training.replace import replace_file
-from foveate.types import Example, ImageDataset
+from foveate.types import ImageDataset
 
-__all__ = ["Divider", "write_splits"]
+__all__ = ["Divider"]
 
 
 class Divider:
@@ -70,20 +66,3 @@ class Divider:
             Resplit(named, tuple(fill_splits(fold, self._data.validation, 0.0, seed, allow_crossing=crossing)))
             for fold in k_folds(named.examples, self._folds, seed, allow_crossing=crossing)
         ]
-
-
-def write_splits(folder: Path, examples: Sequence[Example]) -> None:
-    """Say in a run's folder which image is in which split, since its settings alone do not tell.
-
-    Raises:
-        RunError: it was begun with another division.
-    """
-    splits = {one.id: one.split for one in examples}
-    path = folder / SPLITS
-    if not path.exists():
-        replace_file(path, json.dumps(splits, ensure_ascii=False, indent=0).encode(errors="surrogateescape"))
-    elif json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")) != splits:
-        raise RunError(
-            f"{folder} was split otherwise: compare with the images, folds and seeds it was begun with, "
-            "or choose another --out"
-        )

@@ -37,7 +37,7 @@ class Predictions:
         seconds: of training and validation.
         test_seconds: of prediction on the test images.
         patches_per_image: full-resolution patches read per prediction, on average.
-        settings: of the run, as plain values.
+        settings: of the run, as plain values, without the place of the images.
         fingerprint: of the ids, labels and splits of all images of the run.
     """
 

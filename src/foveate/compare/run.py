@@ -1,12 +1,14 @@
 """Methods × seeds × folds: what is missing is trained and tested, what is there is read; then the summary."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from foveate.compare.config import CompareSettings, save_comparison
-from foveate.compare.cost import Contender, MethodCost, keep_costs, kept_costs, machine, measure_costs
+from foveate.compare.contenders import Contender
+from foveate.compare.cost import MethodCost, keep_costs, kept_costs, machine, measure_costs
 from foveate.compare.divide import Divider
 from foveate.compare.figure import draw_comparison
 from foveate.compare.plan import Part, Task, claimed, plan, shared_out
@@ -15,12 +17,15 @@ from foveate.compare.results import Comparison, MethodResult, write_results
 from foveate.compare.summary import summarise
 from foveate.compare.table import markdown_report
 from foveate.compare.work import Run, stoppable
-from foveate.errors import RunError
+from foveate.errors import Interrupted, RunError
 from foveate.training.progress import LineProgress, Progress, SilentProgress, choose_progress
 from foveate.training.replace import replace_file
 from foveate.types import ImageDataset
 
 __all__ = ["compare"]
+
+SETTINGS = "comparison.yaml"
+"""File in a comparison's folder: its settings; by it the folder is known for one."""
 
 
 def compare(
@@ -54,9 +59,16 @@ def compare(
         ConfigError, DataError, ImageError, RunError: the input is at fault; what was done is kept.
         Interrupted: Ctrl-C or SIGTERM; what was done is kept.
     """
-    work = _Comparison(settings, Path(out), dataset, tell, remedy or f"to continue: foveate compare --out {out}")
+    work = _Comparison(
+        settings, Path(out), dataset, tell, remedy or f"to continue: foveate compare --out {shlex.quote(str(out))}"
+    )
     own = shared_out(work.tasks, work.entrants, part)
-    work.complete(own)
+    try:
+        work.complete(own)
+    except Interrupted:
+        work.keep_settings()
+        raise
+    work.keep_settings()
     missing = work.missing()
     if missing:
         if part is None:
@@ -88,7 +100,14 @@ class _Comparison:
         self._found: dict[Task, Predictions] = {}
         if out.exists() and not out.is_dir():
             raise RunError(f"{out} is a file, a comparison needs a folder: choose another --out")
-        save_comparison(settings, out / "comparison.yaml")
+        for task in self.tasks:
+            self._run(task).check()
+        if not (out / SETTINGS).exists():  # else what is there stays until no run refuses what has changed
+            self.keep_settings()
+
+    def keep_settings(self) -> None:
+        """Say in the folder what is compared there."""
+        save_comparison(self.settings, self.out / SETTINGS)
 
     def complete(self, tasks: Sequence[Task]) -> None:
         """Do what is left of these runs, except what another process is at."""

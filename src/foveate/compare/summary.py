@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foveate.compare.bootstrap import Tally, interval, resampled_errors, tally
 from foveate.compare.predictions import Predictions
 from foveate.errors import DataError
-from foveate.training.metrics import error_interval
+from foveate.training.metrics import error_interval, wilson_interval
 from foveate.training.scores import auc, balanced_error, confusion, decisions, group_means, positive_confusion, recalls
 
 __all__ = ["Difference", "Quality", "summarise"]
@@ -44,8 +44,9 @@ class Quality:
         error: mean over seeds of the share of test images that are wrong, folds pooled; with several labels, of the
             share of wrong answers over images and classes.
         interval: 95 % interval: bootstrap over images (groups, where there are groups), jointly for all seeds; Wilson's
-            where every image was tested once and for itself.
-        n: different images tested, all folds together.
+            where every image was tested once and for itself, and Wilson's over images (groups) where none, or all,
+            were ever wrong, since no resample of these differs from another.
+        n: different images tested, all folds and seeds together.
         runs: number of runs.
         seeds: of the runs.
         seed_errors: error of each seed, folds pooled.
@@ -239,7 +240,7 @@ def _quality(
         name=first.method,
         error=counted.error,
         interval=_interval(counted, drawn, first.multi_label),
-        n=len(set(pooled[0].names)),
+        n=len({name for one in pooled for name in one.names}),
         runs=len(runs),
         seeds=seeds,
         seed_errors=tuple(counted.seed_errors.tolist()),
@@ -272,6 +273,9 @@ def _pooled(answers: Sequence[_Answers]) -> _Answers:
 
 def _interval(counted: Tally, drawn: NDArray[np.float64], multi_label: bool) -> tuple[float, float]:
     tested = counted.counts > 0
+    shares = counted.errors.sum(0)[tested.any(0)] / counted.counts.sum(0)[tested.any(0)]
+    if shares.max() == 0 or shares.min() == 1:
+        return wilson_interval(int(shares.sum()), len(shares))
     if len(counted.counts) == 1 and counted.counts.max() == 1 and not multi_label:
         wrong = [bool(one) for one in counted.errors[tested]]
         return error_interval(wrong, [None] * len(wrong))

@@ -76,8 +76,9 @@ def _quality(comparison: Comparison) -> str:
     text = (
         f"{first.n} test {comparison.judged}, {how}; {runs} runs, {hours:.2f} hours of training and testing in all. "
         "Error: mean over seeds, folds pooled; intervals by bootstrap over images, or groups where there are groups "
-        "(Wilson's where each image was tested once). Difference: on the same images and seeds, by paired bootstrap; "
-        "share better: of the bootstrap samples in which the method is wrong less often.\n"
+        "(Wilson's where each image was tested once, and where none or all are wrong). Difference: on the same images "
+        "and seeds, by paired bootstrap; share better: of the bootstrap samples in which the method is wrong less "
+        "often.\n"
     )
     return f"## Quality\n\n{text}\n{_table(headings, rows)}"
 

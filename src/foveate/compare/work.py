@@ -12,22 +12,27 @@ from typing import Any
 
 import torch
 
-from foveate.compare.divide import write_splits
+from foveate.compare.contenders import lasting
 from foveate.compare.plan import Task
 from foveate.compare.predictions import Predictions, read_predictions, write_predictions
+from foveate.errors import RunError
 from foveate.models import load_model
-from foveate.serial import to_plain
-from foveate.training.config import RunSettings, load_settings
+from foveate.training.config import RunSettings, changed_keys, load_settings
 from foveate.training.evaluation import Evaluation, evaluate
+from foveate.training.folds import write_splits
 from foveate.training.interrupts import Interrupts, interruption
 from foveate.training.journal import read_journal
 from foveate.training.loader import fingerprint, split_indices
 from foveate.training.loop import TrainResult, train
 from foveate.training.progress import Progress, SilentProgress
+from foveate.training.run_folder import FREE
+from foveate.training.state import has_state
 from foveate.types import ImageDataset, Label
 
 __all__ = ["Run", "seconds_per_step", "stoppable"]
 
+PLACES = frozenset({"data.manifest", "data.published"})
+"""Settings that say where the images lie, and nothing of what they are."""
 TRIAL_STEPS = 12
 """Steps of the timed trial; the first third only warms up."""
 MARGIN = 1.15
@@ -61,10 +66,30 @@ class Run:
         kept = read_predictions(self.folder)
         if kept is None or kept.fingerprint != self._fingerprint() or kept.seconds < least:
             return None
-        wanted = to_plain(self.settings)
+        wanted = lasting(self.settings)
         if least > 0:
             wanted["training"]["epochs"] = max(kept.settings["training"]["epochs"], self.settings.training.epochs)
         return kept if kept.settings == wanted else None
+
+    def check(self) -> None:
+        """Refuse, before anything is written or trained, to go on with a run that was begun otherwise.
+
+        Raises:
+            RunError: what is in the folder is another run.
+        """
+        kept = self.folder / "config.yaml"
+        if not (has_state(self.folder / "state") and kept.is_file()):
+            return
+        self._write_splits()
+        changed = [key for key in changed_keys(load_settings(kept), self.settings) if key not in FREE | PLACES]
+        if changed:
+            raise RunError(
+                f"{self.folder} was trained with another {', '.join(changed)}: leave it as it was to resume, or choose "
+                "another --out to train anew"
+            )
+
+    def _write_splits(self) -> None:
+        write_splits(self.folder, self.images.examples, "compare with the images, folds and seeds")
 
     def complete(self, least: float = 0.0, progress: Progress | None = None) -> Predictions:
         """Train what is left to train and predict the test images, unless that is done.
@@ -80,7 +105,7 @@ class Run:
         kept = self.done(least)
         if kept is not None:
             return kept
-        write_splits(self.folder, self.images.examples)
+        self._write_splits()
         settings, outcome = self._trained(least, progress)
         model = load_model(self.folder)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,7 +166,7 @@ class Run:
             seconds=outcome.seconds,
             test_seconds=seconds,
             patches_per_image=tested.patches_per_image,
-            settings=to_plain(settings),
+            settings=lasting(settings),
             fingerprint=self._fingerprint(),
         )
 

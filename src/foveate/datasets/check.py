@@ -82,8 +82,10 @@ def check_manifest(
 
 
 def _labels(row: Row, multi_label: bool) -> list[str]:
-    """The classes a row counts for; "" for a row without any."""
-    return (label_names(row.label or "") or [""]) if multi_label else [row.label or ""]
+    """The classes a row counts for; "" for a row without any, nothing for several where one is wanted."""
+    if not multi_label:
+        return [] if "|" in (row.label or "") else [row.label or ""]
+    return label_names(row.label or "") or [""]
 
 
 def _row_problems(table: Table, multi_label: bool) -> Iterator[Finding]:
@@ -100,10 +102,11 @@ def _row_problems(table: Table, multi_label: bool) -> Iterator[Finding]:
 
 def _look_at(file: str, mpp: float | None, pixels: bool) -> Source:
     """The image, its header read, and its last pixel if wanted; pipes and devices might never end and are refused."""
-    if "://" not in file:
-        mode = Path(file).stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise ImageError(f"{file}: a pipe or a device, not an image: name a file")
+    if "://" in file:
+        raise ImageError(f"{file}: an address, and images are read from files only: download it and name the file")
+    mode = Path(file).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ImageError(f"{file}: a pipe or a device, not an image: name a file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a decoder's doubts, of no use without the file's name
         source = open_image(file, mpp=mpp)

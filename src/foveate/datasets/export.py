@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +14,42 @@ from foveate.datasets.table import Row, Table
 from foveate.errors import RunError
 from foveate.types import Box, Label
 
-__all__ = ["label_cell", "write_canvases", "write_manifest"]
+__all__ = ["claim_folder", "label_cell", "write_canvases", "write_manifest"]
 
 _RECIPE = "megapixel-mnist.json"
+
+
+def claim_folder(folder: Path, record: str, recipe: Mapping[str, object], resume: bool) -> None:
+    """Take a folder to write images to, and say in it what they are made from.
+
+    Arguments:
+        folder: where to; made if need be.
+        record: name of the file in it that holds the recipe.
+        recipe: what the images are made from, in words of JSON.
+        resume: whether a folder of the same recipe is no obstacle.
+
+    Raises:
+        RunError: if the folder is in the way or a file, or was made from another recipe, or its record is damaged.
+    """
+    path = folder / record
+    part = path.with_name(f"{record}.part")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file, images need a folder: choose another --out")
+    if path.exists() and resume:
+        made, wanted = _read_record(path), json.loads(json.dumps(recipe))
+        name = next((name for name in {**made, **wanted} if made.get(name) != wanted.get(name)), None)
+        if name is not None:
+            raise RunError(
+                f"{folder} was begun with {name} {made.get(name)}, not {wanted.get(name)}: give the same options to "
+                "resume, or another --out"
+            )
+        return
+    if folder.exists() and any(entry != part for entry in folder.iterdir()):
+        finish = ", or --resume to finish what was begun there" if path.exists() else ""
+        raise RunError(f"{folder} is not empty: give another --out{finish}")
+    folder.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def write_canvases(
@@ -43,7 +76,7 @@ def write_canvases(
     Raises:
         RunError: if the folder is in the way or was made from another recipe.
     """
-    _claim(folder, {**recipe, "format": format}, resume)
+    claim_folder(folder, _RECIPE, {**recipe, "format": format}, resume)
     (folder / "images").mkdir(exist_ok=True)
     suffix = ".png" if format == "png" else ".npz"
     for i, example in enumerate(data.examples):
@@ -124,24 +157,14 @@ def label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
     return "|".join(classes[i] for i in label) if isinstance(label, tuple) else classes[label]
 
 
-def _claim(folder: Path, recipe: dict[str, object], resume: bool) -> None:
-    """Make a folder ours, or say why not."""
-    record = folder / _RECIPE
-    text = json.dumps(recipe, indent=2) + "\n"
-    if record.exists() and resume:
-        made, wanted = json.loads(record.read_text(encoding="utf-8")), json.loads(text)
-        differing = [name for name in {**made, **wanted} if made.get(name) != wanted.get(name)]
-        if differing:
-            name = differing[0]
-            raise RunError(
-                f"{folder} was begun with {name} {made.get(name)}, not {wanted.get(name)}: give the same options to "
-                "resume, or another --out"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty: give another --out, or --resume to finish what was begun there")
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(text, encoding="utf-8")
+def _read_record(path: Path) -> dict[str, object]:
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no text at all
+        made = None
+    if not isinstance(made, dict):
+        raise RunError(f"{path} is damaged: give another --out, or remove {path.parent} to start anew")
+    return made
 
 
 def _moved(path: str, old: Path, new: Path) -> str:

@@ -12,7 +12,7 @@ FEW_IMAGES = 5
 
 
 def count_findings(counts: Mapping[tuple[str, str], int], images: Mapping[str, int]) -> Iterator[tuple[bool, Finding]]:
-    """Find classes and splits that have too few images.
+    """Find classes and splits that have too few images, or labels that are missing altogether.
 
     Arguments:
         counts: (split or "", class or "") → images.
@@ -25,6 +25,8 @@ def count_findings(counts: Mapping[tuple[str, str], int], images: Mapping[str, i
         >>> [finding.message for _, finding in count_findings({("train", "a"): 70, ("test", "b"): 30}, {})]
         ["class 'b' has no image to train on, write some into the split train"]
     """
+    if counts and not any(label for _, label in counts):
+        yield False, Finding("label", _NO_LABEL)
     trains = any(split in ("", "train") for split, _ in counts)
     few = dict[str, int]()
     for label in dict.fromkeys(label for _, label in counts if label):
@@ -51,6 +53,8 @@ def count_findings(counts: Mapping[tuple[str, str], int], images: Mapping[str, i
             size = f"split {split} has {count} image{'' if count == 1 else 's'}"
             yield False, Finding("split", f"{size}: {_FEW_IN[split]}")
 
+
+_NO_LABEL = "no image has a label: to train, write classes in a column label, or sort images into one folder per class"
 
 _FEW_IN = {
     "train": "too few to learn from",

@@ -1,7 +1,6 @@
 """Published data sets as a manifest, and image files where they need to be written."""
 
 import io
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foveate.datasets.export import write_manifest
+from foveate.datasets.export import claim_folder, write_manifest
 from foveate.datasets.table import Row, Table
-from foveate.errors import DataError, RunError
+from foveate.errors import DataError
 from foveate.images import Source
 from foveate.types import Box, ImageDataset
 
-__all__ = ["reduced_png", "write_image_files", "write_listing"]
+__all__ = ["check_reducible", "reduced_png", "write_image_files", "write_listing"]
 
 _RECIPE = "published.json"
 
@@ -46,7 +45,7 @@ def write_image_files(
     Raises:
         RunError: if the folder is in the way or was made from another recipe.
     """
-    _claim(folder, recipe, resume)
+    claim_folder(folder, _RECIPE, recipe, resume)
     for index, name in enumerate(names):
         file = folder / "images" / name
         if not file.exists():
@@ -77,9 +76,23 @@ def write_listing(
     Raises:
         RunError: if the folder is in the way or was made from another recipe.
     """
-    _claim(folder, recipe, resume)
+    claim_folder(folder, _RECIPE, recipe, resume)
     there = folder.resolve()
     return _list(data, folder, [Path(os.path.relpath(Path(file).resolve(), there)).as_posix() for file in files])
+
+
+def check_reducible(data: ImageDataset, factor: int) -> None:
+    """Say before anything is written that an image cannot be made smaller; headers are read, pixels are not.
+
+    Arguments:
+        data: the images.
+        factor: side of the squares of `reduced_png`, in pixels.
+
+    Raises:
+        DataError: if an image is smaller than one square, or not of 8 bits.
+    """
+    for index in range(len(data.examples)):
+        _squares(data.open(index), factor)
 
 
 def reduced_png(source: Source, factor: int) -> bytes:
@@ -101,6 +114,17 @@ def reduced_png(source: Source, factor: int) -> bytes:
         >>> np.asarray(Image.open(io.BytesIO(png)))
         array([[2]], dtype=uint8)
     """
+    rows, columns = _squares(source, factor)
+    pixels = source.read(Box(0, 0, rows * factor, columns * factor)).reshape(rows, factor, columns, factor, -1)
+    means = (pixels.sum(axis=(1, 3), dtype=np.uint64) * 2 + factor**2) // (2 * factor**2)
+    small = means.astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small[:, :, 0] if small.shape[2] == 1 else small).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _squares(source: Source, factor: int) -> tuple[int, int]:
+    """How many squares there are in a column and in a row."""
     rows, columns = source.size[0] // factor, source.size[1] // factor
     if rows == 0 or columns == 0 or source.dtype != np.uint8:
         height, width = source.size
@@ -108,12 +132,7 @@ def reduced_png(source: Source, factor: int) -> bytes:
             f"{source.name}: {height}×{width} pixels of {source.dtype} cannot be averaged over squares of "
             f"{factor}×{factor}: use --reduce 1"
         )
-    pixels = source.read(Box(0, 0, rows * factor, columns * factor)).reshape(rows, factor, columns, factor, -1)
-    means = (pixels.sum(axis=(1, 3), dtype=np.uint64) * 2 + factor**2) // (2 * factor**2)
-    small = means.astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(small[:, :, 0] if small.shape[2] == 1 else small).save(file, format="PNG")
-    return file.getvalue()
+    return rows, columns
 
 
 def _list(data: ImageDataset, folder: Path, paths: Sequence[str]) -> Path:
@@ -125,22 +144,3 @@ def _list(data: ImageDataset, folder: Path, paths: Sequence[str]) -> Path:
     manifest = folder / "manifest.csv"
     manifest.unlink(missing_ok=True)
     return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
-
-
-def _claim(folder: Path, recipe: dict[str, object], resume: bool) -> None:
-    """Make a folder ours, or say why not."""
-    record = folder / _RECIPE
-    wanted = json.loads(json.dumps(recipe))
-    if record.exists() and resume:
-        made = json.loads(record.read_text(encoding="utf-8"))
-        name = next((name for name in {**made, **wanted} if made.get(name) != wanted.get(name)), None)
-        if name is not None:
-            raise RunError(
-                f"{folder} was begun with {name} {made.get(name)}, not {wanted.get(name)}: give the same options to "
-                "resume, or another --out"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty: give another --out, or --resume to finish what was begun there")
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

@@ -1,12 +1,12 @@
 """Full-resolution patches of a batch of images, in one tensor."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Shaped
 from torch import Tensor
 
 from foveate.errors import ImageError
@@ -39,7 +39,8 @@ def gather(
         (B, n, C, height, width) float32 in the unit range; `flatten(0, 1)` of it is channels-last and not a copy.
 
     Raises:
-        ImageError: if boxes differ in size, images in their number of channels, or an image cannot be read.
+        ImageError: if boxes differ in size, images in their number of channels, an image cannot be read, or a patch has
+            pixels that are no numbers.
 
     Example:
         >>> from foveate.images import ArraySource
@@ -58,10 +59,16 @@ def gather(
     wanted = [[True] * draws] * batch if valid is None else valid.tolist()
 
     def fill(i: int) -> None:
-        scale = np.float32(full_scale(sources[i].dtype))
-        for s in range(draws):
-            if wanted[i][s]:
-                np.divide(sources[i].read(Box(*rows[i][s])), scale, out=target[i, s], casting="same_kind")
+        source, floats = sources[i], sources[i].dtype.kind == "f"
+        scale = np.float32(full_scale(source.dtype))
+        some = {s: Box(*rows[i][s]) for s in range(draws) if wanted[i][s]}
+        for s, pixels in zip(some, _read(source, list(some.values())), strict=True):
+            np.divide(pixels, scale, out=target[i, s], casting="same_kind")
+            if floats and not np.isfinite(target[i, s]).all():
+                raise ImageError(
+                    f"{source.name or 'image in memory'}: the patch at row {some[s].top}, column {some[s].left} "
+                    "has pixels that are nan or infinite: replace them first, e.g. by the mean of their band"
+                )
 
     slow = [i for i in range(batch) if sources[i].threaded and threads > 1]
     if len(slow) > 1:
@@ -72,6 +79,19 @@ def gather(
     for i in sorted(set(range(batch)) - set(slow)):
         fill(i)
     return patches.permute(0, 1, 4, 2, 3)
+
+
+def _read(source: Source, boxes: Sequence[Box]) -> Iterator[Shaped[np.ndarray, "height width channel"]]:
+    """The pixels of every box; read at once where that reads no more than one by one, as on a grid of patches."""
+    top, left = (min((getattr(box, side) for box in boxes), default=0) for side in ("top", "left"))
+    bottom, right = (max((getattr(box, side) for box in boxes), default=0) for side in ("bottom", "right"))
+    if len(boxes) > 1 and (bottom - top) * (right - left) <= sum(box.height * box.width for box in boxes):
+        whole = source.read(Box(top, left, bottom - top, right - left))
+        for box in boxes:
+            yield whole[box.top - top : box.bottom - top, box.left - left : box.right - left]
+    else:
+        for box in boxes:
+            yield source.read(box)
 
 
 def _one_size(boxes: Int[Tensor, "batch draw 4"]) -> tuple[int, int]:

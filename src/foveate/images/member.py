@@ -4,7 +4,6 @@ import functools
 import io
 import os
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,6 @@ __all__ = ["ZipMember"]
 
 ARCHIVES = 4
 """Archives a process keeps open: the directory of a large one takes longer to read than a member."""
-
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
-"""What zipfile raises on archives that are cut short, damaged, encrypted or packed in an unknown way."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,9 @@ class ZipMember:
             return io.BytesIO(archive.read(self.member))
         except KeyError:
             raise ImageError(f"{self}: no such file in the zip archive: check its name") from None
-        except BROKEN as error:
+        except OSError:
+            raise
+        except Exception as error:  # cut short, damaged, encrypted: every way of packing has errors of its own
             raise self._broken(error) from error
 
     def stored_bytes(self) -> int:

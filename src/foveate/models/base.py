@@ -1,6 +1,7 @@
 """The contract of all models: what training, evaluation, comparison and explanation may ask of one."""
 
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, ImageError
 from foveate.images import Source, open_image
 from foveate.models.batch import extents, make_batch
 from foveate.models.intake import Intake
@@ -115,13 +116,18 @@ class Model(nn.Module, ABC):
         self.multi_label = extras.multi_label
         self.intake = Intake(settings.input, channels)
         self.own_features = extras.features is not None
-        banded = settings.input.normalise == "bands"
+        normalise = settings.input.normalise
         self.features = build_features(
-            settings.features, channels, self.patch, extras.features, extras.pretrained, standardised=banded
+            settings.features,
+            channels,
+            self.patch,
+            extras.features,
+            extras.pretrained,
+            standardised=normalise != "none",
         )
         if settings.features.frozen:
             self.features.requires_grad_(False).eval()
-        self.normalise = BandNormalisation(channels, extras.bands) if banded else None
+        self.normalise = BandNormalisation(channels, extras.bands) if normalise == "bands" else None
         self.head = nn.Linear(self.features.dimension, len(self.classes))
         glorot_(self.head)
 
@@ -216,7 +222,8 @@ class Model(nn.Module, ABC):
             The class (or classes), all probabilities, and the receipt: patches and bytes read, seconds.
 
         Raises:
-            ImageError: if the image is missing, broken or cannot be made what the model wants.
+            ImageError: if the image is missing, broken or cannot be made what the model wants, or the answer to it is
+                not a number.
             ConfigError: if samples is less than 1.
 
         Example:
@@ -237,6 +244,8 @@ class Model(nn.Module, ABC):
             batch = make_batch([source], self.view, [prediction_seed(seed, source.name)], ids=[source.name])
             output = self(batch.to(self.device), samples)
             values = self.probabilities(output.logits.double())[0].tolist()
+        if not all(map(math.isfinite, values)):
+            raise ImageError(f"the answer to {source.name or 'the array'} is not a number: look for nan in the weights")
         boxes = _read_boxes(output)
         return Prediction(
             path=source.name,

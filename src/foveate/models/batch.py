@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from foveate.errors import ImageError
 from foveate.images import Source, make_view, pad_views
 from foveate.settings import ViewSettings
 from foveate.types import Batch, Label
@@ -39,7 +40,7 @@ def make_batch(
 
     Raises:
         ValueError: if there is no image, or the numbers of images, seeds, labels, ids and views differ.
-        ImageError: if an image cannot be read.
+        ImageError: if an image cannot be read, or its view has pixels that are no numbers.
 
     Example:
         >>> import numpy as np
@@ -54,6 +55,7 @@ def make_batch(
     if any(length != len(sources) for length in lengths):
         raise ValueError(f"{len(sources)} images need as many seeds, labels, ids and views, got {lengths}")
     made = list(views) if views is not None else [_view(source, view) for source in sources]
+    _check_finite(sources, made)
     padded, mask, sizes = pad_views(made)
     return Batch(
         views=padded,
@@ -76,6 +78,16 @@ def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
 
 def _view(source: Source, view: ViewSettings | None) -> Float[Tensor, "channel height width"]:
     return torch.zeros(source.channels, 1, 1) if view is None else make_view(source, view)
+
+
+def _check_finite(sources: Sequence[Source], views: Sequence[Float[Tensor, "channel _ _"]]) -> None:
+    """Name the image whose pixels are no numbers: from here on they would spread until nobody knows where from."""
+    for source, view in zip(sources, views, strict=True):
+        if source.dtype.kind == "f" and not bool(view.isfinite().all()):
+            raise ImageError(
+                f"{source.name or 'image in memory'}: its view has pixels that are nan or infinite: "
+                "replace them first, e.g. by the mean of their band"
+            )
 
 
 def _labels(

@@ -164,6 +164,12 @@ def _check(settings: ModelSettings, channels: int) -> None:
     for key, value in positive.items():
         if value < 1:
             raise ConfigError(f"{key} must be at least 1, got {value}: set it to a positive number")
+    rate = settings.features.learning_rate
+    if rate is not None and not 0 < rate < math.inf:
+        raise ConfigError(
+            f"model.features.learning_rate must be positive, got {rate}: set it to e.g. 1e-4, or model.features.frozen "
+            "to true"
+        )
     if not 0 <= attention.smoothing < 1:
         raise ConfigError(
             f"model.attention.smoothing must be at least 0 and less than 1, got {attention.smoothing}: "

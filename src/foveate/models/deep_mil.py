@@ -89,11 +89,11 @@ class DeepMil(Model):
         features, bags = None, []
         if torch.is_grad_enabled() and self.settings.mil.memory == "chunked":
             bags = [self._bag(*bag) for bag in zip(batch.sources, boxes, read, strict=True)]
-            logits = torch.cat([bag_logits for _, bag_logits in bags])
+            flat = torch.cat([bag_logits for _, bag_logits in bags])
+            logits = flat.new_zeros(read.shape).masked_scatter(read.to(self.device), flat)
         else:
             features, logits = self._all(batch.sources, boxes, read)
         allowed = read.to(self.device)
-        logits = logits.new_zeros(allowed.shape).masked_scatter(allowed, logits)
         log_prob = log_attention(logits.view(cells.shape), cells.to(self.device), names=batch.ids)
         attention = log_prob.exp().masked_fill(~allowed, 0)
         with torch.autocast(self.device.type, enabled=False):
@@ -112,20 +112,21 @@ class DeepMil(Model):
 
     def _all(
         self, sources: Sequence[Source], boxes: Int[Tensor, "batch cell 4"], read: Bool[Tensor, "batch cell"]
-    ) -> tuple[Float[Tensor, "batch cell feature"], Float[Tensor, " patch"]]:
-        """Features of all cells, 0 where not read, and logits of those that are; in chunks if without gradient."""
-        owners = [sources[image] for image in read.nonzero()[:, 0].tolist()]
-        wanted = boxes[read]
-        step = len(owners) if torch.is_grad_enabled() else self.settings.mil.chunk
-        parts = []
-        for start in range(0, len(owners), step):
-            features = self._features(owners[start : start + step], wanted[start : start + step])
-            parts.append((features, self.attention(features)))
-        flat, logits = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-        if bool(read.all()):
-            return flat.view(*read.shape, -1), logits
-        where = read.to(flat.device).unsqueeze(2)
-        return flat.new_zeros(*read.shape, flat.shape[1]).masked_scatter(where, flat), logits
+    ) -> tuple[Float[Tensor, "batch cell feature"], Float[Tensor, "batch cell"]]:
+        """Features and logits of all cells, in chunks if without gradient; those of cells not read mean nothing."""
+        if torch.is_grad_enabled():
+            features = self._features(sources, boxes, read)
+        else:
+            step = self.settings.mil.chunk
+            bags = zip(sources, torch.split(boxes, 1), torch.split(read, 1), strict=True)
+            features = torch.cat([self._in_chunks(source, step, *bag) for source, *bag in bags])
+        return features, self.attention(features)
+
+    def _in_chunks(
+        self, source: Source, step: int, boxes: Int[Tensor, "1 cell 4"], read: Bool[Tensor, "1 cell"]
+    ) -> Float[Tensor, "1 cell feature"]:
+        chunks = zip(torch.split(boxes, step, 1), torch.split(read, step, 1), strict=True)
+        return torch.cat([self._features([source], *chunk) for chunk in chunks], 1)
 
     def _bag(
         self, source: Source, boxes: Int[Tensor, "cell 4"], read: Bool[Tensor, " cell"]
@@ -135,7 +136,7 @@ class DeepMil(Model):
         for wanted in torch.split(boxes[read], self.settings.mil.chunk):
 
             def look(anchor: Tensor, wanted: Tensor = wanted) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-                features = self._features([source] * len(wanted), wanted)
+                features = self._features([source], wanted[None], None)[0]
                 scores = self.attention(features)
                 with torch.autocast(scores.device.type, enabled=False):
                     return scores.to(features.dtype).softmax(0) @ features, scores
@@ -154,9 +155,10 @@ class DeepMil(Model):
         missing = math.ceil(len(attention) / chunk) * chunk - len(attention)
         return functional.pad(attention, (0, missing)).view(-1, chunk).sum(1)
 
-    def _features(self, sources: Sequence[Source], boxes: Int[Tensor, "patch 4"]) -> Float[Tensor, "patch feature"]:
-        one_each = boxes.unsqueeze(1)
-        return patch_features(self.features, self.normalise, sources, one_each, None, self.device)[:, 0]
+    def _features(
+        self, sources: Sequence[Source], boxes: Int[Tensor, "rows patch 4"], read: Bool[Tensor, "rows patch"] | None
+    ) -> Float[Tensor, "rows patch feature"]:
+        return patch_features(self.features, self.normalise, sources, boxes, read, self.device)
 
 
 def _contexts(network: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

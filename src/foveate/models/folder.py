@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -63,7 +64,11 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
         **({"own_features": True} if model.own_features else {}),
         **({"card": to_plain(card)} if card else {}),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Copies: layers of a user's own may share one tensor under two names, which the file format refuses.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # In the folder itself: only within one file system is a rename atomic.

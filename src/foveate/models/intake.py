@@ -1,4 +1,4 @@
-"""What a model makes of an image before it looks at it: bands chosen, colour converted, or a refusal."""
+"""What a model makes of an image before it looks at it: bands chosen, colour converted, standardised, or a refusal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from foveate.errors import ImageError
 from foveate.images import Source
 from foveate.images.bands import Bands
 from foveate.images.colour import Colour
+from foveate.images.standardise import Standardised
 from foveate.settings import InputSettings
 
 __all__ = ["Intake", "wanted_channels"]
@@ -49,6 +50,10 @@ class Intake:
         Raises:
             ImageError: if the image does not have the bands, or cannot be had with the model's number of channels.
         """
+        chosen = self._chosen(source)
+        return Standardised(chosen) if self.settings.normalise == "image" else chosen
+
+    def _chosen(self, source: Source) -> Source:
         if self.settings.bands:
             return Bands(source, self.settings.bands)
         if source.channels == self.channels:

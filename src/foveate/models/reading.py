@@ -30,7 +30,7 @@ def patch_features(
         device: where the network is.
 
     Returns:
-        (rows, n, D) features.
+        (rows, n, D) features; 0 where nothing is read.
 
     Raises:
         ImageError: if a patch cannot be read.
@@ -46,5 +46,11 @@ def patch_features(
     if device.type == "cuda":
         patches = patches.pin_memory()
     patches = patches.to(device, non_blocking=True).flatten(0, 1)
+    wanted = None if valid is None or bool(valid.all()) else valid.flatten().to(device)
+    if wanted is not None and bool(wanted.any()):
+        patches = patches[wanted]
     features: Tensor = network(patches if normalise is None else normalise(patches))
+    if wanted is not None:
+        rows = wanted.nonzero()[:, 0]
+        features = features.new_zeros(len(wanted), features.shape[1]).index_put((rows,), features[: len(rows)])
     return features.reshape(*boxes.shape[:2], -1)

@@ -1,6 +1,7 @@
 """One answer per group of images (a patient): the mean of their probabilities."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -82,10 +83,10 @@ class GroupTally:
         if not self._keys:
             return []
         groups, means, _ = group_means(self._keys, np.array(self._probabilities))
-        counts = [self._keys.count(key) for key in groups]
+        counts = Counter(self._keys)
         return [
-            [name, name_predicted(self._classes, mean, self._multi_label), *mean, count]
-            for (_, name), mean, count in zip(groups, means.tolist(), counts, strict=True)
+            [key[1], name_predicted(self._classes, mean, self._multi_label), *mean, counts[key]]
+            for key, mean in zip(groups, means.tolist(), strict=True)
         ]
 
     def write(self, path: Path) -> int:

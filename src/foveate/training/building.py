@@ -27,6 +27,7 @@ def build_for(
     indices: Sequence[int],
     accelerator: "Accelerator",
     features: nn.Module | None = None,
+    pretrained: bool = True,
 ) -> Model:
     """Build the model of a run: its channels and its bands' statistics are those of the training images.
 
@@ -38,6 +39,7 @@ def build_for(
         indices: example numbers of the training images, sorted by id.
         accelerator: of this process.
         features: a feature network of the caller's own, in place of the one that the settings name.
+        pretrained: False fetches no pretrained weights, for those of a state take their place.
 
     Returns:
         The model on the CPU, the same in every process.
@@ -63,6 +65,7 @@ def build_for(
         multi_label=dataset.multi_label,
         bands=bands,
         features=features,
+        pretrained=pretrained,
     )
 
 

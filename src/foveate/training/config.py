@@ -117,6 +117,13 @@ class RunSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     """The training."""
 
+    def __post_init__(self) -> None:
+        if self.augment.stain and self.model.input.normalise == "image":
+            raise ConfigError(
+                f"augment.stain is {self.augment.stain}, but model.input.normalise image leaves no colours to stain: "
+                "set augment.stain to 0, or model.input.normalise to none"
+            )
+
 
 def preset(name: str) -> RunSettings:
     """Settings shipped with foveate.

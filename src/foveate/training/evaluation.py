@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,13 +48,7 @@ class Evaluation:
         view_size: (height, width) of the low-resolution view, the commonest one; (1, 1) for a model without.
         ids: n ids of the images; of groups their names.
         classes: names of the classes.
-        balanced_error: 1 − mean recall over the classes present; see `foveate.training.scores.balanced_error`.
-        auc: area under the receiver operating characteristic; see `foveate.training.scores.auc`.
-        recalls: class → share of its images that are recognised; None for a class without an image.
-        confusion: (classes, classes) images by true (row) and predicted class; None with several labels.
         by_group: whether the images of a group were taken together.
-        exact_match_error: share of images not all of whose labels are right; None unless there are several.
-        mean_average_precision: see `foveate.training.scores.average_precision`; None unless there are several labels.
     """
 
     indices: tuple[int, ...]
@@ -66,18 +61,55 @@ class Evaluation:
     view_size: Size
     ids: tuple[str, ...]
     classes: tuple[str, ...]
-    balanced_error: float
-    auc: float | None
-    recalls: dict[str, float | None]
-    confusion: NDArray[np.int64] | None
     by_group: bool = False
-    exact_match_error: float | None = None
-    mean_average_precision: float | None = None
 
     @property
     def n(self) -> int:
         """Number of images, or of groups."""
         return len(self.ids)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    @property
+    def confusion(self) -> NDArray[np.int64] | None:
+        """(classes, classes) images by true (row) and predicted class; None with several labels."""
+        return None if self.several else self._table
+
+    @property
+    def balanced_error(self) -> float:
+        """1 − mean recall over the classes present; see `foveate.training.scores.balanced_error`."""
+        return scores.balanced_error(self._table)
+
+    @property
+    def recalls(self) -> dict[str, float | None]:
+        """Class → share of its images that are recognised; None for a class without an image."""
+        return dict(zip(self.classes, scores.recalls(self._table), strict=True))
+
+    @cached_property
+    def auc(self) -> float | None:
+        """Area under the receiver operating characteristic; see `foveate.training.scores.auc`."""
+        return scores.auc(self.labels, self.probabilities)
+
+    @property
+    def exact_match_error(self) -> float | None:
+        """Share of images not all of whose labels are right; None unless there are several."""
+        wrong = scores.decisions(self.probabilities, self.several) != self.labels
+        return float(wrong.any(1).mean()) if self.several else None
+
+    @cached_property
+    def mean_average_precision(self) -> float | None:
+        """See `foveate.training.scores.average_precision`; None unless there are several labels."""
+        return scores.average_precision(self.labels, self.probabilities) if self.several else None
+
+    @cached_property
+    def _table(self) -> NDArray[np.int64]:
+        answers = scores.decisions(self.probabilities, self.several)
+        if self.several:
+            return scores.positive_confusion(self.labels, answers)
+        return scores.confusion(self.labels, answers, len(self.classes))
 
     def plain(self) -> dict[str, object]:
         """What `foveate evaluate` writes."""
@@ -93,7 +125,7 @@ class Evaluation:
             "patches_per_image": self.patches_per_image,
             "view_size": list(self.view_size),
         }
-        if self.labels.ndim == 2:
+        if self.several:
             plain |= {
                 "exact_match_error": self.exact_match_error,
                 "mean_average_precision": self.mean_average_precision,
@@ -203,10 +235,9 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         means = torch.from_numpy(probabilities)
         logits = means.logit(TINY) if labels.ndim == 2 else means.clamp(min=TINY).log()
         loss = float(cross_entropies(logits, torch.from_numpy(labels)).mean())
-    several, count = labels.ndim == 2, len(dataset.classes)
-    answers = scores.decisions(probabilities, several)
-    wrong = (answers != labels).mean(1).tolist() if several else (answers != labels).tolist()
-    table = scores.positive_confusion(labels, answers) if several else scores.confusion(labels, answers, count)
+    several = labels.ndim == 2
+    false = scores.decisions(probabilities, several) != labels
+    wrong = false.mean(1).tolist() if several else false.tolist()
     return Evaluation(
         indices=tuple(indices),
         labels=labels,
@@ -218,13 +249,7 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         view_size=Counter(row.view_size for row in ordered).most_common(1)[0][0],
         ids=tuple(ids),
         classes=tuple(dataset.classes),
-        balanced_error=scores.balanced_error(table),
-        auc=scores.auc(labels, probabilities),
-        recalls=dict(zip(dataset.classes, scores.recalls(table), strict=True)),
-        confusion=None if several else table,
         by_group=by_group,
-        exact_match_error=float(np.mean([one > 0 for one in wrong])) if several else None,
-        mean_average_precision=scores.average_precision(labels, probabilities) if several else None,
     )
 
 

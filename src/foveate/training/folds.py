@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from foveate.types import Example, ImageDataset
 if TYPE_CHECKING:
     from foveate.images import Source
 
-__all__ = ["Resplit", "join_splits", "read_splits", "train_folds"]
+__all__ = ["SPLITS", "Resplit", "join_splits", "read_splits", "train_folds", "write_splits"]
 
 SPLITS = "splits.json"
 """File in a fold's folder: image id → split, since its settings alone do not tell."""
@@ -66,15 +67,38 @@ def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:
 
     Raises:
         DataError: an image was not there when the folds were made.
+        RunError: the record of the splits is damaged.
     """
     path = next((folder / SPLITS for folder in (run, run.parent) if (folder / SPLITS).is_file()), None)
     if path is None:
         return dataset
-    splits = json.loads(path.read_text(encoding="utf-8"))
+    splits = _splits(path)
     new = next((one.id for one in dataset.examples if one.id not in splits), None)
     if new is not None:
         raise DataError(f"{new} is in no fold of {path.parent}: give the images as they were, or others with --data")
     return Resplit(dataset, tuple(replace(one, split=splits[one.id]) for one in dataset.examples))
+
+
+def write_splits(folder: Path, examples: Sequence[Example], again: str) -> None:
+    """Say in a run's folder which image is in which split, before its first model is there to be evaluated.
+
+    Where a run never got as far as a state or a model, the splits it was to have are replaced.
+
+    Arguments:
+        folder: of the run.
+        examples: the images, each with its split.
+        again: what to do with the images "it was begun with", if these are split otherwise.
+
+    Raises:
+        RunError: the run was begun with other splits, or the record of them is damaged.
+    """
+    splits = {one.id: one.split for one in examples}
+    path = folder / SPLITS
+    begun = any((folder / name).exists() for name in ("state", "model"))
+    if not (begun and path.exists()):
+        replace_file(path, json.dumps(splits, ensure_ascii=False, indent=0).encode(errors="surrogateescape"))
+    elif _splits(path) != splits:
+        raise RunError(f"{folder} was split otherwise: {again} it was begun with, or choose another --out")
 
 
 def join_splits(dataset: ImageDataset, splits: Mapping[str, str]) -> ImageDataset:
@@ -126,7 +150,7 @@ def train_folds(
     accelerator = open_accelerator(settings.training.mixed_precision)
     agreed(accelerator, partial(_check_free, out, resume))
     images = dataset or _named_splits(settings)
-    remedy = f"to continue: foveate train --resume --folds {folds} --out {out}"
+    remedy = f"to continue: foveate train --resume --folds {folds} --out {shlex.quote(str(out))}"
     crossing = settings.data.allow_crossing_groups
     records: list[dict[str, Any]] = []
     errors: list[float] = []
@@ -135,7 +159,7 @@ def train_folds(
         filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed, allow_crossing=crossing)
         split = Resplit(images, tuple(filled))
         folder = out / f"fold-{number}"
-        agreed(accelerator, partial(_write_splits, folder, filled))
+        agreed(accelerator, partial(write_splits, folder, filled, "resume with the images and the --folds"))
         result = train(settings, folder, resume=True, dataset=split, progress=progress, remedy=remedy)
         model = load_model(folder).to(accelerator.device)
         tested = evaluate(model, split, split_indices(split, "test"), seed=settings.seed, batch=settings.training.batch)
@@ -153,21 +177,20 @@ def train_folds(
 
 
 def _check_free(out: Path, resume: bool) -> None:
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file, folds need a folder: choose another --out")
+    if not resume and any(not path.is_dir() and path.name != SPLITS for path in out.rglob("*")):
         raise RunError(f"{out} is not empty: add --resume to continue the folds there, or choose another --out")
 
 
-def _write_splits(folder: Path, examples: Sequence[Example]) -> None:
-    """Say which image is in which split, before the first model of the fold is there to be evaluated."""
-    splits = {one.id: one.split for one in examples}
-    path = folder / SPLITS
-    if not path.exists():
-        replace_file(path, json.dumps(splits, ensure_ascii=False, indent=0).encode())
-    elif json.loads(path.read_text(encoding="utf-8")) != splits:
-        raise RunError(
-            f"{folder} was split otherwise: resume with the images and the --folds it was begun with, "
-            "or choose another --out"
-        )
+def _splits(path: Path) -> dict[str, str]:
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError:
+        splits = None
+    if not isinstance(splits, dict):
+        raise RunError(f"{path} is damaged: restore a copy, or choose another --out to train anew")
+    return splits
 
 
 def _named_splits(settings: RunSettings) -> ImageDataset:

@@ -27,7 +27,7 @@ from foveate.training.progress import Progress, SilentProgress, choose_progress
 from foveate.training.records import SUMS, epoch_record, step_record
 from foveate.training.run_folder import prepare_folder
 from foveate.training.schedule import learning_rate, total_steps
-from foveate.training.state import Position
+from foveate.training.state import Position, has_state
 from foveate.training.step import Stepper
 from foveate.types import Batch, ImageDataset
 
@@ -126,7 +126,8 @@ class _Run:
     def start(self, resume: bool, features: nn.Module | None) -> None:
         """Build everything, and put it where the state says."""
         settings, training, accelerator = self.settings, self.settings.training, self.accelerator
-        model = build_for(settings, self.dataset, self.training_indices, accelerator, features)
+        fresh = not (resume and has_state(self.folder / "state"))
+        model = build_for(settings, self.dataset, self.training_indices, accelerator, features, pretrained=fresh)
         prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, accelerator.num_processes)
         self.state = agreed(accelerator, prepare)
         weights = loss_weights(settings, self.dataset, self.training_indices)

@@ -13,7 +13,7 @@ from foveate.errors import RunError
 from foveate.training.averaging import WeightAverage
 from foveate.training.replace import replace_file
 
-__all__ = ["Best", "Position", "State", "load_state", "pack_tensors", "save_state", "unpack_tensors"]
+__all__ = ["Best", "Position", "State", "has_state", "load_state", "pack_tensors", "save_state", "unpack_tensors"]
 
 FILE = "state.safetensors"
 """Name of the state's file in RUN/state."""
@@ -99,8 +99,17 @@ def save_state(folder: Path, state: State) -> None:
     """Replace the state in `folder`."""
     from safetensors.torch import save
 
-    tensors = {name: one.detach().cpu().contiguous() for name, one in state.tensors.items()}
+    # Copies: layers of a user's own may share one tensor under two names, which the file format refuses.
+    tensors = {
+        name: one.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, one in state.tensors.items()
+    }
     replace_file(folder / FILE, save(tensors, metadata={"foveate": json.dumps(state.plain)}))
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is a state in `folder`, whole or damaged."""
+    return (folder / FILE).exists()
 
 
 def load_state(folder: Path) -> State | None:
@@ -112,7 +121,7 @@ def load_state(folder: Path) -> State | None:
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
-    if not path.exists():
+    if not has_state(folder):
         return None
     try:
         with safe_open(path, framework="pt") as file:

@@ -37,7 +37,7 @@ def typical_image(dataset: ImageDataset, indices: Sequence[int], settings: Input
         settings: what is made of the pixels.
 
     Raises:
-        ImageError: an image cannot be opened, or no number of channels fits them all.
+        ImageError: an image cannot be opened or made what the model wants, or no number of channels fits them all.
     """
     step = max(1, len(indices) // 9)
     few = [dataset.open(index) for index in indices[::step]]
@@ -45,7 +45,10 @@ def typical_image(dataset: ImageDataset, indices: Sequence[int], settings: Input
     spread = sorted({len(indices) * number // HEADERS for number in range(HEADERS)})
     known = dict(zip(indices[::step], few, strict=True))
     sources = [known[index] if index in known else dataset.open(index) for index in (indices[i] for i in spread)]
-    return wanted_channels(sources, settings), sizes[len(sizes) // 2]
+    channels = wanted_channels(sources, settings)
+    for source in sources:
+        Intake(settings, channels)(source)  # refuses bands that are not there, before a run is begun
+    return channels, sizes[len(sizes) // 2]
 
 
 def band_statistics(

@@ -83,7 +83,7 @@ def _read(country: str, source: Path) -> "SignScenes":
 
 
 def _write(data: "SignScenes", arguments: argparse.Namespace, source: Path) -> Path:
-    from foveate.datasets.image_files import reduced_png, write_image_files, write_listing
+    from foveate.datasets.image_files import check_reducible, reduced_png, write_image_files, write_listing
 
     recipe: dict[str, object] = {
         "data": f"{arguments.country} speed limits",
@@ -93,6 +93,7 @@ def _write(data: "SignScenes", arguments: argparse.Namespace, source: Path) -> P
     out: Path = arguments.out
     if arguments.reduce == 1:
         return write_listing(data, out, recipe, data.files, arguments.resume)
+    check_reducible(data, arguments.reduce)
     names = [
         f"{Path(example.id).with_suffix('') if '.' in example.id else example.id}.png" for example in data.examples
     ]

@@ -1,0 +1,24 @@
+"""The configurations whose results the documentation shows."""
+
+from pathlib import Path
+
+import pytest
+
+from foveate.compare import load_comparison
+from foveate.models import build_model
+
+FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+
+
+def test_there_are_some() -> None:
+    assert FILES
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_method_can_be_built(file: Path) -> None:
+    for entrant in load_comparison(file).entrants():
+        data = entrant.settings.data
+        assert data.published is data.manifest is None, "where the images lie is said with --data"
+        channels = data.channels if data.source == "megapixel-mnist" else 3
+        model = build_model(entrant.settings.model, ("a", "b"), channels, image_size=(400, 500))
+        assert model.parameter_count > 0
