@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from foveate.cli.compare import _check_folder
 from foveate.cli.dispatch import main
+from foveate.errors import RunError
 
 
 def write_images(folder: Path) -> Path:
@@ -75,6 +77,16 @@ def test_two_parts_then_the_cost_and_the_table(
     assert "not measured here" in (out / "results.md").read_text()
     assert yaml.safe_load((out / "comparison.yaml").read_text())["reference"] == "ats-2"
     assert main(["evaluate", str(out / "u-2" / "fold-2")]) == 0
+
+
+def test_kept_predictions_make_a_folder_a_comparisons(tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("")
+    with pytest.raises(RunError, match="is in the way"):
+        _check_folder(tmp_path)
+    (tmp_path / "u-2" / "fold-1").mkdir(parents=True)
+    (tmp_path / "u-2" / "fold-1" / "predictions.json").write_text("{}")
+    _check_folder(tmp_path)
+    _check_folder(tmp_path / "new")
 
 
 def test_mistakes_are_one_line(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,5 +96,6 @@ def _tell(line: str) -> None:
 
 
 def _check_folder(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not (out / "comparison.yaml").is_file():
+    ours = (out / "comparison.yaml").is_file() or next(out.rglob("predictions.json"), None) is not None
+    if out.is_dir() and any(out.iterdir()) and not ours:
         raise RunError(f"{out} is in the way and not a comparison's folder: choose another --out")
