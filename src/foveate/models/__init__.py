@@ -3,12 +3,11 @@
 from foveate.models.attention_sampling import AttentionSampling
 from foveate.models.base import Model, prediction_seed
 from foveate.models.batch import make_batch
-from foveate.models.build import build_model, resolve
+from foveate.models.build import build_model, resolve, view_of
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.folder import load_model, save_model
 from foveate.models.intake import Intake, wanted_channels
-from foveate.models.lattice import Lattice
 from foveate.models.patches import PatchModel
 from foveate.models.uniform import Uniform
 
@@ -17,7 +16,6 @@ __all__ = [
     "AttentionSampling",
     "DeepMil",
     "Intake",
-    "Lattice",
     "Model",
     "PatchModel",
     "Uniform",
@@ -27,5 +25,6 @@ __all__ = [
     "prediction_seed",
     "resolve",
     "save_model",
+    "view_of",
     "wanted_channels",
 ]

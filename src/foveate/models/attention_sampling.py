@@ -46,7 +46,7 @@ class AttentionSampling(PatchModel):
         logits = self.attention(batch.views, inside)
         if self.prior is not None:
             where = (batch.mask, cell_mask, batch.view_sizes, footprints(batch, self.settings.patch))
-            logits = logits.float() + self.prior(batch.views, *where, self.grid.stride, self.grid.field)
+            logits = logits.float() + self.prior(batch.views, *where, self.attention.stride, self.grid.field)
         return log_attention(logits, cell_mask, self.settings.attention.smoothing, batch.ids)
 
 

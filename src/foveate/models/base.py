@@ -18,7 +18,6 @@ from foveate.errors import ConfigError, ImageError
 from foveate.images import Source, open_image
 from foveate.models.batch import extents, make_batch
 from foveate.models.intake import Intake
-from foveate.models.lattice import Lattice
 from foveate.models.probabilities import name_predicted, probabilities
 from foveate.networks import build_features
 from foveate.networks.initialisation import glorot_
@@ -99,7 +98,7 @@ class Model(nn.Module, ABC):
     channels: int
     method: Method
     patches: int
-    grid: Grid | Lattice | None
+    grid: Grid | None
     normalise: BandNormalisation | None
 
     def __init__(
@@ -151,7 +150,12 @@ class Model(nn.Module, ABC):
     @property
     def view(self) -> ViewSettings | None:
         """The low-resolution view it wants; None if it looks at full resolution alone."""
-        return self.settings.view
+        return self.view_of(self.settings)
+
+    @classmethod
+    def view_of(cls, settings: ModelSettings) -> ViewSettings | None:
+        """The view a model of these settings would want, before there is one."""
+        return settings.view
 
     @property
     def patch(self) -> Size | None:

@@ -20,7 +20,7 @@ from foveate.networks.normalise import BandStatistics
 from foveate.settings import InputSettings, ModelSettings, ViewSettings
 from foveate.types import Size
 
-__all__ = ["build_model", "resolve"]
+__all__ = ["build_model", "resolve", "view_of"]
 
 MODELS: dict[str, type[Model]] = {
     "attention-sampling": AttentionSampling,
@@ -80,6 +80,16 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return MODELS[settings.name](settings, tuple(classes), channels, extras)
+
+
+def view_of(settings: ModelSettings) -> ViewSettings | None:
+    """The low-resolution view that a model of these settings wants; None if it looks at full resolution alone.
+
+    Example:
+        >>> view_of(ModelSettings(name="deep-mil")) is None
+        True
+    """
+    return MODELS[settings.name].view_of(settings)
 
 
 def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSettings:

@@ -12,10 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.images import Source
 from foveate.models.base import Extras, Model
-from foveate.models.lattice import Lattice
+from foveate.models.lattice import all_boxes, allowed_cells
 from foveate.models.reading import patch_features
 from foveate.networks import log_attention
 from foveate.networks.mil import MilAttention
+from foveate.sampling.geometry import Grid
 from foveate.settings import ModelSettings
 from foveate.types import Batch, Output
 
@@ -46,7 +47,7 @@ class DeepMil(Model):
         grid: the grid of patches over the image itself.
     """
 
-    grid: Lattice
+    grid: Grid
 
     def __init__(
         self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
@@ -54,7 +55,7 @@ class DeepMil(Model):
         super().__init__(settings, classes, channels, extras)
         mil = settings.mil
         self.patches = 0
-        self.grid = Lattice(settings.patch if mil.stride is None else (mil.stride, mil.stride))
+        self.grid = Grid(settings.patch if mil.stride is None else mil.stride)
         self.attention = MilAttention(self.features.dimension, mil.hidden, mil.pooling == "gated")
 
     @property
@@ -62,8 +63,8 @@ class DeepMil(Model):
         """True."""
         return True
 
-    @property
-    def view(self) -> None:
+    @classmethod
+    def view_of(cls, settings: ModelSettings) -> None:  # noqa: ARG003  the contract's signature
         """None: it looks at full resolution alone."""
         return
 
@@ -83,9 +84,9 @@ class DeepMil(Model):
             ImageError: if a patch cannot be read.
         """
         sizes = [source.size for source in batch.sources]
-        cells = self.grid.cell_mask(batch.mask, batch.view_sizes, sizes)
+        cells = allowed_cells(self.grid, batch.mask, batch.view_sizes, sizes)
         log_attention(torch.zeros(cells.shape), cells, names=batch.ids)  # refuses an empty image before any reading
-        boxes, read = self.grid.all_boxes(sizes, self.settings.patch), cells.flatten(1)
+        boxes, read = all_boxes(self.grid, sizes, self.settings.patch), cells.flatten(1)
         features, bags = None, []
         if torch.is_grad_enabled() and self.settings.mil.memory == "chunked":
             bags = [self._bag(*bag) for bag in zip(batch.sources, boxes, read, strict=True)]

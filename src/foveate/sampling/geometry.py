@@ -34,8 +34,10 @@ class Grid:
     Their released code spreads view − field pixels evenly over the map instead; where field is above 1 that differs
     from the centres given here by up to half a view pixel.
 
+    A grid of patches laid over an image itself is the same thing, with the image in the place of the view.
+
     Attributes:
-        stride: view pixels per cell, after pooling; at least 1.
+        stride: view pixels per cell, after pooling, or (down the rows, along the columns); at least 1.
         field: view pixels, along one side, that one unpooled position of a valid convolution sees; 1 where padding
             keeps the view's size.
 
@@ -49,14 +51,21 @@ class Grid:
         >>> grid.boxes(torch.tensor([[0, 3]]), 2, [(3, 4)], [(30, 80)], (10, 20))
         tensor([[[ 5, 10, 10, 20],
                  [20, 50, 10, 20]]])
+        >>> Grid(stride=(50, 100)).shape((120, 200))
+        (3, 2)
     """
 
-    stride: int
+    stride: int | Size
     field: int = 1
 
     def __post_init__(self) -> None:
-        if self.stride < 1 or self.field < 1:
+        if min(*self.strides, self.field) < 1:
             raise ValueError(f"stride and field must be at least 1 view pixel, got {self.stride} and {self.field}")
+
+    @property
+    def strides(self) -> Size:
+        """View pixels per cell, (down the rows, along the columns)."""
+        return self.stride if isinstance(self.stride, tuple) else (self.stride, self.stride)
 
     def shape(self, view_size: Size) -> Size:
         """Rows and columns of the attention map over a view.
@@ -71,10 +80,11 @@ class Grid:
             ImageError: if the view is smaller than the field.
         """
         rows, columns = self._positions(view_size)
-        return -(-rows // self.stride), -(-columns // self.stride)
+        down, along = self.strides
+        return -(-rows // down), -(-columns // along)
 
     def extent(self, view_size: Size, image_size: Size) -> tuple[float, float, float, float]:
-        r"""What a map covers when it is drawn over its image: all its cells, each `stride` view pixels wide.
+        r"""What a map covers when it is drawn over its image: all its cells, each a stride wide.
 
         .. math:: \bigl(\tfrac{\mathrm{field} - 1}{2},\; \tfrac{\mathrm{field} - 1}{2} + \mathrm{stride} \cdot
                   \mathrm{rows}\bigr) \cdot H / h
@@ -93,7 +103,7 @@ class Grid:
             (0.0, 0.0, 1500.0, 900.0)
         """
         start = (self.field - 1) / 2
-        ends = [start + self.stride * count for count in self.shape(view_size)]
+        ends = [start + stride * count for stride, count in zip(self.strides, self.shape(view_size), strict=True)]
         scales = [full / low for full, low in zip(image_size, view_size, strict=True)]
         return start * scales[0], start * scales[1], ends[0] * scales[0], ends[1] * scales[1]
 
@@ -152,9 +162,10 @@ class Grid:
         down, along = torch.arange(rows, device=mask.device), torch.arange(columns, device=mask.device)
         allowed = allowed & (down < inside[:, :1])[:, :, None] & (along < inside[:, 1:])[:, None, :]
         map_rows, map_columns = self.shape((height, width))
-        padded = allowed.new_zeros(batch, map_rows * self.stride, map_columns * self.stride)
+        down_stride, along_stride = self.strides
+        padded = allowed.new_zeros(batch, map_rows * down_stride, map_columns * along_stride)
         padded[:, :rows, :columns] = allowed
-        return padded.reshape(batch, map_rows, self.stride, map_columns, self.stride).any(4).any(2)
+        return padded.reshape(batch, map_rows, down_stride, map_columns, along_stride).any(4).any(2)
 
     def centres(self, cells: Int[Tensor, "*shape 2"], view_size: Size, image_size: Size) -> Float64[Tensor, "*shape 2"]:
         """Full-resolution centres of cells.
@@ -195,7 +206,8 @@ class Grid:
             torch.tensor(size, dtype=torch.float64, device=points.device) for size in (view_size, image_size)
         )
         last = torch.tensor(self.shape(view_size), dtype=torch.float64, device=points.device) - 1
-        place = (points.double() * view / image - (self.field - 1) / 2) / self.stride
+        strides = torch.tensor(self.strides, dtype=torch.float64, device=points.device)
+        place = (points.double() * view / image - (self.field - 1) / 2) / strides
         return place.floor().clamp(min=torch.zeros_like(last), max=last).long()
 
     def _positions(self, view_size: Size) -> Size:
@@ -211,8 +223,9 @@ class Grid:
     def _twice_centres(self, cells: Int64[Tensor, "batch draw 2"], view_sizes: Sequence[Size]) -> Int64[Tensor, "..."]:
         """Twice the view coordinates of cells' centres, so that they are integers."""
         positions = _pairs([self._positions(size) for size in view_sizes], cells.device)
-        start = torch.minimum(cells, (positions - 1) // self.stride) * self.stride
-        stop = torch.minimum(start + self.stride, positions)
+        strides = torch.tensor(self.strides, device=cells.device)
+        start = torch.minimum(cells, (positions - 1) // strides) * strides
+        stop = torch.minimum(start + strides, positions)
         return start + stop + self.field - 1
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from foveate.models import Intake, Model, build_model
+from foveate.models import Intake, Model, build_model, view_of
 from foveate.networks.normalise import BandStatistics
 from foveate.seeds import derive_seed
 from foveate.training.config import RunSettings
@@ -53,8 +53,7 @@ def build_for(
     bands: BandStatistics | None = None
     if model.input.normalise == "bands":
         intake = Intake(model.input, channels)
-        view = None if model.name == "deep-mil" else model.view
-        bands = agreed(accelerator, partial(band_statistics, dataset, indices, intake, view))
+        bands = agreed(accelerator, partial(band_statistics, dataset, indices, intake, view_of(model)))
     seed = derive_seed(settings.seed, "model")
     return build_model(
         model,
