@@ -42,3 +42,13 @@ class Interrupted(FoveateError):  # noqa: N818  a signal, not a fault
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def one_line(error: BaseException) -> str:
+    r"""What an error from elsewhere says, after its kind, as a reason within a message of ours.
+
+    Example:
+        >>> one_line(ValueError("cut\nshort"))
+        'ValueError cut short'
+    """
+    return " ".join(f"{type(error).__name__} {error}".split())

@@ -21,18 +21,6 @@ def check(*words: object) -> int:
     return main(["data", "check", *map(str, words)])
 
 
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    """Twelve images of two classes and six patients, no two alike."""
-    lines = ["path,label,group,stain"]
-    for i in range(12):
-        Image.fromarray(np.full((4, 6), i, np.uint8)).save(tmp_path / f"{i}.png")
-        lines.append(f"{i}.png,{'ab'[i % 2]},p{i // 2},s{i}")
-    path = tmp_path / "labels.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 def test_check_of_a_sound_manifest(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(manifest) == 0
     assert capsys.readouterr().out == (

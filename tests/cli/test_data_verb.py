@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from foveate.cli import VERBS, data
 from foveate.cli.parser import Parser
@@ -103,18 +102,6 @@ def test_resuming_where_nothing_is_starts_afresh_and_strangers_are_left_alone(tm
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(RunError, match="full is not empty"):
         run("megapixel-mnist", "--out", tmp_path / "full", *SMALL, "--resume")
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    """Twelve images of two classes and six patients, no two alike."""
-    lines = ["path,label,group,stain"]
-    for i in range(12):
-        Image.fromarray(np.full((4, 6), i, np.uint8)).save(tmp_path / f"{i}.png")
-        lines.append(f"{i}.png,{'ab'[i % 2]},p{i // 2},s{i}")
-    path = tmp_path / "labels.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def test_split_keeps_columns_groups_and_files(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

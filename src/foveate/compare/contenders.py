@@ -10,6 +10,7 @@ from foveate.serial import to_plain
 from foveate.training.building import build_for
 from foveate.training.config import RunSettings
 from foveate.training.processes import open_accelerator
+from foveate.training.run_folder import PLACES
 from foveate.types import ImageDataset
 
 __all__ = ["Contender", "lasting", "model_to_measure"]
@@ -57,6 +58,6 @@ def model_to_measure(folder: Path, settings: RunSettings, images: ImageDataset, 
 def lasting(settings: RunSettings) -> dict[str, Any]:
     """Settings as plain values, without the place of the images: a fingerprint knows them wherever they lie."""
     plain: dict[str, Any] = to_plain(settings)
-    for place in ("manifest", "published"):
+    for place in PLACES:
         del plain["data"][place]
     return plain

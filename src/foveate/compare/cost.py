@@ -259,14 +259,20 @@ def machine() -> dict[str, Any]:
 
 def keep_costs(
     path: Path, costs: Mapping[str, MethodCost], contenders: Sequence[Contender], settings: CostSettings
-) -> None:
-    """Write cost.json: the machine, what was measured how, and what came of it."""
+) -> dict[str, Any]:
+    """Write cost.json: the machine, what was measured how, and what came of it.
+
+    Returns:
+        The machine.
+    """
+    place = machine()
     plain = {
-        "machine": machine(),
+        "machine": place,
         "how": to_plain(settings),
         "methods": {one.name: {**asdict(costs[one.name]), "settings": one.what()} for one in contenders},
     }
     replace_file(path, (json.dumps(plain, indent=2) + "\n").encode())
+    return place
 
 
 def kept_costs(

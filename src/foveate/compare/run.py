@@ -8,7 +8,7 @@ from typing import Any
 
 from foveate.compare.config import CompareSettings, save_comparison
 from foveate.compare.contenders import Contender
-from foveate.compare.cost import MethodCost, keep_costs, kept_costs, machine, measure_costs
+from foveate.compare.cost import MethodCost, keep_costs, kept_costs, measure_costs
 from foveate.compare.divide import Divider
 from foveate.compare.figure import draw_comparison
 from foveate.compare.plan import Part, Task, claimed, plan, shared_out
@@ -174,8 +174,7 @@ class _Comparison:
         images = self.divider.images(first.seed, first.fold)
         with stoppable("while measuring cost", self.remedy) as check:
             costs = measure_costs(contenders, images, how, check, self.tell)
-        keep_costs(file, costs, contenders, how)
-        return costs, machine()
+        return costs, keep_costs(file, costs, contenders, how)
 
     def _run(self, task: Task) -> Run:
         settings = replace(self._of[task.method].settings, seed=task.seed)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from foveate.compare.bootstrap import Tally, interval, resampled_errors, tally
 from foveate.compare.predictions import Predictions
 from foveate.errors import DataError
+from foveate.training import scores
 from foveate.training.metrics import error_interval, wilson_interval
-from foveate.training.scores import auc, balanced_error, confusion, decisions, group_means, positive_confusion, recalls
 
 __all__ = ["Difference", "Quality", "summarise"]
 
@@ -104,18 +104,12 @@ class _Answers:
     @property
     def wrong(self) -> NDArray[np.float64]:
         """(n,) 0 or 1; with several labels the share of classes."""
-        several = self.labels.ndim == 2
-        wrong = (decisions(self.probabilities, several) != self.labels).astype(np.float64)
-        return wrong.reshape(len(wrong), -1).mean(1)  # type: ignore[no-any-return]
+        return scores.wrong_shares(self.labels, self.probabilities)
 
     @property
     def table(self) -> NDArray[np.int64]:
         """(C, C) images by true and predicted class; with several labels (C, 2, 2), class by class."""
-        several = self.labels.ndim == 2
-        said = decisions(self.probabilities, several)
-        if several:
-            return positive_confusion(self.labels, said)
-        return confusion(self.labels, said, self.probabilities.shape[1])
+        return scores.answer_table(self.labels, self.probabilities)
 
 
 def summarise(
@@ -162,18 +156,13 @@ def summarise(
 
 def _answers(run: Predictions, by_group: bool) -> _Answers:
     probabilities = np.array(run.probabilities, dtype=np.float64)
-    labels = np.array(
-        [[number in one for number in range(len(run.classes))] for one in run.labels]  # type: ignore[operator]
-        if run.multi_label
-        else run.labels,
-        dtype=np.int64,
-    )
+    labels = scores.label_array(run.labels, len(run.classes), run.multi_label)
     units = tuple(
         f"image {name}" if group is None else f"group {group}" for name, group in zip(run.ids, run.groups, strict=True)
     )
     if by_group:
         try:
-            judged, probabilities, common = group_means(units, probabilities, labels)
+            judged, probabilities, common = scores.group_means(units, probabilities, labels)
         except ValueError as error:
             raise DataError(
                 f"images of {error} have different labels: correct the manifest's group column, or set by_group: false"
@@ -234,7 +223,7 @@ def _quality(
     )
     of_folds = [_standard_error(errors) for errors in fold_errors]
     known = [one for one in of_folds if one is not None]
-    areas = [auc(one.labels, one.probabilities) for one in pooled]
+    areas = [scores.auc(one.labels, one.probabilities) for one in pooled]
     losses = [run.training_loss for run in runs]
     return Quality(
         name=first.method,
@@ -248,8 +237,8 @@ def _quality(
         standard_error_seeds=_standard_error(counted.seed_errors.tolist()),
         standard_error_folds=sum(known) / len(known) if known else None,
         auc=None if None in areas else float(np.mean([area for area in areas if area is not None])),
-        balanced_error=float(np.mean([balanced_error(one.table) for one in pooled])),
-        recalls=dict(zip(first.classes, recalls(table), strict=True)),
+        balanced_error=float(np.mean([scores.balanced_error(one.table) for one in pooled])),
+        recalls=dict(zip(first.classes, scores.recalls(table), strict=True)),
         confusion=None if first.multi_label else tuple(tuple(row) for row in table.tolist()),
         loss=float(np.average([run.loss for run in runs], weights=[len(run.ids) for run in runs])),
         train_loss=float(np.mean(losses)),

@@ -15,9 +15,8 @@ import torch
 from foveate.compare.contenders import lasting
 from foveate.compare.plan import Task
 from foveate.compare.predictions import Predictions, read_predictions, write_predictions
-from foveate.errors import RunError
 from foveate.models import load_model
-from foveate.training.config import RunSettings, changed_keys, load_settings
+from foveate.training.config import RunSettings, load_settings
 from foveate.training.evaluation import Evaluation, evaluate
 from foveate.training.folds import write_splits
 from foveate.training.interrupts import Interrupts, interruption
@@ -25,14 +24,12 @@ from foveate.training.journal import read_journal
 from foveate.training.loader import fingerprint, split_indices
 from foveate.training.loop import TrainResult, train
 from foveate.training.progress import Progress, SilentProgress
-from foveate.training.run_folder import FREE
+from foveate.training.run_folder import refuse_changes
 from foveate.training.state import has_state
 from foveate.types import ImageDataset, Label
 
 __all__ = ["Run", "seconds_per_step", "stoppable"]
 
-PLACES = frozenset({"data.manifest", "data.published"})
-"""Settings that say where the images lie, and nothing of what they are."""
 TRIAL_STEPS = 12
 """Steps of the timed trial; the first third only warms up."""
 MARGIN = 1.15
@@ -81,12 +78,7 @@ class Run:
         if not (has_state(self.folder / "state") and kept.is_file()):
             return
         self._write_splits()
-        changed = [key for key in changed_keys(load_settings(kept), self.settings) if key not in FREE | PLACES]
-        if changed:
-            raise RunError(
-                f"{self.folder} was trained with another {', '.join(changed)}: leave it as it was to resume, or choose "
-                "another --out to train anew"
-            )
+        refuse_changes(self.folder, load_settings(kept), self.settings, moved=True)
 
     def _write_splits(self) -> None:
         write_splits(self.folder, self.images.examples, "compare with the images, folds and seeds")

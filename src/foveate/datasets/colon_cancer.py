@@ -4,7 +4,6 @@ import io
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from foveate.errors import DataError
-from foveate.images import Source, open_image, open_zip_member
+from foveate.errors import DataError, one_line
+from foveate.images import BROKEN_ZIP, Source, open_image, open_zip_member
 from foveate.types import Example
 
 __all__ = ["NUCLEI", "ColonCancer", "Nucleus", "colon_cancer"]
@@ -33,8 +32,8 @@ _PUBLISHED = "CRCHistoPhenotypes_2016_04_28"
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 """What macOS and Windows leave in folders and archives."""
 
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
-"""What zipfile raises on archives that are cut short, damaged, encrypted or packed in an unknown way."""
+_BROKEN = (*BROKEN_ZIP, OSError)
+"""What goes wrong with an archive or a folder."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,9 @@ def _in_zip(path: Path) -> tuple[Path, str, set[str]]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/") and not _JUNK.search(name)]
-    except _BROKEN_ZIP as error:
+    except _BROKEN as error:
         raise DataError(
-            f"{path} is not a zip file, or is damaged ({_reason(error)}): get {_PUBLISHED}.zip again"
+            f"{path} is not a zip file, or is damaged ({one_line(error)}): get {_PUBLISHED}.zip again"
         ) from error
     prefixes = {name[: found.end()] for name in names if (found := re.match(r"(.*/)?Classification/", name))}
     if len(prefixes) != 1:
@@ -168,22 +167,22 @@ def _in_folder(path: Path) -> tuple[Path, str, set[str]]:
 
 
 @contextmanager
-def _one_line(name: Path) -> Iterator[None]:
+def _readable(name: Path) -> Iterator[None]:
     try:
         yield
-    except (*_BROKEN_ZIP, KeyError) as error:
-        raise DataError(f"{name} cannot be read ({_reason(error)}): get the data again") from error
+    except (*_BROKEN, KeyError) as error:
+        raise DataError(f"{name} cannot be read ({one_line(error)}): get the data again") from error
 
 
 @contextmanager
 def _reader(place: Path) -> Iterator[Callable[[str], bytes]]:
     """What reads the files of a folder or an archive, which is opened once."""
     with ExitStack() as stack:
-        with _one_line(place):
+        with _readable(place):
             archive = None if place.is_dir() else stack.enter_context(zipfile.ZipFile(place))
 
         def read(name: str) -> bytes:
-            with _one_line(place / name):
+            with _readable(place / name):
                 return (place / name).read_bytes() if archive is None else archive.read(name)
 
         yield read
@@ -199,12 +198,8 @@ def _centres(content: bytes, name: Path) -> npt.NDArray[np.float64]:
         if points.size and (points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all()):
             raise ValueError(f"detection is an array of {points.shape}, not of points (x, y)")
     except Exception as error:  # scipy raises a dozen kinds on a damaged file
-        raise DataError(f"{name} is not a file of nuclei, or is damaged ({_reason(error)}): get it again") from error
+        raise DataError(f"{name} is not a file of nuclei, or is damaged ({one_line(error)}): get it again") from error
     return points.reshape(-1, 2)[:, ::-1].copy()
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__} {error}".split())
 
 
 def _numbers(name: str) -> tuple[int, str]:

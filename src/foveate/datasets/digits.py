@@ -2,18 +2,17 @@
 
 import os
 import tempfile
-import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from foveate.errors import DataError
+from foveate.errors import DataError, one_line
+from foveate.images import BROKEN_ZIP
 
 __all__ = ["SIDE", "Pool", "load_pools"]
 
@@ -23,8 +22,8 @@ SIDE = 28
 _TEST_EVERY = 5
 """Every fifth bundled digit of a class is a test digit."""
 
-_BROKEN = (AttributeError, BadZipFile, EOFError, OSError, RuntimeError, TypeError, ValueError, zlib.error)
-"""What NumPy and zipfile raise on archives that are cut short, damaged, encrypted or packed in an unknown way."""
+_BROKEN = (*BROKEN_ZIP, AttributeError, OSError, TypeError)
+"""What NumPy and zipfile raise on archives that are not what they should be."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,9 @@ def _read_npz(path: Path) -> tuple[Pool, Pool]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # NumPy leaks a file it opened
             arrays = {key: archive[key] for key in archive.files if key in ("x_train", "y_train", "x_test", "y_test")}
     except _BROKEN as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise DataError(f"{path} is not an .npz file of digits ({reason}): write it with numpy.savez") from error
+        raise DataError(
+            f"{path} is not an .npz file of digits ({one_line(error)}): write it with numpy.savez"
+        ) from error
     return _pool(path, arrays, "train"), _pool(path, arrays, "test")
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from foveate.datasets.megapixel_mnist import MegapixelMnist
 from foveate.datasets.table import Row, Table
 from foveate.errors import RunError
-from foveate.types import Box, Label
+from foveate.types import Box, ImageDataset, Label
 
-__all__ = ["claim_folder", "label_cell", "write_canvases", "write_manifest"]
+__all__ = ["claim_folder", "label_cell", "list_images", "write_canvases", "write_images", "write_manifest"]
 
 _RECIPE = "megapixel-mnist.json"
 
@@ -76,24 +76,65 @@ def write_canvases(
     Raises:
         RunError: if the folder is in the way or was made from another recipe.
     """
+
+    def write(index: int, file: Path) -> None:
+        canvas = data.open(index)
+        if format == "png":
+            pixels = canvas.read(Box(0, 0, *data.size))
+            Image.fromarray(pixels[:, :, 0] if data.channels == 1 else pixels).save(file, format="PNG")
+        else:
+            canvas.save(file)
+
     claim_folder(folder, _RECIPE, {**recipe, "format": format}, resume)
-    (folder / "images").mkdir(exist_ok=True)
     suffix = ".png" if format == "png" else ".npz"
-    for i, example in enumerate(data.examples):
-        file = folder / "images" / f"{example.id}{suffix}"
+    return write_images(data, folder, [f"{example.id}{suffix}" for example in data.examples], write, progress)
+
+
+def write_images(
+    data: ImageDataset,
+    folder: Path,
+    names: Sequence[str],
+    write: Callable[[int, Path], object],
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the images that are not there yet, each whole or not at all, and then a manifest of all.
+
+    Arguments:
+        data: classes and examples.
+        folder: of `claim_folder`. Gets images/<name> and, last, manifest.csv.
+        names: names of the files, one per example, folders in them allowed.
+        write: writes the image of an example to a file.
+        progress: called with the number of images written and their total.
+
+    Returns:
+        The manifest.
+    """
+    for index, name in enumerate(names):
+        file = folder / "images" / name
         if not file.exists():
-            part, canvas = file.with_suffix(".part"), data.open(i)
-            if format == "png":
-                pixels = canvas.read(Box(0, 0, *data.size))
-                Image.fromarray(pixels[:, :, 0] if data.channels == 1 else pixels).save(part, format="PNG")
-            else:
-                canvas.save(part)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.part")
+            write(index, part)
             part.replace(file)
         if progress is not None:
-            progress(i + 1, len(data))
+            progress(index + 1, len(names))
+    return list_images(data, folder, [f"images/{name}" for name in names])
+
+
+def list_images(data: ImageDataset, folder: Path, paths: Sequence[str]) -> Path:
+    """Write the manifest of a data set whose images have been written or found.
+
+    Arguments:
+        data: classes and examples.
+        folder: gets manifest.csv, in place of one that is there.
+        paths: where the image of each example is, relative to the folder.
+
+    Returns:
+        The manifest.
+    """
     rows = [
-        Row(f"images/{example.id}{suffix}", label_cell(example.label, data.classes), example.split)
-        for example in data.examples
+        Row(path, label_cell(example.label, data.classes), example.split, example.group)
+        for path, example in zip(paths, data.examples, strict=True)
     ]
     manifest = folder / "manifest.csv"
     manifest.unlink(missing_ok=True)

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foveate.datasets.export import claim_folder, write_manifest
-from foveate.datasets.table import Row, Table
+from foveate.datasets.export import claim_folder, list_images, write_images
 from foveate.errors import DataError
 from foveate.images import Source
 from foveate.types import Box, ImageDataset
@@ -46,16 +45,7 @@ def write_image_files(
         RunError: if the folder is in the way or was made from another recipe.
     """
     claim_folder(folder, _RECIPE, recipe, resume)
-    for index, name in enumerate(names):
-        file = folder / "images" / name
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f"{file.name}.part")
-            part.write_bytes(content(index))
-            part.replace(file)
-        if progress is not None:
-            progress(index + 1, len(names))
-    return _list(data, folder, [f"images/{name}" for name in names])
+    return write_images(data, folder, names, lambda index, file: file.write_bytes(content(index)), progress)
 
 
 def write_listing(
@@ -78,7 +68,7 @@ def write_listing(
     """
     claim_folder(folder, _RECIPE, recipe, resume)
     there = folder.resolve()
-    return _list(data, folder, [Path(os.path.relpath(Path(file).resolve(), there)).as_posix() for file in files])
+    return list_images(data, folder, [Path(os.path.relpath(Path(file).resolve(), there)).as_posix() for file in files])
 
 
 def check_reducible(data: ImageDataset, factor: int) -> None:
@@ -133,14 +123,3 @@ def _squares(source: Source, factor: int) -> tuple[int, int]:
             f"{factor}×{factor}: use --reduce 1"
         )
     return rows, columns
-
-
-def _list(data: ImageDataset, folder: Path, paths: Sequence[str]) -> Path:
-    rows = [
-        Row(path, data.classes[example.label], example.split, example.group)
-        for path, example in zip(paths, data.examples, strict=True)
-        if isinstance(example.label, int)
-    ]
-    manifest = folder / "manifest.csv"
-    manifest.unlink(missing_ok=True)
-    return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)

@@ -1,21 +1,19 @@
 """Swedish Traffic Signs, fetched from where they are published."""
 
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from foveate.datasets.class_folders import image_files
 from foveate.datasets.download import download
 from foveate.datasets.swedish_signs import SETS, PublishedSet, read_annotations
-from foveate.errors import DataError
+from foveate.errors import DataError, one_line
+from foveate.images import BROKEN_ZIP
 
 __all__ = ["ADDRESS", "download_swedish_signs"]
 
 ADDRESS = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
 """Where Set1/ and Set2/ are published, each with annotations.txt and the archive of the annotated images."""
-
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
 
 
 def download_swedish_signs(
@@ -75,6 +73,7 @@ def _unpack(archive: Path, wanted: set[str], progress: Callable[[int, int], None
                 part.write_bytes(packed.read(members[name]))
                 part.replace(archive.with_name(name))
                 progress(done, len(wanted))
-    except _BROKEN as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise DataError(f"{archive} is damaged ({reason}): remove it and run this again to fetch it anew") from error
+    except BROKEN_ZIP as error:
+        raise DataError(
+            f"{archive} is damaged ({one_line(error)}): remove it and run this again to fetch it anew"
+        ) from error

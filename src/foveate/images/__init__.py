@@ -7,6 +7,7 @@ from foveate.images.bands import Bands
 from foveate.images.canvas import Canvas
 from foveate.images.colour import Colour
 from foveate.images.gather import gather
+from foveate.images.member import BROKEN_ZIP
 from foveate.images.npy import NpySource
 from foveate.images.open import open_image
 from foveate.images.pillow import PillowSource, open_zip_member
@@ -15,6 +16,7 @@ from foveate.images.source import Header, Source
 from foveate.images.view import check_view, make_view, pad_views, view_size
 
 __all__ = [
+    "BROKEN_ZIP",
     "ArraySource",
     "Bands",
     "Canvas",

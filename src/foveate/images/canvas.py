@@ -1,15 +1,14 @@
 """Black canvases with a few stamps on them: images of any size that are never made whole."""
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int, Int64, UInt8
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, one_line
 from foveate.images.average import Number, Region
+from foveate.images.member import BROKEN_ZIP
 from foveate.images.source import Header, Source
 from foveate.types import Box, Level, Size
 
@@ -21,8 +20,8 @@ KEYS = ("stamps", "positions", "size", "channels")
 """What a canvas file, an .npz archive, holds."""
 
 
-BROKEN = (OSError, EOFError, KeyError, ValueError, IndexError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and zipfile raise on archives that are cut short, damaged, encrypted or packed in an unknown way."""
+BROKEN = (*BROKEN_ZIP, IndexError, KeyError, OSError, TypeError)
+"""What NumPy and zipfile raise on archives that are not what they should be."""
 
 
 class Canvas(Source):
@@ -90,9 +89,8 @@ class Canvas(Source):
                 stamps, positions, size, channels = (archive[key] for key in KEYS)
             return cls(stamps, positions, (int(size[0]), int(size[1])), mpp, str(path), int(channels))
         except BROKEN as error:
-            reason = " ".join(f"{type(error).__name__} {error}".split())
             raise ImageError(
-                f"{path}: not a canvas file ({reason}): "
+                f"{path}: not a canvas file ({one_line(error)}): "
                 "it must be an .npz archive of stamps, positions, size and channels, as Canvas.save writes"
             ) from error
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int, Shaped
 from torch import Tensor
 
 from foveate.errors import ImageError
-from foveate.images.pixels import full_scale
+from foveate.images.pixels import full_scale, not_finite
 from foveate.images.source import Source
 from foveate.types import Box
 
@@ -65,10 +65,7 @@ def gather(
         for s, pixels in zip(some, _read(source, list(some.values())), strict=True):
             np.divide(pixels, scale, out=target[i, s], casting="same_kind")
             if floats and not np.isfinite(target[i, s]).all():
-                raise ImageError(
-                    f"{source.name or 'image in memory'}: the patch at row {some[s].top}, column {some[s].left} "
-                    "has pixels that are nan or infinite: replace them first, e.g. by the mean of their band"
-                )
+                raise not_finite(source.name, f"the patch at row {some[s].top}, column {some[s].left}")
 
     slow = [i for i in range(batch) if sources[i].threaded and threads > 1]
     if len(slow) > 1:

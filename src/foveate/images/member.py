@@ -4,12 +4,16 @@ import functools
 import io
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, one_line
 
-__all__ = ["ZipMember"]
+__all__ = ["BROKEN_ZIP", "ZipMember"]
+
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
+"""What zipfile raises on archives that are cut short, damaged, encrypted or packed in an unknown way."""
 
 ARCHIVES = 4
 """Archives a process keeps open: the directory of a large one takes longer to read than a member."""
@@ -56,8 +60,9 @@ class ZipMember:
         return _archive(str(self.archive), state.st_mtime_ns, state.st_size, os.getpid())
 
     def _broken(self, error: BaseException) -> ImageError:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        return ImageError(f"{self}: broken or encrypted zip archive ({reason}): copy it again, or unpack it yourself")
+        return ImageError(
+            f"{self}: broken or encrypted zip archive ({one_line(error)}): copy it again, or unpack it yourself"
+        )
 
 
 @functools.lru_cache(maxsize=ARCHIVES)

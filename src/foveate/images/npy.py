@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, one_line
 from foveate.images.pixels import check_dtype
 from foveate.images.source import Header, Source
 from foveate.types import Box, Level
@@ -48,9 +48,8 @@ class NpySource(Source):
         except PermissionError:
             raise ImageError(f"{self.name}: no permission to read it: check the file's mode") from None
         except BROKEN as error:
-            reason = " ".join(f"{type(error).__name__} {error}".split())
             raise ImageError(
-                f"{self.name}: broken .npy file, or one of Python objects ({reason}): "
+                f"{self.name}: broken .npy file, or one of Python objects ({one_line(error)}): "
                 "write it again with numpy.save, as an array of numbers"
             ) from error
         if array.ndim not in (2, 3) or 0 in array.shape:

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Shaped
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, one_line
 from foveate.images.average import Bins, Region, average
 from foveate.images.colour import over_black
 from foveate.images.decoded import Decoded
@@ -184,9 +184,8 @@ class PillowSource(Source):
             return ImageError(f"{self.name}: a folder, not an image: name a file in it")
         if isinstance(error, PermissionError):
             return ImageError(f"{self.name}: no permission to read it: check the file's mode")
-        reason = " ".join(f"{type(error).__name__} {error}".split())
         return ImageError(
-            f"{self.name}: broken image, or of a kind not supported here ({reason}): "
+            f"{self.name}: broken image, or of a kind not supported here ({one_line(error)}): "
             "export it again, e.g. as PNG, or leave it out"
         )
 

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Shaped
 
 from foveate.errors import ImageError
 
-__all__ = ["check_dtype", "from_unit", "full_scale", "unit_range"]
+__all__ = ["check_dtype", "from_unit", "full_scale", "not_finite", "unit_range"]
 
 FULL_SCALE = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 """The value that means 1.0, for the types that are not floating point."""
@@ -28,6 +28,19 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
             f"{name or 'array'}: pixels must be bool, uint8, uint16 or floating point, got {dtype}: "
             "convert it first, e.g. to float32 between 0 and 1"
         )
+
+
+def not_finite(name: str, where: str) -> ImageError:
+    """What to raise where pixels are nan or infinite.
+
+    Arguments:
+        name: of the image, or "".
+        where: the part of it that was looked at, e.g. "its view".
+    """
+    return ImageError(
+        f"{name or 'image in memory'}: {where} has pixels that are nan or infinite: "
+        "replace them first, e.g. by the mean of their band"
+    )
 
 
 def full_scale(dtype: np.dtype[Any]) -> int:

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from foveate.images.average import Bins, Region
+from foveate.images.moments import finite_moments
 from foveate.images.pixels import unit_range
 from foveate.images.source import Header, Source
 from foveate.images.wrapper import Wrapper
@@ -79,9 +80,7 @@ class Standardised(Wrapper):
 def _moments(
     values: Shaped[np.ndarray, "pixel channel"],
 ) -> tuple[Float64[np.ndarray, " channel"], Float64[np.ndarray, " channel"]]:
-    finite = np.isfinite(values)
-    counts = np.maximum(finite.sum(0), 1)
-    mean = np.where(finite, values, 0).sum(0) / counts
-    deviation: np.ndarray = np.sqrt(np.where(finite, np.square(values - mean), 0).sum(0) / counts)
+    count, mean, squares = finite_moments(values, axis=0)
+    deviation: np.ndarray = np.sqrt(squares / np.maximum(count, 1))
     deviation[deviation < LEAST_DEVIATION] = 1.0
     return mean, deviation

@@ -1,7 +1,6 @@
 """The contract of all models: what training, evaluation, comparison and explanation may ask of one."""
 
 import contextlib
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.errors import ConfigError, ImageError
+from foveate.errors import ConfigError
 from foveate.images import Source, open_image
 from foveate.models.batch import extents, make_batch
 from foveate.models.intake import Intake
-from foveate.models.probabilities import name_predicted, probabilities
+from foveate.models.probabilities import check_answers, name_predicted, probabilities
 from foveate.networks import build_features
 from foveate.networks.initialisation import glorot_
 from foveate.networks.normalise import BandNormalisation, BandStatistics
@@ -248,8 +247,7 @@ class Model(nn.Module, ABC):
             batch = make_batch([source], self.view, [prediction_seed(seed, source.name)], ids=[source.name])
             output = self(batch.to(self.device), samples)
             values = self.probabilities(output.logits.double())[0].tolist()
-        if not all(map(math.isfinite, values)):
-            raise ImageError(f"the answer to {source.name or 'the array'} is not a number: look for nan in the weights")
+        check_answers([source.name or "the array"], np.array([values]), "in the weights")
         boxes = _read_boxes(output)
         return Prediction(
             path=source.name,

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.errors import ImageError
 from foveate.images import Source, make_view, pad_views
+from foveate.images.pixels import not_finite
 from foveate.settings import ViewSettings
 from foveate.types import Batch, Label
 
@@ -84,10 +84,7 @@ def _check_finite(sources: Sequence[Source], views: Sequence[Float[Tensor, "chan
     """Name the image whose pixels are no numbers: from here on they would spread until nobody knows where from."""
     for source, view in zip(sources, views, strict=True):
         if source.dtype.kind == "f" and not bool(view.isfinite().all()):
-            raise ImageError(
-                f"{source.name or 'image in memory'}: its view has pixels that are nan or infinite: "
-                "replace them first, e.g. by the mean of their band"
-            )
+            raise not_finite(source.name, "its view")
 
 
 def _labels(

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Sequence
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["SEPARATOR", "average_samples", "name_predicted", "probabilities"]
+from foveate.errors import ImageError
+
+__all__ = ["SEPARATOR", "average_samples", "check_answers", "name_predicted", "probabilities"]
 
 SEPARATOR = "|"
 """Between the names of several labels, in manifests and in predictions."""
@@ -61,6 +64,28 @@ def average_samples(
     if multi_label:
         return functional.logsigmoid(each).logsumexp(1) - functional.logsigmoid(-each).logsumexp(1)
     return each.log_softmax(2).logsumexp(1) - math.log(samples)
+
+
+def check_answers(names: Sequence[str], values: Float64[np.ndarray, "image class"], suspects: str) -> None:
+    """Name the first image whose probabilities are no numbers.
+
+    Arguments:
+        names: what to call each image.
+        values: probabilities of its classes.
+        suspects: where to look for the fault, e.g. "in the weights".
+
+    Raises:
+        ImageError: if a probability is nan or infinite.
+
+    Example:
+        >>> check_answers(["scan.png"], np.array([[float("nan"), 0.5]]), "in the weights")
+        Traceback (most recent call last):
+        ...
+        foveate.errors.ImageError: the answer to scan.png is not a number: look for nan in the weights
+    """
+    for name, finite in zip(names, np.isfinite(values).all(1), strict=True):
+        if not finite:
+            raise ImageError(f"the answer to {name} is not a number: look for nan {suspects}")
 
 
 def name_predicted(classes: Sequence[str], values: Sequence[float], multi_label: bool = False) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foveate.errors import DataError, FoveateError, ImageError
+from foveate.errors import DataError, FoveateError
+from foveate.models.probabilities import check_answers
 from foveate.settings import Method
 from foveate.training import scores
 from foveate.training.loader import Loader, shares
@@ -96,8 +97,7 @@ class Evaluation:
     @property
     def exact_match_error(self) -> float | None:
         """Share of images not all of whose labels are right; None unless there are several."""
-        wrong = scores.decisions(self.probabilities, self.several) != self.labels
-        return float(wrong.any(1).mean()) if self.several else None
+        return float((scores.wrong_shares(self.labels, self.probabilities) > 0).mean()) if self.several else None
 
     @cached_property
     def mean_average_precision(self) -> float | None:
@@ -106,10 +106,7 @@ class Evaluation:
 
     @cached_property
     def _table(self) -> NDArray[np.int64]:
-        answers = scores.decisions(self.probabilities, self.several)
-        if self.several:
-            return scores.positive_confusion(self.labels, answers)
-        return scores.confusion(self.labels, answers, len(self.classes))
+        return scores.answer_table(self.labels, self.probabilities)
 
     def plain(self) -> dict[str, object]:
         """What `foveate evaluate` writes."""
@@ -223,21 +220,17 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
     ordered = [found[index] for index in indices]
     examples = [dataset.examples[index] for index in indices]
     ids, groups = [one.id for one in examples], [one.group for one in examples]
-    labels = _labels(dataset, indices)
+    labels = scores.label_array([one.label for one in examples], len(dataset.classes), dataset.multi_label)
     probabilities = np.array([row.probabilities for row in ordered], dtype=np.float64)
     loss = float(np.mean([row.loss for row in ordered]))
-    if not np.isfinite(probabilities).all():
-        name = ids[int(np.argmin(np.isfinite(probabilities).all(1)))]
-        raise ImageError(f"the answer to {name} is not a number: look for nan among its pixels or the model's weights")
+    check_answers(ids, probabilities, "among its pixels or the model's weights")
     if by_group:
         ids, probabilities, labels = _by_group(dataset, indices, probabilities, labels)
         groups = [None] * len(ids)  # each is independent of the others now
         means = torch.from_numpy(probabilities)
         logits = means.logit(TINY) if labels.ndim == 2 else means.clamp(min=TINY).log()
         loss = float(cross_entropies(logits, torch.from_numpy(labels)).mean())
-    several = labels.ndim == 2
-    false = scores.decisions(probabilities, several) != labels
-    wrong = false.mean(1).tolist() if several else false.tolist()
+    wrong = scores.wrong_shares(labels, probabilities).tolist()
     return Evaluation(
         indices=tuple(indices),
         labels=labels,
@@ -251,17 +244,6 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         classes=tuple(dataset.classes),
         by_group=by_group,
     )
-
-
-def _labels(dataset: ImageDataset, indices: Sequence[int]) -> NDArray[np.int64]:
-    labels = [dataset.examples[index].label for index in indices]
-    if not dataset.multi_label:
-        return np.array(labels, dtype=np.int64)
-    hot = np.zeros((len(labels), len(dataset.classes)), dtype=np.int64)
-    for row, label in zip(hot, labels, strict=True):
-        assert isinstance(label, tuple)
-        row[list(label)] = 1
-    return hot
 
 
 def _check_groups(dataset: ImageDataset, indices: Sequence[int]) -> None:

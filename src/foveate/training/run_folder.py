@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from foveate.errors import RunError
 from foveate.serial import from_plain
@@ -13,12 +14,15 @@ from foveate.training.config import RunSettings, changed_keys, load_settings, sa
 from foveate.training.replace import replace_file
 from foveate.training.state import State, load_state
 
-__all__ = ["environment", "prepare_folder", "run_settings"]
+__all__ = ["environment", "prepare_folder", "refuse_changes", "run_settings"]
 
 FREE = frozenset(
     f"training.{name}" for name in ("epochs", "max_steps", "max_minutes", "workers", "patience", "watch", "log_every")
 )
 """Settings that may change when a run is resumed."""
+
+PLACES = ("manifest", "published")
+"""Settings of the data that say where the images lie, and nothing of what they are."""
 
 _PACKAGES = ("foveate", "torch", "accelerate", "numpy", "pillow", "safetensors", "scikit-learn")
 
@@ -46,12 +50,7 @@ def prepare_folder(
     state = load_state(out / "state") if resume else None
     if state is not None:
         before = from_plain(RunSettings, state.plain["settings"])
-        changed = [key for key in changed_keys(_resolved(before), _resolved(settings)) if key not in FREE]
-        if changed:
-            raise RunError(
-                f"{out} was trained with another {', '.join(changed)}: "
-                "leave it as it was to resume, or choose another --out to train anew"
-            )
+        refuse_changes(out, _resolved(before), _resolved(settings))
         if state.plain["fingerprint"] != fingerprint:
             raise RunError(f"the images or labels of {out} have changed since: choose another --out to train anew")
     elif not resume and out.exists() and any(out.iterdir()):
@@ -63,13 +62,32 @@ def prepare_folder(
     return state
 
 
+def refuse_changes(folder: Path, before: RunSettings, now: RunSettings, moved: bool = False) -> None:
+    """Refuse to go on with a run whose settings are others now, except those that may change.
+
+    Arguments:
+        folder: of the run.
+        before: what it was begun with.
+        now: what it would go on with.
+        moved: whether the images may lie elsewhere.
+
+    Raises:
+        RunError: a setting has changed; says which, and what to do.
+    """
+    free = FREE | {f"data.{place}" for place in PLACES} if moved else FREE
+    changed = [key for key in changed_keys(before, now) if key not in free]
+    if changed:
+        raise RunError(
+            f"{folder} was trained with another {', '.join(changed)}: "
+            "leave it as it was to resume, or choose another --out to train anew"
+        )
+
+
 def _resolved(settings: RunSettings) -> RunSettings:
     """The settings with paths of data that read the same however they were written."""
-    data = settings.data
-    manifest, published = (
-        None if path is None else str(Path(path).resolve()) for path in (data.manifest, data.published)
-    )
-    return replace(settings, data=replace(data, manifest=manifest, published=published))
+    paths = {place: getattr(settings.data, place) for place in PLACES}
+    data: dict[str, Any] = {place: None if path is None else str(Path(path).resolve()) for place, path in paths.items()}
+    return replace(settings, data=replace(settings.data, **data))
 
 
 def environment() -> dict[str, object]:

@@ -6,15 +6,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.types import Label
+
 __all__ = [
+    "answer_table",
     "auc",
     "average_precision",
     "balanced_error",
     "confusion",
     "decisions",
     "group_means",
+    "label_array",
     "positive_confusion",
     "recalls",
+    "wrong_shares",
 ]
 
 Floats = NDArray[np.float64]
@@ -37,6 +42,68 @@ def decisions(probabilities: Floats, several: bool) -> Integers:
         (n,) number of the most probable class; with several labels (n, classes), 1 from probability ½ on and 0 else.
     """
     return (probabilities >= THRESHOLD).astype(np.int64) if several else probabilities.argmax(1)
+
+
+def label_array(labels: Sequence[Label | None], classes: int, several: bool) -> Integers:
+    """Labels as numbers to count with.
+
+    Arguments:
+        labels: of n images, all known.
+        classes: number of classes.
+        several: whether an image may have several labels.
+
+    Returns:
+        (n,) class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
+
+    Example:
+        >>> label_array([(0, 2), ()], 3, several=True).tolist()
+        [[1, 0, 1], [0, 0, 0]]
+    """
+    if not several:
+        return np.array(labels, dtype=np.int64)
+    hot = np.zeros((len(labels), classes), dtype=np.int64)
+    for row, label in zip(hot, labels, strict=True):
+        assert isinstance(label, tuple)
+        row[list(label)] = 1
+    return hot
+
+
+def wrong_shares(labels: Integers, probabilities: Floats) -> Floats:
+    """How wrong the answer to each image is.
+
+    Arguments:
+        labels: (n,) class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
+        probabilities: (n, classes).
+
+    Returns:
+        (n,) 0 or 1; with several labels the share of the classes that are wrong.
+
+    Example:
+        >>> wrong_shares(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]])).tolist()
+        [0.0, 1.0]
+    """
+    wrong = decisions(probabilities, labels.ndim == 2) != labels
+    shares: Floats = wrong.reshape(len(wrong), -1).mean(1)
+    return shares
+
+
+def answer_table(labels: Integers, probabilities: Floats) -> Integers:
+    """What was said of the images of each class.
+
+    Arguments:
+        labels: as `wrong_shares`.
+        probabilities: likewise.
+
+    Returns:
+        (classes, classes) of `confusion`; with several labels (classes, 2, 2) of `positive_confusion`.
+
+    Example:
+        >>> answer_table(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]])).tolist()
+        [[1, 0], [1, 0]]
+    """
+    several = labels.ndim == 2
+    said = decisions(probabilities, several)
+    return positive_confusion(labels, said) if several else confusion(labels, said, probabilities.shape[1])
 
 
 def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:

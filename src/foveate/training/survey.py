@@ -6,6 +6,7 @@ import numpy as np
 
 from foveate.errors import ImageError
 from foveate.images import Source, make_view
+from foveate.images.moments import finite_moments
 from foveate.models import Intake, wanted_channels
 from foveate.networks.normalise import BandStatistics
 from foveate.seeds import derive_seed
@@ -89,11 +90,7 @@ def band_statistics(
 def _moments(source: Source, view: ViewSettings) -> np.ndarray:
     """(3, C) of one image: number of finite pixels, their mean, and their summed squared distances from it."""
     pixels = make_view(source, view).numpy().reshape(source.channels, -1).astype(np.float64)
-    finite = np.isfinite(pixels)
-    count = finite.sum(1)
-    mean = np.where(finite, pixels, 0).sum(1) / np.maximum(count, 1)
-    squares = (np.where(finite, pixels - mean[:, None], 0) ** 2).sum(1)
-    return np.stack([count, mean, squares])
+    return np.stack(finite_moments(pixels, axis=1))
 
 
 def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
