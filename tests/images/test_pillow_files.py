@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.images import PillowSource, area_average, decoded, open_image, pillow
+from foveate.images import PillowSource, area_average, decoded, open_image
 from foveate.images.average import average as decoded_average
+from foveate.images.formats import pillow
 from foveate.types import Box
 
 ORIENT = {

@@ -11,7 +11,7 @@ from PIL import Image
 
 from foveate.errors import ImageError
 from foveate.images import open_zip_member
-from foveate.images.member import ZipMember
+from foveate.images.formats.member import ZipMember
 from foveate.types import Box
 
 

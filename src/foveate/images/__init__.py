@@ -1,16 +1,16 @@
 """Images of any size, of which only what is asked for is read."""
 
 from foveate.images import augment
-from foveate.images.array import ArraySource
 from foveate.images.average import Region, area_average
 from foveate.images.bands import Bands
-from foveate.images.canvas import Canvas
 from foveate.images.colour import Colour
+from foveate.images.formats.array import ArraySource
+from foveate.images.formats.canvas import Canvas
+from foveate.images.formats.member import BROKEN_ZIP
+from foveate.images.formats.npy import NpySource
+from foveate.images.formats.pillow import PillowSource, open_zip_member
 from foveate.images.gather import gather
-from foveate.images.member import BROKEN_ZIP
-from foveate.images.npy import NpySource
 from foveate.images.open import open_image
-from foveate.images.pillow import PillowSource, open_zip_member
 from foveate.images.pixels import unit_range
 from foveate.images.source import Header, Source
 from foveate.images.view import check_view, make_view, pad_views, view_size

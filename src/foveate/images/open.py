@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.array import ArraySource
-from foveate.images.canvas import Canvas
-from foveate.images.npy import NPY_MAGIC, NpySource
-from foveate.images.pillow import PillowSource
+from foveate.images.formats.array import ArraySource
+from foveate.images.formats.canvas import Canvas
+from foveate.images.formats.npy import NPY_MAGIC, NpySource
+from foveate.images.formats.pillow import PillowSource
 from foveate.images.source import Source
 
 __all__ = ["open_image"]

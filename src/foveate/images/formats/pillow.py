@@ -20,7 +20,7 @@ from foveate.errors import ImageError, one_line
 from foveate.images.average import Bins, Region, average
 from foveate.images.colour import over_black
 from foveate.images.decoded import Decoded
-from foveate.images.member import ZipMember
+from foveate.images.formats.member import ZipMember
 from foveate.images.orient import Orientation
 from foveate.images.pixels import full_scale
 from foveate.images.source import Header, Source

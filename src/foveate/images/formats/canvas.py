@@ -8,7 +8,7 @@ from jaxtyping import Float64, Int, Int64, UInt8
 
 from foveate.errors import ImageError, one_line
 from foveate.images.average import Number, Region
-from foveate.images.member import BROKEN_ZIP
+from foveate.images.formats.member import BROKEN_ZIP
 from foveate.images.source import Header, Source
 from foveate.types import Box, Level, Size
 
