@@ -10,9 +10,10 @@ from foveate.images.formats.member import BROKEN_ZIP
 from foveate.images.formats.npy import NpySource
 from foveate.images.formats.pillow import PillowSource, open_zip_member
 from foveate.images.gather import gather
+from foveate.images.header import Georeference, Header
 from foveate.images.open import open_image
 from foveate.images.pixels import unit_range
-from foveate.images.source import Header, Source
+from foveate.images.source import Source
 from foveate.images.view import check_view, make_view, pad_views, view_size
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Bands",
     "Canvas",
     "Colour",
+    "Georeference",
     "Header",
     "NpySource",
     "PillowSource",

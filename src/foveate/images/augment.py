@@ -7,9 +7,10 @@ from jaxtyping import Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.average import Bins, Region
+from foveate.images.header import Header
 from foveate.images.orient import Orientation
 from foveate.images.pixels import unit_range
-from foveate.images.source import Header, Source
+from foveate.images.source import Source
 from foveate.images.stain import Stain
 from foveate.images.wrapper import Wrapper
 from foveate.settings import AugmentSettings

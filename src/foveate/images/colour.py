@@ -7,8 +7,9 @@ from jaxtyping import Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.average import Region
+from foveate.images.header import Header
 from foveate.images.pixels import full_scale
-from foveate.images.source import Header, Source
+from foveate.images.source import Source
 from foveate.images.wrapper import Wrapper
 from foveate.types import Box, Size
 

@@ -3,7 +3,7 @@
 import math
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,11 @@ from jaxtyping import Float32, Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.average import Bins, Region, average
+from foveate.images.header import Header
 from foveate.images.pixels import from_unit, full_scale
 from foveate.types import Box, Level, Size
 
-__all__ = ["Header", "Source"]
-
-
-@dataclass(frozen=True)
-class Header:
-    """What is known of an image before any pixel is read.
-
-    Attributes:
-        levels: the resolutions, finest first; level 0 has factor (1, 1).
-        channels: values per pixel.
-        dtype: type of a value in the file.
-    """
-
-    levels: tuple[Level, ...]
-    channels: int
-    dtype: np.dtype[Any]
+__all__ = ["Source"]
 
 
 class Source(ABC):
@@ -41,7 +27,6 @@ class Source(ABC):
 
     Attributes:
         name: path of the file, or "" for an image in memory.
-        mpp: microns per level-0 pixel, or None where unknown.
         threaded: whether reading in threads is faster, because the reader releases the interpreter lock.
     """
 
@@ -51,11 +36,20 @@ class Source(ABC):
 
     def __init__(self, name: str = "", mpp: float | None = None) -> None:
         self.name = name
-        self.mpp = mpp
+        self._mpp = mpp
         self._bytes = 0
         self._known: Header | None = None
         self._opened = False
         self._lock = threading.RLock()
+
+    @property
+    def mpp(self) -> float | None:
+        """Microns per level-0 pixel: as given, else as the file tells; None where unknown."""
+        return self.header.mpp if self._mpp is None else self._mpp
+
+    @mpp.setter
+    def mpp(self, value: float | None) -> None:
+        self._mpp = value
 
     @property
     def size(self) -> Size:
@@ -105,24 +99,55 @@ class Source(ABC):
         Raises:
             ImageError: if the box is empty, the level does not exist or the file cannot be read.
         """
-        header = self.header
+        return self.read_many([box], level)[0]
+
+    def read_many(
+        self, boxes: Sequence[Box], level: int = 0, threads: int = 1
+    ) -> list[Shaped[np.ndarray, "height width channel"]]:
+        """Read several rectangles; what they share is decoded once.
+
+        Arguments:
+            boxes: in pixels of `level`, of any sizes; each may hang over the border or miss the image altogether.
+            level: index into `levels`.
+            threads: parts decoded at the same time, by readers for which that pays.
+
+        Returns:
+            As many arrays, (height, width, channels) in the file's type, the caller's own; 0 outside the image.
+
+        Raises:
+            ImageError: if a box is empty, the level does not exist or the file cannot be read.
+        """
+        levels = self.header.levels
+        self._check_level(level)
+        for box in boxes:
+            self._check_box(box)
+        inside = [_clipped(box, levels[level].size) for box in boxes]
+        parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
+        results = []
+        for box, part in zip(boxes, inside, strict=True):
+            whole = None if part is None else next(parts)
+            if part is not None and part == box:
+                results.append(whole)
+                continue
+            result = np.zeros((box.height, box.width, self.header.channels), self.header.dtype)
+            if part is not None:
+                top, left = part.top - box.top, part.left - box.left
+                result[top : top + part.height, left : left + part.width] = whole
+            results.append(result)
+        return results
+
+    def _check_box(self, box: Box) -> None:
         if box.height < 1 or box.width < 1:
             raise ImageError(
                 f"{self._label()}: a box must have at least one row and one column, got {box.height}×{box.width}: "
                 "ask for a larger one"
             )
-        if not 0 <= level < len(header.levels):
+
+    def _check_level(self, level: int) -> None:
+        if not 0 <= level < len(self.levels):
             raise ImageError(
-                f"{self._label()}: level must be one of 0 … {len(header.levels) - 1}, got {level}: see .levels"
+                f"{self._label()}: level must be one of 0 … {len(self.levels) - 1}, got {level}: see .levels"
             )
-        height, width = header.levels[level].size
-        top, left = max(box.top, 0), max(box.left, 0)
-        bottom, right = min(box.bottom, height), min(box.right, width)
-        result = np.zeros((box.height, box.width, header.channels), header.dtype)
-        if top < bottom and left < right:
-            part = self._fetch(Box(top, left, bottom - top, right - left), level)
-            result[top - box.top : bottom - box.top, left - box.left : right - box.left] = part
-        return result
 
     def view(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns channel"]:
         """Show a region at another resolution: its exact area average.
@@ -208,6 +233,15 @@ class Source(ABC):
         fine = [i for i, factor in enumerate(factors) if factor[0] <= down and factor[1] <= along]
         return max(fine, key=factors.__getitem__, default=0)
 
+    def _fetch_many(
+        self,
+        boxes: Sequence[Box],
+        level: int,
+        threads: int,  # noqa: ARG002  for readers that decode in parts
+    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+        """Read boxes that lie inside the image; arrays of the caller's own."""
+        return [np.array(self._fetch(box, level), self.dtype) for box in boxes]
+
     def _fetch(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
         self._ensure_open()
         part = self._read(box, level)
@@ -241,3 +275,10 @@ class Source(ABC):
         known = self._known
         size = "" if known is None else f", {known.levels[0].size[0]}×{known.levels[0].size[1]}×{known.channels}"
         return f"{type(self).__name__}({self._label()!r}{size})"
+
+
+def _clipped(box: Box, size: Size) -> Box | None:
+    """What of a box lies inside; None if nothing does."""
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom, right = min(box.bottom, size[0]), min(box.right, size[1])
+    return Box(top, left, bottom - top, right - left) if top < bottom and left < right else None

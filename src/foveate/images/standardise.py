@@ -4,9 +4,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from foveate.images.average import Bins, Region
+from foveate.images.header import Header
 from foveate.images.moments import finite_moments
 from foveate.images.pixels import unit_range
-from foveate.images.source import Header, Source
+from foveate.images.source import Source
 from foveate.images.wrapper import Wrapper
 from foveate.types import Box, Size
 

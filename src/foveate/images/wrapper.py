@@ -15,9 +15,18 @@ class Wrapper(Source):
     _reads_file = True
 
     def __init__(self, source: Source) -> None:
-        super().__init__(source.name, source.mpp)
+        super().__init__(source.name)
         self.source = source
         self.threaded = source.threaded
+
+    @property
+    def mpp(self) -> float | None:
+        """Microns per level-0 pixel: as given, else the original's."""
+        return self.source.mpp if self._mpp is None else self._mpp
+
+    @mpp.setter
+    def mpp(self, value: float | None) -> None:
+        self._mpp = value
 
     @property
     def bytes_read(self) -> int:

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
+from foveate.images.header import Header
 from foveate.images.pixels import check_dtype
-from foveate.images.source import Header, Source
+from foveate.images.source import Source
 from foveate.types import Box, Level
 
 __all__ = ["ArraySource"]

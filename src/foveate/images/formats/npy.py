@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
+from foveate.images.header import Header
 from foveate.images.pixels import check_dtype
-from foveate.images.source import Header, Source
+from foveate.images.source import Source
 from foveate.types import Box, Level
 
 __all__ = ["NPY_MAGIC", "NpySource"]

@@ -21,9 +21,10 @@ from foveate.images.average import Bins, Region, average
 from foveate.images.colour import over_black
 from foveate.images.decoded import Decoded
 from foveate.images.formats.member import ZipMember
+from foveate.images.header import Header
 from foveate.images.orient import Orientation
 from foveate.images.pixels import full_scale
-from foveate.images.source import Header, Source
+from foveate.images.source import Source
 from foveate.types import Box, Level, Size
 
 __all__ = ["PillowSource", "open_zip_member"]
