@@ -14,6 +14,7 @@ __all__ = [
     "AugmentSettings",
     "DataSettings",
     "FeatureSettings",
+    "GuideSettings",
     "InputSettings",
     "Method",
     "MilSettings",
@@ -39,6 +40,19 @@ class ViewSettings:
 
 
 @dataclass(frozen=True)
+class GuideSettings:
+    """What is made of what is known of an image's parts before any network looks."""
+
+    given: Literal["mask", "prior", "ignore"] = "mask"
+    """Parts without data (nodata) and outside the manifest's mask: "mask" never looks there, "prior" lowers their
+    logits, "ignore" treats them like any other."""
+    tissue: Literal["mask", "prior", "ignore"] = "ignore"
+    """The same of parts that are no tissue, which is told by colour (Otsu's threshold on saturation, H&E)."""
+    strength: float = 4.0
+    """By how much "prior" lowers the logits, in nats: 4 makes a draw there 50 times less likely."""
+
+
+@dataclass(frozen=True)
 class InputSettings:
     """What a model makes of the pixels it is given; the same in training and in prediction."""
 
@@ -50,6 +64,11 @@ class InputSettings:
     """"bands" subtracts each band's mean and divides by its standard deviation, measured on the training images and
     kept with the model: for floating-point and multi-band images, whose values need not lie in [0, 1]. "image" does so
     with each image's own mean and deviation: where light or stain differ from image to image and mean nothing."""
+    mpp: float | None = None
+    """Microns per pixel that every image is brought to, so that a patch of p pixels is p · mpp microns wide, whatever
+    the scanner; needs images whose microns per pixel are known. None takes images as they are."""
+    guide: GuideSettings = field(default_factory=GuideSettings)
+    """What is made of masks, missing data and tissue."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +149,7 @@ class ModelSettings:
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
     """The low-resolution view."""
     patch: Size = (100, 100)
-    """(height, width) of a patch, in full-resolution pixels."""
+    """(height, width) of a patch, in full-resolution pixels; with `input.mpp`, in pixels of that size."""
     patches: int = 10
     """Patches read per image and draw."""
     method: Method = "murthy"

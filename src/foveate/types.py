@@ -6,10 +6,10 @@ Nothing here imports torch when the program runs.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
     from jaxtyping import Bool, Float, Float64, Int
@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
     from foveate.images import Source
 
-__all__ = ["Batch", "Box", "Draw", "Example", "ImageDataset", "Label", "Level", "Output", "Prediction", "Size"]
+__all__ = [
+    "Batch",
+    "Box",
+    "Draw",
+    "Example",
+    "ImageDataset",
+    "Label",
+    "Level",
+    "Output",
+    "Prediction",
+    "Receipt",
+    "Size",
+]
 
 Size = tuple[int, int]
 """(height, width), in pixels of the level it is said of."""
@@ -143,12 +155,14 @@ class Batch:
 
     Attributes:
         views: (B, C, h, w) float32 low-resolution views in the unit range, padded with zeros below and to the right.
-        mask: (B, h, w) True where the attention may look; inside the image, unless the caller knows better.
+        mask: (B, h, w) True where the attention may look: inside the image, and where no mask says otherwise.
         sources: the B images at full resolution.
         seeds: B integers that determine every draw made for the image.
         view_sizes: B (height, width) of the views without padding; taken from the mask's extent if empty.
         labels: (B,) class indices; with several labels (B, classes), 1 for a class the image has and 0 else; or None.
         ids: B image ids, or empty.
+        prior: (B, h, w) log weights known before any attention, 0 where nothing speaks against looking; None if
+            nowhere does anything.
     """
 
     views: "Float[Tensor, 'batch channel height width']"
@@ -158,6 +172,7 @@ class Batch:
     view_sizes: tuple[Size, ...] = ()
     labels: "Int[Tensor, ' batch'] | Float[Tensor, 'batch class'] | None" = None
     ids: tuple[str, ...] = ()
+    prior: "Float[Tensor, 'batch height width'] | None" = None
 
     def __post_init__(self) -> None:
         if not self.view_sizes:
@@ -168,18 +183,16 @@ class Batch:
 
     def to(self, device: "torch.device | str", non_blocking: bool = False) -> "Batch":
         """The same batch with its tensors on `device`."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=non_blocking)
-        return replace(
-            self,
-            views=self.views.to(device, non_blocking=non_blocking),
-            mask=self.mask.to(device, non_blocking=non_blocking),
-            labels=labels,
-        )
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """The same batch with its tensors in page-locked memory."""
-        labels = None if self.labels is None else self.labels.pin_memory()
-        return replace(self, views=self.views.pin_memory(), mask=self.mask.pin_memory(), labels=labels)
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+    def _changed(self, change: "Callable[[Tensor], Tensor]") -> "Batch":
+        tensors = {name: getattr(self, name) for name in ("views", "mask", "labels", "prior")}
+        changed: dict[str, Any] = {name: None if one is None else change(one) for name, one in tensors.items()}
+        return replace(self, **changed)
 
 
 def _extent(mask: "Bool[Tensor, 'height width']") -> Size:
@@ -202,6 +215,7 @@ class Output:
         features: (B·s, n, D) features of the patches read; or None.
         read: (B·s, n) which of `boxes` were read: False for slots left over and for a smaller image's missing cells; or
             None, where there are no boxes.
+        seconds: wall-clock time by stage: "attention", "draw", "read", "features", "classify".
     """
 
     logits: "Float[Tensor, 'batch class']"
@@ -210,6 +224,29 @@ class Output:
     boxes: "Int[Tensor, 'rows draw 4'] | None" = None
     features: "Float[Tensor, 'rows draw feature'] | None" = None
     read: "Bool[Tensor, 'rows draw'] | None" = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What something cost, and what it would have cost to look at everything.
+
+    Attributes:
+        patches: full-resolution patches read.
+        patches_of: patches of that size, side by side, that would cover everything; None where none are read.
+        bytes_read: bytes read from files (or memory), views included.
+        bytes_of: bytes of the files; None where there is no file, or its size is not known.
+        seconds: wall-clock time by stage: "open", "view", "attention", "draw", "read", "features", "classify"; what is
+            left of the whole is "other".
+        peak_memory: most memory the process has held so far, resident, in bytes; None where that is not known.
+    """
+
+    patches: int
+    patches_of: int | None
+    bytes_read: int
+    bytes_of: int | None
+    seconds: dict[str, float]
+    peak_memory: int | None
 
 
 @dataclass(frozen=True)
@@ -223,7 +260,8 @@ class Prediction:
         patches: number of full-resolution patches read.
         bytes_read: bytes read from the image's file (or memory), views included.
         seconds: wall-clock time, opening included.
-        boxes: the patches read, level-0 pixels.
+        boxes: the patches read, in level-0 pixels of the file.
+        receipt: what it cost, in detail.
     """
 
     path: str
@@ -233,3 +271,4 @@ class Prediction:
     bytes_read: int
     seconds: float
     boxes: tuple[Box, ...] = field(default=(), repr=False)
+    receipt: Receipt | None = field(default=None, repr=False)

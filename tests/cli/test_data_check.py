@@ -92,14 +92,19 @@ def test_a_file_nobody_may_read_is_reported_once(
     assert out.endswith("12 images, 1 problem\n")
 
 
-def test_check_reports_masks(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = manifest.read_text().replace("stain", "mask").replace("4.png,a,p2,s4", "4.png,a,p2,5.png").splitlines()
-    manifest.write_text("\n".join(re.sub(",s[0-9]+$", ",", line) for line in lines))
+def test_check_looks_at_masks(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = manifest.read_text().replace("stain", "mask")
+    for name, mask in (("4", "5.png"), ("6", "0.png"), ("7", "wide.png"), ("8", "labels.csv")):
+        text = text.replace(f",s{name}", f",{mask}")
+    manifest.write_text("\n".join(re.sub(",s[0-9]+$", ",", line) for line in text.splitlines()))
+    Image.fromarray(np.ones((4, 9), np.uint8)).save(manifest.parent / "wide.png")
     assert check(manifest) == 2
-    assert (
-        "line 6 names a mask (5.png), but masks are not applied yet: remove the column mask\n\n12 images, 1 prob"
-        in (capsys.readouterr().out)
-    )
+    out = capsys.readouterr().out
+    assert "mask: " in out
+    assert re.search(r"mask: \S*0\.png leaves nothing of \S*6\.png to look at\n", out)
+    assert re.search(r"mask: \S*wide\.png: a mask must have the shape of its image, got 4×9 for 4×6 of \S*7\.png", out)
+    assert re.search(r"mask: \S*labels\.csv: \S", out)
+    assert out.endswith("12 images, 3 problems\n")
 
 
 def test_a_quick_check_reads_headers_only(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

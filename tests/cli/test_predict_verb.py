@@ -1,6 +1,7 @@
 """`foveate predict`, as a user runs it."""
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,10 @@ from foveate.cli.predict import EPILOG, add_arguments
 from foveate.models import build_model, save_model
 from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
 
+RECEIPT = (
+    r"[0-9]+ of [0-9]+ patches · [0-9.]+ of [0-9.]+ MB \([0-9.]+ %\) · [0-9.]+ s: open [0-9.]+, view [0-9.]+, "
+    r"attention [0-9.]+, draw [0-9.]+, read [0-9.]+, features [0-9.]+, classify [0-9.]+, other [0-9.]+ · peak memory [0-9]+ MB"
+)
 COLUMNS = ["path", "predicted", "p_left", "p_right", "patches", "bytes_read", "seconds"]
 
 
@@ -63,6 +68,20 @@ def test_a_terminal_gets_a_table(
     assert "a.png" in printed
 
 
+def test_a_receipt_for_every_image(house: Path, tmp_path: Path) -> None:
+    receipts, out = tmp_path / "receipts.jsonl", tmp_path / "p.csv"
+    words = ["predict", str(house / "model"), *(str(house / name) for name in ("a.png", "b.png", "broken.png"))]
+    assert main([*words, "--out", str(out), "--receipts", str(receipts)]) == 3
+    lines = [json.loads(line) for line in receipts.read_text().splitlines()]
+    assert [Path(line["path"]).name for line in lines] == ["a.png", "b.png"]
+    for line, (height, width), row in zip(lines, ((70, 113), (131, 64)), table(out.read_text())[1:], strict=True):
+        assert line["patches"] == int(row[4]) == 3
+        assert line["patches_of"] == -(-height // 29) * -(-width // 24)
+        assert line["bytes_read"] == int(row[5]) == line["bytes_of"] == Path(line["path"]).stat().st_size
+        assert sum(line["seconds"].values()) == pytest.approx(float(row[6]), abs=1e-3)
+        assert line["peak_memory"] > 10**7
+
+
 def test_out_is_a_file_and_the_same_rows(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "predict",
@@ -78,7 +97,9 @@ def test_out_is_a_file_and_the_same_rows(house: Path, tmp_path: Path, capsys: py
     printed = table(capsys.readouterr().out)
     out = tmp_path / "new" / "predictions.csv"
     assert main([*words, "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"2 predictions in {out}\n"
+    first, receipt = capsys.readouterr().out.splitlines()
+    assert first == f"2 predictions in {out}"
+    assert re.fullmatch(RECEIPT, receipt)
     assert [row[:-1] for row in table(out.read_text())] == [row[:-1] for row in printed]
 
 
@@ -220,7 +241,9 @@ def test_groups_are_averaged_beside_the_predictions(
     out = tmp_path / "p.csv"
     words = ["predict", str(house / "model"), str(patients), "--out", str(out), "--by-group"]
     assert main(words) == 3
-    assert capsys.readouterr().out == f"3 predictions in {out}\n2 groups in {tmp_path / 'groups.csv'}\n"
+    first, receipt, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == (f"3 predictions in {out}", f"2 groups in {tmp_path / 'groups.csv'}")
+    assert re.fullmatch(RECEIPT, receipt)
     image = {row[0]: [float(share) for share in row[2:4]] for row in table(out.read_text())[1:]}
     header, *groups = table((tmp_path / "groups.csv").read_text())
     assert header == ["group", "predicted", "p_left", "p_right", "images"]

@@ -128,10 +128,7 @@ def test_quoted_commas_and_letters_of_any_alphabet(write: Write) -> None:
             b"path,label\na.png,x\ngone.png,y\nalso/gone.png,y\n",
             "labels.csv: 2 files of 3 rows missing, the first is .*gone.png: paths are relative to the manifest's f",
         ),
-        (
-            b"path,label,mask\nb.png,x,\na.png,x,m.png\n",
-            "labels.csv: line 3 names a mask .m.png., but masks are not applied yet: remove the column mask$",
-        ),
+        (b"path,label,mask\nb.png,x,\na.png,x,m.png\n", "labels.csv: 1 file of 2 rows missing, the first is .*m.png"),
     ],
 )
 def test_faults_are_named_with_their_line_and_remedy(write: Write, text: bytes, message: str) -> None:
@@ -141,12 +138,13 @@ def test_faults_are_named_with_their_line_and_remedy(write: Write, text: bytes, 
     assert "labels.csv" in str(caught.value)
 
 
-@pytest.mark.parametrize("labels", [True, False])
-def test_masks_are_read_but_refused(write: Write, labels: bool) -> None:
-    path = write("path,label,mask\na.png,x,b.png\nb.png,y,\n")
-    with pytest.raises(DataError, match=r"line 2 names a mask .* remove the column mask"):
-        read_manifest(path, require_labels=labels, check_files=labels)
-    assert [row.mask for row in read_table(path).rows] == ["b.png", None]
+def test_masks_say_where_to_look(write: Write, tmp_path: Path) -> None:
+    path = write("path,label,mask\na.png,x,m.png\nb.png,y,\n")
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.kron(np.eye(2), np.ones((10, 15))).astype(np.uint8)).save(tmp_path / "m.png")
+    dataset = read_manifest(path)
+    assert dataset.open(0).valid((2, 2)).tolist() == [[True, False], [False, True]]
+    assert dataset.open(1).valid((2, 2)) is None
 
 
 def test_an_empty_mask_column_does_no_harm(write: Write) -> None:

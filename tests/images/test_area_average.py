@@ -1,6 +1,7 @@
 """The area average against its definition, in exact fractions."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -134,3 +135,50 @@ def test_a_scaled_array_ends_where_the_image_does() -> None:
     # 10 pixels decoded at 1/8: pixel 0 stands for [0, 8), pixel 1 for [8, 10) only
     bins = Bins.over(1, 0, 10, (0, 10), 8)
     np.testing.assert_allclose([bins.head[0], bins.tail[0]], [0.8, 0.2])
+
+
+def weights(bins: Bins, pixels: int) -> np.ndarray:
+    """(bins, pixels) the weight of every pixel in every bin."""
+    table = np.zeros((len(bins.first), pixels))
+    for row, first, stop, head, tail in zip(table, bins.first, bins.stop, bins.head, bins.tail, strict=True):
+        row[first:stop] = bins.inner
+        if stop - first > 1:
+            row[stop - 1] = tail
+        if stop > first:
+            row[first] = head
+    return table
+
+
+@given(st.integers(1, 9), st.floats(-8, 12), st.floats(0.5, 40), st.lists(st.integers(0, 20), max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_parts_of_bins_add_up_to_them(count: int, start: float, extent: float, cuts: list[int]) -> None:
+    bins = Bins.over(count, start, start + extent, (0, 20))
+    edges = [0, *sorted(cuts), 20]
+    parts = [bins.within(low, high) for low, high in pairwise(edges)]
+    whole = weights(bins, 20)
+    np.testing.assert_array_equal(sum(weights(part, 20) for part in parts), whole)
+    np.testing.assert_allclose(sum(part.coverage for part in parts), bins.coverage, atol=1e-12)
+    for part, low, high in zip(parts, edges[:-1], edges[1:], strict=True):
+        assert not weights(part, 20)[:, [i for i in range(20) if not low <= i < high]].any()
+
+
+def test_strips_end_where_rows_are_decoded_together() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (41, 30, 2), dtype=np.uint8)
+    rows, columns = Bins.over(7, 5, 39.5, (0, 41)), Bins.over(4, 0, 30, (0, 30))
+    asked: list[tuple[int, int]] = []
+
+    def read(start: int, stop: int) -> np.ndarray:
+        asked.append((start, stop))
+        return pixels[start:stop]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(average_module, "BLOCK_ELEMENTS", 21 * 60)
+        found = average_module.average(read, rows, columns, 2, together=8)
+    assert asked == [(5, 16), (16, 32), (32, 40)]
+    np.testing.assert_allclose(found, area_average(pixels, (7, 4), (5, 0, 39.5, 30)) * 255.0, rtol=1e-5)
+
+
+def test_a_window_ends_where_the_level_does_however_its_factor_rounds() -> None:
+    for rows in range(1, 400):
+        assert Bins.over(3, 0, 1001, (0, 1001), 1001 / rows).extent() == (0, rows)
+        assert Bins.over(3, -500, 5000, (0, 1001), 1001 / rows).extent() == (0, rows)

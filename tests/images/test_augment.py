@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from foveate.images import ArraySource, area_average
 from foveate.images.augment import Augmented, Change, draw_change
+from foveate.images.average import Region
 from foveate.settings import AugmentSettings
 from foveate.types import Box
 
@@ -135,3 +136,27 @@ def test_a_shift_never_moves_the_image_out_of_sight() -> None:
         change = draw_change(wanted, (5, 9), seed)
         source = Augmented(ArraySource(np.full((5, 9), 255, np.uint8)), change)
         assert source.read(Box(0, 0, *source.size)).any()
+
+
+class Marked(ArraySource):
+    """An image of which the cells of a view tell where they are looked for."""
+
+    def valid(self, size: tuple[int, int], region: Region | None = None) -> np.ndarray:
+        return area_average(self.read(Box(0, 0, *self.size)), size, region)[:, :, 0] > 0.5
+
+
+@given(st.booleans(), st.booleans(), st.integers(0, 3), st.tuples(st.integers(-4, 4), st.integers(-4, 4)))
+@settings(max_examples=40, deadline=None)
+def test_what_is_valid_moves_with_the_image(rows: bool, columns: bool, turns: int, shift: tuple[int, int]) -> None:
+    source = Marked(np.random.default_rng(1).random((12, 18, 1)) > 0.5)
+    augmented = Augmented(source, Change(rows, columns, turns, shift, gain=0.5))
+    height, width = augmented.size
+    moved = Augmented(source, Change(rows, columns, turns, shift)).read(Box(0, 0, height, width))[:, :, 0]
+    found, guide = augmented.valid((height, width)), augmented.guide((height, width))
+    assert found is not None
+    assert guide is not None
+    np.testing.assert_array_equal(found, moved)
+    np.testing.assert_array_equal(np.isinf(guide), ~moved)
+    np.testing.assert_array_equal(augmented.valid((2, 3), (0, 0, 2, 3)), moved[:2, :3])
+    assert augmented.to_file(Box(1, 2, 3, 4)) == augmented.to_original(Box(1, 2, 3, 4))
+    assert Augmented(ArraySource(source.read(Box(0, 0, 12, 18))), Change(True)).valid((3, 4)) is None

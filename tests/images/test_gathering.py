@@ -64,9 +64,9 @@ def test_flattened_patches_are_channels_last_without_a_copy(tmp_path: Path) -> N
 
 def test_invalid_slots_are_zero_and_never_read() -> None:
     class Picky(ArraySource):
-        def read(self, box: Box, level: int = 0) -> np.ndarray:
+        def _read(self, box: Box, level: int) -> np.ndarray:
             assert box.top != 7
-            return super().read(box, level)
+            return super()._read(box, level)
 
     where = torch.tensor([[[0, 0, 2, 3], [7, 0, 2, 3]], [[7, 0, 2, 3], [1, 1, 2, 3]]])
     valid = torch.tensor([[True, False], [False, True]])
@@ -101,8 +101,10 @@ def test_a_grid_is_read_at_once_and_scattered_boxes_one_by_one(monkeypatch: pyte
     pixels = np.random.default_rng(3).integers(0, 256, (30, 45, 2), dtype=np.uint8)
     padded = np.pad(pixels, ((9, 9), (9, 9), (0, 0)))
     asked: list[Box] = []
-    read = ArraySource.read
-    monkeypatch.setattr(ArraySource, "read", lambda self, box, level=0: asked.append(box) or read(self, box, level))
+    read = ArraySource.read_many
+    monkeypatch.setattr(
+        ArraySource, "read_many", lambda self, boxes, *rest: asked.extend(boxes) or read(self, boxes, *rest)
+    )
     grid = [(top, left, 6, 8) for top in range(-3, 33, 6) for left in range(-2, 46, 8)]
     scattered = [(0, 0, 6, 8), (20, 30, 6, 8), (0, 30, 6, 8)]
     for boxes, reads in ((grid, [Box(-3, -2, 36, 48)]), (scattered, [Box(*box) for box in scattered])):

@@ -19,6 +19,8 @@ VERBS: dict[str, str] = {
     "predict": "classify images with a trained model",
     "compare": "train and test several methods on the same images, and say what each costs",
     "data": "make data sets, check manifests, split them",
+    "info": "say what images are, and what a prediction would read of them",
+    "convert": "make a tiled pyramid of an image, of which only what is looked at is read",
     "doctor": "check this installation and say what to do about what is wrong",
 }
 """Verb → what `foveate --help` says of it; equal to its module's SUMMARY, without importing the module."""

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TextIO, get_args
 
 from foveate.errors import ConfigError, ImageError
 from foveate.settings import Method
@@ -24,7 +25,8 @@ examples:
   foveate predict runs/mine images.csv --samples 4 --out four.csv   a manifest, four draws averaged
   foveate predict runs/mine slides.csv --out all.csv --by-group     and groups.csv: one row per patient
 
-The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds. --by-group averages the probabilities
+The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds; --receipts FILE gets, image by image,
+what that is of how much, seconds by stage and peak memory, a JSON object a line. --by-group averages the probabilities
 of images with the same entry in the manifest's column group: group, predicted, p_<class> ..., images. Images that
 cannot be read go to errors.csv beside the output, and the exit code is 3; it is 2 if none could be read.
 """
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
+    parser.add_argument("--receipts", type=Path, metavar="FILE", help="JSON lines to write: what each image cost")
     parser.add_argument("--by-group", action="store_true", help="also write groups.csv, one row per group of images")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
 
@@ -53,14 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     from foveate.models import load_model
     from foveate.predict import (
         GroupTally,
+        ReceiptTally,
         Summary,
         check_groups,
         check_output,
         choose_device,
         find_rows,
         predict_paths,
+        receipt_line,
         write_predictions,
-        write_rows,
     )
 
     out: Path | None = arguments.out
@@ -73,22 +77,43 @@ def run(arguments: argparse.Namespace) -> int:
     rows = find_rows(arguments.paths)
     groups = check_groups(rows, out) if arguments.by_group and out is not None else None
     model = load_model(arguments.run).to(device)
-    outcomes = predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed)
+    tally = GroupTally(model.classes, model.multi_label)
+    with ExitStack() as stack:
+        costs = ReceiptTally(None if arguments.receipts is None else stack.enter_context(_opened(arguments.receipts)))
+        outcomes = costs.watch(predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed))
+        if out is not None and not is_stream:
+            summary = write_predictions(out, model.classes, tally.watch(rows, _progress(outcomes, len(rows))))
+        else:
+            failures = tuple(_put_out(out, model.classes, outcomes))
+            summary = Summary(len(rows) - len(failures), failures)
+    code = _conclude(summary, None if is_stream else out)
     if out is not None and not is_stream:
-        tally = GroupTally(model.classes, model.multi_label)
-        summary = write_predictions(out, model.classes, tally.watch(rows, _progress(outcomes, len(rows))))
-        code = _conclude(summary, out)
-        if groups is not None:
-            print(f"{tally.write(groups)} groups in {groups}")
-        return code
-    if out is not None:  # a device or a pipe: appended to, never replaced
+        print(receipt_line(costs.total()))
+    if groups is not None:
+        print(f"{tally.write(groups)} groups in {groups}")
+    return code
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--receipts {path} cannot be written ({error.strerror}): name another file") from error
+
+
+def _put_out(
+    out: Path | None, classes: Sequence[str], outcomes: "Iterable[Prediction | Failure]"
+) -> "Iterator[Failure]":
+    """Rows on a device, a pipe or the terminal; hands back the failures."""
+    from foveate.predict import write_rows
+
+    if out is not None:  # appended to, never replaced
         with out.open("a", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            failures = tuple(write_rows(stream, model.classes, outcomes))
+            yield from write_rows(stream, classes, outcomes)
     elif sys.stdout.isatty():
-        failures = tuple(_print_table(outcomes))
+        yield from _print_table(outcomes)
     else:
-        failures = tuple(write_rows(sys.stdout, model.classes, outcomes))
-    return _conclude(Summary(len(rows) - len(failures), failures), None)
+        yield from write_rows(sys.stdout, classes, outcomes)
 
 
 def _print_table(outcomes: "Iterable[Prediction | Failure]") -> "Iterator[Failure]":

@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foveate.datasets.hints import count_findings, pixel_hints
-from foveate.datasets.manifest import mask_fault, missing_files, read_table, several_labels_fault
+from foveate.datasets.manifest import missing_files, read_table, several_labels_fault
 from foveate.datasets.report import Finding, Report
 from foveate.datasets.splits import crossing_groups
 from foveate.datasets.table import Row, Table, label_names
 from foveate.errors import FoveateError, ImageError
-from foveate.images import Source, open_image
+from foveate.images import Masked, Source, open_image
 from foveate.types import Box, Example, Size
 
 __all__ = ["check_manifest"]
+
+MASK_LOOK = (64, 64)
+"""Cells in which a mask is looked for something to look at."""
 
 
 def check_manifest(
@@ -48,6 +51,7 @@ def check_manifest(
     rows = [row for row in table.rows if table.file(row.path) not in absent]
     sizes: list[Size] = []
     kinds: Counter[tuple[int, str]] = Counter()
+    masks: list[Finding] = []
     for done, row in enumerate(rows):
         if progress is not None:
             progress(done + 1, len(rows))
@@ -59,6 +63,9 @@ def check_manifest(
         else:
             sizes.append(source.size)
             kinds[source.channels, str(source.dtype)] += 1
+            mask = None if row.mask is None else table.file(row.mask)
+            if pixels and mask is not None and mask not in absent:
+                masks += _mask_findings(source, mask)
     readable = [row for row in rows if table.file(row.path) not in unreadable]
     copies = _copies(table, readable, unreadable) if pixels else []
     counts = Counter((row.split or "", label) for row in table.rows for label in _labels(row, multi_label))
@@ -70,6 +77,7 @@ def check_manifest(
             *(Finding("row", fault) for fault in table.problems),
             *(Finding("missing", f"missing: {file}{_dangling(file)}") for file in missing),
             *(Finding("unreadable", f"unreadable: {reason}") for reason in unreadable.values()),
+            *masks,
             *(Finding("copy", copy) for copy in copies),
             *_row_problems(table, multi_label),
             *(finding for is_problem, finding in about_counts if is_problem),
@@ -90,9 +98,9 @@ def _labels(row: Row, multi_label: bool) -> list[str]:
 
 def _row_problems(table: Table, multi_label: bool) -> Iterator[Finding]:
     """What is wrong with the rows among themselves; no file is looked at."""
-    for kind, fault in (("mask", mask_fault(table)), ("label", None if multi_label else several_labels_fault(table))):
-        if fault is not None:
-            yield Finding(kind, fault)
+    fault = None if multi_label else several_labels_fault(table)
+    if fault is not None:
+        yield Finding("label", fault)
     crossing = crossing_groups(Example(row.path, None, row.split, row.group) for row in table.rows)
     for group, splits in sorted(crossing.items()):
         yield Finding("group", f"group {group} crosses splits: {', '.join(splits)}")
@@ -114,6 +122,14 @@ def _look_at(file: str, mpp: float | None, pixels: bool) -> Source:
         if pixels:
             source.read(Box(height - 1, width - 1, 1, 1))
     return source
+
+
+def _mask_findings(source: Source, mask: str) -> list[Finding]:
+    try:
+        share = Masked(source, mask).valid(MASK_LOOK)
+    except Exception as error:  # as with images
+        return [Finding("mask", f"mask: {_reason(mask, error)}")]
+    return [] if share.any() else [Finding("mask", f"mask: {mask} leaves nothing of {source.name} to look at")]
 
 
 def _reason(file: str, error: Exception) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 from foveate.datasets.class_folders import read_class_folders
 from foveate.datasets.table import Row, Table, label_names, read_csv
 from foveate.errors import DataError
-from foveate.images import Source, open_image
+from foveate.images import Masked, Source, open_image
 from foveate.types import Example, Label
 
 __all__ = [
     "ManifestDataset",
     "as_dataset",
-    "mask_fault",
     "missing_files",
     "read_manifest",
     "read_table",
@@ -36,6 +35,7 @@ class ManifestDataset:
         examples: one per row, in the manifest's order; their ids are the paths as written.
         files: where the images are.
         mpps: microns per pixel, or None to believe the file.
+        masks: where to look, files as `foveate.images.Masked` takes them, or None; empty if no row names one.
         multi_label: whether a label is a tuple of classes, any number of them, instead of one.
     """
 
@@ -43,6 +43,7 @@ class ManifestDataset:
     examples: Sequence[Example]
     files: tuple[str, ...]
     mpps: tuple[float | None, ...]
+    masks: tuple[str | None, ...] = ()
     multi_label: bool = False
 
     def __len__(self) -> int:
@@ -50,7 +51,8 @@ class ManifestDataset:
 
     def open(self, index: int) -> Source:
         """The image of example `index`; no pixel is read."""
-        return open_image(self.files[index], mpp=self.mpps[index])
+        source, mask = open_image(self.files[index], mpp=self.mpps[index]), self.masks[index] if self.masks else None
+        return source if mask is None else Masked(source, mask)
 
 
 def read_manifest(
@@ -63,7 +65,7 @@ def read_manifest(
     """Read a manifest, or a folder with one folder per class, as a data set.
 
     Arguments:
-        path: a CSV file `path,label[,split][,group][,mpp]`, its paths relative to it; or a folder
+        path: a CSV file `path,label[,split][,group][,mpp][,mask]`, its paths relative to it; or a folder
             `<class>/images` or `<split>/<class>/images`, or one with such a manifest.csv in it.
         classes: names of the classes in a model's order; what occurs, sorted, if None.
         require_labels: whether every image must have a label (of `classes`, where given). For prediction, labels
@@ -75,7 +77,7 @@ def read_manifest(
         The data set; a split that the manifest does not name is None.
 
     Raises:
-        DataError: if the manifest is missing, empty, names masks, or has bad rows; the message names the first of them.
+        DataError: if the manifest is missing, empty, or has bad rows; the message names the first of them.
     """
     return as_dataset(read_table(path, require_labels, multi_label), classes, require_labels, check_files, multi_label)
 
@@ -100,7 +102,7 @@ def as_dataset(
         The data set.
 
     Raises:
-        DataError: if the table has faults, or names masks or missing files.
+        DataError: if the table has faults, or names missing files.
     """
     fault = None if multi_label or not require_labels else several_labels_fault(table)
     if fault is not None:
@@ -121,9 +123,6 @@ def as_dataset(
             f"{table.source} has {_several(len(problems), 'fault')}: {'; '.join(problems[:_SHOWN])}"
             + (f"; and {len(problems) - _SHOWN} more, see foveate data check" if len(problems) > _SHOWN else "")
         )
-    fault = mask_fault(table)
-    if fault is not None:
-        raise DataError(f"{table.source}: {fault}")
     missing = missing_files(table) if check_files else []
     if missing:
         raise DataError(
@@ -138,6 +137,7 @@ def as_dataset(
         ),
         files=tuple(table.file(row.path) for row in table.rows),
         mpps=tuple(row.mpp for row in table.rows),
+        masks=tuple(None if row.mask is None else table.file(row.mask) for row in table.rows),
         multi_label=multi_label,
     )
 
@@ -172,14 +172,6 @@ def several_labels_fault(table: Table) -> str | None:
         f"{_place(row)} has several labels ({row.label}): say so with --data.multi_label true (foveate data check and "
         "split: --multi-label), or write one name without |"
     )
-
-
-def mask_fault(table: Table) -> str | None:
-    """What to say of a manifest that names tissue masks, which no model would heed; None if it names none."""
-    row = next((row for row in table.rows if row.mask is not None), None)
-    if row is None:
-        return None
-    return f"line {row.line} names a mask ({row.mask}), but masks are not applied yet: remove the column mask"
 
 
 def missing_files(table: Table) -> list[str]:

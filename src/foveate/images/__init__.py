@@ -11,10 +11,11 @@ from foveate.images.formats.npy import NpySource
 from foveate.images.formats.pillow import PillowSource, open_zip_member
 from foveate.images.gather import gather
 from foveate.images.header import Georeference, Header
+from foveate.images.masks import Masked
 from foveate.images.open import open_image
 from foveate.images.pixels import unit_range
 from foveate.images.source import Source
-from foveate.images.view import check_view, make_view, pad_views, view_size
+from foveate.images.view import check_view, make_guide, make_view, pad_views, view_size
 
 __all__ = [
     "BROKEN_ZIP",
@@ -24,6 +25,7 @@ __all__ = [
     "Colour",
     "Georeference",
     "Header",
+    "Masked",
     "NpySource",
     "PillowSource",
     "Region",
@@ -32,6 +34,7 @@ __all__ = [
     "augment",
     "check_view",
     "gather",
+    "make_guide",
     "make_view",
     "open_image",
     "open_zip_member",

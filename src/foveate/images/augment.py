@@ -1,9 +1,10 @@
 """Random changes of an image that stay lazy: a source that wraps a source."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Bool, Float32, Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.average import Bins, Region
@@ -123,6 +124,27 @@ class Augmented(Wrapper):
         moved = Box(box.top - down, box.left - right, box.height, box.width)
         return self._orientation.box_before(moved, self.source.size)
 
+    def to_file(self, box: Box) -> Box:
+        """Where a box lies in the file: where its original does."""
+        return self.source.to_file(self.to_original(box))
+
+    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
+        """Which cells of a view mean something: those of the original, moved with it."""
+        seen = self.source.valid(self._orientation.size(size), self._region_before(region))
+        return None if seen is None else self._orientation.apply(seen)
+
+    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
+        """What is known of where to look: what is known of the original, moved with it."""
+        seen = self.source.guide(self._orientation.size(size), self._region_before(region))
+        return None if seen is None else self._orientation.apply(seen)
+
+    def _region_before(self, region: Region | None) -> Region:
+        """Where a region lies in the original; all of this image if None."""
+        (down, right), (height, width) = self.change.shift, self.size
+        top, left, bottom, east = region or (0, 0, height, width)
+        moved = (top - down, left - right, bottom - down, east - right)
+        return self._orientation.region_before(moved, self.source.size)
+
     def _measure(self) -> Header:
         original = self.source.header
         if self.change.stain is not None and original.channels != 3:
@@ -131,30 +153,48 @@ class Augmented(Wrapper):
                 "set augment.stain to 0"
             )
         size = self._orientation.size(original.levels[0].size)
-        dtype = np.dtype(np.float32) if self._shades or self.change.stain is not None else original.dtype
-        return Header((Level(size, (1.0, 1.0)),), original.channels, dtype)
+        changed, moved = self._shades or self.change.stain is not None, self.change.shift != (0, 0)
+        return replace(
+            original,
+            levels=(Level(size, (1.0, 1.0)),),
+            dtype=np.dtype(np.float32) if changed else original.dtype,
+            tile=None if original.tile is None else self._orientation.size(original.tile),
+            nodata=None if changed else original.nodata,
+            georeference=None if moved or self._orientation != Orientation() else original.georeference,
+        )
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:  # noqa: ARG002
-        covered = self._covered(box)
-        result = np.zeros((*box.size, self.channels), self.dtype)
-        if covered is not None:
-            part = self._orientation.apply(self.source.read(self.to_original(covered)))
-            if self.change.stain is not None:
-                part = self.change.stain.apply(unit_range(part))
-            if self._shades:
-                part = unit_range(part) * np.float32(self.change.gain) + np.float32(self.change.bias)
-            top, left = covered.top - box.top, covered.left - box.left
-            result[top : top + covered.height, left : left + covered.width] = part
-        return result
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+        return self._fetch_many([box], level, 1)[0]
+
+    def _fetch_many(
+        self,
+        boxes: Sequence[Box],
+        level: int,
+        threads: int,
+    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+        shown = [self._covered(box) for box in boxes]
+        wanted = [self.to_original(covered) for covered in shown if covered is not None]
+        parts = iter(self.source.read_many(wanted, level, threads))
+        results = []
+        for box, covered in zip(boxes, shown, strict=True):
+            result = np.zeros((*box.size, self.channels), self.dtype)
+            if covered is not None:
+                part = self._orientation.apply(next(parts))
+                if self.change.stain is not None:
+                    part = self.change.stain.apply(unit_range(part))
+                if self._shades:
+                    part = unit_range(part) * np.float32(self.change.gain) + np.float32(self.change.bias)
+                top, left = covered.top - box.top, covered.left - box.left
+                result[top : top + covered.height, left : left + covered.width] = part
+            results.append(result)
+        return results
 
     def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         covered = self._covered(window)
         if covered is None:
             return np.zeros((*size, self.channels))
-        (down, right), turn, original = self.change.shift, self._orientation, self.source.size
-        moved = (region[0] - down, region[1] - right, region[2] - down, region[3] - right)
-        seen = self.source._view(turn.size(size), turn.region_before(moved, original), self.to_original(covered))
-        result = turn.apply(seen)
+        turn = self._orientation
+        result = turn.apply(self.source._view(turn.size(size), self._region_before(region), self.to_original(covered)))
         if not self._shades and self.change.stain is None:
             return result
         rows = Bins.over(size[0], region[0], region[2], (covered.top, covered.bottom)).coverage

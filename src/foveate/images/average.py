@@ -68,11 +68,10 @@ class Bins:
             window: what lies outside [window[0], window[1]) counts as 0; must lie within the image.
             factor: level-0 pixels per pixel of the array averaged; its last pixel may reach beyond the image.
         """
-        edges = (start + (end - start) * np.arange(count + 1) / count) / factor
-        whole = np.rint(edges)
-        edges = np.where(np.abs(edges - whole) < SNAP, whole, edges)
-        low = np.maximum(edges[:-1], window[0] / factor)
-        high = np.maximum(np.minimum(edges[1:], window[1] / factor), low)
+        edges = _snapped((start + (end - start) * np.arange(count + 1) / count) / factor)
+        inside = _snapped(np.array(window) / factor)
+        low = np.maximum(edges[:-1], inside[0])
+        high = np.maximum(np.minimum(edges[1:], inside[1]), low)
         length = (end - start) / factor / count
         first = np.floor(low).astype(np.int64)
         stop = np.where(high > low, np.ceil(high).astype(np.int64), first)
@@ -85,6 +84,25 @@ class Bins:
         """First pixel of all bins and the pixel after the last; (0, 0) if no bin sees a pixel."""
         seen = self.stop > self.first
         return (int(self.first[seen].min()), int(self.stop[seen].max())) if seen.any() else (0, 0)
+
+    def within(self, start: int, stop: int) -> "Bins":
+        """The same bins, of which only pixels start … stop−1 count; those of adjoining parts add up to the whole."""
+        first = np.clip(self.first, start, stop)
+        end = np.maximum(np.clip(self.stop, start, stop), first)
+
+        def weight(pixel: Int64[np.ndarray, " bin"]) -> Float64[np.ndarray, " bin"]:
+            last = np.where(pixel == self.stop - 1, self.tail, self.inner)
+            return np.where(pixel == self.first, self.head, last)
+
+        count = end - first
+        head = np.where(count > 0, weight(first), 0.0)
+        tail = np.where(count > 1, weight(end - 1), 0.0)
+        return Bins(first, end, head, tail, self.inner, head + tail + np.maximum(count - 2, 0) * self.inner)
+
+
+def _snapped(edges: Float64[np.ndarray, " edge"]) -> Float64[np.ndarray, " edge"]:
+    whole = np.rint(edges)
+    return np.where(np.abs(edges - whole) < SNAP, whole, edges)
 
 
 def area_average(
@@ -118,7 +136,7 @@ def area_average(
 
 
 def average(
-    read: Callable[[int, int], Shaped[np.ndarray, "..."]], rows: Bins, columns: Bins, channels: int
+    read: Callable[[int, int], Shaped[np.ndarray, "..."]], rows: Bins, columns: Bins, channels: int, together: int = 1
 ) -> Float64[np.ndarray, "rows columns channel"]:
     """Average the pixels that a reader hands over in strips of rows.
 
@@ -127,6 +145,7 @@ def average(
         rows: the bins down the rows.
         columns: the bins along the columns.
         channels: C.
+        together: rows that the reader decodes together: but for the first, strips start at multiples of it.
 
     Returns:
         (rows, columns, C) float64, in the reader's units.
@@ -137,13 +156,15 @@ def average(
         return result
     width, every = east - west, np.arange(len(columns.first))
     block, group = (max(1, elements // (width * channels)) for elements in (BLOCK_ELEMENTS, GROUP_ELEMENTS))
-    for start in range(north, south, block):
-        strip = read(start, min(start + block, south))
+    block = max(1, block // together) * together
+    starts = [north, *range((north // together) * together + block, south, block)]
+    for start, stop in zip(starts, [*starts[1:], south], strict=True):
+        strip = read(start, stop)
         if strip.dtype.itemsize > 8:
             strip = strip.astype(np.float64)
         largest = float(full_scale(strip.dtype)) if strip.dtype.kind in "bu" else np.inf
         pixels = _Sums(strip.reshape(len(strip), -1), 1.0, largest)
-        touched = np.flatnonzero((rows.first < start + block) & (rows.stop > start) & (rows.stop > rows.first))
+        touched = np.flatnonzero((rows.first < stop) & (rows.stop > start) & (rows.stop > rows.first))
         for some in range(0, len(touched), group):
             chosen = touched[some : some + group]
             down = _weigh(pixels, start, rows, chosen)

@@ -1,6 +1,7 @@
 """Some bands of an image, chosen and ordered."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float64, Shaped
@@ -9,13 +10,13 @@ from foveate.errors import ImageError
 from foveate.images.average import Region
 from foveate.images.header import Header
 from foveate.images.source import Source
-from foveate.images.wrapper import Wrapper
+from foveate.images.wrapper import PixelWrapper
 from foveate.types import Box, Size
 
 __all__ = ["Bands"]
 
 
-class Bands(Wrapper):
+class Bands(PixelWrapper):
     """An image of some of another image's bands; everything stays lazy, levels and type are kept.
 
     Arguments:
@@ -45,10 +46,11 @@ class Bands(Wrapper):
 
     def _measure(self) -> Header:
         original = self.source.header
-        return Header(original.levels, len(self.indices), original.dtype)
+        names = tuple(original.bands[index] for index in self.indices) if original.bands else ()
+        return replace(original, channels=len(self.indices), bands=names)
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
-        return self.source.read(box, level)[:, :, list(self.indices)]
+    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Shaped[np.ndarray, "height width channel"]:
+        return pixels[:, :, list(self.indices)]
 
     def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         return self.source._view(size, region, window)[:, :, list(self.indices)]

@@ -1,5 +1,6 @@
 """Grey images as RGB, RGB images as grey, transparency over black."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from foveate.images.average import Region
 from foveate.images.header import Header
 from foveate.images.pixels import full_scale
 from foveate.images.source import Source
-from foveate.images.wrapper import Wrapper
+from foveate.images.wrapper import PixelWrapper
 from foveate.types import Box, Size
 
 __all__ = ["Colour"]
@@ -22,7 +23,7 @@ KINDS = {"rgb": 3, "grey": 1}
 """Kinds of images that can be asked for, and their channels."""
 
 
-class Colour(Wrapper):
+class Colour(PixelWrapper):
     r"""An image as RGB or as grey; everything stays lazy, levels and type are kept.
 
     .. math:: y = 0.299\,r + 0.587\,g + 0.114\,b
@@ -58,10 +59,13 @@ class Colour(Wrapper):
 
     def _measure(self) -> Header:
         original = self.source.header
-        return Header(original.levels, KINDS[self.kind], original.dtype)
+        channels = KINDS[self.kind]
+        if channels == original.channels:
+            return original
+        nodata = None if original.channels == 4 else original.nodata  # the same in all bands
+        return replace(original, channels=channels, bands=(), nodata=nodata)
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
-        pixels = self.source.read(box, level)
+    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Shaped[np.ndarray, "height width channel"]:
         if pixels.shape[2] == 4:
             pixels = over_black(pixels)
         if pixels.shape[2] == self.channels:

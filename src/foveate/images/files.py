@@ -1,13 +1,15 @@
 """Bytes of a file, read where they are needed: on this machine now, elsewhere by `foveate.images.remote`."""
 
+import errno
 import io
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from foveate.errors import ImageError
 
@@ -15,6 +17,11 @@ __all__ = ["HANDLES", "ByteFile", "Handles", "LocalFile", "open_bytes", "stream"
 
 SCHEMES = ("http", "https", "s3")
 """Addresses that are read in parts, through fsspec."""
+
+Stamp = tuple[int, int]
+"""Size of a file in bytes and when it was last modified, in nanoseconds: what tells it from one that replaced it."""
+
+Result = TypeVar("Result")
 
 HANDLES_OPEN = 64
 """Local files open at a time in this process; the one used longest ago is closed, and opened again if needed."""
@@ -72,28 +79,45 @@ class ByteFile(ABC):
 
 
 class Handles:
-    """Open files of this process, the one used longest ago closed when there are too many; forks open their own."""
+    """Open files of this process, the one used longest ago closed when there are too many; forks open their own.
+
+    A file that was replaced since is another file, and opened by itself: whoever reads the old one reads on.
+
+    Arguments:
+        most: files open at a time, as long as no more are being read.
+    """
 
     def __init__(self, most: int = HANDLES_OPEN) -> None:
         self.most = most
-        self._open: OrderedDict[str, _Handle] = OrderedDict()
-        self._process = os.getpid()
+        self._open: OrderedDict[tuple[str, Stamp], _Handle] = OrderedDict()
         self._lock = threading.Lock()
 
-    def borrow(self, path: str) -> "_Handle":
+    def borrow(self, path: str, stamp: Stamp | None = None) -> "_Handle":
         """The open file of a path, which stays open until it is given back.
+
+        Arguments:
+            path: of the file.
+            stamp: that of the file as it was first opened, which it must still have; None takes what is there.
 
         Raises:
             OSError: it cannot be opened.
+            ImageError: it has changed since.
         """
         with self._lock:
-            if self._process != os.getpid():
-                # the handles of a parent process share their place in the file with it
-                self._open, self._process = OrderedDict(), os.getpid()
-            handle = self._open.get(path)
-            if handle is None:
-                handle = self._open[path] = _Handle(path)
-            self._open.move_to_end(path)
+            held = None if stamp is None else self._open.get((path, stamp))
+            if held is not None:
+                self._open.move_to_end(held.key)
+                held.borrowed += 1
+                return held
+        opened = _Handle(path)  # not while others wait: opening a file on a network may take long
+        if stamp is not None and opened.key[1] != stamp:
+            opened.close()
+            raise ImageError(f"{path}: the file has changed since it was opened: open the image again")
+        with self._lock:
+            handle = self._open.setdefault(opened.key, opened)
+            if handle is not opened:
+                opened.close()
+            self._open.move_to_end(handle.key)
             handle.borrowed += 1
             self._trim()
             return handle
@@ -102,45 +126,62 @@ class Handles:
         """Say that a borrowed file is not being read any more."""
         with self._lock:
             handle.borrowed -= 1
-            if handle.borrowed == 0 and self._open.get(handle.path) is not handle:
+            if handle.borrowed == 0 and self._open.get(handle.key) is not handle:
                 handle.close()
             self._trim()
 
     def close(self, path: str) -> None:
         """Close a file as soon as nobody reads it."""
         with self._lock:
-            handle = self._open.pop(path, None)
-            if handle is not None and handle.borrowed == 0:
-                handle.close()
+            for key in [key for key in self._open if key[0] == path]:
+                handle = self._open.pop(key)
+                if handle.borrowed == 0:
+                    handle.close()
+
+    def after_fork(self) -> None:
+        """In a child process: let go of the parent's files, and of the lock that one of its threads may have held."""
+        self._lock = threading.Lock()
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __len__(self) -> int:
         return len(self._open)
 
     def _trim(self) -> None:
-        idle = [path for path, handle in self._open.items() if handle.borrowed == 0]
-        for path in idle[: max(0, len(self._open) - self.most)]:
-            self._open.pop(path).close()
+        excess = len(self._open) - self.most
+        if excess > 0:
+            idle = [key for key, handle in self._open.items() if handle.borrowed == 0]
+            for key in idle[:excess]:
+                self._open.pop(key).close()
 
 
 class _Handle:
-    """An open file that several threads read at once."""
+    """An open file that several threads read at once.
+
+    Attributes:
+        key: path and stamp.
+        borrowed: how often it is being read now.
+    """
 
     def __init__(self, path: str) -> None:
-        self.path = path
         self.borrowed = 0
-        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._lock = threading.Lock()
+        try:
+            found = os.fstat(self._number)
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        except OSError:
+            self.close()
+            raise
+        self.key = (path, (found.st_size, found.st_mtime_ns))
 
     def read(self, offset: int, length: int) -> bytes:
         if hasattr(os, "pread"):
             return os.pread(self._number, length, offset)
-        with self._lock:
+        with self._lock:  # one place in the file for all: Windows
             os.lseek(self._number, offset, os.SEEK_SET)
             return os.read(self._number, length)
-
-    @property
-    def size(self) -> int:
-        return os.fstat(self._number).st_size
 
     def close(self) -> None:
         os.close(self._number)
@@ -149,9 +190,12 @@ class _Handle:
 HANDLES = Handles()
 """The open files of this process."""
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=HANDLES.after_fork)
+
 
 class LocalFile(ByteFile):
-    """A file on this machine.
+    """A file on this machine; it is refused when it changes while it is being used.
 
     Arguments:
         path: of the file.
@@ -159,19 +203,21 @@ class LocalFile(ByteFile):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(str(path))
+        self._stamp: Stamp | None = None
 
     @property
     def size(self) -> int:
         """Length in bytes."""
-        return int(self._borrowed(lambda handle: handle.size))
+        return self._borrowed(lambda handle: handle.key[1][0]) if self._stamp is None else self._stamp[0]
 
     def _read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
-        return list(self._borrowed(lambda handle: [_whole(handle, *part) for part in parts]))
+        return self._borrowed(lambda handle: [_whole(handle, *part) for part in parts])
 
-    def _borrowed(self, use: Callable[[_Handle], Any]) -> Any:
+    def _borrowed(self, use: "Callable[[_Handle], Result]") -> "Result":
         try:
-            handle = HANDLES.borrow(self.name)
+            handle = HANDLES.borrow(self.name, self._stamp)
             try:
+                self._stamp = handle.key[1]
                 return use(handle)
             finally:
                 HANDLES.give_back(handle)
@@ -208,18 +254,26 @@ def open_bytes(name: Path | str) -> ByteFile:
     """The file of a path, or of an address (https://…, s3://…); nothing is read yet.
 
     Raises:
-        ImageError: what reads such addresses is not installed.
+        ImageError: what reads such addresses is not installed, or they cannot be read at all.
     """
     scheme, separator, _ = str(name).partition("://")
-    if separator and scheme in SCHEMES:
-        from foveate.images.remote import RemoteFile
+    if not separator or isinstance(name, Path):
+        return LocalFile(name)
+    if scheme.lower() not in SCHEMES:
+        raise ImageError(
+            f"{name}: addresses of images begin with one of {', '.join(f'{known}://' for known in SCHEMES)}, "
+            f"got {scheme}://: copy the file to this machine"
+        )
+    from foveate.images.remote import RemoteFile
 
-        return RemoteFile(str(name))
-    return LocalFile(name)
+    return RemoteFile(str(name))
 
 
 def stream(file: ByteFile, ahead: int = 16 * 1024) -> io.BufferedReader:
-    """A file object for libraries that want one; it reads `ahead` bytes at a time where little is asked for."""
+    """A file object for libraries that want one; it reads `ahead` bytes at a time where little is asked for.
+
+    Closing it leaves the file open. For one thread.
+    """
     return io.BufferedReader(_Raw(file), ahead)
 
 
@@ -236,8 +290,12 @@ class _Raw(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size if whence == io.SEEK_END else 0}
-        self._at = start[whence] + offset
+        if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
+            raise ValueError(f"whence must be 0, 1 or 2, got {whence}")
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at}[whence] if whence != io.SEEK_END else self._file.size
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
+        self._at = start + offset
         return self._at
 
     def tell(self) -> int:

@@ -17,7 +17,7 @@ from foveate.types import Box
 __all__ = ["gather"]
 
 THREADS = min(4, os.cpu_count() or 1)
-"""Images read at a time by default."""
+"""Images, or their tiles, read at a time by default."""
 
 
 def gather(
@@ -32,8 +32,8 @@ def gather(
         sources: the B images, all with the same number of channels C.
         boxes: (B, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
         valid: (B, n) False where nothing is to be read and the patch is 0; None reads all.
-        threads: images read at the same time; 1 reads one after the other. Only sources for which it pays
-            (`Source.threaded`) are read in threads.
+        threads: images read at the same time; of fewer images, tiles decoded at the same time. 1 reads one after the
+            other. Only sources for which it pays (`Source.threaded`) are read in threads.
 
     Returns:
         (B, n, C, height, width) float32 in the unit range; `flatten(0, 1)` of it is channels-last and not a copy.
@@ -58,37 +58,41 @@ def gather(
     target, rows = patches.numpy(), boxes.tolist()
     wanted = [[True] * draws] * batch if valid is None else valid.tolist()
 
-    def fill(i: int) -> None:
+    def fill(i: int, at_once: int = 1) -> None:
         source, floats = sources[i], sources[i].dtype.kind == "f"
         scale = np.float32(full_scale(source.dtype))
         some = {s: Box(*rows[i][s]) for s in range(draws) if wanted[i][s]}
-        for s, pixels in zip(some, _read(source, list(some.values())), strict=True):
+        for s, pixels in zip(some, _read(source, list(some.values()), at_once), strict=True):
             np.divide(pixels, scale, out=target[i, s], casting="same_kind")
             if floats and not np.isfinite(target[i, s]).all():
                 raise not_finite(source.name, f"the patch at row {some[s].top}, column {some[s].left}")
 
     slow = [i for i in range(batch) if sources[i].threaded and threads > 1]
     if len(slow) > 1:
+        # images first: what is left of the threads goes to the tiles of each
         with ThreadPoolExecutor(min(threads, len(slow))) as pool:
-            list(pool.map(fill, slow))
-    else:
-        slow = []
+            list(pool.map(fill, slow, [max(1, threads // len(slow))] * len(slow)))
+    elif slow:
+        fill(slow[0], threads)
     for i in sorted(set(range(batch)) - set(slow)):
         fill(i)
     return patches.permute(0, 1, 4, 2, 3)
 
 
-def _read(source: Source, boxes: Sequence[Box]) -> Iterator[Shaped[np.ndarray, "height width channel"]]:
-    """The pixels of every box; read at once where that reads no more than one by one, as on a grid of patches."""
+def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Shaped[np.ndarray, "height width channel"]]:
+    """The pixels of every box; read at once where that reads no more than one by one, as on a grid of patches.
+
+    Images of tiles see by themselves that boxes share them.
+    """
     top, left = (min((getattr(box, side) for box in boxes), default=0) for side in ("top", "left"))
     bottom, right = (max((getattr(box, side) for box in boxes), default=0) for side in ("bottom", "right"))
-    if len(boxes) > 1 and (bottom - top) * (right - left) <= sum(box.height * box.width for box in boxes):
-        whole = source.read(Box(top, left, bottom - top, right - left))
+    joined = len(boxes) > 1 and (bottom - top) * (right - left) <= sum(box.height * box.width for box in boxes)
+    if joined and source.header.tile is None:
+        whole = source.read_many([Box(top, left, bottom - top, right - left)], 0, threads)[0]
         for box in boxes:
             yield whole[box.top - top : box.bottom - top, box.left - left : box.right - left]
     else:
-        for box in boxes:
-            yield source.read(box)
+        yield from source.read_many(boxes, 0, threads)
 
 
 def _one_size(boxes: Int[Tensor, "batch draw 4"]) -> tuple[int, int]:

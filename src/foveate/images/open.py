@@ -1,36 +1,58 @@
 """The door to images: whatever names one becomes a source."""
 
 import copy
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
+from foveate.images.files import open_bytes
 from foveate.images.formats.array import ArraySource
 from foveate.images.formats.canvas import Canvas
-from foveate.images.formats.npy import NPY_MAGIC, NpySource
+from foveate.images.formats.download import Download
+from foveate.images.formats.npy import NpySource
+from foveate.images.formats.openslide import OpenSlideSource, is_slide
+from foveate.images.formats.optional import installed
 from foveate.images.formats.pillow import PillowSource
+from foveate.images.formats.raster import RasterSource
+from foveate.images.formats.tiff.source import TiffSource
+from foveate.images.formats.vips import VipsSource
+from foveate.images.formats.zarr import ZarrSource, is_zarr
+from foveate.images.signature import Signature, signature
 from foveate.images.source import Source
 
-__all__ = ["open_image"]
+__all__ = ["Reader", "open_image"]
 
-ZIP_MAGIC = b"PK\x03\x04"
+Reader = Literal["auto", "tiff", "openslide", "vips", "zarr", "raster", "pillow"]
+"""What reads an image; "auto" chooses by its content."""
+
+OVERLAPPING = ("leica", "trestle", "ventana")
+"""Vendors whose TIFF files are no single picture, or one of tiles that overlap: read as plain TIFF they are wrong."""
 
 
-def open_image(path_or_array: str | Path | Shaped[np.ndarray, "..."] | Source, mpp: float | None = None) -> Source:
+def open_image(
+    path_or_array: str | Path | Shaped[np.ndarray, "..."] | Source, mpp: float | None = None, reader: Reader = "auto"
+) -> Source:
     """Open an image: the header is read, the pixels are not.
 
     Arguments:
-        path_or_array: a file, known by its content and not by its name; an array (H, W) or (H, W, C) of bool, uint8,
-            uint16 or floating point; or a source, which is given back.
+        path_or_array: a file, known by its content and not by its name; a folder of Zarr; an address (https://…,
+            s3://…) of one of both; an array (H, W) or (H, W, C) of bool, uint8, uint16 or floating point; or a source,
+            which is given back.
         mpp: microns per pixel at full resolution; overrides what the file says.
+        reader: what is to read a file; "auto" chooses. GeoTIFF is read by rasterio and slides by OpenSlide where they
+            are installed, other TIFF by ourselves, what nobody else knows by libvips.
 
     Returns:
         The image.
 
     Raises:
-        ImageError: if the file is missing or cannot be read, or the array is not an image.
+        ImageError: if the file is missing or cannot be read, what reads it is not installed, or the array is not an
+            image.
 
     Example:
         >>> open_image(np.zeros((600, 800, 3), np.uint8)).size
@@ -44,27 +66,128 @@ def open_image(path_or_array: str | Path | Shaped[np.ndarray, "..."] | Source, m
         return source
     if isinstance(path_or_array, np.ndarray):
         return ArraySource(path_or_array, mpp)
-    path = Path(path_or_array)
-    source = _reader(path, mpp)
+    name = str(path_or_array)
+    remote = isinstance(path_or_array, str) and "://" in name
+    if reader != "auto":
+        source = _forced(name, mpp, reader, remote)
+    else:
+        source = _remote(name, mpp) if remote else _local(Path(path_or_array), mpp)
     _ = source.header
     return source
 
 
-def _reader(path: Path, mpp: float | None) -> Source:
-    """The reader of what the file begins like; whatever is unknown is Pillow's."""
-    first = _first_bytes(path)
-    if first.startswith(ZIP_MAGIC):
+def _forced(name: str, mpp: float | None, reader: Reader, remote: bool) -> Source:
+    if reader == "tiff":
+        return _tiff(name, mpp)
+    if reader == "zarr":
+        return ZarrSource(name, mpp)
+    if reader == "pillow":
+        return _pillow(Download(open_bytes(name)) if remote else name, mpp)
+    readers: dict[str, type[Source]] = {"openslide": OpenSlideSource, "vips": VipsSource, "raster": RasterSource}
+    if reader not in readers:
+        raise ImageError(f"{name}: reader must be auto, tiff, zarr, pillow, {', '.join(readers)}, got {reader}")
+    if remote:
+        raise ImageError(f"{name}: {reader} reads files of this machine only: download it, or take the reader tiff")
+    return readers[reader](name, mpp)
+
+
+def _remote(address: str, mpp: float | None) -> Source:
+    if ".zarr" in address.rstrip("/").rpartition("/")[2] or ".zarr/" in address:
+        return ZarrSource(address, mpp)
+    file = open_bytes(address)
+    kind = signature(file).kind
+    if kind == "tiff":
+        return _tiff(address, mpp)
+    if kind in ("jpeg", "png", "gif", "bmp", "ppm", "webp", "jpeg2000"):
+        return PillowSource(Download(file), mpp)
+    raise ImageError(
+        f"{address}: only TIFF, Zarr (a folder named ….zarr), JPEG, PNG and the like are read from an address: "
+        "download it first"
+    )
+
+
+def _local(path: Path, mpp: float | None) -> Source:
+    if path.is_dir() and is_zarr(path):
+        return ZarrSource(path, mpp)
+    known = signature(open_bytes(path))
+    if known.kind == "zip":
         return Canvas.load(path, mpp)
-    return NpySource(path, mpp) if first.startswith(NPY_MAGIC) else PillowSource(path, mpp)
+    if known.kind == "npy":
+        return NpySource(path, mpp)
+    if known.kind == "tiff":
+        return _local_tiff(path, mpp, known)
+    if known.kind == "jpeg" and (path.with_suffix("") / "Slidedat.ini").is_file():
+        return OpenSlideSource(path, mpp)  # MIRAX: the JPEG is a thumbnail of what lies in the folder
+    if known.kind == "jpeg2000":
+        return _jpeg_2000(path, mpp)
+    if known.kind in ("jpeg", "png", "gif", "bmp", "ppm", "webp"):
+        return PillowSource(path, mpp)
+    return _stranger(path, mpp, known)
 
 
-def _first_bytes(path: Path) -> bytes:
+def _local_tiff(path: Path, mpp: float | None, known: Signature) -> Source:
+    if known.vendor in OVERLAPPING:
+        return OpenSlideSource(path, mpp)
+    if known.georeferenced and installed("rasterio"):
+        return _first([lambda: RasterSource(path, mpp), lambda: _tiff(str(path), mpp)])
+    return _first(
+        [
+            lambda: _tiff(str(path), mpp),
+            lambda: OpenSlideSource(path, mpp),
+            lambda: _pillow(path, mpp),
+            lambda: _vips(path, mpp),
+        ]
+    )
+
+
+def _pillow(path: str | Path | Download, mpp: float | None) -> Source:
+    """What Pillow reads, without its warnings of tags that it cannot make out: what matters is an error."""
+    source = PillowSource(path, mpp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _ = source.header
+    return source
+
+
+def _jpeg_2000(path: Path, mpp: float | None) -> Source:
+    """By libvips, which reads it in parts, where it is there and knows the format."""
     try:
-        with path.open("rb") as stream:
-            return stream.read(max(len(ZIP_MAGIC), len(NPY_MAGIC)))
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file: check the path") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, not an image: name a file in it") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}): check the path and the file's mode") from error
+        source = _vips(path, mpp)
+        _ = source.header
+    except ImageError:
+        return PillowSource(path, mpp)
+    return source
+
+
+def _stranger(path: Path, mpp: float | None, known: Signature) -> Source:
+    """A file of a kind that neither we nor Pillow read."""
+    if known.kind == "slide" or (installed("openslide") and is_slide(path)):
+        return OpenSlideSource(path, mpp)
+    if known.kind == "modern":
+        return VipsSource(path, mpp)
+    return _first([lambda: PillowSource(path, mpp), lambda: _vips(path, mpp)])
+
+
+def _first(readers: list[Callable[[], Source]]) -> Source:
+    """The first reader that can open the image; if none can, what the first of them says."""
+    refusal: ImageError | None = None
+    for reader in readers:
+        try:
+            source = reader()
+            _ = source.header
+        except ImageError as error:
+            refusal = refusal or error
+        else:
+            return source
+    raise refusal or ImageError("no reader for this image")
+
+
+def _vips(path: Path, mpp: float | None) -> Source:
+    """What libvips reads, without a word on its absence: it is not the only one that might."""
+    if not installed("pyvips"):
+        raise ImageError(f"{path}: of a kind that is not supported here: pip install 'foveate[vips]'")
+    return VipsSource(path, mpp)
+
+
+def _tiff(name: str, mpp: float | None) -> Source:
+    return TiffSource(name if "://" in name else Path(name), mpp)

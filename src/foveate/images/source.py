@@ -1,13 +1,14 @@
 """What every image can do, whatever its format: the base reader."""
 
 import math
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Shaped
+from jaxtyping import Bool, Float32, Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.average import Bins, Region, average
@@ -86,6 +87,14 @@ class Source(ABC):
         """Bytes read so far, views included: of the file, or of the pixels of an image in memory."""
         return self._bytes
 
+    @property
+    def file_bytes(self) -> int | None:
+        """Length of the image's file; None where there is none, or it is not known."""
+        try:
+            return os.stat(self.name).st_size if self.name else None  # noqa: PTH116  a name may be an address
+        except (OSError, ValueError):
+            return None
+
     def read(self, box: Box, level: int = 0) -> Shaped[np.ndarray, "height width channel"]:
         """Read a rectangle of pixels.
 
@@ -123,16 +132,15 @@ class Source(ABC):
             self._check_box(box)
         inside = [_clipped(box, levels[level].size) for box in boxes]
         parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
-        results = []
+        results: list[np.ndarray] = []
         for box, part in zip(boxes, inside, strict=True):
-            whole = None if part is None else next(parts)
             if part is not None and part == box:
-                results.append(whole)
+                results.append(next(parts))
                 continue
             result = np.zeros((box.height, box.width, self.header.channels), self.header.dtype)
             if part is not None:
                 top, left = part.top - box.top, part.left - box.left
-                result[top : top + part.height, left : left + part.width] = whole
+                result[top : top + part.height, left : left + part.width] = next(parts)
             results.append(result)
         return results
 
@@ -194,6 +202,49 @@ class Source(ABC):
         if longest > longest_side:
             rows, columns = (max(1, (2 * side * longest_side + longest) // (2 * longest)) for side in (rows, columns))
         return from_unit(self.view((rows, columns)), self.dtype)
+
+    def to_file(self, box: Box) -> Box:
+        """Where a box of this image lies in the file it comes from, whatever has been done to it on the way.
+
+        Arguments:
+            box: in level-0 pixels of this image.
+
+        Returns:
+            The box in level-0 pixels of the file; it may hang over the border there.
+        """
+        return box
+
+    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:  # noqa: ARG002
+        """Which cells of a view mean something: False where most of a cell has no data, or a mask says no.
+
+        Arguments:
+            size: (rows, columns) of the view.
+            region: as in `view`; outside the image nothing is valid.
+
+        Returns:
+            (rows, columns), or None where all of the image means something.
+
+        Raises:
+            ImageError: if it cannot be read.
+        """
+        return None
+
+    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
+        """What is known of where to look, before any attention: log weights of the cells of a view.
+
+        Arguments:
+            size: (rows, columns) of the view.
+            region: as in `view`.
+
+        Returns:
+            (rows, columns): 0 where nothing speaks against looking, below 0 where something does, −inf where looking is
+            out of the question; or None where nothing is known.
+
+        Raises:
+            ImageError: if it cannot be read.
+        """
+        valid = self.valid(size, region)
+        return None if valid is None else np.where(valid, 0, -np.inf).astype(np.float32)
 
     def close(self) -> None:
         """Let go of what is open or decoded; the next read opens again."""

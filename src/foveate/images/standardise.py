@@ -1,5 +1,7 @@
 """Images whose bands all have mean 0 and deviation 1."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
@@ -8,7 +10,7 @@ from foveate.images.header import Header
 from foveate.images.moments import finite_moments
 from foveate.images.pixels import unit_range
 from foveate.images.source import Source
-from foveate.images.wrapper import Wrapper
+from foveate.images.wrapper import PixelWrapper
 from foveate.types import Box, Size
 
 __all__ = ["Standardised"]
@@ -20,7 +22,7 @@ LEAST_DEVIATION = 1e-4
 """A band that varies less, as a share of its full scale, is only centred."""
 
 
-class Standardised(Wrapper):
+class Standardised(PixelWrapper):
     r"""An image less its own mean, over its own standard deviation, band by band; everything stays lazy.
 
     .. math:: y_c = (x_c - m_c) / s_c
@@ -60,13 +62,13 @@ class Standardised(Wrapper):
             return self._statistics
 
     def _measure(self) -> Header:
-        original = self.source.header
-        return Header(original.levels, original.channels, np.dtype(np.float32))
+        return replace(self.source.header, dtype=np.dtype(np.float32), nodata=None)
 
-    def _read(self, box: Box, level: int) -> Float32[np.ndarray, "height width channel"]:
+    def _change(
+        self, pixels: Shaped[np.ndarray, "height width channel"]
+    ) -> Float32[np.ndarray, "height width channel"]:
         mean, deviation = self.statistics()
-        pixels = unit_range(self.source.read(box, level))
-        result: np.ndarray = (pixels - mean.astype(np.float32)) / deviation.astype(np.float32)
+        result: np.ndarray = (unit_range(pixels) - mean.astype(np.float32)) / deviation.astype(np.float32)
         return result
 
     def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:

@@ -12,7 +12,7 @@ from foveate.images.source import Source
 from foveate.settings import ViewSettings
 from foveate.types import Size
 
-__all__ = ["check_view", "make_view", "pad_views", "view_size"]
+__all__ = ["check_view", "make_guide", "make_view", "pad_views", "view_size"]
 
 
 def check_view(settings: ViewSettings) -> None:
@@ -101,6 +101,24 @@ def make_view(source: Source, settings: ViewSettings) -> Float32[Tensor, "channe
         ImageError: if the image cannot be read, or has no microns per pixel where they are needed.
     """
     return torch.from_numpy(source.view(view_size(settings, source))).permute(2, 0, 1)
+
+
+def make_guide(source: Source, settings: ViewSettings) -> Float32[Tensor, "height width"] | None:
+    """What is known of where to look in the view of an image, before any attention.
+
+    Arguments:
+        source: the image.
+        settings: how large the view is.
+
+    Returns:
+        (h, w) log weights: 0 anywhere, below 0 where something speaks against looking, −inf where masked; None where
+        nothing is known.
+
+    Raises:
+        ImageError: if the image or its mask cannot be read.
+    """
+    guide = source.guide(view_size(settings, source))
+    return None if guide is None else torch.from_numpy(guide)
 
 
 def pad_views(

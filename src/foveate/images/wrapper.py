@@ -1,8 +1,16 @@
 """Sources that make something else of another source's pixels."""
 
-from foveate.images.source import Source
+from abc import abstractmethod
+from collections.abc import Sequence
 
-__all__ = ["Wrapper"]
+import numpy as np
+from jaxtyping import Bool, Float32, Shaped
+
+from foveate.images.average import Region
+from foveate.images.source import Source
+from foveate.types import Box, Size
+
+__all__ = ["PixelWrapper", "Wrapper"]
 
 
 class Wrapper(Source):
@@ -33,6 +41,39 @@ class Wrapper(Source):
         """Bytes read of the original so far."""
         return self.source.bytes_read
 
+    @property
+    def file_bytes(self) -> int | None:
+        """Length of the original's file."""
+        return self.source.file_bytes
+
+    def to_file(self, box: Box) -> Box:
+        """Where a box lies in the file: where the original says."""
+        return self.source.to_file(box)
+
+    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
+        """Which cells of a view mean something: those of the original."""
+        return self.source.valid(size, region)
+
+    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
+        """What is known of where to look: what is known of the original."""
+        return self.source.guide(size, region)
+
     def close(self) -> None:
         """Close the original."""
         self.source.close()
+
+
+class PixelWrapper(Wrapper):
+    """A source whose every pixel is made of the same pixel of another one, and which has the other's levels."""
+
+    @abstractmethod
+    def _change(self, pixels: Shaped[np.ndarray, "height width *band"]) -> Shaped[np.ndarray, "height width *channel"]:
+        """What becomes of the other's pixels; these may be written to."""
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
+        return self._change(self.source.read(box, level))
+
+    def _fetch_many(
+        self, boxes: Sequence[Box], level: int, threads: int
+    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+        return [self._change(pixels) for pixels in self.source.read_many(boxes, level, threads)]

@@ -47,6 +47,8 @@ class AttentionSampling(PatchModel):
         if self.prior is not None:
             where = (batch.mask, cell_mask, batch.view_sizes, footprints(batch, self.settings.patch))
             logits = logits.float() + self.prior(batch.views, *where, self.attention.stride, self.grid.field)
+        if batch.prior is not None:
+            logits = logits.float() + self.grid.cell_means(batch.prior, batch.mask, batch.view_sizes)
         return log_attention(logits, cell_mask, self.settings.attention.smoothing, batch.ids)
 
 

@@ -18,13 +18,15 @@ from foveate.images import Source, open_image
 from foveate.models.batch import extents, make_batch
 from foveate.models.intake import Intake
 from foveate.models.probabilities import check_answers, name_predicted, probabilities
+from foveate.models.receipts import covering, peak_memory
+from foveate.models.stages import Stages
 from foveate.networks import build_features
 from foveate.networks.initialisation import glorot_
 from foveate.networks.normalise import BandNormalisation, BandStatistics
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.settings import Method, ModelSettings, ViewSettings
-from foveate.types import Batch, Box, Output, Prediction, Size
+from foveate.types import Batch, Box, Output, Prediction, Receipt, Size
 
 __all__ = ["Extras", "Model", "prediction_seed"]
 
@@ -239,16 +241,18 @@ class Model(nn.Module, ABC):
         """
         if samples < 1:
             raise ConfigError(f"samples must be at least 1, got {samples}: 1 is one draw, 4 averages four")
-        start = time.perf_counter()
-        opened = image if isinstance(image, Source) else open_image(image)
-        source = self.intake(opened)
+        start, stages = time.perf_counter(), Stages()
+        with stages("open"):
+            opened = image if isinstance(image, Source) else open_image(image)
+            source = self.intake(opened)
         before = opened.bytes_read
         with self.evaluating(method), torch.inference_mode():
-            batch = make_batch([source], self.view, [prediction_seed(seed, source.name)], ids=[source.name])
+            with stages("view"):
+                batch = make_batch([source], self.view, [prediction_seed(seed, source.name)], ids=[source.name])
             output = self(batch.to(self.device), samples)
             values = self.probabilities(output.logits.double())[0].tolist()
         check_answers([source.name or "the array"], np.array([values]), "in the weights")
-        boxes = _read_boxes(output)
+        boxes = tuple(source.to_file(box) for box in _read_boxes(output))
         return Prediction(
             path=source.name,
             predicted=name_predicted(self.classes, values, self.multi_label),
@@ -257,6 +261,14 @@ class Model(nn.Module, ABC):
             bytes_read=opened.bytes_read - before,
             seconds=time.perf_counter() - start,
             boxes=boxes,
+            receipt=Receipt(
+                patches=len(boxes),
+                patches_of=None if self.patch is None else covering(source.size, self.patch),
+                bytes_read=opened.bytes_read - before,
+                bytes_of=opened.file_bytes,
+                seconds=stages.seconds | output.seconds,
+                peak_memory=peak_memory(),
+            ),
         )
 
     @contextlib.contextmanager

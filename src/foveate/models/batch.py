@@ -6,12 +6,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.images import Source, make_view, pad_views
+from foveate.images import Source, make_guide, make_view, pad_views
 from foveate.images.pixels import not_finite
 from foveate.settings import ViewSettings
 from foveate.types import Batch, Label
 
 __all__ = ["extents", "make_batch"]
+
+UNSEEN = ViewSettings(longest_side=512)
+"""The resolution of masks, for models that want no view."""
 
 
 def make_batch(
@@ -21,6 +24,7 @@ def make_batch(
     labels: Sequence[Label | None] | None = None,
     ids: Sequence[str] = (),
     views: Sequence[Float[Tensor, "channel _ _"]] | None = None,
+    guides: Sequence[Float[Tensor, "_ _"] | None] | None = None,
     multi_label_classes: int | None = None,
 ) -> Batch:
     """Make the views of some images and pad them into one batch.
@@ -32,10 +36,12 @@ def make_batch(
         labels: B class indices, or B tuples of them where an image may have several labels; None where unknown.
         ids: B image ids, or empty.
         views: B views (C, h, w) made elsewhere, e.g. in a loader's worker; None makes them here.
+        guides: B log weights (h, w) of the views, made elsewhere, None where nothing is known; None makes them here.
         multi_label_classes: number of classes, where an image may have several labels; None where it has one.
 
     Returns:
-        A batch on the CPU, its mask True inside every image. Its labels are (B,) int64, or (B, classes) float32, 1 for
+        A batch on the CPU, its mask True inside every image where nothing masks it. Its labels are (B,) int64, or
+        (B, classes) float32, 1 for
         the classes an image has; −1 where a label is not known.
 
     Raises:
@@ -56,15 +62,21 @@ def make_batch(
         raise ValueError(f"{len(sources)} images need as many seeds, labels, ids and views, got {lengths}")
     made = list(views) if views is not None else [_view(source, view) for source in sources]
     _check_finite(sources, made)
+    known = list(guides) if guides is not None else [_guide(source, view) for source in sources]
+    if view is None:  # nothing is seen, but what is masked must be told somehow
+        made = [
+            one if weights is None else one.expand(-1, *weights.shape) for one, weights in zip(made, known, strict=True)
+        ]
     padded, mask, sizes = pad_views(made)
     return Batch(
         views=padded,
-        mask=mask,
+        mask=_masked(mask, known),
         sources=tuple(sources),
         seeds=tuple(seeds),
         view_sizes=tuple(sizes),
         labels=None if labels is None else _labels(labels, multi_label_classes),
         ids=tuple(ids),
+        prior=_prior(mask, known),
     )
 
 
@@ -78,6 +90,31 @@ def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
 
 def _view(source: Source, view: ViewSettings | None) -> Float[Tensor, "channel height width"]:
     return torch.zeros(source.channels, 1, 1) if view is None else make_view(source, view)
+
+
+def _guide(source: Source, view: ViewSettings | None) -> Float[Tensor, "height width"] | None:
+    return make_guide(source, UNSEEN if view is None else view)
+
+
+def _masked(
+    mask: Bool[Tensor, "batch height width"], guides: Sequence[Float[Tensor, "_ _"] | None]
+) -> Bool[Tensor, "batch height width"]:
+    result = mask.clone()
+    for row, guide in zip(result, guides, strict=True):
+        if guide is not None:
+            row[: guide.shape[0], : guide.shape[1]] &= guide > -torch.inf
+    return result
+
+
+def _prior(
+    mask: Bool[Tensor, "batch height width"], guides: Sequence[Float[Tensor, "_ _"] | None]
+) -> Float[Tensor, "batch height width"] | None:
+    """The finite log weights, 0 elsewhere; None if all are 0."""
+    result = torch.zeros(mask.shape)
+    for row, guide in zip(result, guides, strict=True):
+        if guide is not None:
+            row[: guide.shape[0], : guide.shape[1]] = guide.masked_fill(guide == -torch.inf, 0)
+    return result if bool(result.any()) else None
 
 
 def _check_finite(sources: Sequence[Source], views: Sequence[Float[Tensor, "channel _ _"]]) -> None:

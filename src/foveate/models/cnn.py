@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foveate.models.base import Model
+from foveate.models.stages import Stages
 from foveate.types import Batch, Output
 
 __all__ = ["CNN"]
@@ -43,6 +44,7 @@ class CNN(Model):
         Returns:
             Logits alone.
         """
+        stages = Stages()
         batch = self.normalised(batch)
         groups: dict[tuple[int, int], list[int]] = {}
         for row, size in enumerate(batch.view_sizes):
@@ -52,9 +54,10 @@ class CNN(Model):
         for (height, width), rows in groups.items():
             whole = len(rows) == len(batch) and batch.views.shape[2:] == (height, width)
             views = batch.views if whole else batch.views[rows, :, :height, :width]
-            parts.append(self.features(_enlarged(views, self.features.smallest)))
+            with stages("features"):
+                parts.append(self.features(_enlarged(views, self.features.smallest)))
         back = torch.tensor(order, device=batch.views.device).argsort()
-        return Output(logits=self.head(torch.cat(parts)[back]))
+        return Output(logits=self.head(torch.cat(parts)[back]), seconds=stages.seconds)
 
 
 def _enlarged(views: Float[Tensor, "batch channel _ _"], smallest: int) -> Float[Tensor, "batch channel height width"]:

@@ -14,6 +14,7 @@ from foveate.images import Source
 from foveate.models.base import Extras, Model
 from foveate.models.lattice import all_boxes, allowed_cells
 from foveate.models.reading import patch_features
+from foveate.models.stages import Stages
 from foveate.networks import log_attention
 from foveate.networks.mil import MilAttention
 from foveate.sampling.geometry import Grid
@@ -87,13 +88,13 @@ class DeepMil(Model):
         cells = allowed_cells(self.grid, batch.mask, batch.view_sizes, sizes)
         log_attention(torch.zeros(cells.shape), cells, names=batch.ids)  # refuses an empty image before any reading
         boxes, read = all_boxes(self.grid, sizes, self.settings.patch), cells.flatten(1)
-        features, bags = None, []
+        stages, features, bags = Stages(), None, []
         if torch.is_grad_enabled() and self.settings.mil.memory == "chunked":
-            bags = [self._bag(*bag) for bag in zip(batch.sources, boxes, read, strict=True)]
+            bags = [self._bag(*bag, stages) for bag in zip(batch.sources, boxes, read, strict=True)]
             flat = torch.cat([bag_logits for _, bag_logits in bags])
             logits = flat.new_zeros(read.shape).masked_scatter(read.to(self.device), flat)
         else:
-            features, logits = self._all(batch.sources, boxes, read)
+            features, logits = self._all(batch.sources, boxes, read, stages)
         allowed = read.to(self.device)
         log_prob = log_attention(logits.view(cells.shape), cells.to(self.device), names=batch.ids)
         attention = log_prob.exp().masked_fill(~allowed, 0)
@@ -109,35 +110,40 @@ class DeepMil(Model):
             boxes=boxes,
             features=features,
             read=read,
+            seconds=stages.seconds,
         )
 
     def _all(
-        self, sources: Sequence[Source], boxes: Int[Tensor, "batch cell 4"], read: Bool[Tensor, "batch cell"]
+        self,
+        sources: Sequence[Source],
+        boxes: Int[Tensor, "batch cell 4"],
+        read: Bool[Tensor, "batch cell"],
+        stages: Stages,
     ) -> tuple[Float[Tensor, "batch cell feature"], Float[Tensor, "batch cell"]]:
         """Features and logits of all cells, in chunks if without gradient; those of cells not read mean nothing."""
         if torch.is_grad_enabled():
-            features = self._features(sources, boxes, read)
+            features = self._features(sources, boxes, read, stages)
         else:
             step = self.settings.mil.chunk
             bags = zip(sources, torch.split(boxes, 1), torch.split(read, 1), strict=True)
-            features = torch.cat([self._in_chunks(source, step, *bag) for source, *bag in bags])
+            features = torch.cat([self._in_chunks(*one, step, stages) for one in bags])
         return features, self.attention(features)
 
     def _in_chunks(
-        self, source: Source, step: int, boxes: Int[Tensor, "1 cell 4"], read: Bool[Tensor, "1 cell"]
+        self, source: Source, boxes: Int[Tensor, "1 cell 4"], read: Bool[Tensor, "1 cell"], step: int, stages: Stages
     ) -> Float[Tensor, "1 cell feature"]:
         chunks = zip(torch.split(boxes, step, 1), torch.split(read, step, 1), strict=True)
-        return torch.cat([self._features([source], *chunk) for chunk in chunks], 1)
+        return torch.cat([self._features([source], *chunk, stages) for chunk in chunks], 1)
 
     def _bag(
-        self, source: Source, boxes: Int[Tensor, "cell 4"], read: Bool[Tensor, " cell"]
+        self, source: Source, boxes: Int[Tensor, "cell 4"], read: Bool[Tensor, " cell"], stages: Stages
     ) -> tuple[Float[Tensor, "chunk feature"], Float[Tensor, " patch"]]:
         """Of one image, what each chunk amounts to by itself, and the logits of all patches; all else is forgotten."""
         vectors, logits = [], []
         for wanted in torch.split(boxes[read], self.settings.mil.chunk):
 
             def look(anchor: Tensor, wanted: Tensor = wanted) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-                features = self._features([source], wanted[None], None)[0]
+                features = self._features([source], wanted[None], None, stages)[0]
                 scores = self.attention(features)
                 with torch.autocast(scores.device.type, enabled=False):
                     return scores.to(features.dtype).softmax(0) @ features, scores
@@ -157,9 +163,13 @@ class DeepMil(Model):
         return functional.pad(attention, (0, missing)).view(-1, chunk).sum(1)
 
     def _features(
-        self, sources: Sequence[Source], boxes: Int[Tensor, "rows patch 4"], read: Bool[Tensor, "rows patch"] | None
+        self,
+        sources: Sequence[Source],
+        boxes: Int[Tensor, "rows patch 4"],
+        read: Bool[Tensor, "rows patch"] | None,
+        stages: Stages,
     ) -> Float[Tensor, "rows patch feature"]:
-        return patch_features(self.features, self.normalise, sources, boxes, read, self.device)
+        return patch_features(self.features, self.normalise, sources, boxes, read, self.device, stages)
 
 
 def _contexts(network: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -1,4 +1,4 @@
-"""What a model makes of an image before it looks at it: bands chosen, colour converted, standardised, or a refusal."""
+"""What a model makes of an image before it looks at it: one scale, its bands, its colours, or a refusal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from foveate.errors import ImageError
 from foveate.images import Source
 from foveate.images.bands import Bands
 from foveate.images.colour import Colour
+from foveate.images.guided import Guided
+from foveate.images.resampled import at_mpp
 from foveate.images.standardise import Standardised
-from foveate.settings import InputSettings
+from foveate.settings import GuideSettings, InputSettings
 
 __all__ = ["Intake", "wanted_channels"]
 
@@ -21,7 +23,7 @@ class Intake:
     """Hand a model the images it wants: the same in training and in prediction.
 
     Attributes:
-        settings: bands and colour.
+        settings: scale, bands, colour, and where to look.
         channels: channels the model takes.
 
     Example:
@@ -50,7 +52,9 @@ class Intake:
         Raises:
             ImageError: if the image does not have the bands, or cannot be had with the model's number of channels.
         """
-        chosen = self._chosen(source)
+        if self.settings.guide != GuideSettings():
+            source = Guided(source, self.settings.guide)
+        chosen = self._chosen(source if self.settings.mpp is None else at_mpp(source, self.settings.mpp))
         return Standardised(chosen) if self.settings.normalise == "image" else chosen
 
     def _chosen(self, source: Source) -> Source:

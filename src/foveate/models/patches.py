@@ -11,6 +11,7 @@ from torch import Tensor
 from foveate.models.base import Extras, Model
 from foveate.models.probabilities import average_samples
 from foveate.models.reading import patch_features
+from foveate.models.stages import Stages
 from foveate.networks import receptive_field
 from foveate.sampling import draw, expectation
 from foveate.sampling.geometry import Grid
@@ -75,25 +76,29 @@ class PatchModel(Model):
             FoveateError: if an image has no cell to look at.
             ImageError: if a patch cannot be read.
         """
-        batch = self.normalised(batch)
-        batch = replace(batch, views=batch.views.contiguous(memory_format=torch.channels_last))
-        cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
-        log_prob = self.log_attention(batch, cell_mask)
+        stages = Stages()
+        with stages("attention"):
+            batch = self.normalised(batch)
+            batch = replace(batch, views=batch.views.contiguous(memory_format=torch.channels_last))
+            cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
+            log_prob = self.log_attention(batch, cell_mask)
         allowed = cell_mask.flatten(1)
-        drawn = draw(
-            log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
-            self.patches,
-            self.draw_method,
-            mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
-            generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],
-        )
-        boxes = self._boxes(batch, drawn.index.cpu(), cell_mask.shape[2], samples)
-        features = self._features(batch, boxes, drawn.valid.cpu(), samples)
+        with stages("draw"):
+            drawn = draw(
+                log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
+                self.patches,
+                self.draw_method,
+                mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
+                generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],
+            )
+            boxes = self._boxes(batch, drawn.index.cpu(), cell_mask.shape[2], samples)
+        features = self._features(batch, boxes, drawn.valid.cpu(), samples, stages)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method != "top"
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
-        estimate = expectation(drawn, features, baseline)
-        logits = self.head(estimate.to(self.head.weight.dtype))
+        with stages("classify"):
+            estimate = expectation(drawn, features, baseline)
+            logits = self.head(estimate.to(self.head.weight.dtype))
         return Output(
             logits=average_samples(logits, samples, self.multi_label),
             # Masked once more: the entropy of an exact 0 has an infinite slope.
@@ -102,6 +107,7 @@ class PatchModel(Model):
             boxes=boxes,
             features=features,
             read=drawn.valid,
+            seconds=stages.seconds,
         )
 
     def _boxes(
@@ -112,10 +118,15 @@ class PatchModel(Model):
         return self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
 
     def _features(
-        self, batch: Batch, boxes: Int[Tensor, "rows draw 4"], valid: Bool[Tensor, "rows draw"], samples: int
+        self,
+        batch: Batch,
+        boxes: Int[Tensor, "rows draw 4"],
+        valid: Bool[Tensor, "rows draw"],
+        samples: int,
+        stages: Stages,
     ) -> Float[Tensor, "rows draw feature"]:
         sources = [source for source in batch.sources for _ in range(samples)]
-        return patch_features(self.features, self.normalise, sources, boxes, valid, self.device)
+        return patch_features(self.features, self.normalise, sources, boxes, valid, self.device, stages)
 
 
 def footprints(batch: Batch, patch: Size) -> list[Size]:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.images import Source, gather
+from foveate.models.stages import Stages
 
 __all__ = ["patch_features"]
 
@@ -18,6 +19,7 @@ def patch_features(
     boxes: Int[Tensor, "rows draw 4"],
     valid: Bool[Tensor, "rows draw"] | None,
     device: torch.device,
+    stages: Stages | None = None,
 ) -> Float[Tensor, "rows draw feature"]:
     """Read patches and compute their features.
 
@@ -28,6 +30,7 @@ def patch_features(
         boxes: (rows, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
         valid: (rows, n) False where nothing is to be read and the patch is 0; None reads all.
         device: where the network is.
+        stages: where to note the time; "read" and "features".
 
     Returns:
         (rows, n, D) features; 0 where nothing is read.
@@ -42,14 +45,17 @@ def patch_features(
         >>> patch_features(nn.Flatten(), None, [image], boxes, None, torch.device("cpu"))
         tensor([[[1., 1., 1., 1., 1., 1.]]])
     """
-    patches = gather(sources, boxes, valid)
-    if device.type == "cuda":
-        patches = patches.pin_memory()
-    patches = patches.to(device, non_blocking=True).flatten(0, 1)
-    wanted = None if valid is None or bool(valid.all()) else valid.flatten().to(device)
-    if wanted is not None and bool(wanted.any()):
-        patches = patches[wanted]
-    features: Tensor = network(patches if normalise is None else normalise(patches))
+    stages = stages or Stages()
+    with stages("read"):
+        patches = gather(sources, boxes, valid)
+        if device.type == "cuda":
+            patches = patches.pin_memory()
+        patches = patches.to(device, non_blocking=True).flatten(0, 1)
+        wanted = None if valid is None or bool(valid.all()) else valid.flatten().to(device)
+        if wanted is not None and bool(wanted.any()):
+            patches = patches[wanted]
+    with stages("features"):
+        features: Tensor = network(patches if normalise is None else normalise(patches))
     if wanted is not None:
         rows = wanted.nonzero()[:, 0]
         features = features.new_zeros(len(wanted), features.shape[1]).index_put((rows,), features[: len(rows)])

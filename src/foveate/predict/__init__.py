@@ -2,12 +2,14 @@
 
 from foveate.predict.device import choose_device
 from foveate.predict.groups import GroupTally, check_groups, group_columns
+from foveate.predict.receipts import ReceiptTally, receipt_line
 from foveate.predict.rows import Failure, Row, find_rows, predict_paths
 from foveate.predict.tables import Summary, check_output, prediction_columns, write_predictions, write_rows
 
 __all__ = [
     "Failure",
     "GroupTally",
+    "ReceiptTally",
     "Row",
     "Summary",
     "check_groups",
@@ -17,6 +19,7 @@ __all__ = [
     "group_columns",
     "predict_paths",
     "prediction_columns",
+    "receipt_line",
     "write_predictions",
     "write_rows",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 from foveate.errors import ImageError
@@ -154,18 +154,34 @@ class Grid:
         Raises:
             ImageError: if the padded view is smaller than the field.
         """
-        batch, height, width = mask.shape
-        rows, columns = self._positions((height, width))
+        return self._by_cell(self._allowed(mask, view_sizes)).any(4).any(2)
+
+    def cell_means(
+        self,
+        values: Float[Tensor, "batch height width"],
+        mask: Bool[Tensor, "batch height width"],
+        view_sizes: Sequence[Size],
+    ) -> Float[Tensor, "batch rows columns"]:
+        """Means of a map of view pixels over cells.
+
+        Arguments:
+            values: (B, h, w) of the pixels of the padded views.
+            mask: (B, h, w) as in `cell_mask`.
+            view_sizes: B (height, width) of the views without padding.
+
+        Returns:
+            (B, rows, columns) the mean over the allowed positions of a cell, each at its centre pixel; 0 where there
+            is none.
+
+        Raises:
+            ImageError: if the padded view is smaller than the field.
+        """
+        allowed = self._by_cell(self._allowed(mask, view_sizes))
+        rows, columns = self._positions((mask.shape[1], mask.shape[2]))
         middle = self.field // 2
-        allowed = mask[:, middle : middle + rows, middle : middle + columns]
-        inside = _pairs(view_sizes, mask.device).reshape(batch, 2) - self.field + 1
-        down, along = torch.arange(rows, device=mask.device), torch.arange(columns, device=mask.device)
-        allowed = allowed & (down < inside[:, :1])[:, :, None] & (along < inside[:, 1:])[:, None, :]
-        map_rows, map_columns = self.shape((height, width))
-        down_stride, along_stride = self.strides
-        padded = allowed.new_zeros(batch, map_rows * down_stride, map_columns * along_stride)
-        padded[:, :rows, :columns] = allowed
-        return padded.reshape(batch, map_rows, down_stride, map_columns, along_stride).any(4).any(2)
+        seen = self._by_cell(values[:, middle : middle + rows, middle : middle + columns])
+        count = allowed.sum((2, 4)).clamp(min=1)
+        return seen.masked_fill(~allowed, 0).sum((2, 4)) / count
 
     def centres(self, cells: Int[Tensor, "*shape 2"], view_size: Size, image_size: Size) -> Float64[Tensor, "*shape 2"]:
         """Full-resolution centres of cells.
@@ -209,6 +225,27 @@ class Grid:
         strides = torch.tensor(self.strides, dtype=torch.float64, device=points.device)
         place = (points.double() * view / image - (self.field - 1) / 2) / strides
         return place.floor().clamp(min=torch.zeros_like(last), max=last).long()
+
+    def _allowed(
+        self, mask: Bool[Tensor, "batch height width"], view_sizes: Sequence[Size]
+    ) -> Bool[Tensor, "batch down along"]:
+        """Which positions of the convolution are inside their image's own view and allowed by the mask."""
+        batch, height, width = mask.shape
+        rows, columns = self._positions((height, width))
+        middle = self.field // 2
+        allowed = mask[:, middle : middle + rows, middle : middle + columns]
+        inside = _pairs(view_sizes, mask.device).reshape(batch, 2) - self.field + 1
+        down, along = torch.arange(rows, device=mask.device), torch.arange(columns, device=mask.device)
+        return allowed & (down < inside[:, :1])[:, :, None] & (along < inside[:, 1:])[:, None, :]
+
+    def _by_cell(self, positions: Shaped[Tensor, "batch down along"]) -> Shaped[Tensor, "batch rows s columns t"]:
+        """What is known of each position, cell by cell; positions that a last cell lacks are 0, or False."""
+        batch, rows, columns = positions.shape
+        down, along = self.strides
+        map_rows, map_columns = -(-rows // down), -(-columns // along)
+        padded = positions.new_zeros(batch, map_rows * down, map_columns * along)
+        padded[:, :rows, :columns] = positions
+        return padded.reshape(batch, map_rows, down, map_columns, along)
 
     def _positions(self, view_size: Size) -> Size:
         rows, columns = view_size[0] - self.field + 1, view_size[1] - self.field + 1

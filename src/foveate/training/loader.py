@@ -10,11 +10,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from foveate.errors import DataError, FoveateError
-from foveate.images import Source, augment, make_view
+from foveate.images import Source, augment, make_guide, make_view
 from foveate.models import make_batch, prediction_seed
 from foveate.seeds import derive_seed
 from foveate.settings import AugmentSettings, ViewSettings
@@ -176,7 +177,7 @@ class Loader:
                 for one in made:
                     if isinstance(one, FoveateError):
                         raise one
-                yield self._batch(share.indices, epoch, seed_of, [torch.from_numpy(one) for one in made])
+                yield self._batch(share.indices, epoch, seed_of, made)
         finally:
             working._shutdown_workers()  # not left to chance: Python's exit would wait for who ignores its SIGTERM
 
@@ -185,7 +186,7 @@ class Loader:
         indices: Sequence[int],
         epoch: int,
         seed_of: Callable[[str], int],
-        views: Sequence[torch.Tensor] | None = None,
+        made: Sequence[tuple[np.ndarray, np.ndarray | None]] | None = None,
     ) -> Batch:
         examples = [self.dataset.examples[index] for index in indices]
         return make_batch(
@@ -194,13 +195,14 @@ class Loader:
             seeds=[seed_of(one.id) for one in examples],
             labels=[one.label for one in examples],
             ids=[one.id for one in examples],
-            views=views,
+            views=None if made is None else [torch.from_numpy(view) for view, _ in made],
+            guides=None if made is None else [None if one is None else torch.from_numpy(one) for _, one in made],
             multi_label_classes=len(self.dataset.classes) if self.dataset.multi_label else None,
         )
 
 
 class _Views(Dataset[Any]):
-    """Example number → its view as an array, or the error that says why there is none."""
+    """Example number → its view and its guide (or None) as arrays, or the error that says why there is no view."""
 
     def __init__(self, loader: Loader, epoch: int) -> None:
         assert loader.view is not None
@@ -208,7 +210,9 @@ class _Views(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return make_view(self._loader.source(index, self._epoch), self._view).numpy()
+            source = self._loader.source(index, self._epoch)
+            guide = make_guide(source, self._view)
+            return make_view(source, self._view).numpy(), None if guide is None else guide.numpy()
         except FoveateError as error:  # a worker's traceback would hide the one line
             return error
 

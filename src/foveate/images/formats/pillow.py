@@ -20,6 +20,7 @@ from foveate.errors import ImageError, one_line
 from foveate.images.average import Bins, Region, average
 from foveate.images.colour import over_black
 from foveate.images.decoded import Decoded
+from foveate.images.formats.download import Download
 from foveate.images.formats.member import ZipMember
 from foveate.images.header import Header
 from foveate.images.orient import Orientation
@@ -68,7 +69,7 @@ class PillowSource(Source):
     16-bit colour as 8-bit). Transparency is laid over black, which is also what lies outside the image.
 
     Arguments:
-        path: the file, or a member of a zip archive; its name says nothing, its content decides.
+        path: the file, a member of a zip archive or a file to download; its name says nothing, its content decides.
         mpp: microns per pixel, if known.
     """
 
@@ -76,9 +77,9 @@ class PillowSource(Source):
     _reads_file = True
     _left_behind = ("_kept",)
 
-    def __init__(self, path: Path | str | ZipMember, mpp: float | None = None) -> None:
+    def __init__(self, path: Path | str | ZipMember | Download, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
-        self._path = path if isinstance(path, ZipMember) else Path(path)
+        self._path = path if isinstance(path, ZipMember | Download) else Path(path)
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
         self._scalable = False
@@ -157,7 +158,7 @@ class PillowSource(Source):
                 if scale > 1:
                     image.draft(None, (width // scale, height // scale))
                 pixels = _pixels(image, self.name)
-            self._count(self._path.stored_bytes() if isinstance(self._path, ZipMember) else self._path.stat().st_size)
+            self._count(self._path.stat().st_size if isinstance(self._path, Path) else self._path.stored_bytes())
         except BROKEN as error:
             raise self._broken(error) from error
         return pixels

@@ -1,0 +1,165 @@
+"""A pyramid in one BigTIFF: tiled pages, the finest first, the others marked as reduced."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.images.convert.pyramid import Strip, level_sizes
+from foveate.images.convert.settings import Conversion, is_colour, stored_type
+from foveate.images.convert.tags import meaning_tags, resolution
+from foveate.images.source import Source
+from foveate.types import Size
+
+__all__ = ["write_tiff"]
+
+THREADS = 4
+"""Tiles encoded at a time."""
+
+FULL_COLOUR = 90
+"""Quality of JPEG from which colours are kept at full resolution."""
+
+
+def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterable[Strip]) -> None:
+    """Write a pyramid; tiles of coarser levels wait in a temporary file until those of level 0 are written.
+
+    Source: TIFF 6.0 (1992), section 15, tiled images; section 8, NewSubfileType; Adobe Photoshop TIFF notes, deflate.
+
+    Arguments:
+        path: of the file, which is made.
+        source: what it is made of, for its header.
+        settings: resolved.
+        strips: of all levels, as `pyramid.strips` gives them.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from tifffile import TiffWriter
+
+    from foveate import __version__
+
+    sizes = level_sizes(source.size, settings.tile)
+    encode = _encoder(settings, stored_type(source.header), source.channels)
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tempfile.TemporaryFile(dir=path.parent, prefix=".foveate-") as waiting,
+        path.open("wb") as file,
+        TiffWriter(file, bigtiff=True) as tiff,
+    ):
+        kept = _Waiting(waiting, len(sizes))
+
+        def finest() -> Iterator[bytes]:
+            for level, _, strip in strips:
+                encoded = pool.map(encode, _tiles(strip, settings.tile))
+                if level == 0:
+                    yield from encoded
+                else:
+                    kept.add(level, encoded)
+
+        for level, size in enumerate(sizes):
+            # a chain, for tifffile closes generators that it has had enough of
+            tiles = chain(finest() if level == 0 else kept.tiles(level))
+            tiff.write(
+                tiles,
+                **_page(source, settings, size),
+                subfiletype=0 if level == 0 else 1,
+                **resolution(source.mpp, float(2**level)),
+                extratags=meaning_tags(source.header, source.name) if level == 0 else [],
+                software=f"foveate {__version__}",
+                metadata=None,
+            )
+            for _ in tiles:  # what follows the last tile of level 0: the ends of the other levels
+                pass
+
+
+class _Waiting:
+    """Encoded tiles in a temporary file, in order of arrival."""
+
+    def __init__(self, file: IO[bytes], levels: int) -> None:
+        self._file = file
+        self._places: list[list[tuple[int, int]]] = [[] for _ in range(levels)]
+        self._end = 0
+
+    def add(self, level: int, tiles: Iterable[bytes]) -> None:
+        self._file.seek(self._end)
+        for tile in tiles:
+            self._file.write(tile)
+            self._places[level].append((self._end, len(tile)))
+            self._end += len(tile)
+
+    def tiles(self, level: int) -> Iterator[bytes]:
+        for offset, length in self._places[level]:
+            self._file.seek(offset)
+            yield self._file.read(length)
+
+
+def _page(source: Source, settings: Conversion, size: Size) -> dict[str, Any]:
+    """What tifffile is to be told of a level's pixels."""
+    channels, dtype = source.channels, stored_type(source.header)
+    colour = is_colour(source.header)
+    jpeg, kind = settings.compression == "jpeg", "adobe_deflate" if settings.compression == "deflate" else None
+    return {
+        "shape": size if channels == 1 else (*size, channels),
+        "dtype": dtype.newbyteorder("<"),
+        "tile": (settings.tile, settings.tile),
+        "compression": kind or (None if settings.compression == "none" else settings.compression),
+        "predictor": settings.compression in PREDICTED,
+        "photometric": "rgb" if colour or (jpeg and channels == 3) else "minisblack",
+        "planarconfig": None if channels == 1 else "contig",
+        "extrasamples": None if channels == 1 or colour or jpeg else ["unspecified"] * (channels - 1),
+        "subsampling": _subsampling(settings) if jpeg and channels == 3 else None,
+    }
+
+
+PREDICTED = ("deflate", "zstd", "lzw")
+"""Compressions that code differences between neighbours: TIFF 6.0, section 14, and Adobe's floating-point predictor."""
+
+
+def _subsampling(settings: Conversion) -> tuple[int, int]:
+    return (1, 1) if settings.quality >= FULL_COLOUR else (2, 2)
+
+
+def _tiles(
+    strip: Shaped[np.ndarray, "rows width channel"], side: int
+) -> Iterator[Shaped[np.ndarray, "side side channel"]]:
+    """The tiles of a row; beyond the border the last pixels are repeated, which compresses well and does not ring."""
+    for left in range(0, strip.shape[1], side):
+        tile = strip[:, left : left + side]
+        missing = side - tile.shape[0], side - tile.shape[1]
+        yield np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else tile
+
+
+def _encoder(
+    settings: Conversion, dtype: "np.dtype[np.generic]", channels: int
+) -> Callable[[Shaped[np.ndarray, "side side channel"]], bytes]:
+    import imagecodecs
+
+    if settings.compression == "jpeg":
+        colours: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "YCBCR", "subsampling": _subsampling(settings)}
+        more: dict[str, Any] = colours if channels == 3 else {}
+
+        def encode_jpeg(tile: Shaped[np.ndarray, "side side channel"]) -> bytes:
+            plain = np.ascontiguousarray(tile if channels == 3 else tile[:, :, 0])
+            return bytes(imagecodecs.jpeg8_encode(plain, level=settings.quality, **more))
+
+        return encode_jpeg
+    little = dtype.newbyteorder("<")
+    if settings.compression == "none":
+        return lambda tile: tile.astype(little, copy=False).tobytes()
+    differences: Callable[..., Any] = imagecodecs.floatpred_encode if dtype.kind == "f" else imagecodecs.delta_encode
+    squeeze: Callable[[Any], bytes | bytearray] = {
+        "deflate": lambda data: imagecodecs.zlib_encode(data, level=6),
+        "zstd": lambda data: imagecodecs.zstd_encode(data, level=9),
+        "lzw": imagecodecs.lzw_encode,
+    }[str(settings.compression)]
+
+    def encode(tile: Shaped[np.ndarray, "side side channel"]) -> bytes:
+        plain = np.ascontiguousarray(tile, little)
+        return bytes(squeeze(differences(plain, axis=-2)))
+
+    return encode

@@ -1,0 +1,103 @@
+"""What an image is, in words and numbers that JSON can hold."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import ImageError
+from foveate.images.files import SCHEMES, open_bytes
+from foveate.images.formats.array import ArraySource
+from foveate.images.formats.canvas import Canvas
+from foveate.images.formats.npy import NpySource
+from foveate.images.source import Source
+
+__all__ = ["describe", "file_bytes", "is_lazy"]
+
+BY_PIXEL = (ArraySource, NpySource, Canvas)
+"""Of these any part is had by itself, and there are no tiles."""
+
+SMALL = 256
+"""Longest side of an image that is one tile when it is converted."""
+
+NAMES = {"ArraySource": "array in memory", "NpySource": "NumPy array", "Canvas": "canvas of stamps"}
+"""Of sources whose header has no word for what they are."""
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What an image is; no pixel is read.
+
+    Arguments:
+        source: the image.
+
+    Returns:
+        path, format, size ([height, width] in pixels), channels, dtype, bands (their names), mpp (microns per pixel, or
+        None), levels (a list of {size, factor}, the factors level-0 pixels per pixel, down and along), tile ([height,
+        width] of what is decoded at a time, or None), lazy (whether less than the whole image can be read), reading
+        (the same in words), nodata (a number, or "nan"), georeference ({crs, transform}, or None), bytes (of the file,
+        or None where that is not known).
+
+    Raises:
+        ImageError: if the image cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> told = describe(ArraySource(np.zeros((600, 800, 3), np.uint8)))
+        >>> told["size"], told["format"], told["reading"]
+        ([600, 800], 'array in memory', 'any part by itself')
+    """
+    header = source.header
+    nodata, place = header.nodata, header.georeference
+    return {
+        "path": source.name,
+        "format": header.format or NAMES.get(type(source).__name__, type(source).__name__.removesuffix("Source")),
+        "size": list(source.size),
+        "channels": source.channels,
+        "dtype": str(source.dtype),
+        "bands": list(header.bands),
+        "mpp": source.mpp,
+        "levels": [{"size": list(level.size), "factor": list(level.factor)} for level in source.levels],
+        "tile": None if header.tile is None else list(header.tile),
+        "lazy": is_lazy(source),
+        "reading": _reading(source),
+        "nodata": nodata if nodata is None or math.isfinite(nodata) else str(nodata),
+        "georeference": None if place is None else {"crs": place.crs, "transform": list(place.transform)},
+        "bytes": file_bytes(source),
+    }
+
+
+def is_lazy(source: Source) -> bool:
+    """Whether less than the whole image can be read."""
+    tile = source.header.tile
+    if tile is None:
+        return isinstance(source, BY_PIXEL)
+    return tile[0] < source.size[0] or tile[1] < source.size[1]
+
+
+def _reading(source: Source) -> str:
+    tile = source.header.tile
+    if not is_lazy(source):
+        return "decoded whole" + (
+            ": `foveate convert` makes it lazy" if max(source.size) > SMALL else ", for it is small"
+        )
+    if tile is None:
+        return "any part by itself"
+    if tile[1] >= source.size[1]:
+        return f"in strips of {tile[0]} row{'s' if tile[0] > 1 else ''}"
+    return f"in tiles of {tile[0]}×{tile[1]}"
+
+
+def file_bytes(source: Source) -> int | None:
+    """Bytes of an image's file, or of all files in its folder; None if it has none that can be measured."""
+    name = source.name
+    if name.partition("://")[0].lower() in SCHEMES and "://" in name:
+        try:
+            return open_bytes(name).size
+        except ImageError:  # a folder elsewhere
+            return None
+    path = Path(name)
+    try:
+        if name and path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size if name else None
+    except OSError:  # a member of an archive
+        return None

@@ -1,0 +1,1 @@
+"""The TIFF family: classic and BigTIFF, slides and pyramids among them."""

@@ -1,0 +1,87 @@
+"""From the values a TIFF file stores to grey, RGB or bands."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+from PIL import Image
+
+from foveate.images.colour import over_black
+from foveate.images.formats.tiff.directory import Directory
+from foveate.images.pixels import full_scale
+
+__all__ = ["Finish", "finish_for"]
+
+Finish = Callable[[Shaped[np.ndarray, "rows columns sample"]], Shaped[np.ndarray, "rows columns channel"]]
+"""What is done to decoded values, pixel by pixel."""
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+"""PhotometricInterpretation (262)."""
+
+JPEGS = (7, 34892, 33007)
+"""Compressions whose decoder makes RGB of YCbCr."""
+
+OTHER_DECODERS = (33003, 33004, 33005, 34712, 50001, 50002, 52546)
+"""Compressions whose decoder gives what was put in, whatever the file calls the colours: JPEG 2000, WebP, JPEG XL."""
+
+ASSOCIATED, UNASSOCIATED = 1, 2
+"""ExtraSamples (338) that are opacity: laid over black already, or not yet."""
+
+
+def finish_for(page: Directory, samples: int, dtype: np.dtype[Any]) -> tuple[Finish | None, int, np.dtype[Any]]:
+    """What to do to the decoded values of a page.
+
+    Arguments:
+        page: its directory.
+        samples: values of a pixel, as decoded.
+        dtype: their type.
+
+    Returns:
+        What to do, None for nothing; and the channels and the type that it gives.
+
+    Raises:
+        ValueError: the page's colours are of a kind that cannot be read.
+    """
+    photometric, compression = page.number(262, RGB if samples == 3 else BLACK_IS_ZERO), page.number(259, 1)
+    extra = page.numbers(338)
+    if photometric == PALETTE and samples == 1:
+        return _palette(page, dtype), 3, np.dtype(np.uint8)
+    if photometric == CMYK and samples == 4 and dtype == np.uint8 and compression not in JPEGS:
+        return _from_cmyk, 3, dtype
+    if photometric == YCBCR and compression not in JPEGS + OTHER_DECODERS:
+        raise ValueError("YCbCr colours that are not compressed as JPEG")
+    if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR):
+        raise ValueError(f"colours of kind {photometric} (PhotometricInterpretation)")
+    if photometric == WHITE_IS_ZERO and samples == 1 and dtype.kind != "f":
+        return (np.logical_not if dtype.kind == "b" else lambda values: full_scale(dtype) - values), 1, dtype
+    colours = 1 if photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) else 3
+    if extra and samples > colours and extra[-1] == UNASSOCIATED:
+        return over_black, samples - 1, dtype
+    if extra and samples > colours and extra[-1] == ASSOCIATED:
+        return (lambda values: values[:, :, :-1]), samples - 1, dtype
+    if compression == 33003 and samples == 3 and dtype == np.uint8:
+        return _from_ycbcr, samples, dtype
+    return None, samples, dtype
+
+
+def _palette(page: Directory, dtype: np.dtype[Any]) -> Finish:
+    colours = np.array(page.numbers(320), np.uint16).reshape(3, -1).T
+    if dtype.kind != "u" or len(colours) == 0:
+        raise ValueError("a palette without colours, or of values that are no whole numbers")
+    # colours have 16 bits; some writers leave 8 in them
+    table = (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
+
+    def finish(values: Shaped[np.ndarray, "rows columns sample"]) -> Shaped[np.ndarray, "rows columns channel"]:
+        laid: np.ndarray = table[values[:, :, 0]]
+        return laid
+
+    return finish
+
+
+def _from_cmyk(values: Shaped[np.ndarray, "rows columns 4"]) -> Shaped[np.ndarray, "rows columns 3"]:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(values), "CMYK").convert("RGB"))
+
+
+def _from_ycbcr(values: Shaped[np.ndarray, "rows columns 3"]) -> Shaped[np.ndarray, "rows columns 3"]:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(values), "YCbCr").convert("RGB"))

@@ -1,0 +1,184 @@
+"""The directories of a TIFF file: what pages say of themselves, but for their tables of tiles, which may be huge."""
+
+import struct
+from dataclasses import dataclass
+from io import BufferedIOBase
+from typing import NamedTuple
+
+from foveate.errors import ImageError
+
+__all__ = ["Directory", "Entry", "Values", "read_directories"]
+
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of a value of every type (TIFF 6.0, section 2; BigTIFF has 16 … 18)."""
+
+LETTERS = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I",
+           16: "Q", 17: "q", 18: "Q"}  # fmt: skip
+
+TABLES = {273: "strip offsets", 279: "strip lengths", 324: "tile offsets", 325: "tile lengths"}
+"""Tags that have a value for every strip or tile."""
+
+TEXTS = {270: 2**24, 305: 2**10}
+"""Texts that are read, the description and the software, and the most bytes of each."""
+
+NUMBERS = (254, 255, 256, 257, 258, 259, 262, 266, 274, 277, 278, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323,
+           330, 338, 339, 347, 512, 513, 530, 32997, 42113, 50674)  # fmt: skip
+"""Other tags that are read."""
+
+MOST_TAGS = 4096
+MOST_PAGES = 1000
+"""Pages looked at; of stacks of more, the first ones."""
+
+MOST_BYTES = 2**20
+"""Of a value that is no text."""
+
+
+class Entry(NamedTuple):
+    """Where the values of a tag lie in the file.
+
+    Attributes:
+        kind: their type, as TIFF numbers them.
+        number: how many there are.
+        at: byte the first one begins at.
+    """
+
+    kind: int
+    number: int
+    at: int
+
+
+class Values(NamedTuple):
+    """The values of a tag, as they lie in the file."""
+
+    kind: int
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Directory:
+    """What a page says of itself.
+
+    Attributes:
+        order: "<" or ">", the byte order.
+        values: by tag.
+        tables: where the tables of its strips or tiles lie, by tag.
+        tags: all its tags, read or not.
+    """
+
+    order: str
+    values: dict[int, Values]
+    tables: dict[int, Entry]
+    tags: frozenset[int]
+
+    def numbers(self, tag: int) -> tuple[int | float, ...]:
+        """The numbers of a tag, fractions divided; none if there are none."""
+        kind, count, data = self.values.get(tag, Values(1, 0, b""))
+        letters = LETTERS.get(kind)
+        if letters is None:
+            return ()
+        flat = struct.unpack(f"{self.order}{count * len(letters)}{letters[0]}", data)
+        if len(letters) == 1:
+            return flat
+        return tuple(above / below if below else 0.0 for above, below in zip(flat[::2], flat[1::2], strict=True))
+
+    def number(self, tag: int, default: int) -> int:
+        """The first number of a tag."""
+        numbers = self.numbers(tag)
+        return int(numbers[0]) if numbers else default
+
+    def text(self, tag: int) -> str:
+        """The text of a tag, "" if there is none."""
+        data = self.values[tag].data.split(b"\0")[0] if tag in self.values else b""
+        try:
+            return data.decode().strip()
+        except UnicodeDecodeError:
+            return data.decode("latin-1").strip()
+
+
+def read_directories(file: BufferedIOBase, size: int, name: str) -> list[list[Directory]]:
+    """Read the pages of a TIFF file, each with its sub-pages (SubIFDs).
+
+    "TIFF Revision 6.0", Adobe 1992, section 2; BigTIFF: "The BigTIFF File Format", Aware Systems 2004.
+
+    Arguments:
+        file: the file.
+        size: its length in bytes.
+        name: what to call it in errors.
+
+    Returns:
+        For every page itself, and after it its sub-pages.
+
+    Raises:
+        ImageError: if it is no TIFF file, or broken.
+    """
+    file.seek(0)
+    start = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(start[:2], "")
+    version = struct.unpack(f"{order}H", start[2:4])[0] if order and len(start) == 16 else 0
+    if version not in (42, 43):
+        raise ImageError(
+            f"{name}: not a TIFF file (it begins with {start[:4]!r}): give it as what it is, or leave it out"
+        )
+    big = version == 43
+    (at,) = struct.unpack(f"{order}Q", start[8:16]) if big else struct.unpack(f"{order}I", start[4:8])
+    reader = _Reader(file, size, name, order, big)
+    pages: list[list[Directory]] = []
+    while at and len(pages) < MOST_PAGES and at not in reader.seen:
+        page, at = reader.directory(at)
+        subs = [int(place) for place in page.numbers(330)]
+        pages.append([page, *(reader.directory(sub)[0] for sub in subs if sub and sub not in reader.seen)])
+    if not pages:
+        raise ImageError(f"{name}: broken TIFF file (it has no page): copy the file again, or leave it out")
+    return pages
+
+
+class _Reader:
+    def __init__(self, file: BufferedIOBase, size: int, name: str, order: str, big: bool) -> None:
+        self.file, self.size, self.name, self.order = file, size, name, order
+        self.head, self.each, self.wide = ("Q", 20, "Q") if big else ("H", 12, "I")
+        self.seen: set[int] = set()
+
+    def directory(self, at: int) -> tuple[Directory, int]:
+        """The directory at a place, and the place of the next one."""
+        self.seen.add(at)
+        head, wide = struct.calcsize(f"={self.head}"), struct.calcsize(f"={self.wide}")
+        (count,) = struct.unpack(f"{self.order}{self.head}", self.part(at, head))
+        if count > MOST_TAGS:
+            raise self.broken(f"a page of {count} tags")
+        body = self.part(at + head, count * self.each)
+        # the last page of a file that was cut short there can still be read
+        following = self.part(at + head + len(body), wide, strict=False)
+        values: dict[int, Values] = {}
+        tables: dict[int, Entry] = {}
+        tags = set()
+        for start in range(0, len(body), self.each):
+            tag, kind, number = struct.unpack(f"{self.order}HH{self.wide}", body[start : start + 4 + wide])
+            tags.add(tag)
+            length = SIZES.get(kind, 0) * number
+            place = at + head + start + 4 + wide
+            if length > wide:
+                (place,) = struct.unpack(f"{self.order}{self.wide}", body[start + 4 + wide : start + self.each])
+            if tag in TABLES and length:
+                tables[tag] = Entry(kind, number, place)
+            elif length and (tag in TEXTS or tag in NUMBERS):
+                most = TEXTS.get(tag, MOST_BYTES)
+                if tag in TEXTS:
+                    number = length = min(length, most)
+                elif length > most:
+                    raise self.broken(f"{number} values of tag {tag}")
+                values[tag] = Values(kind, number, self.part(place, length))
+        last = struct.unpack(f"{self.order}{self.wide}", following)[0] if len(following) == wide else 0
+        return Directory(self.order, values, tables, frozenset(tags)), last
+
+    def part(self, at: int, length: int, strict: bool = True) -> bytes:
+        data = b""
+        if at + length <= self.size or not strict:
+            self.file.seek(min(at, self.size))
+            data = self.file.read(length)
+        if strict and len(data) != length:
+            raise self.broken(f"{length} bytes at {at} of {self.size}")
+        return data
+
+    def broken(self, what: str) -> ImageError:
+        return ImageError(f"{self.name}: broken TIFF file ({what}): copy the file again, or leave it out")

@@ -1,0 +1,225 @@
+"""The strips or tiles of one page: where they lie, and how tifffile decodes them."""
+
+import io
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.errors import ImageError, one_line
+from foveate.images.files import ByteFile
+from foveate.images.formats.tiff.colours import finish_for
+from foveate.images.formats.tiff.directory import Directory, Values
+from foveate.images.formats.tiff.layout import size_of
+from foveate.images.formats.tiff.table import RowTable, Table
+from foveate.images.pixels import check_dtype, full_scale
+from foveate.images.tiles import TileName
+from foveate.types import Size
+
+__all__ = ["Segments"]
+
+COMPRESSIONS = {
+    1: "uncompressed", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate",
+    32773: "PackBits", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC",
+    34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL",
+}  # fmt: skip
+
+WHOLE_BITS = (1, 8, 16, 24, 32, 64)
+"""Bits of a value whose full scale is that of its type."""
+
+PIECE = 2**17
+"""Bytes read at a time of pixels that lie uncompressed in one strip, about."""
+
+NOT_FOR_DECODING = {254, 270, 274, 282, 283, 296, 305, 317, 320, 330, 513, 530, 32997, 42113}
+"""Tags that the decoder needs not, or needs only at times."""
+
+PALETTE, YCBCR, APERIO_YCBCR = 3, 6, 33003
+
+
+class Segments:
+    """What it takes to decode the tiles of a page; strips are tiles as wide as the image.
+
+    Arguments:
+        page: its directory.
+        file: the file it is in.
+        name: of the file.
+
+    Attributes:
+        size: (height, width) of the page.
+        tile: (height, width) of its tiles.
+        channels: values of a pixel.
+        dtype: their type.
+        nodata: the value of pixels that mean nothing, or None.
+        table: where the tiles lie.
+        layout: in a few words, e.g. "tiled, JPEG".
+
+    Raises:
+        ImageError: the page is broken or cannot be read.
+    """
+
+    def __init__(self, page: Directory, file: ByteFile, name: str) -> None:
+        try:
+            self._prepare(page, file)
+            check_dtype(self.dtype, name)
+        except ImageError:
+            raise
+        except Exception as error:  # whatever tifffile makes of a broken page
+            raise ImageError(
+                f"{name}: broken TIFF page, or of a kind not supported here ({one_line(error)}): "
+                "export it again, e.g. as a tiled TIFF, or leave it out"
+            ) from error
+
+    def _prepare(self, page: Directory, file: ByteFile) -> None:
+        self.size = height, width = size_of(page)
+        samples, compression = page.number(277, 1), page.number(259, 1)
+        bits = set(page.numbers(258)) or {1}
+        if min(height, width, samples) < 1:
+            raise ValueError(f"{height}×{width} pixels of {samples} values")
+        if len(bits) > 1 or (page.number(262, 1) != PALETTE and not bits <= set(WHOLE_BITS)):
+            raise ValueError(f"values of {' and '.join(map(str, sorted(bits)))} bits")
+        if page.number(32997, 1) > 1:
+            raise ValueError("an image of several layers (ImageDepth)")
+        self.planes = samples if page.number(284, 1) == 2 else 1
+        tiled = 322 in page.values
+        self.tile: Size = (page.number(323, 0), page.number(322, 0)) if tiled else (
+            min(page.number(278, height) or height, height), width
+        )  # fmt: skip
+        if min(self.tile) < 1:
+            raise ValueError(f"tiles of {self.tile[0]}×{self.tile[1]} pixels")
+        row = width * (samples // self.planes) * int(bits.copy().pop()) // 8
+        self.table = self._find(page, file, tiled, row)
+        self._grid = -(-height // self.tile[0]), -(-width // self.tile[1])
+        self._decode, decoded = _decoder(page, self._first_bytes(file), self.tile, tiled, self._count())
+        self._tables = page.values[347].data if 347 in page.values else None
+        self._finish, self.channels, self.dtype = finish_for(page, samples, decoded)
+        self._decoded = decoded
+        self.nodata = _nodata(page, self.dtype)
+        fill = 0 if self.nodata is None or self._finish is not None else self.nodata
+        with np.errstate(over="ignore"):  # of what float16 cannot hold, infinity
+            self._fill = np.asarray(fill).astype(self.dtype)
+        how = "tiled" if tiled else "striped"
+        if self._grid == (1, 1) and not tiled and compression != 1:
+            how = "one strip, decoded whole"
+        self.layout = f"{how}, {COMPRESSIONS.get(compression, f'compression {compression}')}"
+        self._subsampled_is_rgb = compression == APERIO_YCBCR
+
+    def _count(self) -> int:
+        rows, columns = -(-self.size[0] // self.tile[0]), -(-self.size[1] // self.tile[1])
+        return rows * columns * self.planes
+
+    def _find(self, page: Directory, file: ByteFile, tiled: bool, row: int) -> Table | RowTable:
+        codes = ((324, 273), (325, 279)) if tiled else ((273, 324), (279, 325))
+        offsets, lengths = (page.tables.get(first) or page.tables.get(other) for first, other in codes)
+        if offsets is None:
+            raise ValueError("it does not say where its pixels are")
+        plain = page.number(259, 1) == 1
+        if lengths is None and not plain:
+            raise ValueError("it does not say how long its tiles are")
+        rows = self.tile[0] * (row if not tiled else self.tile[1] * row // self.size[1])
+        table = Table(offsets, lengths, page.order, self._count(), rows)
+        few = max(1, PIECE // max(row, 1))
+        whole = page.number(258, 1) % 8 == 0 and page.number(266, 1) == 1
+        if not tiled and plain and whole and few < self.tile[0] == self.size[0]:
+            starts = [offset for offset, _ in table.parts(range(self.planes), file)]
+            if all(starts):
+                self.tile = few, self.tile[1]
+                return RowTable(starts, row, few, self.size[0])
+        return table
+
+    def _first_bytes(self, file: ByteFile) -> bytes:
+        """How a tile begins: it tells whether JPEG data is in the colours of JFIF."""
+        offset, length = self.table.first(file)
+        return file.read(offset, min(64, length)) if length else b""
+
+    def numbers(self, wanted: Sequence[TileName]) -> list[int]:
+        """Entries of the tiles in the table, all planes of a tile one after the other."""
+        rows, columns = self._grid
+        step = rows * columns
+        if self.planes == 1:
+            return [row * columns + column for row, column in wanted]
+        return [plane * step + row * columns + column for row, column in wanted for plane in range(self.planes)]
+
+    def pixels(
+        self, numbers: Sequence[int], encoded: Sequence[bytes | None]
+    ) -> Shaped[np.ndarray, "rows columns channel"]:
+        """Decode the planes of a tile; None is one that is not stored, and means nothing.
+
+        Raises:
+            Exception: whatever the decoder raises on broken data.
+        """
+        if None in encoded:
+            return np.broadcast_to(self._fill, (*self.tile, self.channels))
+        tables = self._tables
+        if self.planes == 1:
+            values: np.ndarray = self._decode(encoded[0], numbers[0], jpegtables=tables)[0][0]
+        else:
+            planes = zip(encoded, numbers, strict=True)
+            values = np.concatenate(
+                [self._decode(data, number, jpegtables=tables)[0][0] for data, number in planes], axis=2
+            )
+        if values.dtype != self._decoded:
+            values = values.astype(self._decoded)
+        if self._finish is None or (self._subsampled_is_rgb and _is_subsampled(encoded[0])):
+            return values
+        return self._finish(values)
+
+
+def _decoder(
+    page: Directory, sample: bytes, tile: Size, tiled: bool, count: int
+) -> tuple[Callable[..., Any], np.dtype[Any]]:
+    """How tifffile decodes the tiles of a page, and the type it gives.
+
+    tifffile reads the tables of all tiles into Python integers, 30 MB for a level of 25 gigapixels. So it gets to see
+    the page alone, with tables of one byte an entry, in a file of a few hundred bytes that has no pixels.
+    """
+    import tifffile
+
+    values = {tag: value for tag, value in page.values.items() if tag not in NOT_FOR_DECODING}
+    if page.number(259, 1) not in tifffile.TIFF.IMAGE_COMPRESSIONS and 317 in page.values:
+        values[317] = page.values[317]
+    if page.number(262, 1) == YCBCR and 530 in page.values:
+        values[530] = page.values[530]
+    if not tiled:
+        values[278] = Values(4, 1, struct.pack(f"{page.order}I", tile[0]))
+    entries = 1 if tiled else count
+    for tag, entry in ((324, 16), (325, len(sample))) if tiled else ((273, 16), (279, len(sample))):
+        values[tag] = Values(1, entries, bytes([entry]) + bytes(entries - 1))
+    file = tifffile.TiffFile(io.BytesIO(_miniature(page.order, values, sample)))
+    found = file.pages.first
+    found.decode(None, 0)  # says what it cannot decode
+    assert found.dtype is not None
+    return found.decode, found.dtype
+
+
+def _miniature(order: str, values: dict[int, Values], sample: bytes) -> bytes:
+    """A BigTIFF file of one page without pixels; `sample` lies at byte 16."""
+    start = 16 + -(-len(sample) // 8) * 8
+    at = start + 8 + 20 * len(values) + 8
+    head = struct.pack(f"{order}2sHHHQ", b"II" if order == "<" else b"MM", 43, 8, 0, start)
+    entries, rest = [struct.pack(f"{order}Q", len(values))], []
+    for tag, (kind, count, data) in sorted(values.items()):
+        place = data.ljust(8, b"\0") if len(data) <= 8 else struct.pack(f"{order}Q", at)
+        entries.append(struct.pack(f"{order}HHQ", tag, kind, count) + place)
+        if len(data) > 8:
+            rest.append(data)
+            at += len(data)
+    return b"".join([head, sample.ljust(start - 16, b"\0"), *entries, bytes(8), *rest])
+
+
+def _nodata(page: Directory, dtype: np.dtype[Any]) -> float | None:
+    """GDAL's tag 42113, a number written out; None if there is none, or none that a pixel can have."""
+    try:
+        value = float(page.text(42113).replace(",", "."))
+    except ValueError:
+        return None
+    return value if dtype.kind == "f" or (value.is_integer() and 0 <= value <= full_scale(dtype)) else None
+
+
+def _is_subsampled(codestream: bytes | None) -> bool:
+    """Whether the second component of JPEG 2000 data is coarser than the first (ISO 15444-1, A.5.1).
+
+    The decoder then makes RGB of it by itself.
+    """
+    return codestream is not None and codestream[2:4] == b"\xff\x51" and codestream[46:48] != b"\x01\x01"

@@ -1,0 +1,139 @@
+"""TIFF files, read tile by tile."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.errors import ImageError, one_line
+from foveate.images.files import ByteFile, open_bytes, stream
+from foveate.images.formats.pillow import ORIENTATIONS
+from foveate.images.formats.tiff.directory import read_directories
+from foveate.images.formats.tiff.layout import find_levels
+from foveate.images.formats.tiff.scale import microns_per_pixel
+from foveate.images.formats.tiff.segments import Segments
+from foveate.images.header import Header
+from foveate.images.tiles import TiledSource, TileName, in_threads
+from foveate.types import Level, Size
+
+__all__ = ["TIFF_MAGICS", "TiffSource"]
+
+TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How TIFF files begin: classic and BigTIFF, little and big end first."""
+
+
+class TiffSource(TiledSource):
+    """A file of the TIFF family: tiled or striped, classic or BigTIFF, a pyramid, an Aperio slide, OME-TIFF, COG.
+
+    Only the tiles that a box touches are read and decoded, and of the tables that say where they are, the parts that
+    tell of them. Strips are tiles as wide as the image; a strip that is all of the image is decoded whole, unless it is
+    uncompressed. Of several images in a file the first is taken; `header.format` says so.
+
+    Palettes and CMYK become RGB, opacity is laid over black, other extra bands are kept. Tiles that are not stored read
+    as the value of no data, or 0.
+
+    Arguments:
+        path: the file, or an address (https://…, s3://…).
+        mpp: microns per pixel, if known.
+    """
+
+    threaded = True
+    _left_behind = ("_file", "_segments")
+
+    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+        super().__init__(str(path), mpp)
+        self._path = path
+        self._words: tuple[str, float | None] = ("", None)
+        self._file: ByteFile | None = None
+        self._segments: tuple[Segments, ...] | None = None
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes read so far of the tables that say where the tiles are; they are part of `bytes_read`."""
+        return sum(segments.table.bytes_read for segments in self._segments or ())
+
+    def _open(self) -> None:
+        file = open_bytes(self._path)
+        file.count = self._count
+        pages = read_directories(stream(file), file.size, self.name)
+        layout = find_levels(pages, self.name)
+        first = Segments(layout.pages[0], file, self.name)
+        levels = [first]
+        for page in layout.pages[1:]:
+            level = Segments(page, file, self.name)
+            if (level.channels, level.dtype) == (first.channels, first.dtype):
+                levels.append(level)
+        orientation = ORIENTATIONS.get(layout.pages[0].number(274, 1), ORIENTATIONS[1])
+        if orientation != ORIENTATIONS[1]:
+            self._orientation = orientation
+        if self._known is not None and [level.size for level in self._known.levels] != self._sizes(levels):
+            raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
+        how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
+        self._words = how, microns_per_pixel(layout.pages[0])
+        self._file, self._segments = file, tuple(levels)
+
+    def _sizes(self, levels: Sequence[Segments]) -> list[Size]:
+        return [self._orientation.size(level.size) for level in levels]
+
+    def _measure(self) -> Header:
+        _, segments = self._ready()
+        sizes, first = self._sizes(segments), segments[0]
+        height, width = sizes[0]
+        levels = tuple(Level((rows, columns), (height / rows, width / columns)) for rows, columns in sizes)
+        whole = first.tile[0] >= first.size[0] and first.tile[1] >= first.size[1]
+        tile = None if whole else self._orientation.size(first.tile)
+        how, mpp = self._words
+        return Header(levels, first.channels, first.dtype, how, mpp, tile, nodata=first.nodata)
+
+    def _tile(self, level: int) -> Size:
+        return self._ready()[1][level].tile
+
+    def _decode(
+        self, level: int, wanted: Sequence[TileName], threads: int
+    ) -> Sequence[Shaped[np.ndarray, "rows columns channel"]]:
+        file, levels = self._ready()
+        segments, size = levels[level], file.size
+        numbers = segments.numbers(wanted)
+        each = segments.planes
+        try:
+            parts = segments.table.parts(numbers, file)
+        except ValueError as error:
+            raise self._broken_tile(level, wanted[0], one_line(error)) from error
+        stored = [part for part in parts if part[1]]
+        for i, (offset, length) in enumerate(parts):
+            if offset + length > size:
+                reason = f"it ends at byte {offset + length} of {size}"
+                raise self._broken_tile(level, wanted[i // each], reason)
+        data = iter(file.read_many(stored))
+        encoded = [next(data) if length else None for _, length in parts]
+
+        def decode(i: int) -> np.ndarray:
+            some = slice(i * each, (i + 1) * each)
+            try:
+                return segments.pixels(numbers[some], encoded[some])
+            except MemoryError:
+                raise
+            except Exception as error:  # every codec has errors of its own
+                raise self._broken_tile(level, wanted[i], one_line(error)) from error
+
+        return in_threads(decode, range(len(wanted)), threads)
+
+    def _ready(self) -> tuple[ByteFile, tuple[Segments, ...]]:
+        file, segments = self._file, self._segments
+        if file is None or segments is None:  # not opened yet, or closed by another thread since
+            with self._lock:
+                if self._file is None or self._segments is None:
+                    self._open()
+                    self._opened = True
+                file, segments = self._file, self._segments
+                assert file is not None
+                assert segments is not None
+        return file, segments
+
+    def close(self) -> None:
+        """Drop the decoded tiles and close the file; the next read opens it again."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            super().close()

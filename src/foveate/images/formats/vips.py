@@ -1,0 +1,171 @@
+"""What libvips reads, in parts where the format allows it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.errors import ImageError
+from foveate.images.colour import over_black
+from foveate.images.formats.library_file import LibraryFile, kept_type, levels_of, matches, microns, where
+from foveate.images.formats.optional import library
+from foveate.images.formats.pillow import ORIENTATIONS
+from foveate.images.header import Header
+from foveate.images.orient import Orientation
+from foveate.types import Box, Size
+
+__all__ = ["VipsSource"]
+
+TYPES = {
+    "uchar": np.uint8,
+    "char": np.int8,
+    "ushort": np.uint16,
+    "short": np.int16,
+    "uint": np.uint32,
+    "int": np.int32,
+    "float": np.float32,
+    "double": np.float64,
+}
+"""libvips's names of number types."""
+
+AS_STORED = {"srgb", "rgb", "rgb16", "scrgb", "b-w", "grey16", "multiband", "matrix", "histogram", "error"}
+"""Colour spaces whose values are kept; CMYK, Lab and the like become sRGB."""
+
+PAGES = 32
+"""Pages of a file looked at for smaller versions of the first."""
+
+
+class VipsSource(LibraryFile):
+    """An image that libvips reads: TIFF, JPEG 2000, HEIF, SVG, PPM and whatever else its build knows.
+
+    Tiled files are read in parts. Formats that cannot be (JPEG, PNG, WebP, HEIF) are decoded whole when the first
+    pixel is read, by libvips, into memory or, when large, a temporary file; they are decoded again whenever the file is
+    opened again. Pages and sub-images of a TIFF that show the first page smaller become levels.
+
+    Values are kept, also of many bands; CMYK, Lab and the like become sRGB; integers other than uint8 and uint16
+    become float32. Images are laid down as their EXIF orientation says. Transparency is laid over black, but extra
+    bands of a TIFF are kept, for they may be anything. `bytes_read` counts the bytes of the pixels decoded.
+
+    libvips runs threads of its own: processes that read with it should be spawned, not forked.
+
+    Reference: https://www.libvips.org/API/current/ (vips_region_fetch).
+
+    Arguments:
+        path: the file.
+        mpp: microns per pixel at full resolution; overrides what the file says.
+    """
+
+    _remedy = "export it again, e.g. as a tiled TIFF, or leave it out"
+
+    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+        super().__init__(path, mpp)
+        self._options: tuple[dict[str, int], ...] = ({},)
+        self._orientation = Orientation()
+        self._transparent = False
+
+    def _handle(self, level: int) -> Any:
+        return _Opened(self._image(self._options[level]))
+
+    def _image(self, options: dict[str, int]) -> Any:
+        pyvips = library("pyvips", self.name)
+        with self._path.open("rb") as stream:
+            tiff = stream.read(2) in (b"II", b"MM")
+        # a tile of a TIFF that cannot be decoded is but a warning, and black; a JPEG has warnings that mean nothing
+        fail_on = "warning" if tiff else "error"
+        image = pyvips.Image.new_from_file(
+            str(self._path), access="random", fail_on=fail_on, revalidate=True, **options
+        )
+        return image if image.interpretation in AS_STORED else image.colourspace("srgb")
+
+    def _close_handle(self, handle: Any) -> None:
+        handle.regions.clear()
+
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        pyvips = library("pyvips", self.name)
+        return (pyvips.Error, OSError, ValueError, MemoryError)
+
+    def _measure(self) -> Header:
+        with self._using(0, "") as handle:
+            image = handle.image
+            if image.format not in TYPES:
+                raise ImageError(
+                    f"{self.name}: pixels must be integers or floating point, got {image.format}: convert it first"
+                )
+            loader = str(_field(image, "vips-loader") or "")
+            self._orientation = ORIENTATIONS.get(int(_field(image, "orientation") or 1), ORIENTATIONS[1])
+            self._transparent = not loader.startswith("tiff") and (image.bands, image.interpretation) in {
+                (2, "b-w"), (2, "grey16"), (4, "srgb"), (4, "rgb16"), (4, "scrgb")
+            }  # fmt: skip
+            found: dict[Size, dict[str, int]] = {}
+            for options in _smaller(image, loader):
+                smaller = self._image(options)
+                if matches(_size(image), _size(smaller)) and _kind(smaller) == _kind(image):
+                    found.setdefault(_size(smaller), options)
+            sizes = [_size(image), *sorted(found, reverse=True)]
+            tile = tuple(int(_field(image, f"tile-{side}") or 0) for side in ("height", "width"))
+            mpp = None
+            if _field(image, "resolution-unit") == "cm" and min(image.xres, image.yres) > 0:
+                mpp = microns(1000 / image.yres, 1000 / image.xres, told=False)
+            stored = np.dtype(TYPES[image.format])
+            bands = image.bands - self._transparent
+        self._options = ({}, *(found[size] for size in sizes[1:]))
+        dtype = kept_type(stored, self.name)
+        note = "" if dtype == stored else f", {stored} as {dtype}"
+        return Header(
+            levels_of([self._orientation.size(size) for size in sizes]),
+            bands,
+            dtype,
+            f"libvips, {loader.removesuffix('_source').removesuffix('load') or 'unknown format'}{note}",
+            mpp,
+            self._orientation.size((tile[0], tile[1])) if all(tile) else None,
+        )
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+        turn = self._orientation
+        stored = turn.box_before(box, turn.size(self.levels[level].size))
+        with self._using(level, where(box, level)) as handle:
+            pixels = handle.fetch(stored)
+        if self._transparent:
+            pixels = over_black(pixels)
+        result: np.ndarray = turn.apply(pixels).astype(self.dtype, copy=False)
+        return result
+
+
+class _Opened:
+    """An open image, which threads share, and its regions, which they take in turns."""
+
+    def __init__(self, image: Any) -> None:
+        self.image = image
+        self.regions: list[Any] = []
+
+    def fetch(self, box: Box) -> Shaped[np.ndarray, "height width channel"]:
+        try:
+            region = self.regions.pop()
+        except IndexError:
+            region = library("pyvips", "image").Region.new(self.image)
+        data = region.fetch(box.left, box.top, box.width, box.height)
+        self.regions.append(region)
+        return np.frombuffer(data, TYPES[self.image.format]).reshape(box.height, box.width, self.image.bands)
+
+
+def _field(image: Any, name: str) -> Any:
+    return image.get(name) if image.get_typeof(name) else None
+
+
+def _size(image: Any) -> Size:
+    return image.height, image.width
+
+
+def _kind(image: Any) -> tuple[int, str, str]:
+    return image.bands, image.format, image.interpretation
+
+
+def _smaller(image: Any, loader: str) -> list[dict[str, int]]:
+    """How to open what may be smaller versions of an image."""
+    if loader.startswith("tiff"):
+        inner = [{"subifd": number} for number in range(int(_field(image, "n-subifds") or 0))]
+        return inner + [{"page": number} for number in range(1, min(PAGES, int(_field(image, "n-pages") or 1)))]
+    if loader.startswith("jp2k"):
+        return [{"page": number} for number in range(1, min(PAGES, int(_field(image, "n-pages") or 1)))]
+    return []

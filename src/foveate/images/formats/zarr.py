@@ -1,0 +1,210 @@
+"""OME-Zarr images and plain Zarr arrays, in folders and at addresses."""
+
+import contextlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.errors import ImageError, one_line
+from foveate.images.formats.multiscales import Picture, array_picture, group_pictures
+from foveate.images.formats.optional import library
+from foveate.images.header import Header
+from foveate.images.tiles import TiledSource, TileName, in_threads
+from foveate.types import Box, Size
+
+__all__ = ["ZARR_FILES", "ZarrSource", "is_zarr"]
+
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+"""One of these files is in every folder of Zarr, versions 3 and 2."""
+
+Block = tuple[range, range]
+"""Rows and columns of tiles that are read together: Zarr fetches their chunks at the same time."""
+
+
+class ZarrSource(TiledSource):
+    """An OME-Zarr image (0.4 and 0.5) or a plain Zarr array, in a folder or at an address, read in chunks.
+
+    Of an image with axes t and z the first of each is read, which the header's format says; channels are laid last.
+    Chunks that are missing hold the fill value. Integers other than uint8 and uint16 become float32. `bytes_read`
+    counts the bytes that come from the store, JSON included.
+
+    A plain array is (height, width) or (height, width, channels) unless it names its dimensions x, y and c.
+
+    Reference: https://ngff.openmicroscopy.org/0.4/, https://ngff.openmicroscopy.org/0.5/ (multiscales).
+
+    Arguments:
+        path: the folder, or its address (https://…, s3://…).
+        mpp: microns per pixel at full resolution; overrides what the image says.
+    """
+
+    threaded = True
+    _left_behind = ("_arrays",)
+
+    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+        super().__init__(str(path), mpp)
+        self._picture: Picture | None = None
+        self._arrays: tuple[int, tuple[Any, ...]] | None = None
+        self._amounts: deque[int] = deque()
+
+    def _measure(self) -> Header:
+        self._ready()
+        return self._described().header
+
+    def _tile(self, level: int) -> Size:
+        arrays = self._ready()
+        return self._described().tile(arrays[level])
+
+    def _decode(
+        self, level: int, wanted: Sequence[TileName], threads: int
+    ) -> Sequence[Shaped[np.ndarray, "rows columns channel"]]:
+        array, picture = self._ready()[level], self._described()
+        height, width = picture.tile(array)
+        tiles: dict[TileName, Shaped[np.ndarray, "rows columns channel"]] = {}
+
+        def read(block: Block) -> None:
+            rows, columns = block
+            box = Box(rows[0] * height, columns[0] * width, len(rows) * height, len(columns) * width)
+            try:
+                part = picture.laid_out(np.asarray(array[picture.selection(box)]))
+            except Exception as error:  # every store and every codec has errors of its own
+                if len(rows) * len(columns) == 1:
+                    raise self._broken_tile(level, (rows[0], columns[0]), one_line(error)) from error
+                for name in itertools.product(rows, columns):  # which of them it is
+                    read((range(name[0], name[0] + 1), range(name[1], name[1] + 1)))
+                return
+            finally:
+                self._settle()
+            for row, column in itertools.product(rows, columns):
+                down, along = (row - rows[0]) * height, (column - columns[0]) * width
+                tiles[row, column] = np.array(part[down : down + height, along : along + width], picture.header.dtype)
+
+        in_threads(read, blocks(wanted), threads)
+        return [tiles[name] for name in wanted]
+
+    def _described(self) -> Picture:
+        assert self._picture is not None
+        return self._picture
+
+    def _ready(self) -> tuple[Any, ...]:
+        """The arrays of all levels; a forked process opens its own."""
+        held = self._arrays
+        if held is None or held[0] != os.getpid():
+            with self._lock:
+                held = self._arrays = (os.getpid(), self._opened_arrays())
+        return held[1]
+
+    def _opened_arrays(self) -> tuple[Any, ...]:
+        zarr = library("zarr", self.name)
+        try:
+            node, inside = _first_image(_opened(zarr, self._store(zarr)))
+            if isinstance(node, zarr.Array):
+                arrays: tuple[Any, ...] = (node,)
+                picture = array_picture(node, self.name)
+            else:
+                described = group_pictures(dict(node.attrs.asdict()), self.name)
+                arrays = tuple(node[path] for path in described.paths)
+                picture = described.measured(arrays, inside)
+        except ImageError:
+            raise
+        except FileNotFoundError:
+            raise ImageError(f"{self.name}: no Zarr array or group there: check the path") from None
+        except Exception as error:  # what the JSON says may be wrong in any way
+            raise ImageError(
+                f"{self.name}: broken Zarr, or of a kind not supported here ({one_line(error)}): "
+                "copy it again, or leave it out"
+            ) from error
+        finally:
+            self._settle()
+        self._picture = picture
+        return arrays
+
+    def _store(self, zarr: Any) -> Any:
+        if "://" in self.name:
+            library("fsspec", self.name)
+            try:
+                store = zarr.storage.FsspecStore.from_url(self.name.rstrip("/"), read_only=True)
+            except ImportError as error:
+                raise ImageError(
+                    f"{self.name}: reading it needs {error.name or 'a library'}, which is not installed: "
+                    "pip install 'foveate[zarr,remote]'"
+                ) from None
+        else:
+            store = zarr.storage.LocalStore(self.name, read_only=True)
+        return _counting(zarr, store, self._amounts.append)
+
+    def _settle(self) -> None:
+        """Count what the store has read; it reads in a thread that must not wait for this source."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._count(self._amounts.popleft())
+
+
+def blocks(names: Sequence[TileName]) -> list[Block]:
+    """Tiles in as few rectangles as going through them row by row finds.
+
+    Example:
+        >>> blocks([(0, 1), (0, 2), (1, 1), (1, 2), (2, 5)])
+        [(range(0, 2), range(1, 3)), (range(2, 3), range(5, 6))]
+    """
+    found: list[Block] = []
+    for row, group in itertools.groupby(sorted(names), key=lambda name: name[0]):
+        columns = [name[1] for name in group]
+        for _, run in itertools.groupby(enumerate(columns), key=lambda pair: pair[1] - pair[0]):
+            seen = [column for _, column in run]
+            along = range(seen[0], seen[-1] + 1)
+            above = next((i for i, block in enumerate(found) if block == (range(block[0].start, row), along)), None)
+            if above is None:
+                found.append((range(row, row + 1), along))
+            else:
+                found[above] = (range(found[above][0].start, row + 1), along)
+    return found
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder holds a Zarr array or group."""
+    return any((folder / name).is_file() for name in ZARR_FILES)
+
+
+def _opened(zarr: Any, store: Any) -> Any:
+    """The group or array at the root of a store, of either version."""
+    first: Exception | None = None
+    for version in (3, 2):
+        for opens, more in ((zarr.open_group, {"use_consolidated": False}), (zarr.open_array, {})):
+            try:
+                return opens(store=store, mode="r", zarr_format=version, **more)
+            except Exception as error:  # of the other kind, of the other version, or broken
+                if not isinstance(error, FileNotFoundError):
+                    first = first or error
+    raise first or FileNotFoundError
+
+
+def _first_image(node: Any) -> tuple[Any, str]:
+    """The image itself, or the first of those that bioformats2raw puts into one group."""
+    attributes = dict(node.attrs.asdict())
+    described = attributes.get("ome", attributes)
+    if isinstance(described, dict) and "bioformats2raw.layout" in described and "multiscales" not in described:
+        return node["0"], ", series 0"
+    return node, ""
+
+
+def _counting(zarr: Any, store: Any, count: Callable[[int], None]) -> Any:
+    """A store that tells how many bytes are read of it."""
+
+    class Counting(zarr.storage.WrapperStore):  # type: ignore[misc]
+        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            data = await self._store.get(key, prototype, byte_range)
+            count(0 if data is None else len(data))
+            return data
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+            data = await self._store.get_partial_values(prototype, key_ranges)
+            count(sum(len(part) for part in data if part is not None))
+            return data
+
+    return Counting(store)

@@ -1,0 +1,107 @@
+"""What a prediction would read of an image, before it reads it."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from foveate.errors import DataError, ImageError, MissingExtra
+from foveate.images import Source, view_size
+from foveate.images.describe import describe, file_bytes, is_lazy
+from foveate.models import Model
+from foveate.predict.rows import Row
+from foveate.types import Size
+
+__all__ = ["describe_rows", "forecast"]
+
+
+def describe_rows(rows: Iterable[Row], model: Model | None = None) -> Iterator[dict[str, Any]]:
+    """Say of every image what it is, and what a prediction would read of it.
+
+    Arguments:
+        rows: rows of `find_rows`.
+        model: what would predict; None leaves that out.
+
+    Yields:
+        As `foveate.images.describe.describe` says, with `prediction` as `forecast` says if there is a model. Of an
+        image that cannot be read, or not be predicted: `path`, `error` (one line), and what else is known.
+    """
+    for row in rows:
+        told: dict[str, Any] = {"path": row.path}
+        try:
+            source = row.open()
+            try:
+                told |= describe(source) | told
+                if model is not None:
+                    told["prediction"] = forecast(model, source)
+            finally:
+                source.close()
+        except (ImageError, DataError, MissingExtra, OSError) as error:
+            told["error"] = " ".join(str(error).split())
+        yield told
+
+
+def forecast(model: Model, source: Source) -> dict[str, Any]:
+    """What a prediction with one draw would read of an image; no pixel is read.
+
+    Tiles and bytes are expectations: patches lie anywhere, so that a patch of p pixels touches 1 + (p − 1) / t tiles of
+    t pixels along an axis, and tiles are taken to have as many bytes as they have in the mean.
+
+    Arguments:
+        model: what would predict.
+        source: the image as it was opened.
+
+    Returns:
+        view ([rows, columns], or None), view_level (index of the level it is made from, or None), patches (at most),
+        patch ([height, width] in pixels of the image as the model takes it, or None), tiles and bytes (None where they
+        are not known), tiles_of (tiles at full resolution, or None).
+
+    Raises:
+        ImageError: if the image is not one that the model takes.
+    """
+    taken = model.intake(source)
+    view = None if model.view is None else view_size(model.view, taken)
+    patch, patches = model.patch, _patches(model, taken, view)
+    level = None if view is None else _level(source, view)
+    scale = source.size[0] / taken.size[0], source.size[1] / taken.size[1]
+    in_file = (0.0, 0.0) if patch is None else (patch[0] * scale[0], patch[1] * scale[1])
+    told: dict[str, Any] = {
+        "view": None if view is None else list(view),
+        "view_level": level,
+        "patches": patches,
+        "patch": None if patch is None else list(patch),
+        "tiles": None,
+        "tiles_of": None,
+        "bytes": file_bytes(source),
+    }
+    tile = source.header.tile
+    if is_lazy(source) and tile is None:
+        pixels = patches * in_file[0] * in_file[1] + (0 if level is None else math.prod(source.levels[level].size))
+        told["bytes"] = round(pixels * source.channels * source.dtype.itemsize)
+    elif is_lazy(source) and tile is not None:
+        counts = [_tiles(one.size, tile) for one in source.levels]
+        touched = patches * math.prod(1 + max(0.0, side - 1) / of for side, of in zip(in_file, tile, strict=True))
+        tiles = min(counts[0], math.ceil(touched)) if patches else 0
+        tiles += 0 if level is None else counts[level]
+        told |= {"tiles": tiles, "tiles_of": counts[0]}
+        told["bytes"] = None if told["bytes"] is None else round(told["bytes"] * min(1.0, tiles / sum(counts)))
+    return told
+
+
+def _patches(model: Model, taken: Source, view: Size | None) -> int:
+    """Patches of one draw, of a model without draws all; cells that a mask may leave out are counted."""
+    if model.patch is None or model.grid is None:
+        return 0
+    cells = math.prod(model.grid.shape(taken.size if view is None else view))
+    return min(model.patches, cells) if model.patches else cells
+
+
+def _level(source: Source, view: Size) -> int:
+    """The coarsest level that is as fine as the view, as `Source.view` chooses it."""
+    wanted = source.size[0] / view[0], source.size[1] / view[1]
+    factors = [level.factor for level in source.levels]
+    fine = [i for i, (down, along) in enumerate(factors) if down <= wanted[0] and along <= wanted[1]]
+    return max(fine, key=factors.__getitem__, default=0)
+
+
+def _tiles(size: Size, tile: Size) -> int:
+    return -(-size[0] // tile[0]) * -(-size[1] // tile[1])

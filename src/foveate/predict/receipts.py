@@ -1,0 +1,93 @@
+"""What many predictions cost together, and each of them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TextIO
+
+from foveate.predict.rows import Failure
+from foveate.types import Prediction, Receipt
+
+__all__ = ["ReceiptTally", "receipt_line"]
+
+
+class ReceiptTally:
+    """Adds up the receipts of predictions as they pass.
+
+    Arguments:
+        stream: where to write each of them, a JSON object a line; None writes none.
+
+    Example:
+        >>> tally = ReceiptTally()
+        >>> receipt = Receipt(10, 900, 2000, 10**6, {"read": 0.5}, None)
+        >>> row = Prediction("a.png", "cat", {"cat": 1.0}, 10, 2000, 0.75, receipt=receipt)
+        >>> list(tally.watch([row, row])) == [row, row]
+        True
+        >>> tally.total().patches, tally.total().seconds
+        (20, {'read': 1.0, 'other': 0.5})
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._sum = Receipt(0, 0, 0, 0, {}, None)
+        self._seconds = 0.0
+
+    def watch(self, outcomes: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failure]:
+        """Hand on what `predict_paths` gives, and note its receipts."""
+        for outcome in outcomes:
+            if isinstance(outcome, Prediction) and outcome.receipt is not None:
+                self._sum = _added(self._sum, outcome.receipt)
+                self._seconds += outcome.seconds
+                if self._stream is not None:
+                    entry = {"path": outcome.path} | asdict(_complete(outcome.receipt, outcome.seconds))
+                    self._stream.write(json.dumps(entry) + "\n")
+            yield outcome
+
+    def total(self) -> Receipt:
+        """The sum over the images; "other" is what no stage accounts for."""
+        return _complete(self._sum, self._seconds)
+
+
+def receipt_line(receipt: Receipt) -> str:
+    """A receipt in a line.
+
+    Arguments:
+        receipt: of one image or of many.
+
+    Example:
+        >>> receipt_line(Receipt(10, 900, 2000, 10**6, {"read": 0.5, "other": 0.25}, 3 * 10**8))
+        '10 of 900 patches · 0.002 of 1 MB (0.2 %) · 0.75 s: read 0.50, other 0.25 · peak memory 300 MB'
+    """
+    parts = [f"{receipt.patches:,} of {receipt.patches_of:,} patches" if receipt.patches_of else "no patches"]
+    if receipt.bytes_of:
+        share = 100 * receipt.bytes_read / receipt.bytes_of
+        parts.append(f"{receipt.bytes_read / 1e6:.4g} of {receipt.bytes_of / 1e6:.4g} MB ({share:.3g} %)")
+    else:
+        parts.append(f"{receipt.bytes_read / 1e6:.4g} MB")
+    stages = ", ".join(f"{stage} {spent:.2f}" for stage, spent in receipt.seconds.items())
+    parts.append(f"{sum(receipt.seconds.values()):.2f} s: {stages}")
+    if receipt.peak_memory is not None:
+        parts.append(f"peak memory {receipt.peak_memory / 1e6:.0f} MB")
+    return " · ".join(parts)
+
+
+def _added(one: Receipt, other: Receipt) -> Receipt:
+    stages = {stage: one.seconds.get(stage, 0.0) for stage in {**one.seconds, **other.seconds}}
+    return Receipt(
+        patches=one.patches + other.patches,
+        patches_of=_sum(one.patches_of, other.patches_of),
+        bytes_read=one.bytes_read + other.bytes_read,
+        bytes_of=_sum(one.bytes_of, other.bytes_of),
+        seconds={stage: spent + other.seconds.get(stage, 0.0) for stage, spent in stages.items()},
+        peak_memory=max(one.peak_memory or 0, other.peak_memory or 0) or None,
+    )
+
+
+def _complete(receipt: Receipt, seconds: float) -> Receipt:
+    other = max(0.0, seconds - sum(receipt.seconds.values()))
+    return Receipt(**(vars(receipt) | {"seconds": receipt.seconds | {"other": other}}))
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """The sum; None if one is not known."""
+    return None if one is None or other is None else one + other
