@@ -119,7 +119,7 @@ class Loader:
         intake: gives an image as the model wants it, or raises (`Model.intake`); None takes it as it is.
         augment: random changes, for training.
         workers: processes that make views; 0 makes them here.
-        opened: where images stay open from epoch to epoch; a store of its own if None.
+        opened: where images stay open from epoch to epoch, as `intake` gives them; a store of its own if None.
     """
 
     dataset: ImageDataset
@@ -132,7 +132,7 @@ class Loader:
 
     def __post_init__(self) -> None:
         if self.opened is None:
-            object.__setattr__(self, "opened", OpenedImages(self.dataset))
+            object.__setattr__(self, "opened", OpenedImages(self.dataset, self.intake))
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """The batches of an epoch, one per share."""
@@ -146,8 +146,6 @@ class Loader:
         """The image of an example as the model wants it, with this epoch's random change."""
         assert self.opened is not None
         source = self.opened.open(index)
-        if self.intake is not None:
-            source = self.intake(source)
         if self.augment is None or self.augment == AugmentSettings():
             return source
         seed = derive_seed(self.seed, "augment", epoch, self.dataset.examples[index].id)

@@ -134,7 +134,7 @@ class _Run:
         self.stepper = Stepper(training, model, accelerator, weights)
         self.average = WeightAverage(model, training.averaging)
         self.keeper = Keeper(self.folder, settings, self.stepper, self.average, self.fingerprint)
-        self.opened = OpenedImages(self.dataset)
+        self.opened = OpenedImages(self.dataset, model.intake)
         self.loader = Loader(
             self.dataset, model.view, settings.seed, model.intake, settings.augment, training.workers, self.opened
         )
