@@ -55,16 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _rows(paths: Iterable[str]) -> "Iterator[Row]":
     """The images of all paths; a folder or manifest that is none is an image that fails."""
     from functools import partial
-    from pathlib import Path
 
-    from foveate.images import open_image
-    from foveate.images.formats.zarr import is_zarr
     from foveate.predict import Row, find_rows
 
     for path in paths:
-        if is_zarr(Path(path)):
-            yield Row(path, partial(open_image, path))
-            continue
         try:
             yield from find_rows([path])
         except (DataError, OSError) as error:

@@ -10,10 +10,14 @@ from foveate.errors import DataError
 __all__ = ["IMAGE_SUFFIXES", "image_files", "read_class_folders"]
 
 IMAGE_SUFFIXES = (
-    ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".npy", ".npz", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-    ".tiff", ".webp",
+    ".bif", ".bmp", ".btf", ".czi", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".npy", ".npz", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".scn", ".svs", ".svslide", ".tf8", ".tif", ".tiff", ".vms", ".vmu", ".webp",
 )  # fmt: skip
 """Ends of the names of files in a folder that are taken for images; other files are passed over."""
+
+
+IMAGE_FOLDERS = (".zarr",)
+"""Ends of the names of folders that are images themselves."""
 
 
 def read_class_folders(folder: Path, require_labels: bool = True) -> Table:
@@ -91,7 +95,7 @@ def _visible(folder: Path | str) -> list["os.DirEntry[str]"]:
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not _is_folder(entry)
+    return entry.name.lower().endswith(IMAGE_FOLDERS if _is_folder(entry) else IMAGE_SUFFIXES)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -4,17 +4,25 @@ from foveate.images import augment
 from foveate.images.average import Region, area_average
 from foveate.images.bands import Bands
 from foveate.images.colour import Colour
+from foveate.images.convert import Conversion, convert
+from foveate.images.describe import describe
 from foveate.images.formats.array import ArraySource
 from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.member import BROKEN_ZIP
 from foveate.images.formats.npy import NpySource
+from foveate.images.formats.openslide import OpenSlideSource
 from foveate.images.formats.pillow import PillowSource, open_zip_member
+from foveate.images.formats.raster import RasterSource
+from foveate.images.formats.tiff.source import TiffSource
+from foveate.images.formats.vips import VipsSource
+from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.gather import gather
 from foveate.images.header import Georeference, Header
 from foveate.images.masks import Masked
-from foveate.images.open import open_image
+from foveate.images.open import Reader, open_image
 from foveate.images.pixels import unit_range
 from foveate.images.source import Source
+from foveate.images.tiles import TiledSource
 from foveate.images.view import check_view, make_guide, make_view, pad_views, view_size
 
 __all__ = [
@@ -23,17 +31,28 @@ __all__ = [
     "Bands",
     "Canvas",
     "Colour",
+    "Conversion",
     "Georeference",
     "Header",
     "Masked",
     "NpySource",
+    "OpenSlideSource",
     "PillowSource",
+    "RasterSource",
+    "Reader",
     "Region",
     "Source",
+    "TiffSource",
+    "TiledSource",
+    "VipsSource",
+    "ZarrSource",
     "area_average",
     "augment",
     "check_view",
+    "convert",
+    "describe",
     "gather",
+    "is_zarr",
     "make_guide",
     "make_view",
     "open_image",

@@ -1,17 +1,14 @@
 """What an image is, in words and numbers that JSON can hold."""
 
 import math
-from pathlib import Path
 from typing import Any
 
-from foveate.errors import ImageError
-from foveate.images.files import SCHEMES, open_bytes
 from foveate.images.formats.array import ArraySource
 from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.npy import NpySource
 from foveate.images.source import Source
 
-__all__ = ["describe", "file_bytes", "is_lazy"]
+__all__ = ["describe", "is_lazy"]
 
 BY_PIXEL = (ArraySource, NpySource, Canvas)
 """Of these any part is had by itself, and there are no tiles."""
@@ -61,7 +58,7 @@ def describe(source: Source) -> dict[str, Any]:
         "reading": _reading(source),
         "nodata": nodata if nodata is None or math.isfinite(nodata) else str(nodata),
         "georeference": None if place is None else {"crs": place.crs, "transform": list(place.transform)},
-        "bytes": file_bytes(source),
+        "bytes": source.file_bytes,
     }
 
 
@@ -84,20 +81,3 @@ def _reading(source: Source) -> str:
     if tile[1] >= source.size[1]:
         return f"in strips of {tile[0]} row{'s' if tile[0] > 1 else ''}"
     return f"in tiles of {tile[0]}×{tile[1]}"
-
-
-def file_bytes(source: Source) -> int | None:
-    """Bytes of an image's file, or of all files in its folder; None if it has none that can be measured."""
-    name = source.name
-    if name.partition("://")[0].lower() in SCHEMES and "://" in name:
-        try:
-            return open_bytes(name).size
-        except ImageError:  # a folder elsewhere
-            return None
-    path = Path(name)
-    try:
-        if name and path.is_dir():
-            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        return path.stat().st_size if name else None
-    except OSError:  # a member of an archive
-        return None

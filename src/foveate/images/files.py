@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from foveate.errors import ImageError
 
-__all__ = ["HANDLES", "ByteFile", "Handles", "LocalFile", "open_bytes", "stream"]
+__all__ = ["HANDLES", "ByteFile", "Handles", "LocalFile", "length_of", "open_bytes", "stream"]
 
 SCHEMES = ("http", "https", "s3")
 """Addresses that are read in parts, through fsspec."""
@@ -248,6 +248,22 @@ def _whole(handle: _Handle, offset: int, length: int) -> bytes:
         parts.append(more)
         missing -= len(more)
     return b"".join(parts)
+
+
+def length_of(name: str) -> int | None:
+    """Bytes of a file, of all files in a folder, or at an address; None where that is not known."""
+    if "://" in name and name.partition("://")[0].lower() in SCHEMES:
+        try:
+            return open_bytes(name).size
+        except ImageError:  # a folder elsewhere
+            return None
+    path = Path(name)
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size
+    except (OSError, ValueError):  # a member of an archive, or no file at all
+        return None
 
 
 def open_bytes(name: Path | str) -> ByteFile:

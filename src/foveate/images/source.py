@@ -1,7 +1,6 @@
 """What every image can do, whatever its format: the base reader."""
 
 import math
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.average import Bins, Region, average
+from foveate.images.files import length_of
 from foveate.images.header import Header
 from foveate.images.pixels import from_unit, full_scale
 from foveate.types import Box, Level, Size
@@ -89,11 +89,8 @@ class Source(ABC):
 
     @property
     def file_bytes(self) -> int | None:
-        """Length of the image's file; None where there is none, or it is not known."""
-        try:
-            return os.stat(self.name).st_size if self.name else None  # noqa: PTH116  a name may be an address
-        except (OSError, ValueError):
-            return None
+        """Bytes of the image's file, or of all files in its folder; None where there is none, or it is not known."""
+        return length_of(self.name) if self.name else None
 
     def read(self, box: Box, level: int = 0) -> Shaped[np.ndarray, "height width channel"]:
         """Read a rectangle of pixels.

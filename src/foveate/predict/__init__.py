@@ -1,6 +1,7 @@
 """Predictions for many images: found, made one by one, and written down."""
 
 from foveate.predict.device import choose_device
+from foveate.predict.forecast import describe_rows, forecast
 from foveate.predict.groups import GroupTally, check_groups, group_columns
 from foveate.predict.receipts import ReceiptTally, receipt_line
 from foveate.predict.rows import Failure, Row, find_rows, predict_paths
@@ -15,7 +16,9 @@ __all__ = [
     "check_groups",
     "check_output",
     "choose_device",
+    "describe_rows",
     "find_rows",
+    "forecast",
     "group_columns",
     "predict_paths",
     "prediction_columns",

@@ -6,7 +6,7 @@ from typing import Any
 
 from foveate.errors import DataError, ImageError, MissingExtra
 from foveate.images import Source, view_size
-from foveate.images.describe import describe, file_bytes, is_lazy
+from foveate.images.describe import describe, is_lazy
 from foveate.models import Model
 from foveate.predict.rows import Row
 from foveate.types import Size
@@ -71,7 +71,7 @@ def forecast(model: Model, source: Source) -> dict[str, Any]:
         "patch": None if patch is None else list(patch),
         "tiles": None,
         "tiles_of": None,
-        "bytes": file_bytes(source),
+        "bytes": source.file_bytes,
     }
     tile = source.header.tile
     if is_lazy(source) and tile is None:

@@ -9,7 +9,7 @@ from time import perf_counter
 from foveate.datasets import read_manifest
 from foveate.datasets.class_folders import IMAGE_SUFFIXES, image_files
 from foveate.errors import ConfigError, DataError, ImageError, MissingExtra
-from foveate.images import Source, open_image
+from foveate.images import Source, is_zarr, open_image
 from foveate.models import Model
 from foveate.settings import Method
 from foveate.types import Prediction
@@ -48,10 +48,11 @@ class Failure:
 
 
 def find_rows(paths: Iterable[str | Path]) -> list[Row]:
-    """Expand what a user names into rows: files, folders (searched for images, recursively) and manifests (`.csv`).
+    """Expand what a user names into rows: images, folders (searched for images, recursively) and manifests (`.csv`).
 
     Arguments:
-        paths: files, folders and manifests; a file that does not exist becomes a row that fails.
+        paths: files, addresses, Zarr folders, other folders and manifests; a file that does not exist becomes a row
+            that fails.
 
     Returns:
         One row per image, in the order given (folders sorted); an image named twice is one row.
@@ -114,7 +115,8 @@ def _rows(path: str | Path) -> Iterator[tuple[str, Row]]:
         for i, (file, example) in enumerate(zip(dataset.files, dataset.examples, strict=True)):
             yield file, Row(example.id, partial(dataset.open, i), example.group)
         return
-    images = [path / name for name in image_files(path)] if path.is_dir() else [path]
+    whole = not path.is_dir() or is_zarr(path)
+    images = [path] if whole else [path / name for name in image_files(path)]
     if not images:
         raise DataError(f"folder {path} holds no images ({' '.join(IMAGE_SUFFIXES)}): name the files themselves")
     for image in images:

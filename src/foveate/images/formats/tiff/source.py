@@ -1,5 +1,6 @@
 """TIFF files, read tile by tile."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from foveate.images.tiles import TiledSource, TileName, in_threads
 from foveate.types import Level, Size
 
 __all__ = ["TIFF_MAGICS", "TiffSource"]
+
+SOFTWARE = 305
+"""Tag: what wrote the file."""
 
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How TIFF files begin: classic and BigTIFF, little and big end first."""
@@ -45,6 +49,7 @@ class TiffSource(TiledSource):
         super().__init__(str(path), mpp)
         self._path = path
         self._words: tuple[str, float | None] = ("", None)
+        self._halved = False
         self._file: ByteFile | None = None
         self._segments: tuple[Segments, ...] | None = None
 
@@ -71,6 +76,7 @@ class TiffSource(TiledSource):
             raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
         self._words = how, microns_per_pixel(layout.pages[0])
+        self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
         self._file, self._segments = file, tuple(levels)
 
     def _sizes(self, levels: Sequence[Segments]) -> list[Size]:
@@ -79,12 +85,22 @@ class TiffSource(TiledSource):
     def _measure(self) -> Header:
         _, segments = self._ready()
         sizes, first = self._sizes(segments), segments[0]
-        height, width = sizes[0]
-        levels = tuple(Level((rows, columns), (height / rows, width / columns)) for rows, columns in sizes)
+        levels = tuple(Level(size, self._factor(k, sizes)) for k, size in enumerate(sizes))
         whole = first.tile[0] >= first.size[0] and first.tile[1] >= first.size[1]
         tile = None if whole else self._orientation.size(first.tile)
         how, mpp = self._words
         return Header(levels, first.channels, first.dtype, how, mpp, tile, nodata=first.nodata)
+
+    def _factor(self, level: int, sizes: Sequence[Size]) -> tuple[float, float]:
+        """Level-0 pixels per pixel: the ratio of sizes, unless the file says how its levels were made.
+
+        `foveate convert` halves, and the last pixel of an odd row stands for one that is not there.
+        """
+        (height, width), (rows, columns) = sizes[0], sizes[level]
+        halved = 2.0**level
+        if self._halved and (rows, columns) == (math.ceil(height / halved), math.ceil(width / halved)):
+            return halved, halved
+        return height / rows, width / columns
 
     def _tile(self, level: int) -> Size:
         return self._ready()[1][level].tile
