@@ -42,10 +42,8 @@ class Source(ABC):
     Attributes:
         name: path of the file, or "" for an image in memory.
         mpp: microns per level-0 pixel, or None where unknown.
-        threaded: whether reading in threads is faster, because the reader releases the interpreter lock.
     """
 
-    threaded: bool = False
     _reads_file: bool = False
     _left_behind: tuple[str, ...] = ()
 
@@ -56,6 +54,11 @@ class Source(ABC):
         self._known: Header | None = None
         self._opened = False
         self._lock = threading.RLock()
+
+    @property
+    def threaded(self) -> bool:
+        """Whether reading in threads is faster now, because the reader releases the interpreter lock."""
+        return False
 
     @property
     def size(self) -> Size:
