@@ -34,6 +34,11 @@ class Store:
                 self._held.move_to_end(key)
             return self._held.get(key)
 
+    def holds(self, key: Key) -> bool:
+        """Whether something is held under a key."""
+        with self._lock:
+            return key in self._held
+
     def put(self, key: Key, pixels: np.ndarray) -> None:
         """Hold pixels, and drop others while all together are too large."""
         with self._lock:
@@ -75,6 +80,10 @@ class Decoded:
             self._names.add(name)
             DECODED.put((self.number, name), held)
         return held
+
+    def holds(self, name: Hashable) -> bool:
+        """Whether the pixels of this name are held now."""
+        return DECODED.holds((self.number, name))
 
     def drop(self) -> None:
         """Let go of all of them."""

@@ -28,10 +28,8 @@ class Source(ABC):
 
     Attributes:
         name: path of the file, or "" for an image in memory.
-        threaded: whether reading in threads is faster, because the reader releases the interpreter lock.
     """
 
-    threaded: bool = False
     _reads_file: bool = False
     _left_behind: tuple[str, ...] = ()
 
@@ -51,6 +49,11 @@ class Source(ABC):
     @mpp.setter
     def mpp(self, value: float | None) -> None:
         self._mpp = value
+
+    @property
+    def threaded(self) -> bool:
+        """Whether reading in threads is faster now, because the reader releases the interpreter lock."""
+        return False
 
     @property
     def size(self) -> Size:

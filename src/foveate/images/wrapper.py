@@ -25,7 +25,11 @@ class Wrapper(Source):
     def __init__(self, source: Source) -> None:
         super().__init__(source.name)
         self.source = source
-        self.threaded = source.threaded
+
+    @property
+    def threaded(self) -> bool:
+        """Whether reading the original in threads is faster now."""
+        return self.source.threaded
 
     @property
     def mpp(self) -> float | None:

@@ -34,7 +34,6 @@ class LibraryFile(Source):
         mpp: microns per pixel; overrides what the file says.
     """
 
-    threaded = True
     _left_behind: tuple[str, ...] = ("_state",)
     _shared = True
     """Whether several threads may use one handle at a time."""
@@ -44,6 +43,11 @@ class LibraryFile(Source):
         super().__init__(str(path), mpp)
         self._path = Path(path)
         self._state: Hashable = None
+
+    @property
+    def threaded(self) -> bool:
+        """True."""
+        return True
 
     def _open(self) -> None:
         try:

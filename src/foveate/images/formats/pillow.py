@@ -73,7 +73,6 @@ class PillowSource(Source):
         mpp: microns per pixel, if known.
     """
 
-    threaded = True
     _reads_file = True
     _left_behind = ("_kept",)
 
@@ -84,6 +83,11 @@ class PillowSource(Source):
         self._stored_size: Size = (0, 0)
         self._scalable = False
         self._kept: Decoded | None = None
+
+    @property
+    def threaded(self) -> bool:
+        """Whether there is something to decode; copying decoded pixels in threads is slower."""
+        return self._kept is None or not self._kept.holds(1)
 
     def _measure(self) -> Header:
         try:

@@ -43,7 +43,6 @@ class ZarrSource(TiledSource):
         mpp: microns per pixel at full resolution; overrides what the image says.
     """
 
-    threaded = True
     _left_behind = ("_arrays",)
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
@@ -51,6 +50,11 @@ class ZarrSource(TiledSource):
         self._picture: Picture | None = None
         self._arrays: tuple[int, tuple[Any, ...]] | None = None
         self._amounts: deque[int] = deque()
+
+    @property
+    def threaded(self) -> bool:
+        """True."""
+        return True
 
     def _measure(self) -> Header:
         self._ready()

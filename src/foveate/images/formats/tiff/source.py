@@ -42,7 +42,6 @@ class TiffSource(TiledSource):
         mpp: microns per pixel, if known.
     """
 
-    threaded = True
     _left_behind = ("_file", "_segments")
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
@@ -52,6 +51,11 @@ class TiffSource(TiledSource):
         self._halved = False
         self._file: ByteFile | None = None
         self._segments: tuple[Segments, ...] | None = None
+
+    @property
+    def threaded(self) -> bool:
+        """True."""
+        return True
 
     @property
     def table_bytes(self) -> int:
