@@ -22,7 +22,8 @@ from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
 
 RECEIPT = (
     r"[0-9]+ of [0-9]+ patches · [0-9.]+ of [0-9.]+ MB \([0-9.]+ %\) · [0-9.]+ s: open [0-9.]+, view [0-9.]+, "
-    r"attention [0-9.]+, draw [0-9.]+, read [0-9.]+, features [0-9.]+, classify [0-9.]+, other [0-9.]+ · peak memory [0-9]+ MB"
+    r"attention [0-9.]+, draw [0-9.]+, read [0-9.]+, features [0-9.]+, classify [0-9.]+, other [0-9.]+ "
+    r"· peak memory [0-9]+ MB"
 )
 COLUMNS = ["path", "predicted", "p_left", "p_right", "patches", "bytes_read", "seconds"]
 

@@ -17,7 +17,7 @@ from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 
 Settings = Callable[..., Any]
-CLOCKS = ("seconds", "patches_per_second", "training_seconds")
+CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
 
 
 class StopAt(SilentProgress):

@@ -20,7 +20,7 @@ from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 
 Settings = Callable[..., Any]
-CLOCKS = ("seconds", "patches_per_second", "training_seconds")
+CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
 
 
 def run(settings: Any, out: Path, dataset: Any, **options: Any) -> Any:
@@ -65,6 +65,17 @@ def test_an_epoch_says_how_long_its_steps_took(long_run: Path) -> None:
     epochs = read_journal(long_run / "metrics.jsonl", "epoch")
     assert all(epoch["training_seconds"] > 0 for epoch in epochs)
     assert sum(epoch["training_seconds"] for epoch in epochs) < epochs[-1]["seconds"], "validation is not among them"
+
+
+def test_an_epoch_has_a_receipt(long_run: Path) -> None:
+    epochs = read_journal(long_run / "metrics.jsonl", "epoch")
+    for epoch in epochs:
+        receipt = epoch["receipt"]
+        assert 0 < receipt["patches"] < receipt["patches_of"]
+        assert sum(receipt["seconds"].values()) == pytest.approx(epoch["training_seconds"], abs=0.01)
+        assert {"view", "attention", "draw", "read", "features", "classify", "learn"} == set(receipt["seconds"])
+        assert receipt["bytes_read"] > 0
+        assert receipt["peak_memory"] is None or receipt["peak_memory"] > 10**7
 
 
 def test_a_model_that_was_not_saved_is_not_the_best(

@@ -24,6 +24,7 @@ from foveate.images.pixels import unit_range
 from foveate.images.source import Source
 from foveate.images.tiles import TiledSource
 from foveate.images.view import check_view, make_guide, make_view, pad_views, view_size
+from foveate.images.wrapper import original
 
 __all__ = [
     "BROKEN_ZIP",
@@ -57,6 +58,7 @@ __all__ = [
     "make_view",
     "open_image",
     "open_zip_member",
+    "original",
     "pad_views",
     "unit_range",
     "view_size",

@@ -10,7 +10,7 @@ from foveate.images.average import Region
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
-__all__ = ["PixelWrapper", "Wrapper"]
+__all__ = ["PixelWrapper", "Wrapper", "original"]
 
 
 class Wrapper(Source):
@@ -81,3 +81,10 @@ class PixelWrapper(Wrapper):
         self, boxes: Sequence[Box], level: int, threads: int
     ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
         return [self._change(pixels) for pixels in self.source.read_many(boxes, level, threads)]
+
+
+def original(source: Source) -> Source:
+    """What is under all wrappers of a source: the one that reads a file."""
+    while isinstance(source, Wrapper):
+        source = source.source
+    return source

@@ -24,6 +24,7 @@ from foveate.training.loader import Loader, Share, epoch_order, fingerprint, sha
 from foveate.training.opened import OpenedImages
 from foveate.training.processes import agreed, open_accelerator, together
 from foveate.training.progress import Progress, SilentProgress, choose_progress
+from foveate.training.receipts import StepReceipts
 from foveate.training.records import SUMS, epoch_record, step_record
 from foveate.training.run_folder import prepare_folder
 from foveate.training.schedule import learning_rate, total_steps
@@ -135,6 +136,7 @@ class _Run:
         self.average = WeightAverage(model, training.averaging)
         self.keeper = Keeper(self.folder, settings, self.stepper, self.average, self.fingerprint)
         self.opened = OpenedImages(self.dataset, model.intake)
+        self.receipts = StepReceipts(model.patch)
         self.loader = Loader(
             self.dataset, model.view, settings.seed, model.intake, settings.augment, training.workers, self.opened
         )
@@ -175,11 +177,13 @@ class _Run:
         if not self._over():
             with closing(self.loader.training(position.epoch, plan)) as batches:
                 for share in plan:
-                    if self._step(share, together(self.accelerator, partial(next, batches))):
+                    start = time.perf_counter()
+                    images = together(self.accelerator, partial(next, batches))
+                    if self._step(share, images, time.perf_counter() - start):
                         break
         self._close_epoch()
 
-    def _step(self, share: Share, images: Batch) -> bool:
+    def _step(self, share: Share, images: Batch, waited: float) -> bool:
         """Take one step; True if it was the last for now."""
         position, training = self.position, self.settings.training
         rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
@@ -188,7 +192,7 @@ class _Run:
             raise self._diverged(rate)
         self.stepper.update(rate)
         self.average.update(position.step)
-        position.take(sums, self._tick())
+        position.take(sums | self.receipts.sums(images, self.stepper.stages, waited), self._tick())
         record = step_record(position, sums, rate)
         if position.step % training.log_every == 0 or position.step == self.total:
             self.journal.write(record)

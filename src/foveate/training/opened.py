@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from foveate.images import PillowSource, Source
+from foveate.images import PillowSource, Source, original
 from foveate.types import ImageDataset
 
 __all__ = ["OpenedImages"]
@@ -49,7 +49,7 @@ class OpenedImages:
             return kept
         opened = self.dataset.open(index)
         source = opened if self.intake is None else self.intake(opened)
-        if isinstance(opened, PillowSource):
+        if isinstance(original(opened), PillowSource):
             self._kept[index] = source
             if len(self._kept) > self.limit:
                 self._kept.popitem(last=False)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from foveate.training.evaluation import Evaluation
 from foveate.training.outputs import patches_read, wrong_shares
+from foveate.training.receipts import receipt_record
 from foveate.training.state import Position
 from foveate.types import Output
 
@@ -56,7 +57,8 @@ def epoch_record(
     """The line of an epoch, means over its images as they were seen in training.
 
     "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
-    like of "validation_loss". "training_seconds" are those of its steps, "seconds" those of the whole run so far,
+    like of "validation_loss". "receipt" says what the steps read of how much, and their seconds by stage.
+    "training_seconds" are those of its steps, "seconds" those of the whole run so far,
     validation included.
 
     Arguments:
@@ -83,4 +85,5 @@ def epoch_record(
         "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
         "training_seconds": round(sums["seconds"], 3),
         "seconds": round(position.seconds, 3),
+        "receipt": receipt_record(sums),
     }

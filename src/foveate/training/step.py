@@ -38,6 +38,7 @@ class Stepper:
         model: as given.
         accelerator: of this process.
         optimizer: of the model's parameters.
+        stages: seconds by stage of the last forward pass.
 
     Example:
         >>> import numpy as np
@@ -66,6 +67,7 @@ class Stepper:
         self._wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self._weights = None if weights is None else weights.to(self.accelerator.device)
         self._norm = torch.zeros(())
+        self.stages: dict[str, float] = {}
 
     def __call__(self, images: Batch, share: Share | None = None, rate: float | None = None) -> dict[str, float]:
         """Take one step.
@@ -106,6 +108,7 @@ class Stepper:
         labels = images.labels
         assert labels is not None
         output = together(accelerator, partial(self._wrapped, images))
+        self.stages = output.seconds
         losses, entropy = image_losses(output, labels, settings.entropy, self._weights)
         counted = torch.arange(len(images), device=losses.device) < share.counted
         accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
