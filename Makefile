@@ -13,6 +13,7 @@ PYTHON ?= python3
 TORCH ?=
 JOBS ?= 2
 VENV := .venv
+EXTRAS := dev,geo,openslide,remote,vips,zarr
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -42,9 +43,9 @@ $(STAMP): pyproject.toml constraints.txt $(if $(strip $(TORCH)),force) | $(BIN)/
 	$(if $(strip $(TORCH)),$(PIP) install --force-reinstall $(TORCH))
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; \
 	then grep -vE '^(torch|torchvision|sympy|mpmath|networkx)==' constraints.txt > $(VENV)/constraints.txt; \
-	  $(BIN)/python -c 'import torch; print("torch==" + torch.__version__)' >> $(VENV)/constraints.txt; \
-	  $(BIN)/python -c 'import torchvision' 2>/dev/null && echo dev,timm > $(VENV)/extras || echo dev > $(VENV)/extras; \
-	else cp constraints.txt $(VENV)/constraints.txt; echo dev,timm > $(VENV)/extras; fi
+	  $(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> $(VENV)/constraints.txt; \
+	  $(BIN)/python -c 'import torchvision' 2>/dev/null && echo $(EXTRAS),timm > $(VENV)/extras || echo $(EXTRAS) > $(VENV)/extras; \
+	else cp constraints.txt $(VENV)/constraints.txt; echo $(EXTRAS),timm > $(VENV)/extras; fi
 	$(PIP) install --constraint $(VENV)/constraints.txt --editable ".[$$(cat $(VENV)/extras)]"
 	@touch $@
 

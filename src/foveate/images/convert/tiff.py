@@ -41,8 +41,6 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
     """
     from tifffile import TiffWriter
 
-    from foveate import __version__
-
     sizes = level_sizes(source.size, settings.tile)
     encode = _encoder(settings, stored_type(source.header), source.channels)
     with (
@@ -70,7 +68,7 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
                 subfiletype=0 if level == 0 else 1,
                 **resolution(source.mpp, float(2**level)),
                 extratags=meaning_tags(source.header, source.name) if level == 0 else [],
-                software=f"foveate {__version__}",
+                software="foveate",
                 metadata=None,
             )
             for _ in tiles:  # what follows the last tile of level 0: the ends of the other levels
