@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from foveate.datasets import open_dataset
     from foveate.errors import FoveateError
-    from foveate.images import Source, gather, open_image
+    from foveate.images import Source, open_image
+    from foveate.images.gather import gather
     from foveate.models import Model, build_model, load_model, save_model
     from foveate.predict import predict_paths
-    from foveate.sampling import draw, expectation
+    from foveate.sampling.draw import draw
+    from foveate.sampling.expectation import expectation
     from foveate.settings import DataSettings, ModelSettings
     from foveate.training.config import RunSettings, preset
     from foveate.training.evaluation import evaluate
