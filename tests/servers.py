@@ -118,9 +118,9 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             part = body[: server.drop_after] if drop else body
             for start in range(0, len(part), 65536):
                 piece = part[start : start + 65536]
-                self.wfile.write(piece)
-                with server._lock:
+                with server._lock:  # before: whoever has got it may look at once
                     server.sent += len(piece)
+                self.wfile.write(piece)
             if drop:
                 self.close_connection = True
 

@@ -4,7 +4,6 @@ from foveate.images import augment
 from foveate.images.average import Region, area_average
 from foveate.images.bands import Bands
 from foveate.images.colour import Colour
-from foveate.images.convert import Conversion, convert
 from foveate.images.describe import describe
 from foveate.images.formats.array import ArraySource
 from foveate.images.formats.canvas import Canvas
@@ -32,7 +31,6 @@ __all__ = [
     "Bands",
     "Canvas",
     "Colour",
-    "Conversion",
     "Georeference",
     "Header",
     "Masked",
@@ -50,7 +48,6 @@ __all__ = [
     "area_average",
     "augment",
     "check_view",
-    "convert",
     "describe",
     "gather",
     "is_zarr",

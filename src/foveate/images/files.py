@@ -13,7 +13,17 @@ from typing import Any, TypeVar
 
 from foveate.errors import ImageError
 
-__all__ = ["HANDLES", "ByteFile", "Handles", "LocalFile", "length_of", "open_bytes", "stream"]
+__all__ = [
+    "HANDLES",
+    "UNREADABLE",
+    "ByteFile",
+    "Handles",
+    "LocalFile",
+    "length_of",
+    "not_readable",
+    "open_bytes",
+    "stream",
+]
 
 SCHEMES = ("http", "https", "s3")
 """Addresses that are read in parts, through fsspec."""
@@ -194,6 +204,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=HANDLES.after_fork)
 
 
+UNREADABLE = (FileNotFoundError, IsADirectoryError, PermissionError)
+"""Where the fault is not the file's content."""
+
+
+def not_readable(name: str, error: OSError) -> ImageError:
+    """What to say of a file that cannot be opened or read.
+
+    Arguments:
+        name: of the file.
+        error: of the operating system.
+
+    Example:
+        >>> str(not_readable("a.png", FileNotFoundError()))
+        'a.png: no such file: check the path'
+    """
+    if isinstance(error, FileNotFoundError):
+        return ImageError(f"{name}: no such file: check the path")
+    if isinstance(error, IsADirectoryError):
+        return ImageError(f"{name}: a folder, not an image: name a file in it")
+    if isinstance(error, PermissionError):
+        return ImageError(f"{name}: no permission to read it: check the file's mode")
+    return ImageError(f"{name}: cannot be read ({error.strerror}): check the path and the file's mode")
+
+
 class LocalFile(ByteFile):
     """A file on this machine; it is refused when it changes while it is being used.
 
@@ -221,16 +255,8 @@ class LocalFile(ByteFile):
                 return use(handle)
             finally:
                 HANDLES.give_back(handle)
-        except FileNotFoundError:
-            raise ImageError(f"{self.name}: no such file: check the path") from None
-        except IsADirectoryError:
-            raise ImageError(f"{self.name}: a folder, not an image: name a file in it") from None
-        except PermissionError:
-            raise ImageError(f"{self.name}: no permission to read it: check the file's mode") from None
         except OSError as error:
-            raise ImageError(
-                f"{self.name}: cannot be read ({error.strerror}): check the path and the file's mode"
-            ) from error
+            raise not_readable(self.name, error) from error
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
+from foveate.images.files import not_readable
 from foveate.images.formats.library_handles import LIBRARY_HANDLES, state_of
 from foveate.images.formats.tiff.scale import DOCUMENT_DPI, MOST_OBLONG, PLAUSIBLE
 from foveate.images.pixels import FULL_SCALE
@@ -52,16 +53,10 @@ class LibraryFile(Source):
     def _open(self) -> None:
         try:
             self._state = state_of(self._path)
-        except FileNotFoundError:
-            raise ImageError(f"{self.name}: no such file: check the path") from None
-        except PermissionError:
-            raise ImageError(f"{self.name}: no permission to read it: check the file's mode") from None
         except OSError as error:
-            raise ImageError(
-                f"{self.name}: cannot be read ({error.strerror}): check the path and the file's mode"
-            ) from error
+            raise not_readable(self.name, error) from error
         if self._path.is_dir():
-            raise ImageError(f"{self.name}: a folder, not an image: name a file in it")
+            raise not_readable(self.name, IsADirectoryError())
 
     @abstractmethod
     def _handle(self, level: int) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
+from foveate.images.files import UNREADABLE, not_readable
 from foveate.images.header import Header
 from foveate.images.pixels import check_dtype
 from foveate.images.source import Source
@@ -42,12 +43,8 @@ class NpySource(Source):
     def _open(self) -> None:
         try:
             array: np.ndarray = np.lib.format.open_memmap(self._path, mode="r")
-        except FileNotFoundError:
-            raise ImageError(f"{self.name}: no such file: check the path") from None
-        except IsADirectoryError:
-            raise ImageError(f"{self.name}: a folder, not an image: name a file in it") from None
-        except PermissionError:
-            raise ImageError(f"{self.name}: no permission to read it: check the file's mode") from None
+        except UNREADABLE as error:
+            raise not_readable(self.name, error) from error
         except BROKEN as error:
             raise ImageError(
                 f"{self.name}: broken .npy file, or one of Python objects ({one_line(error)}): "

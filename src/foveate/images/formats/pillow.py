@@ -20,6 +20,7 @@ from foveate.errors import ImageError, one_line
 from foveate.images.average import Bins, Region, average
 from foveate.images.colour import over_black
 from foveate.images.decoded import Decoded
+from foveate.images.files import UNREADABLE, not_readable
 from foveate.images.formats.download import Download
 from foveate.images.formats.member import ZipMember
 from foveate.images.header import Header
@@ -184,12 +185,8 @@ class PillowSource(Source):
         if isinstance(error, BOMBS):
             counted = re.search(r"[0-9]+", str(error))
             return self._too_large(counted.group() if counted else "its")
-        if isinstance(error, FileNotFoundError):
-            return ImageError(f"{self.name}: no such file: check the path")
-        if isinstance(error, IsADirectoryError):
-            return ImageError(f"{self.name}: a folder, not an image: name a file in it")
-        if isinstance(error, PermissionError):
-            return ImageError(f"{self.name}: no permission to read it: check the file's mode")
+        if isinstance(error, UNREADABLE):
+            return not_readable(self.name, error)
         return ImageError(
             f"{self.name}: broken image, or of a kind not supported here ({one_line(error)}): "
             "export it again, e.g. as PNG, or leave it out"
