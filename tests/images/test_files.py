@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from foveate.errors import ImageError
-from foveate.images import files
-from foveate.images.files import Handles, LocalFile, open_bytes, stream
+from foveate.images.files import LocalFile, open_bytes, stream
+from foveate.images.handles import HANDLES, Handle, Handles
 
 CONTENT = np.random.default_rng(3).integers(0, 256, 40_001, np.uint8).tobytes()
 
@@ -48,8 +48,8 @@ def test_any_part_is_what_the_file_holds(path: Path) -> None:
 
 
 def test_a_read_that_gives_less_than_asked_is_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = files._Handle.read
-    monkeypatch.setattr(files._Handle, "read", lambda self, offset, length: whole(self, offset, min(length, 1000)))
+    whole = Handle.read
+    monkeypatch.setattr(Handle, "read", lambda self, offset, length: whole(self, offset, min(length, 1000)))
     assert LocalFile(path).read(17, 9000) == CONTENT[17:9017]
     assert LocalFile(path).read(39_000, 9000) == CONTENT[39_000:]
 
@@ -147,7 +147,7 @@ def test_a_replaced_file_is_another_file(path: Path) -> None:
 def test_a_fork_reads_though_a_thread_of_its_parent_was_in_the_middle(path: Path) -> None:
     file = LocalFile(path)
     file.read(0, 1)
-    with files.HANDLES._lock:  # as another thread might hold it
+    with HANDLES._lock:  # as another thread might hold it
         child = multiprocessing.get_context("fork").Process(target=check_in_child, args=(file,))
         child.start()
     child.join(30)
@@ -156,7 +156,7 @@ def test_a_fork_reads_though_a_thread_of_its_parent_was_in_the_middle(path: Path
 
 
 def check_in_child(file: LocalFile) -> None:
-    assert len(files.HANDLES) == 0
+    assert len(HANDLES) == 0
     assert file.read(50, 5) == CONTENT[50:55]
 
 

@@ -3,21 +3,17 @@
 import errno
 import io
 import os
-import stat
-import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from foveate.errors import ImageError
+from foveate.images.handles import HANDLES, Handle, Stamp
 
 __all__ = [
-    "HANDLES",
     "UNREADABLE",
     "ByteFile",
-    "Handles",
     "LocalFile",
     "length_of",
     "not_readable",
@@ -28,13 +24,7 @@ __all__ = [
 SCHEMES = ("http", "https", "s3")
 """Addresses that are read in parts, through fsspec."""
 
-Stamp = tuple[int, int]
-"""Size of a file in bytes and when it was last modified, in nanoseconds: what tells it from one that replaced it."""
-
 Result = TypeVar("Result")
-
-HANDLES_OPEN = 64
-"""Local files open at a time in this process; the one used longest ago is closed, and opened again if needed."""
 
 
 class ByteFile(ABC):
@@ -88,122 +78,6 @@ class ByteFile(ABC):
         """Let go of what is open; the next read opens again."""
 
 
-class Handles:
-    """Open files of this process, the one used longest ago closed when there are too many; forks open their own.
-
-    A file that was replaced since is another file, and opened by itself: whoever reads the old one reads on.
-
-    Arguments:
-        most: files open at a time, as long as no more are being read.
-    """
-
-    def __init__(self, most: int = HANDLES_OPEN) -> None:
-        self.most = most
-        self._open: OrderedDict[tuple[str, Stamp], _Handle] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def borrow(self, path: str, stamp: Stamp | None = None) -> "_Handle":
-        """The open file of a path, which stays open until it is given back.
-
-        Arguments:
-            path: of the file.
-            stamp: that of the file as it was first opened, which it must still have; None takes what is there.
-
-        Raises:
-            OSError: it cannot be opened.
-            ImageError: it has changed since.
-        """
-        with self._lock:
-            held = None if stamp is None else self._open.get((path, stamp))
-            if held is not None:
-                self._open.move_to_end(held.key)
-                held.borrowed += 1
-                return held
-        opened = _Handle(path)  # not while others wait: opening a file on a network may take long
-        if stamp is not None and opened.key[1] != stamp:
-            opened.close()
-            raise ImageError(f"{path}: the file has changed since it was opened: open the image again")
-        with self._lock:
-            handle = self._open.setdefault(opened.key, opened)
-            if handle is not opened:
-                opened.close()
-            self._open.move_to_end(handle.key)
-            handle.borrowed += 1
-            self._trim()
-            return handle
-
-    def give_back(self, handle: "_Handle") -> None:
-        """Say that a borrowed file is not being read any more."""
-        with self._lock:
-            handle.borrowed -= 1
-            if handle.borrowed == 0 and self._open.get(handle.key) is not handle:
-                handle.close()
-            self._trim()
-
-    def close(self, path: str) -> None:
-        """Close a file as soon as nobody reads it."""
-        with self._lock:
-            for key in [key for key in self._open if key[0] == path]:
-                handle = self._open.pop(key)
-                if handle.borrowed == 0:
-                    handle.close()
-
-    def after_fork(self) -> None:
-        """In a child process: let go of the parent's files, and of the lock that one of its threads may have held."""
-        self._lock = threading.Lock()
-        while self._open:
-            self._open.popitem()[1].close()
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def _trim(self) -> None:
-        excess = len(self._open) - self.most
-        if excess > 0:
-            idle = [key for key, handle in self._open.items() if handle.borrowed == 0]
-            for key in idle[:excess]:
-                self._open.pop(key).close()
-
-
-class _Handle:
-    """An open file that several threads read at once.
-
-    Attributes:
-        key: path and stamp.
-        borrowed: how often it is being read now.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.borrowed = 0
-        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._lock = threading.Lock()
-        try:
-            found = os.fstat(self._number)
-            if stat.S_ISDIR(found.st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        except OSError:
-            self.close()
-            raise
-        self.key = (path, (found.st_size, found.st_mtime_ns))
-
-    def read(self, offset: int, length: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._number, length, offset)
-        with self._lock:  # one place in the file for all: Windows
-            os.lseek(self._number, offset, os.SEEK_SET)
-            return os.read(self._number, length)
-
-    def close(self) -> None:
-        os.close(self._number)
-
-
-HANDLES = Handles()
-"""The open files of this process."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=HANDLES.after_fork)
-
-
 UNREADABLE = (FileNotFoundError, IsADirectoryError, PermissionError)
 """Where the fault is not the file's content."""
 
@@ -247,7 +121,7 @@ class LocalFile(ByteFile):
     def _read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
         return self._borrowed(lambda handle: [_whole(handle, *part) for part in parts])
 
-    def _borrowed(self, use: "Callable[[_Handle], Result]") -> "Result":
+    def _borrowed(self, use: Callable[[Handle], Result]) -> Result:
         try:
             handle = HANDLES.borrow(self.name, self._stamp)
             try:
@@ -263,7 +137,7 @@ class LocalFile(ByteFile):
         HANDLES.close(self.name)
 
 
-def _whole(handle: _Handle, offset: int, length: int) -> bytes:
+def _whole(handle: Handle, offset: int, length: int) -> bytes:
     """A read may give fewer bytes than asked for, and not only at the end."""
     data = handle.read(offset, length)
     if len(data) == length or not data:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float64, Shaped
 
+import foveate.images.average as averages
+import foveate.images.tile_store as tile_store
 from foveate.errors import ImageError
-from foveate.images import average as averages
-from foveate.images import tile_store
 from foveate.images.average import Bins, Region, average
 from foveate.images.orient import Orientation
 from foveate.images.pixels import full_scale

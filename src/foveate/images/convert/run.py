@@ -11,8 +11,8 @@ from foveate.images.convert.pyramid import Strip, level_sizes, strips
 from foveate.images.convert.settings import Conversion
 from foveate.images.convert.tiff import write_tiff
 from foveate.images.convert.zarr import write_zarr
-from foveate.images.files import HANDLES
 from foveate.images.formats.zarr import is_zarr
+from foveate.images.handles import HANDLES
 from foveate.images.source import Source
 
 __all__ = ["convert"]
