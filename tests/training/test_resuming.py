@@ -1,7 +1,7 @@
 """A run that was stopped and resumed is the run that never was, to the bit."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,15 @@ def test_a_damaged_state_is_named(squares: Any, settings_of: Settings, tmp_path:
     )
 
 
+@pytest.fixture
+def usual() -> Iterator[None]:
+    """Ctrl-C as Python handles it; a shell's background jobs are told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual")
 def test_a_second_signal_kills_as_usual() -> None:
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
