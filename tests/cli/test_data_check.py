@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 from PIL import Image
+from servers import FileServer
 
 from foveate.__main__ import main
 
@@ -284,9 +285,22 @@ def test_a_folder_without_labels_cannot_be_trained_on(manifest: Path, capsys: py
 
 
 def test_an_address_is_shown_as_it_is(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest.write_text(manifest.read_text() + "http://x/y.png,a,p9,\n")
+    manifest.write_text(manifest.read_text() + "ftp://x/y.png,a,p9,\n")
     assert check(manifest) == 2
     assert (
-        "unreadable: http://x/y.png: an address, and images are read from files only: download it and name the file\n"
-        in capsys.readouterr().out
+        "unreadable: ftp://x/y.png: addresses of images begin with one of http://, https://, s3://, got ftp://: "
+        in (capsys.readouterr().out)
     )
+
+
+def test_images_elsewhere_are_looked_at(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("aiohttp")
+    content = (manifest.parent / "3.png").read_bytes()
+    with FileServer({"good.png": content[:-1] + b"!", "short.png": content[:40]}) as server:
+        rows = "".join(f"{server.address(name)},a,p9,\n" for name in ("good.png", "short.png", "gone.png"))
+        manifest.write_text(manifest.read_text() + rows)
+        assert check(manifest) == 2
+    out = capsys.readouterr().out
+    assert out.endswith("15 images, 2 problems\n")
+    assert re.search(r"unreadable: http://\S+/gone\.png: no such file there \(404\): check the address\n", out)
+    assert re.search(r"unreadable: http://\S+/short\.png: ", out)

@@ -110,9 +110,7 @@ def _row_problems(table: Table, multi_label: bool) -> Iterator[Finding]:
 
 def _look_at(file: str, mpp: float | None, pixels: bool) -> Source:
     """The image, its header read, and its last pixel if wanted; pipes and devices might never end and are refused."""
-    if "://" in file:
-        raise ImageError(f"{file}: an address, and images are read from files only: download it and name the file")
-    mode = Path(file).stat().st_mode
+    mode = stat.S_IFREG if "://" in file else Path(file).stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ImageError(f"{file}: a pipe or a device, not an image: name a file")
     with warnings.catch_warnings():
