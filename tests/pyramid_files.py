@@ -1,15 +1,18 @@
 """Image files with levels, and the laws that whoever reads them must obey."""
 
 import pickle
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 
-from foveate.images import Source
+from foveate.errors import ImageError
+from foveate.images import Reader, Source, open_image
 from foveate.types import Box
 
 
@@ -91,3 +94,25 @@ def spoil(path: Path, tile: int, page: int = 0) -> Path:
     data[place : place + length] = b"\xa5" * length
     path.write_bytes(data)
     return path
+
+
+def check_spoiled(source: Source, array: np.ndarray, reason: str, remedy: str) -> None:
+    """A broken tile at the top left is one line each time, and other tiles read before and after."""
+    for _ in range(2):
+        with pytest.raises(ImageError) as caught:
+            source.read(Box(3, 4, 9, 8))
+        message = str(caught.value)
+        assert message.startswith(f"{source.name}: level 0, 9×8 pixels at row 3, column 4 cannot be read ({reason}")
+        assert message.endswith(f"): {remedy}, or leave it out")
+        assert "\n" not in message
+        np.testing.assert_array_equal(source.read(Box(100, 100, 30, 40)), sliced(array, Box(100, 100, 30, 40)))
+
+
+def check_absent(path: Path, reader: Reader, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its library a reader says how to get it."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImageError) as caught:
+        open_image(path, reader=reader)
+    assert str(caught.value) == (
+        f"{path}: reading it needs {module}, which is not installed: pip install 'foveate[{extra}]'"
+    )

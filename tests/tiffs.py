@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from pyramid_files import sliced
 
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.types import Box
@@ -38,12 +39,6 @@ def write_tiff(path: Path, array: np.ndarray, **options: Any) -> TiffSource:
     with tifffile.TiffWriter(path, bigtiff=big, byteorder=order) as writer:
         writer.write(data, **kind)
     return TiffSource(path)
-
-
-def sliced(array: np.ndarray, box: Box) -> np.ndarray:
-    """The box of the array laid into a wide black margin."""
-    wide = np.pad(array, ((120, 120), (120, 120), (0, 0)))
-    return wide[120 + box.top : 120 + box.bottom, 120 + box.left : 120 + box.right]
 
 
 def check_tiff(source: TiffSource, array: np.ndarray, level: int = 0) -> None:

@@ -14,8 +14,8 @@ from foveate.images.header import Header
 from foveate.images.open import open_image
 from foveate.images.source import Source
 from foveate.images.unchanged import Unchanged
-from foveate.images.wrapper import Wrapper
-from foveate.types import Box, Size
+from foveate.images.wrapper import PixelWrapper
+from foveate.types import Size
 
 __all__ = ["Masked"]
 
@@ -93,15 +93,15 @@ class Masked(Unchanged):
         self._picture = _Nonzero(picture)
 
 
-class _Nonzero(Wrapper):
+class _Nonzero(PixelWrapper):
     """1 where any band of an image is not 0."""
 
     def _measure(self) -> Header:
         original = self.source.header
         return Header(original.levels[:1], 1, np.dtype(np.bool_))
 
-    def _read(self, box: Box, level: int) -> Bool[np.ndarray, "height width channel"]:
-        marked: np.ndarray = (self.source.read(box, level) != 0).any(2, keepdims=True)
+    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Bool[np.ndarray, "height width channel"]:
+        marked: np.ndarray = (pixels != 0).any(2, keepdims=True)
         return marked
 
 

@@ -266,7 +266,7 @@ class Source(ABC):
 
     def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """The area average of what lies in `window` (within the image), from the coarsest level that is fine enough."""
-        level = self._level_for(size, region)
+        level = self.level_for(size, region)
         down, along = self.levels[level].factor
         rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), down)
         columns = Bins.over(size[1], region[1], region[3], (window.left, window.right), along)
@@ -278,7 +278,13 @@ class Source(ABC):
 
         return average(strip, rows, columns, self.channels) / full_scale(self.dtype)
 
-    def _level_for(self, size: Size, region: Region) -> int:
+    def level_for(self, size: Size, region: Region) -> int:
+        """The level that a view is made from: the coarsest one that is as fine as the view.
+
+        Arguments:
+            size: (rows, columns) of the view.
+            region: (top, left, bottom, right) in level-0 pixels.
+        """
         down, along = (region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1]
         factors = [level.factor for level in self.levels]
         fine = [i for i, factor in enumerate(factors) if factor[0] <= down and factor[1] <= along]

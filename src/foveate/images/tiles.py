@@ -152,7 +152,7 @@ class TiledSource(Source):
         )
 
     def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        level = self._level_for(size, region)
+        level = self.level_for(size, region)
         self._ensure_open()
         down, along = self.levels[level].factor
         turn, whole = self._orientation, self._orientation.size(self.size)

@@ -8,6 +8,7 @@ from foveate.errors import DataError, ImageError, MissingExtra
 from foveate.images import Source, view_size
 from foveate.images.describe import describe, is_lazy
 from foveate.models import Model
+from foveate.models.receipts import covering
 from foveate.predict.rows import Row
 from foveate.types import Size
 
@@ -61,7 +62,7 @@ def forecast(model: Model, source: Source) -> dict[str, Any]:
     taken = model.intake(source)
     view = None if model.view is None else view_size(model.view, taken)
     patch, patches = model.patch, _patches(model, taken, view)
-    level = None if view is None else _level(source, view)
+    level = None if view is None else source.level_for(view, (0, 0, *source.size))
     scale = source.size[0] / taken.size[0], source.size[1] / taken.size[1]
     in_file = (0.0, 0.0) if patch is None else (patch[0] * scale[0], patch[1] * scale[1])
     told: dict[str, Any] = {
@@ -78,7 +79,7 @@ def forecast(model: Model, source: Source) -> dict[str, Any]:
         pixels = patches * in_file[0] * in_file[1] + (0 if level is None else math.prod(source.levels[level].size))
         told["bytes"] = round(pixels * source.channels * source.dtype.itemsize)
     elif is_lazy(source) and tile is not None:
-        counts = [_tiles(one.size, tile) for one in source.levels]
+        counts = [covering(one.size, tile) for one in source.levels]
         touched = patches * math.prod(1 + max(0.0, side - 1) / of for side, of in zip(in_file, tile, strict=True))
         tiles = min(counts[0], math.ceil(touched)) if patches else 0
         tiles += 0 if level is None else counts[level]
@@ -93,15 +94,3 @@ def _patches(model: Model, taken: Source, view: Size | None) -> int:
         return 0
     cells = math.prod(model.grid.shape(taken.size if view is None else view))
     return min(model.patches, cells) if model.patches else cells
-
-
-def _level(source: Source, view: Size) -> int:
-    """The coarsest level that is as fine as the view, as `Source.view` chooses it."""
-    wanted = source.size[0] / view[0], source.size[1] / view[1]
-    factors = [level.factor for level in source.levels]
-    fine = [i for i, (down, along) in enumerate(factors) if down <= wanted[0] and along <= wanted[1]]
-    return max(fine, key=factors.__getitem__, default=0)
-
-
-def _tiles(size: Size, tile: Size) -> int:
-    return -(-size[0] // tile[0]) * -(-size[1] // tile[1])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TextIO
 
 from foveate.predict.rows import Failure
@@ -72,20 +72,21 @@ def receipt_line(receipt: Receipt) -> str:
 
 
 def _added(one: Receipt, other: Receipt) -> Receipt:
-    stages = {stage: one.seconds.get(stage, 0.0) for stage in {**one.seconds, **other.seconds}}
     return Receipt(
         patches=one.patches + other.patches,
         patches_of=_sum(one.patches_of, other.patches_of),
         bytes_read=one.bytes_read + other.bytes_read,
         bytes_of=_sum(one.bytes_of, other.bytes_of),
-        seconds={stage: spent + other.seconds.get(stage, 0.0) for stage, spent in stages.items()},
+        seconds={
+            stage: one.seconds.get(stage, 0.0) + other.seconds.get(stage, 0.0) for stage in one.seconds | other.seconds
+        },
         peak_memory=max(one.peak_memory or 0, other.peak_memory or 0) or None,
     )
 
 
 def _complete(receipt: Receipt, seconds: float) -> Receipt:
     other = max(0.0, seconds - sum(receipt.seconds.values()))
-    return Receipt(**(vars(receipt) | {"seconds": receipt.seconds | {"other": other}}))
+    return replace(receipt, seconds=receipt.seconds | {"other": other})
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

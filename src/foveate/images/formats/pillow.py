@@ -90,6 +90,11 @@ class PillowSource(Source):
         """Whether there is something to decode; copying decoded pixels in threads is slower."""
         return self._kept is None or not self._kept.holds(1)
 
+    @property
+    def file_bytes(self) -> int | None:
+        """Length of the file; None of a member of an archive."""
+        return self._path.file.size if isinstance(self._path, Download) else super().file_bytes
+
     def _measure(self) -> Header:
         try:
             with _OUR_LIMIT(), self._path.open("rb") as stream, _probe(stream, self.name) as image:

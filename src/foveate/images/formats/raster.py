@@ -130,7 +130,7 @@ class RasterSource(LibraryFile):
         _ = self.header
         if self._all_valid:
             return None
-        level = self._level_for(size, region)
+        level = self.level_for(size, region)
         down, along = self.levels[level].factor
         rows = Bins.over(size[0], region[0], region[2], (0, self.size[0]), down)
         columns = Bins.over(size[1], region[1], region[3], (0, self.size[1]), along)

@@ -62,6 +62,11 @@ class TiffSource(TiledSource):
         """Bytes read so far of the tables that say where the tiles are; they are part of `bytes_read`."""
         return sum(segments.table.bytes_read for segments in self._segments or ())
 
+    @property
+    def file_bytes(self) -> int:
+        """Length of the file; elsewhere it was told with the header."""
+        return self._ready()[0].size
+
     def _open(self) -> None:
         file = open_bytes(self._path)
         file.count = self._count
