@@ -108,6 +108,23 @@ def test_nothing_is_run_or_measured_twice(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_runs_kept_before_a_setting_existed_still_count(
+    tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, images = settings_of(methods={"ats-3": {}}), spots_of(splits=True)
+    compare(settings, tmp_path, dataset=images, tell=silent)
+    path = tmp_path / "ats-3" / "predictions.json"
+    kept = json.loads(path.read_text())
+    assert kept["settings"]["model"]["input"].pop("guide")["given"] == "mask"
+    path.write_text(json.dumps(kept))
+    monkeypatch.setattr("foveate.compare.work.train", lambda *_, **__: pytest.fail("trained again"))
+    compare(settings, tmp_path, dataset=images, tell=silent)
+    kept["settings"]["model"]["gone"] = 1  # a setting that there is no more may have mattered
+    path.write_text(json.dumps(kept))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        compare(settings, tmp_path, dataset=images, tell=silent)
+
+
 def test_costs_are_measured_again_if_forced_or_if_asked_otherwise(
     folded: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

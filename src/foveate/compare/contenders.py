@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.errors import ConfigError
 from foveate.models import Model, load_model
-from foveate.serial import to_plain
+from foveate.serial import from_plain, to_plain
 from foveate.training.building import build_for
 from foveate.training.config import RunSettings
 from foveate.training.processes import open_accelerator
 from foveate.training.run_folder import PLACES
 from foveate.types import ImageDataset
 
-__all__ = ["Contender", "lasting", "model_to_measure"]
+__all__ = ["Contender", "as_of_now", "lasting", "model_to_measure"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,18 @@ def lasting(settings: RunSettings) -> dict[str, Any]:
     for place in PLACES:
         del plain["data"][place]
     return plain
+
+
+def as_of_now(kept: dict[str, Any]) -> dict[str, Any] | None:
+    """Kept settings with those that foveate has gained since, at their defaults, which leave everything as it was.
+
+    Arguments:
+        kept: what `lasting` gave when they were kept.
+
+    Returns:
+        What `lasting` would give now; None if there are no such settings any more.
+    """
+    try:
+        return lasting(from_plain(RunSettings, kept))
+    except ConfigError:
+        return None

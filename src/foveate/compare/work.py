@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from foveate.compare.contenders import lasting
+from foveate.compare.contenders import as_of_now, lasting
 from foveate.compare.plan import Task
 from foveate.compare.predictions import Predictions, read_predictions, write_predictions
 from foveate.models import load_model
@@ -66,7 +66,7 @@ class Run:
         wanted = lasting(self.settings)
         if least > 0:
             wanted["training"]["epochs"] = max(kept.settings["training"]["epochs"], self.settings.training.epochs)
-        return kept if kept.settings == wanted else None
+        return kept if as_of_now(kept.settings) == wanted else None
 
     def check(self) -> None:
         """Refuse, before anything is written or trained, to go on with a run that was begun otherwise.
