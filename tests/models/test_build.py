@@ -92,8 +92,8 @@ def test_a_stride_that_is_set_stays() -> None:
         ),
         (
             {"gradient": "original", "baseline": "none"},
-            "model.gradient original is that of method des_raj with baseline none, got murthy and none: set both, or set "
-            "model.gradient to exact",
+            "model.gradient original is that of method des_raj with baseline none, got murthy and none: set both, or "
+            "set model.gradient to exact",
         ),
         (
             {"name": "cnm"},

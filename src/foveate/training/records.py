@@ -57,9 +57,9 @@ def epoch_record(
     """The line of an epoch, means over its images as they were seen in training.
 
     "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
-    like of "validation_loss". "receipt" says what the steps read of how much, and their seconds by stage.
-    "training_seconds" are those of its steps, "seconds" those of the whole run so far,
-    validation included.
+    like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
+    "receipt" says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its
+    steps, "seconds" those of the whole run so far, validation included.
 
     Arguments:
         position: after the epoch's last step.
@@ -81,6 +81,7 @@ def epoch_record(
         "learning_rate": rate,
         "validation_error": None if result is None else result.error,
         "validation_loss": None if result is None else result.loss,
+        "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
         "best": better,
         "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
         "training_seconds": round(sums["seconds"], 3),
