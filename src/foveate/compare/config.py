@@ -113,6 +113,9 @@ class CompareSettings:
     """Seed of the division into folds or splits; None divides anew for every seed of the runs, with that seed."""
     reference: str | None = None
     """Method that the others are compared with, image by image; the first if None."""
+    begun_below: float | None = None
+    """Training error below which a run has begun to learn (0.8, say, where a guess is wrong in 0.9 of the images); its
+    first step there is then listed. Nothing is listed if None."""
     by_group: bool = False
     """Judge groups (patients, scenes) by the mean probabilities of their images, and not images."""
     resamples: int = 10_000

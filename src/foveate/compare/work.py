@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from foveate.compare.contenders import as_of_now, lasting
+from foveate.compare.curve import read_curve
 from foveate.compare.plan import Task
 from foveate.compare.predictions import Predictions, read_predictions, write_predictions
 from foveate.models import load_model
@@ -160,6 +161,8 @@ class Run:
             patches_per_image=tested.patches_per_image,
             settings=lasting(settings),
             fingerprint=self._fingerprint(),
+            curve=read_curve(self.folder),
+            coverage=tested.coverage,
         )
 
     def _fingerprint(self) -> int:

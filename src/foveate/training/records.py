@@ -45,6 +45,7 @@ def step_record(position: Position, sums: dict[str, float], rate: float) -> dict
         "step": position.step,
         "epoch": position.epoch,
         "loss": sums["loss"] / sums["images"],
+        "error": sums["errors"] / sums["images"],
         "entropy": sums["entropy"] / sums["images"],
         "learning_rate": rate,
         "seconds": round(position.seconds, 3),
