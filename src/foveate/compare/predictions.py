@@ -43,6 +43,7 @@ class Predictions:
         fingerprint: of the ids, labels and splits of all images of the run.
         curve: how it learnt; None in files of older versions.
         coverage: how many objects of the test images were covered; None where none are known.
+        minutes: of training it was given, by which its steps were settled; None if it trained as its settings say.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Predictions:
     fingerprint: int
     curve: Curve | None = None
     coverage: Coverage | None = None
+    minutes: float | None = None
 
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:

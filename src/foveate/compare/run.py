@@ -188,7 +188,7 @@ class _Comparison:
     def _run(self, task: Task) -> Run:
         settings = replace(self._of[task.method].settings, seed=task.seed)
         images = self.divider.images(task.seed, task.fold)
-        return Run(task, settings, self.out / task.folder, images, self.remedy)
+        return Run(task, settings, self.out / task.folder, images, self.remedy, self.settings.minutes)
 
     def _kept(self, task: Task) -> Predictions | None:
         leader = self._leader(task)
