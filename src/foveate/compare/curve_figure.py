@@ -47,7 +47,7 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
         how = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
         lines = [_points(one.curve, VALIDATION if validated else TRAINING) for one in each if one.curve is not None]
         for line, one in zip(lines, each, strict=True):
-            panel.plot(*line, alpha=0.35, linewidth=0.8, **how)
+            panel.plot(*line, marker=".", markersize=3, alpha=0.35, linewidth=0.8, **how)
             panel.plot([one.seconds / 60], [one.error], "o", color=how["color"], markerfacecolor="white", markersize=5)
         if lines:
             panel.plot(*_mean(lines), linewidth=2, label=name, **how)
