@@ -44,7 +44,7 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
     FigureCanvasAgg(figure)
     panel = figure.subplots()
     for number, (name, each) in enumerate(kept.items()):
-        how = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
+        how: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
         lines = [_points(one.curve, VALIDATION if validated else TRAINING) for one in each if one.curve is not None]
         for line, one in zip(lines, each, strict=True):
             panel.plot(*line, marker=".", markersize=3, alpha=0.35, linewidth=0.8, **how)

@@ -241,6 +241,7 @@ def _quality(
     known = [one for one in of_folds if one is not None]
     areas = [scores.auc(one.labels, one.probabilities) for one in pooled]
     losses = [run.training_loss for run in runs]
+    coverages = [run.coverage for run in runs]
     curves = [run.curve for run in runs if run.curve is not None]
     timed = begun_below is not None and len(curves) == len(runs)
     return Quality(
@@ -267,9 +268,9 @@ def _quality(
         total_seconds=sum(run.seconds + run.test_seconds for run in runs),
         difference=difference,
         begun_steps=tuple(begun(one, begun_below) for one in curves) if timed and begun_below is not None else None,
-        objects_covered=_mean([run.coverage and run.coverage.covered_per_image for run in runs]),
-        objects=_mean([run.coverage and run.coverage.objects_per_image for run in runs]),
-        error_floor=_mean([run.coverage and run.coverage.error_floor for run in runs]),
+        objects_covered=_mean([None if one is None else one.covered_per_image for one in coverages]),
+        objects=_mean([None if one is None else one.objects_per_image for one in coverages]),
+        error_floor=_mean([None if one is None else one.error_floor for one in coverages]),
     )
 
 

@@ -86,7 +86,7 @@ class PatchModel(Model):
         with stages("draw"):
             drawn = draw(
                 log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
-                self.patches,
+                self.training_patches if self.training else self.patches,
                 self.draw_method,
                 mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
                 generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],

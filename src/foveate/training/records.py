@@ -1,5 +1,6 @@
 """The lines of metrics.jsonl, and the sums they are made of."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from foveate.training.evaluation import Evaluation
 from foveate.training.outputs import patches_read, wrong_shares
 from foveate.training.receipts import receipt_record
+from foveate.training.schedule import Annealed
 from foveate.training.state import Position
 from foveate.types import Output
 
@@ -38,8 +40,9 @@ def batch_sums(
     return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
 
 
-def step_record(position: Position, sums: dict[str, float], rate: float) -> dict[str, Any]:
-    """The line of a step, means over its global batch."""
+def step_record(position: Position, sums: dict[str, float], rate: float, now: Annealed) -> dict[str, Any]:
+    """The line of a step, means over its global batch; "annealed" where something is."""
+    moving = {name: value for name, value in asdict(now).items() if value is not None}
     return {
         "kind": "step",
         "step": position.step,
@@ -49,6 +52,7 @@ def step_record(position: Position, sums: dict[str, float], rate: float) -> dict
         "entropy": sums["entropy"] / sums["images"],
         "learning_rate": rate,
         "seconds": round(position.seconds, 3),
+        **({"annealed": moving} if moving else {}),
     }
 
 
