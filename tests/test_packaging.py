@@ -59,6 +59,18 @@ def test_types_are_shipped() -> None:
     assert (ROOT / "src" / "foveate" / "py.typed").exists()
 
 
+def test_weights_of_a_shipped_model_are_not_left_out_of_the_package() -> None:
+    """The wheel takes all files under the package but those that git ignores."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["src/foveate"]}
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
+    files = [f"src/foveate/shipped/name/{one}" for one in ("config.json", "model.safetensors", "README.md")]
+    found = subprocess.run([git, "check-ignore", *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, ""), "1: none of them is ignored"
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_make_knows_its_targets(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from foveate.models.deep_mil import DeepMil
 from foveate.models.folder import load_model, save_model
 from foveate.models.intake import Intake, wanted_channels
 from foveate.models.patches import PatchModel
+from foveate.models.shipped import shipped_models
 from foveate.models.uniform import Uniform
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "prediction_seed",
     "resolve",
     "save_model",
+    "shipped_models",
     "view_of",
     "wanted_channels",
 ]

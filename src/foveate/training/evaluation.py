@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from foveate.errors import DataError, FoveateError
 from foveate.models.probabilities import check_answers
 from foveate.settings import Method
 from foveate.training import scores
+from foveate.training.coverage import Coverage, covered_objects, object_coverage
 from foveate.training.loader import Loader, shares
 from foveate.training.metrics import error_interval
 from foveate.training.objective import cross_entropies
@@ -50,6 +51,7 @@ class Evaluation:
         ids: n ids of the images; of groups their names.
         classes: names of the classes.
         by_group: whether the images of a group were taken together.
+        coverage: how many of the objects in the images were covered by patches; None where the data set knows none.
     """
 
     indices: tuple[int, ...]
@@ -63,6 +65,7 @@ class Evaluation:
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     by_group: bool = False
+    coverage: Coverage | None = None
 
     @property
     def n(self) -> int:
@@ -127,6 +130,8 @@ class Evaluation:
                 "exact_match_error": self.exact_match_error,
                 "mean_average_precision": self.mean_average_precision,
             }
+        if self.coverage is not None:
+            plain["coverage"] = asdict(self.coverage)
         return plain | {"by_group": True, "images": len(self.indices)} if self.by_group else plain
 
 
@@ -137,6 +142,7 @@ class _Row:
     loss: float
     patches: int
     view_size: Size
+    covered: tuple[bool, ...] | None
 
 
 def evaluate(
@@ -190,7 +196,9 @@ def evaluate(
     try:
         with model.evaluating(method), closing(loader.evaluation(plan)) as batches:
             for share, images in zip(plan, batches, strict=True):
-                rows += _rows(model, model(images.to(model.device), samples=samples), images, share.indices)
+                output = model(images.to(model.device), samples=samples)
+                seen = covered_objects(dataset, share.indices, images, output)
+                rows += _rows(model, output, images, share.indices, seen)
                 if check is not None:
                     check()
     except FoveateError as error:
@@ -205,12 +213,14 @@ def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
     return [row for row in rows if isinstance(row, _Row)]
 
 
-def _rows(model: "Model", output: Output, images: Batch, indices: Sequence[int]) -> list[_Row]:
+def _rows(
+    model: "Model", output: Output, images: Batch, indices: Sequence[int], seen: Sequence[tuple[bool, ...] | None]
+) -> list[_Row]:
     assert images.labels is not None
     logits = output.logits.double().cpu()
     losses = cross_entropies(logits, images.labels).tolist()
     patches = patches_read(output, len(images)).tolist()
-    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes)
+    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen)
     return [_Row(*row) for row in zip(*columns, strict=True)]
 
 
@@ -243,6 +253,7 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         ids=tuple(ids),
         classes=tuple(dataset.classes),
         by_group=by_group,
+        coverage=object_coverage(dataset, indices, [row.covered for row in ordered]),
     )
 
 
