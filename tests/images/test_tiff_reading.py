@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from tiffs import SIZE, check_tiff, noise, sliced, write_giant, write_tiff
+from giants import write_giant
+from tiffs import SIZE, check_tiff, noise, sliced, write_tiff
 
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.types import Box
