@@ -58,8 +58,12 @@ class Watched(SilentProgress):
 
 
 def growth(held: Sequence[int]) -> float:
-    """How much more is held at the end than when things have settled, as a share of that."""
-    return held[-1] / held[SETTLED - 1] - 1
+    """How much more is held at most in all steps than at most in those up to `SETTLED`, as a share of that.
+
+    The most, and not what is held at a step: that goes up and down by a tenth with what the allocator keeps of the
+    networks' memory.
+    """
+    return max(held) / max(held[:SETTLED]) - 1
 
 
 def write_pyramids(folder: Path, count: int, tiles: int = 79) -> Path:

@@ -76,18 +76,17 @@ class ZarrSource(TiledSource):
         array, picture = self._ready()[level], self._described()
         (rows, columns), (height, width) = block, picture.tile(array)
         box = Box(rows[0] * height, columns[0] * width, len(rows) * height, len(columns) * width)
+        tiles: dict[TileName, Shaped[np.ndarray, "rows columns channel"]] = {}
         try:
             part = picture.laid_out(np.asarray(array[picture.selection(box)]))
         except Exception as error:  # every store and every codec has errors of its own
             if len(rows) * len(columns) == 1:
                 raise self._broken_tile(level, (rows[0], columns[0]), one_line(error)) from error
-            tiles = {}
             for row, column in itertools.product(rows, columns):  # which of them it is
                 tiles |= self._block(level, (range(row, row + 1), range(column, column + 1)))
             return tiles
         finally:
             self._settle()
-        tiles = {}
         for row, column in itertools.product(rows, columns):
             down, along = (row - rows[0]) * height, (column - columns[0]) * width
             tiles[row, column] = np.array(part[down : down + height, along : along + width], picture.header.dtype)
