@@ -74,6 +74,31 @@ def test_what_lies_idle_is_bounded(room: Buffers, monkeypatch: pytest.MonkeyPatc
     assert room.spare == 300
 
 
+def test_what_lies_idle_makes_room_for_what_the_store_holds(room: Buffers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tile_store, "TILE_BYTES", 2000)
+    monkeypatch.setattr(buffers, "LEAST_SPARE", 300)
+    many = [room.take((100,)) for _ in range(20)]
+    many.clear()
+    assert room.spare == 2000
+    store, number = tile_store.TILES, tile_store.TILES.enter()
+    store.tiles(number, 0, [(0, 0)], lambda _: [np.zeros((5, 20, 10), np.uint8)])
+    held = [room.take((7,))]
+    assert room.spare == 600 == 2000 - store.memory
+    held.clear()
+    assert room.spare <= 600
+
+
+def test_nobody_waits_to_give_back(room: Buffers) -> None:
+    array = room.take((30,))
+    with room._lock:  # as this thread may hold it when Python collects, or another that waits for this one
+        del array
+        assert room.spare == 0
+    other = room.take((40,))
+    assert room.spare == 30
+    del other
+    assert room.spare == 70
+
+
 def test_threads_never_share_memory(room: Buffers) -> None:
     wrong: list[int] = []
 

@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import weakref
+from collections import deque
 
 import numpy as np
 from jaxtyping import Shaped
@@ -43,8 +44,8 @@ class Buffers:
         """Start anew, in a child process without the lock that a thread of its parent may have held."""
         self._idle: dict[int, list[bytearray]] = {}
         self._bytes = 0
-        # re-entrant: an array may be collected, and its memory come back, while its thread is in here
-        self._lock = threading.RLock()
+        self._returned: deque[bytearray] = deque()
+        self._lock = threading.Lock()
 
     @property
     def spare(self) -> int:
@@ -62,6 +63,7 @@ class Buffers:
         """
         size = math.prod(shape)
         with self._lock:
+            self._settle()
             idle = self._idle.get(size)
             memory = idle.pop() if idle else None
             if memory is not None:
@@ -74,12 +76,28 @@ class Buffers:
         return array
 
     def _give_back(self, memory: bytearray) -> None:
-        size = len(memory)
-        with self._lock:
-            room = max(tile_store.TILE_BYTES - tile_store.TILES.memory, LEAST_SPARE)
-            if self._bytes + size <= room:
-                self._idle.setdefault(size, []).append(memory)
-                self._bytes += size
+        """Never waits: Python may collect an array while this thread, or one that waits for it, is in here."""
+        self._returned.append(memory)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        """Put what came back with what lies idle, and let go of what is too much."""
+        while self._returned:
+            memory = self._returned.popleft()
+            self._idle.setdefault(len(memory), []).append(memory)
+            self._bytes += len(memory)
+        room = max(tile_store.TILE_BYTES - tile_store.TILES.memory, LEAST_SPARE)
+        while self._bytes > room:
+            size, idle = next(iter(self._idle.items()))
+            if idle:
+                idle.pop()
+                self._bytes -= size
+            else:
+                del self._idle[size]
 
 
 BUFFERS = Buffers()
