@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -165,7 +164,7 @@ def _together(path: Path, boxes: Sequence[Box]) -> object:
 
 
 def _gathered(path: Path, boxes: Sequence[Box]) -> object:
-    source, corners = open_image(path), torch.tensor([astuple(box) for box in boxes])
+    source, corners = open_image(path), torch.tensor([(box.top, box.left, *box.size) for box in boxes])
     return [gather([source], corners[None, start : start + 10]) for start in range(0, len(boxes), 10)]
 
 
