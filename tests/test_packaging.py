@@ -39,8 +39,14 @@ def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any], 
     installed = re.search(r"^EXTRAS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert installed is not None
     extras = project["optional-dependencies"]
-    for text in [*project["dependencies"], *(one for extra in installed[1].split(",") for one in extras[extra])]:
+    for text in [
+        *project["dependencies"],
+        *(one for extra in (*installed[1].split(","), "bench") for one in extras[extra]),
+    ]:
         requirement = Requirement(text)
+        if requirement.name == project["name"]:  # extras made of others
+            assert requirement.extras <= set(installed[1].split(","))
+            continue
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
@@ -130,3 +136,12 @@ esac
     assert done.returncode != 0
     assert "install" not in done.stdout
     assert not (clone / ".venv").exists()
+
+
+def test_what_only_benchmarks_need_is_installed_for_them_alone(clone: Path) -> None:
+    assert "bench" not in planned(clone)
+    bench = subprocess.run(["make", "-n", "bench"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert '--editable ".[bench]"' in bench
+    (clone / ".venv" / ".installed-bench").touch()
+    bench = subprocess.run(["make", "-n", "bench"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert "install" not in bench
