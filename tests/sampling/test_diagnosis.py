@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from foveate.sampling import AttentionHealth, diagnose
+from foveate.sampling import AttentionHealth, common_warnings, diagnose
 
 
 def everywhere(rows: int, columns: int) -> torch.Tensor:
@@ -74,10 +74,20 @@ def test_findings(attention: torch.Tensor, patches: int, findings: tuple[str, ..
 
 def test_a_warning_is_a_line_with_figures_and_a_remedy() -> None:
     health = AttentionHealth(cells=3600, entropy=math.log(3500), border_mass=0.9, border_cells=0.066, patches=10)
-    border, uniform = health.warnings()
+    border, uniform = health.warnings().values()
     assert border.startswith("attention sticks to the border: 90 % of it on the 7 % of cells there: look for frames")
     assert uniform.startswith("attention is as good as uniform, it is spread over 3500.0 of 3,600 cells: train longer")
     assert all("\n" not in line for line in (border, uniform))
+
+
+def test_what_is_wrong_with_more_than_half_of_the_maps_is_said_once() -> None:
+    good = AttentionHealth(cells=400, entropy=math.log(40), border_mass=0.1, border_cells=0.2, patches=10)
+    bad = [AttentionHealth(400, math.log(cells), 0.1, 0.2, 10) for cells in (1.5, 1.2, 1.3)]
+    assert common_warnings([good, *bad[:1]]) == {}
+    told = common_warnings([good, good, *bad])
+    assert list(told) == ["collapsed"]
+    assert told["collapsed"].startswith("in 3 of 5 images attention has collapsed onto 1.3 of 400 cells, fewer than")
+    assert common_warnings([]) == {}
 
 
 def test_remedies_name_settings_that_exist() -> None:

@@ -85,7 +85,7 @@ class Explanation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with the attention map, a line each with its remedy."""
-        return () if self.health is None else self.health.warnings()
+        return () if self.health is None else tuple(self.health.warnings().values())
 
     @property
     def shown_class(self) -> int:

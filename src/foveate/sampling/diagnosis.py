@@ -1,13 +1,14 @@
 """What is wrong with an attention map, told from the map alone: collapsed, stuck to the border, or uniform."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["REMEDIES", "AttentionHealth", "diagnose"]
+__all__ = ["REMEDIES", "AttentionHealth", "common_warnings", "diagnose"]
 
 REMEDIES = {
     "collapsed": "train with a larger training.entropy or model.attention.smoothing, or with fewer model.patches if "
@@ -64,11 +65,11 @@ class AttentionHealth:
             found.append("uniform")
         return tuple(found)
 
-    def warnings(self) -> tuple[str, ...]:
-        """The findings in words, each a line with its figures and a remedy.
+    def warnings(self) -> dict[str, str]:
+        """Finding → a line with its figures and a remedy.
 
         Example:
-            >>> AttentionHealth(100, 0.0, 0.0, 0.36, 10).warnings()[0].split(":")[0]
+            >>> AttentionHealth(100, 0.0, 0.0, 0.36, 10).warnings()["collapsed"].split(":")[0]
             'attention has collapsed onto 1.0 of 100 cells, fewer than the 10 patches drawn are worth'
         """
         share = f"{self.effective_cells:.1f} of {self.cells:,} cells"
@@ -79,7 +80,7 @@ class AttentionHealth:
             f"{100 * self.border_cells:.0f} % of cells there",
             "uniform": f"attention is as good as uniform, it is spread over {share}",
         }
-        return tuple(f"{told[finding]}: {REMEDIES[finding]}" for finding in self.findings)
+        return {finding: f"{told[finding]}: {REMEDIES[finding]}" for finding in self.findings}
 
 
 def diagnose(
@@ -110,6 +111,28 @@ def diagnose(
         (edge.sum((1, 2)) / cells.clamp(min=1)).tolist(),
     )
     return [AttentionHealth(*row, patches) for row in zip(*columns, strict=True)]
+
+
+def common_warnings(maps: Sequence[AttentionHealth]) -> dict[str, str]:
+    """What is wrong with more than half of some maps.
+
+    Arguments:
+        maps: figures of each.
+
+    Returns:
+        Finding → a line: in how many maps, the warning of the one of median entropy among them, and a remedy.
+
+    Example:
+        >>> maps = [AttentionHealth(100, 4.6, 0.36, 0.36, 10)] * 3 + [AttentionHealth(100, 3.0, 0.36, 0.36, 10)]
+        >>> common_warnings(maps)["uniform"].split(":")[0]
+        'in 3 of 4 images attention is as good as uniform, it is spread over 99.5 of 100 cells'
+    """
+    told = {}
+    for finding in REMEDIES:
+        found = sorted((one for one in maps if finding in one.findings), key=lambda one: one.entropy)
+        if 2 * len(found) > len(maps):
+            told[finding] = f"in {len(found)} of {len(maps)} images {found[len(found) // 2].warnings()[finding]}"
+    return told
 
 
 def _inner(cell_mask: Bool[Tensor, "batch row column"]) -> Bool[Tensor, "batch row column"]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import DataError, FoveateError
 from foveate.models.probabilities import check_answers
+from foveate.sampling import AttentionHealth, common_warnings, diagnose
 from foveate.settings import Method
 from foveate.training import scores
 from foveate.training.loader import Loader, shares
@@ -50,6 +51,7 @@ class Evaluation:
         ids: n ids of the images; of groups their names.
         classes: names of the classes.
         by_group: whether the images of a group were taken together.
+        attention: figures of the attention map of each image; none of a model without attention.
     """
 
     indices: tuple[int, ...]
@@ -63,11 +65,17 @@ class Evaluation:
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     by_group: bool = False
+    attention: tuple[AttentionHealth, ...] = ()
 
     @property
     def n(self) -> int:
         """Number of images, or of groups."""
         return len(self.ids)
+
+    @property
+    def attention_warnings(self) -> dict[str, str]:
+        """What is wrong with the attention maps of most images; see `foveate.sampling.common_warnings`."""
+        return common_warnings(self.attention)
 
     @property
     def several(self) -> bool:
@@ -137,6 +145,7 @@ class _Row:
     loss: float
     patches: int
     view_size: Size
+    attention: AttentionHealth | None
 
 
 def evaluate(
@@ -210,8 +219,15 @@ def _rows(model: "Model", output: Output, images: Batch, indices: Sequence[int])
     logits = output.logits.double().cpu()
     losses = cross_entropies(logits, images.labels).tolist()
     patches = patches_read(output, len(images)).tolist()
-    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes)
+    health = _health(model, output) or [None] * len(images)
+    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, health)
     return [_Row(*row) for row in zip(*columns, strict=True)]
+
+
+def _health(model: "Model", output: Output) -> list[AttentionHealth] | None:
+    if not model.attends or output.attention is None or output.cell_mask is None:
+        return None
+    return diagnose(output.attention, output.cell_mask, model.patches)
 
 
 def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row], by_group: bool) -> Evaluation:
@@ -243,6 +259,7 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         ids=tuple(ids),
         classes=tuple(dataset.classes),
         by_group=by_group,
+        attention=tuple(row.attention for row in ordered if row.attention is not None),
     )
 
 

@@ -58,6 +58,7 @@ def epoch_record(
 
     "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
     like of "validation_loss". "receipt" says what the steps read of how much, and their seconds by stage.
+    "attention_warnings" says what is wrong with the attention maps of most validation images, if anything.
     "training_seconds" are those of its steps, "seconds" those of the whole run so far,
     validation included.
 
@@ -81,6 +82,7 @@ def epoch_record(
         "learning_rate": rate,
         "validation_error": None if result is None else result.error,
         "validation_loss": None if result is None else result.loss,
+        "attention_warnings": {} if result is None else result.attention_warnings,
         "best": better,
         "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
         "training_seconds": round(sums["seconds"], 3),
