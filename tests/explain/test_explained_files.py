@@ -231,7 +231,7 @@ def test_models_without_a_map_or_a_draw(name: str, tmp_path: Path, pointing: Mak
     assert ("attention.npz" in files) == (name == "deep-mil")
     assert ("patches.geojson" in files) == (name != "cnn")
     page = (folder / "explanation.html").read_text()
-    assert f"A model {name} " in page
+    assert f"A {name} model " in page
     assert ('id="opacity"' in page) == (name == "deep-mil")
     if name == "deep-mil":
         attention, affine = read_map(folder)
@@ -270,12 +270,12 @@ def test_the_page_of_a_giant_image_is_small_and_soon_made(gigapixels: float, tmp
     source = open_image(tmp_path / "giant.tif")
     look = model.look(source, samples=4)
     explainer = Explainer(model, tmp_path / "seen", samples=4)
-    started = time.perf_counter()
+    started = time.process_time()
     explainer("giant.tif", look)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started  # of the processor: a busy machine is not the page's fault
     page = tmp_path / "seen" / "giant" / "explanation.html"
     assert page.stat().st_size < 3_000_000
-    assert seconds < 20  # 5 on a machine that does nothing else
+    assert seconds < 5
 
 
 def test_a_scale_spans_percentiles_and_never_nothing() -> None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from jaxtyping import Float64
 
 from foveate.explain.explanation import Explanation
 from foveate.explain.fragments import data_uri, number, patch_label
 
-__all__ = ["other_answers", "patch_cards", "probability_table", "shown_classes", "sums"]
+__all__ = ["other_answers", "patch_cards", "probability_table", "shown_classes", "shown_contributions", "sums"]
 
 MOST_CLASSES = 20
 """Classes shown on a page: the most probable."""
@@ -69,14 +70,16 @@ def patch_cards(seen: Explanation, pictures: Sequence[bytes]) -> str:
     if not seen.patches:
         return ""
     shown, first = shown_classes(seen), seen.shown_class
+    parts = shown_contributions(seen)[:, shown.index(first)]
     options = "".join(
         f'<option value="{place}"{" selected" * (k == first)}>{escape(seen.classes[k])}</option>'
         for place, k in enumerate(shown)
     )
     cards = []
     for i, (patch, picture) in enumerate(zip(seen.patches, pictures, strict=True)):
-        value = patch.contributions[first]
-        lines = [("attention", "", number(patch.attention)), ("weight", "", number(patch.weight))]
+        value = parts[i]
+        lines = [("attention", "", number(patch.attention))]
+        lines += [("weight", "", number(patch.weight))] if seen.drawn else []
         lines += [("adds", "value", f"{'−' if value < 0 else '+'}{abs(value):.3g}")]
         told = "".join(
             f'<span class="line">{word} <span class="{kind}">{text}</span></span>' for word, kind, text in lines
@@ -96,21 +99,36 @@ def patch_cards(seen: Explanation, pictures: Sequence[bytes]) -> str:
     )
 
 
+def shown_contributions(seen: Explanation) -> Float64[np.ndarray, "patch class"]:
+    """What the patches add to the shown classes; where only differences count, beyond what they add to all on average.
+
+    Returns:
+        (patches, shown classes) in nats.
+    """
+    parts = np.array([patch.contributions for patch in seen.patches]).reshape(-1, len(seen.classes))
+    return _compared(seen, parts)
+
+
 def sums(seen: Explanation) -> list[list[str]]:
     """By draw and shown class, how bias and contributions make the logit."""
     if seen.bias is None or seen.rest is None:
         return []
+    parts, draws = shown_contributions(seen), np.array([patch.draw for patch in seen.patches])
+    bias = _compared(seen, seen.bias[None])[0]
     told = []
-    for draw in range(len(seen.logits)):
-        listed = np.array([patch.contributions for patch in seen.patches if patch.draw == draw])
-        listed = listed.reshape(-1, len(seen.classes)).sum(0)
+    for draw, (rest, logits) in enumerate(zip(_compared(seen, seen.rest), _compared(seen, seen.logits), strict=True)):
         row = []
-        for k in shown_classes(seen):
-            rest = f" + unlisted patches {number(seen.rest[draw, k])}" if np.abs(seen.rest).max() > 0 else ""
-            made = f"bias {number(seen.bias[k])} + patches {number(listed[k])}{rest}"
-            row.append(f"{made} = logit {number(seen.logits[draw, k])}")
+        for k, listed in enumerate(parts[draws == draw].sum(0)):
+            unlisted = f" + unlisted patches {number(rest[k])}" if np.abs(seen.rest).max() > 0 else ""
+            made = f"bias {number(bias[k])} + patches {number(listed)}{unlisted}"
+            row.append(f"{made} = logit {number(logits[k])}{' above the mean class' * seen.relative}")
         told.append(row)
     return told
+
+
+def _compared(seen: Explanation, values: Float64[np.ndarray, "row class"]) -> Float64[np.ndarray, "row shown"]:
+    mean = values.mean(1, keepdims=True) if seen.relative else 0.0
+    return np.asarray((values - mean)[:, shown_classes(seen)])
 
 
 def _table(caption: str, head: str, rows: Sequence[str]) -> str:

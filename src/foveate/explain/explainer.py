@@ -97,7 +97,7 @@ class Explainer:
         view = opened.view(thumbnail_size(opened.size, SIDE))
         rendering = Rendering.of(opened, view, self.model.settings.input.bands)
         picture = rendering(view)
-        settings = self._settings(rendering)
+        settings = self._settings(rendering, seen.drawn)
         shown: dict[Box, Pixels] = {}
         for patch in seen.patches:
             if patch.box not in shown:
@@ -121,16 +121,14 @@ class Explainer:
         write_record(folder / "explanation.json", seen, settings)
         write_page(folder / "explanation.html", seen, picture, pictures, settings, _receipt(seen))
 
-    def _settings(self, rendering: Rendering) -> dict[str, str]:
+    def _settings(self, rendering: Rendering, drawn: bool) -> dict[str, str]:
         bands = ", ".join(map(str, rendering.bands))
         stretched = f"bands {bands}, from the 1st to the 99th percentile" if rendering.stretched else "as it is"
-        return {
-            "model": f"{self.run} ({self.model.settings.name})" if self.run else self.model.settings.name,
-            "draws": str(self.samples),
-            "method": self.method or self.model.method,
-            "seed": str(self.seed),
-            "image shown": stretched,
-        }
+        name = self.model.settings.name
+        told = {"model": f"{self.run} ({name})" if self.run else name}
+        if drawn:
+            told |= {"draws": str(self.samples), "method": self.method or self.model.method, "seed": str(self.seed)}
+        return told | {"image shown": stretched}
 
     def _folder(self, path: str) -> Path:
         """A folder named after the image; two images of one name get different ones."""

@@ -88,6 +88,11 @@ class Explanation:
         return () if self.health is None else tuple(self.health.warnings().values())
 
     @property
+    def relative(self) -> bool:
+        """Whether only differences between classes count, as they do in a softmax."""
+        return not self.multi_label and len(self.classes) > 1
+
+    @property
     def shown_class(self) -> int:
         """The class that contributions are shown of first: the most probable one."""
         return int(self.probabilities.mean(0).argmax())
@@ -181,17 +186,17 @@ def _note(model: Model, look: Look, listed: int) -> str:
     name, patches, draw = model.settings.name, look.prediction.patches, look.output.draw
     if not patches:
         return (
-            f"A model {name} looks at the whole image once, at low resolution: it has no attention map, reads no "
+            f"A {name} model looks at the whole image once, at low resolution: it has no attention map, reads no "
             "patches, and does not say which parts decided. Only its probabilities are shown."
         )
     if not model.attends:
         return (
-            f"A model {name} draws its patches anywhere: it has no attention map to show. The boxes are the patches "
+            f"A {name} model draws its patches anywhere: it has no attention map to show. The boxes are the patches "
             "it read by chance, and what each added to the answer."
         )
     if draw is None:
         return (
-            f"A model {name} reads every patch and draws none: the answer is the same whatever the seed. Of the "
+            f"A {name} model reads every patch and draws none: the answer is the same whatever the seed. Of the "
             f"{patches:,} patches it read, the {listed} most attended are listed; the map shows the attention of all."
         )
     if draw.method == "top":

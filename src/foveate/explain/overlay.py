@@ -49,7 +49,7 @@ def write_overlay(path: Path, seen: Explanation, picture: UInt8[np.ndarray, "hei
             axes.add_patch(Rectangle(corner, box.width, box.height, fill=False, edgecolor="white", linewidth=1.0))
     axes.set_xlim(0, seen.size[1])
     axes.set_ylim(seen.size[0], 0)
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 1})
 
 
 def _draw_map(figure, axes, seen: Explanation, width: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from foveate.explain.answers import other_answers, patch_cards, probability_table, shown_classes, sums
+from foveate.explain.answers import other_answers, patch_cards, probability_table, shown_contributions, sums
 from foveate.explain.colours import Scale
 from foveate.explain.explanation import Explanation
 from foveate.explain.fragments import box_buttons, controls, data_uri, legend, list_items, map_image
@@ -35,9 +35,10 @@ READ_ALL = (
 ANYWHERE = "The model read patches by chance, each as likely as any other, and took the mean of their features."
 ADDS = (
     "What a patch <em>adds</em> to a class is its share of the class's logit, in nats: with the bias, all patches of a "
-    "draw sum to the logit, and the logits make the probabilities. Only differences between classes count. Attention "
-    "says where a model looked and contributions what it made of that; neither proves it right."
+    "draw sum to the logit, and the logits make the probabilities. "
 )
+COMPARED = "Only differences between classes count, so what a patch adds to all of them on average is left out here. "
+PROVES = "Attention says where a model looked and contributions what it made of that; neither proves it right."
 BLIND = "The probabilities are all that this model tells of an image."
 
 
@@ -67,8 +68,7 @@ def write_page(
     from foveate import __version__
 
     height, width = seen.size
-    shown = shown_classes(seen)
-    parts = [[float(f"{patch.contributions[k]:.5g}") for k in shown] for patch in seen.patches]
+    parts = [[float(f"{value:.5g}") for value in row] for row in shown_contributions(seen)]
     data = {
         "draw": [patch.draw for patch in seen.patches],
         "contributions": parts,
@@ -81,6 +81,7 @@ def write_page(
         "script": template("page.js"),
         "path": escape(seen.path or "an image in memory"),
         "answer": escape(_answer(seen)),
+        "seen": "Where it looked" if seen.patches else "The image",
         "facts": escape(_facts(seen)),
         "warnings": _warnings(seen.warnings),
         "note": f'<p class="note">{escape(seen.note)}</p>' if seen.note else "",
@@ -116,16 +117,16 @@ def _facts(seen: Explanation) -> str:
     parts = [f"{seen.size[1]:,} × {seen.size[0]:,} pixels (width × height)"]
     if seen.attention is not None:
         parts.append(f"attention map of {seen.attention.shape[0]} × {seen.attention.shape[1]} cells")
-    parts.append(f"{seen.prediction.patches:,} patches read")
+    if seen.patches:
+        parts.append(f"{seen.prediction.patches:,} patches read")
     return " · ".join(parts)
 
 
 def _guide(seen: Explanation) -> str:
     if not seen.patches:
         return BLIND
-    if seen.attention is None:
-        return f"{ANYWHERE} {ADDS}"
-    return f"{MAPPED if seen.drawn else READ_ALL} {ADDS}"
+    how = ANYWHERE if seen.attention is None else MAPPED if seen.drawn else READ_ALL
+    return f"{how} {ADDS}{COMPARED * seen.relative}{PROVES}"
 
 
 def _warnings(lines: Sequence[str]) -> str:

@@ -107,5 +107,5 @@ def jpeg(pixels: UInt8[np.ndarray, "height width 3"], most_bytes: int) -> bytes:
 def png(pixels: UInt8[np.ndarray, "height width channel"]) -> bytes:
     """A PNG file of RGB or RGBA pixels."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=2)
     return stream.getvalue()

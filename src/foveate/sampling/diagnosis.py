@@ -10,6 +10,12 @@ from torch import Tensor
 
 __all__ = ["REMEDIES", "AttentionHealth", "common_warnings", "diagnose"]
 
+OF_ALL = {
+    "collapsed": "train with a larger training.entropy; where there is one thing to see, all is well",
+    "uniform": "train longer, or with a smaller training.entropy",
+}
+"""What to do about it where every patch is read; else as `REMEDIES` says."""
+
 REMEDIES = {
     "collapsed": "train with a larger training.entropy or model.attention.smoothing, or with fewer model.patches if "
     "there is one thing to see",
@@ -80,7 +86,8 @@ class AttentionHealth:
             f"{100 * self.border_cells:.0f} % of cells there",
             "uniform": f"attention is as good as uniform, it is spread over {share}",
         }
-        return {finding: f"{told[finding]}: {REMEDIES[finding]}" for finding in self.findings}
+        remedies = REMEDIES if self.patches else REMEDIES | OF_ALL
+        return {finding: f"{told[finding]}: {remedies[finding]}" for finding in self.findings}
 
 
 def diagnose(
