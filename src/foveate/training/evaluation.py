@@ -219,14 +219,14 @@ def _rows(model: "Model", output: Output, images: Batch, indices: Sequence[int])
     logits = output.logits.double().cpu()
     losses = cross_entropies(logits, images.labels).tolist()
     patches = patches_read(output, len(images)).tolist()
-    health = _health(model, output) or [None] * len(images)
+    health = _health(model, output, len(images))
     columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, health)
     return [_Row(*row) for row in zip(*columns, strict=True)]
 
 
-def _health(model: "Model", output: Output) -> list[AttentionHealth] | None:
+def _health(model: "Model", output: Output, images: int) -> Sequence[AttentionHealth | None]:
     if not model.attends or output.attention is None or output.cell_mask is None:
-        return None
+        return [None] * images
     return diagnose(output.attention, output.cell_mask, model.patches)
 
 
