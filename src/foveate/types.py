@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from foveate.images import Source
 
 __all__ = [
+    "Affine",
     "Batch",
     "Box",
     "Draw",
@@ -33,6 +34,9 @@ __all__ = [
 
 Size = tuple[int, int]
 """(height, width), in pixels of the level it is said of."""
+
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): the point (row, column) lies at x = a·column + b·row + c, y = d·column + e·row + f."""
 
 Label = int | tuple[int, ...]
 """Index of an image's class; with several labels, the sorted indices of all classes it has, which may be none."""
@@ -219,6 +223,7 @@ class Output:
         features: (B·s, n, D) features of the patches read; or None.
         read: (B·s, n) which of `boxes` were read: False for slots left over and for a smaller image's missing cells; or
             None, where there are no boxes.
+        cell_mask: (B, rows, columns) True for the cells of the map that may be looked at; or None, as the attention.
         seconds: wall-clock time by stage: "attention", "draw", "read", "features", "classify".
     """
 
@@ -228,6 +233,7 @@ class Output:
     boxes: "Int[Tensor, 'rows draw 4'] | None" = None
     features: "Float[Tensor, 'rows draw feature'] | None" = None
     read: "Bool[Tensor, 'rows draw'] | None" = None
+    cell_mask: "Bool[Tensor, 'batch row column'] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 

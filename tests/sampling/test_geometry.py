@@ -90,6 +90,10 @@ class TestByHand:
             centres, torch.tensor([[12, 12.75], [36, 38.25], [52, 80.75]], dtype=torch.float64), rtol=0, atol=0
         )
 
+    def test_the_affine_map(self) -> None:
+        # 6 × 8 pixels at field 3, scales 10 and 20 down and along: the map starts one pixel in
+        assert Grid((2, 4), 3).affine((6, 8), (60, 160)) == (80.0, 0.0, 20.0, 0.0, 20.0, 10.0)
+
 
 sides = st.integers(1, 40)
 grids = st.builds(Grid, st.integers(1, 7), st.integers(1, 6))
@@ -238,3 +242,17 @@ def test_a_maps_extent_puts_full_cells_around_their_centres() -> None:
     middle = torch.tensor([(bottom - top) / rows, (right - left) / columns], dtype=torch.float64)
     expected = torch.tensor([top, left], dtype=torch.float64) + (cells + 0.5) * middle
     assert torch.equal(grid.centres(cells, view, image), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(grids, st.tuples(sides, sides), st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
+def test_the_affine_map_puts_full_cells_where_their_centres_are(grid: Grid, view: Size, image: Size) -> None:
+    view = large_enough(grid, view)
+    a, b, c, d, e, f = grid.affine(view, image)
+    assert (b, d) == (0, 0)
+    full = [(side - grid.field + 1) // stride for side, stride in zip(view, grid.strides, strict=True)]
+    cells = all_cells((full[0], full[1]))
+    placed = (cells + 0.5) * torch.tensor([e, a], dtype=torch.float64) + torch.tensor([f, c], dtype=torch.float64)
+    torch.testing.assert_close(placed, grid.centres(cells, view, image), rtol=1e-12, atol=1e-9)
+    back = grid.cells(placed.clamp(max=1e9), view, image)
+    assert (back == cells).all()

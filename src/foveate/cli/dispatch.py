@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "train": "train a model from a preset or a configuration file",
     "evaluate": "measure a trained model's error on labelled images, with its confidence interval",
     "predict": "classify images with a trained model",
+    "explain": "show where a trained model looked in images, what it saw there, and what that was worth",
     "compare": "train and test several methods on the same images, and say what each costs",
     "data": "make data sets, check manifests, split them",
     "info": "say what images are, and what a prediction would read of them",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from foveate.predict import Failure, Summary
     from foveate.types import Prediction
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+__all__ = ["EPILOG", "SUMMARY", "add_arguments", "conclude", "progress", "run"]
 
 SUMMARY = "classify images with a trained model"
 
@@ -82,11 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
         costs = ReceiptTally(None if arguments.receipts is None else stack.enter_context(_opened(arguments.receipts)))
         outcomes = costs.watch(predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed))
         if out is not None and not is_stream:
-            summary = write_predictions(out, model.classes, tally.watch(rows, _progress(outcomes, len(rows))))
+            summary = write_predictions(out, model.classes, tally.watch(rows, progress(outcomes, len(rows))))
         else:
             failures = tuple(_put_out(out, model.classes, outcomes))
             summary = Summary(len(rows) - len(failures), failures)
-    code = _conclude(summary, None if is_stream else out)
+    code = conclude(summary, None if is_stream else out)
     if out is not None and not is_stream:
         print(receipt_line(costs.total()))
     if groups is not None:
@@ -140,16 +140,24 @@ def _print_table(outcomes: "Iterable[Prediction | Failure]") -> "Iterator[Failur
         Console().print(table)
 
 
-def _progress(outcomes: "Iterable[Prediction | Failure]", total: int) -> "Iterable[Prediction | Failure]":
+def progress(
+    outcomes: "Iterable[Prediction | Failure]", total: int, doing: str = "predicting"
+) -> "Iterable[Prediction | Failure]":
+    """Hand on the outcomes, with a bar on a terminal where there are several."""
     if total < 2 or not sys.stderr.isatty():
         return outcomes
     from rich.console import Console
     from rich.progress import track
 
-    return track(outcomes, "predicting", total, console=Console(stderr=True), transient=True)
+    return track(outcomes, doing, total, console=Console(stderr=True), transient=True)
 
 
-def _conclude(summary: "Summary", out: Path | None) -> int:
+def conclude(summary: "Summary", out: Path | None) -> int:
+    """Say what was done and what failed; the exit code.
+
+    Raises:
+        ImageError: no image could be read.
+    """
     failures = summary.failures
     errors = None if out is None else (out.resolve() if out.is_symlink() else out).parent / "errors.csv"
     if failures and not summary.done:

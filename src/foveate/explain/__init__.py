@@ -1,5 +1,37 @@
-"""Where a model looks."""
+"""Where a model looks, what it saw there, and how well that agrees with what is there."""
 
+from foveate.explain.contributions import contributions
+from foveate.explain.deletion import Deletion, delete_patches
 from foveate.explain.evolution import draw_evolution
+from foveate.explain.explainer import Explainer
+from foveate.explain.explanation import Explanation, SeenPatch, explain
+from foveate.explain.scores import (
+    MapScores,
+    attention_on_truth,
+    cell_average_precision,
+    cells_of,
+    hit_rates,
+    pointing_game,
+    score_map,
+)
+from foveate.explain.truth import known_objects, score_maps
 
-__all__ = ["draw_evolution"]
+__all__ = [
+    "Deletion",
+    "Explainer",
+    "Explanation",
+    "MapScores",
+    "SeenPatch",
+    "attention_on_truth",
+    "cell_average_precision",
+    "cells_of",
+    "contributions",
+    "delete_patches",
+    "draw_evolution",
+    "explain",
+    "hit_rates",
+    "known_objects",
+    "pointing_game",
+    "score_map",
+    "score_maps",
+]

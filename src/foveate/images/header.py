@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from foveate.types import Level, Size
+from foveate.types import Affine, Level, Size
 
 __all__ = ["Georeference", "Header"]
 
@@ -21,7 +21,7 @@ class Georeference:
     """
 
     crs: str
-    transform: tuple[float, float, float, float, float, float]
+    transform: Affine
 
 
 @dataclass(frozen=True)

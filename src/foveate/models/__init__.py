@@ -8,6 +8,7 @@ from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.folder import load_model, save_model
 from foveate.models.intake import Intake, wanted_channels
+from foveate.models.look import Look
 from foveate.models.patches import PatchModel
 from foveate.models.shipped import shipped_models
 from foveate.models.uniform import Uniform
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionSampling",
     "DeepMil",
     "Intake",
+    "Look",
     "Model",
     "PatchModel",
     "Uniform",

@@ -17,6 +17,7 @@ from foveate.errors import ConfigError
 from foveate.images import Source, open_image
 from foveate.models.batch import extents, make_batch
 from foveate.models.intake import Intake
+from foveate.models.look import Look
 from foveate.models.probabilities import check_answers, name_predicted, probabilities
 from foveate.models.receipts import covering, peak_memory
 from foveate.models.stages import Stages
@@ -151,6 +152,11 @@ class Model(nn.Module, ABC):
         """
 
     @property
+    def attends(self) -> bool:
+        """Whether it has learnt where to look: a map of its own over the image."""
+        return self.grid is not None
+
+    @property
     def view(self) -> ViewSettings | None:
         """The low-resolution view it wants; None if it looks at full resolution alone."""
         return self.view_of(self.settings)
@@ -251,6 +257,30 @@ class Model(nn.Module, ABC):
             >>> prediction.patches, sorted(prediction.probabilities)
             (4, ['cat', 'dog'])
         """
+        return self.look(image, samples, method, seed).prediction
+
+    def look(
+        self,
+        image: str | Path | Source | np.ndarray,
+        samples: int = 1,
+        method: Method | None = None,
+        seed: int = 0,
+    ) -> Look:
+        """Classify one image as `predict` does, and keep what was seen on the way.
+
+        Arguments:
+            image: as for `predict`.
+            samples: likewise.
+            method: likewise.
+            seed: likewise.
+
+        Returns:
+            The prediction, the image as it was opened and as the model took it, and the model's output.
+
+        Raises:
+            ImageError: as `predict`.
+            ConfigError: as `predict`.
+        """
         if samples < 1:
             raise ConfigError(f"samples must be at least 1, got {samples}: 1 is one draw, 4 averages four")
         start, stages = time.perf_counter(), Stages()
@@ -265,7 +295,7 @@ class Model(nn.Module, ABC):
             values = self.probabilities(output.logits.double())[0].tolist()
         check_answers([source.name or "the array"], np.array([values]), "in the weights")
         boxes = tuple(source.to_file(box) for box in _read_boxes(output))
-        return Prediction(
+        prediction = Prediction(
             path=source.name,
             predicted=name_predicted(self.classes, values, self.multi_label),
             probabilities=dict(zip(self.classes, values, strict=True)),
@@ -282,6 +312,7 @@ class Model(nn.Module, ABC):
                 peak_memory=peak_memory(),
             ),
         )
+        return Look(prediction, opened, source, batch.view_sizes[0] if self.view is not None else source.size, output)
 
     @contextlib.contextmanager
     def evaluating(self, method: Method | None = None) -> Iterator[None]:

@@ -110,6 +110,7 @@ class DeepMil(Model):
             boxes=boxes,
             features=features,
             read=read,
+            cell_mask=allowed.view(cells.shape),
             seconds=stages.seconds,
         )
 

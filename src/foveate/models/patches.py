@@ -108,6 +108,7 @@ class PatchModel(Model):
             boxes=boxes,
             features=features,
             read=drawn.valid,
+            cell_mask=cell_mask,
             seconds=stages.seconds,
         )
 

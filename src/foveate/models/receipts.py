@@ -1,10 +1,11 @@
-"""What a receipt counts, and what it compares with."""
+"""What a receipt counts, what it compares with, and how it is written in a line."""
 
 import sys
+from dataclasses import replace
 
-from foveate.types import Size
+from foveate.types import Receipt, Size
 
-__all__ = ["covering", "peak_memory"]
+__all__ = ["complete_receipt", "covering", "peak_memory", "receipt_line"]
 
 
 def covering(size: Size, patch: Size) -> int:
@@ -29,3 +30,32 @@ def peak_memory() -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def complete_receipt(receipt: Receipt, seconds: float) -> Receipt:
+    """The receipt with a stage "other": what the others do not account for of so many seconds."""
+    other = max(0.0, seconds - sum(receipt.seconds.values()))
+    return replace(receipt, seconds=receipt.seconds | {"other": other})
+
+
+def receipt_line(receipt: Receipt) -> str:
+    """A receipt in a line.
+
+    Arguments:
+        receipt: of one image or of many.
+
+    Example:
+        >>> receipt_line(Receipt(10, 900, 2000, 10**6, {"read": 0.5, "other": 0.25}, 3 * 10**8))
+        '10 of 900 patches · 0.002 of 1 MB (0.2 %) · 0.75 s: read 0.50, other 0.25 · peak memory 300 MB'
+    """
+    parts = [f"{receipt.patches:,} of {receipt.patches_of:,} patches" if receipt.patches_of else "no patches"]
+    if receipt.bytes_of:
+        share = 100 * receipt.bytes_read / receipt.bytes_of
+        parts.append(f"{receipt.bytes_read / 1e6:.4g} of {receipt.bytes_of / 1e6:.4g} MB ({share:.3g} %)")
+    else:
+        parts.append(f"{receipt.bytes_read / 1e6:.4g} MB")
+    stages = ", ".join(f"{stage} {spent:.2f}" for stage, spent in receipt.seconds.items())
+    parts.append(f"{sum(receipt.seconds.values()):.2f} s: {stages}")
+    if receipt.peak_memory is not None:
+        parts.append(f"peak memory {receipt.peak_memory / 1e6:.0f} MB")
+    return " · ".join(parts)

@@ -36,6 +36,11 @@ class Uniform(PatchModel):
         self.method = "uniform"
 
     @property
+    def attends(self) -> bool:
+        """False: its map says which cells there are, and nothing else."""
+        return False
+
+    @property
     def draw_method(self) -> Method:
         """Always "uniform"."""
         return "uniform"

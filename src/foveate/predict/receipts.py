@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TextIO
 
+from foveate.models.receipts import complete_receipt
 from foveate.predict.rows import Failure
 from foveate.types import Prediction, Receipt
 
-__all__ = ["ReceiptTally", "receipt_line"]
+__all__ = ["ReceiptTally"]
 
 
 class ReceiptTally:
@@ -39,36 +40,13 @@ class ReceiptTally:
                 self._sum = _added(self._sum, outcome.receipt)
                 self._seconds += outcome.seconds
                 if self._stream is not None:
-                    entry = {"path": outcome.path} | asdict(_complete(outcome.receipt, outcome.seconds))
+                    entry = {"path": outcome.path} | asdict(complete_receipt(outcome.receipt, outcome.seconds))
                     self._stream.write(json.dumps(entry) + "\n")
             yield outcome
 
     def total(self) -> Receipt:
         """The sum over the images; "other" is what no stage accounts for."""
-        return _complete(self._sum, self._seconds)
-
-
-def receipt_line(receipt: Receipt) -> str:
-    """A receipt in a line.
-
-    Arguments:
-        receipt: of one image or of many.
-
-    Example:
-        >>> receipt_line(Receipt(10, 900, 2000, 10**6, {"read": 0.5, "other": 0.25}, 3 * 10**8))
-        '10 of 900 patches · 0.002 of 1 MB (0.2 %) · 0.75 s: read 0.50, other 0.25 · peak memory 300 MB'
-    """
-    parts = [f"{receipt.patches:,} of {receipt.patches_of:,} patches" if receipt.patches_of else "no patches"]
-    if receipt.bytes_of:
-        share = 100 * receipt.bytes_read / receipt.bytes_of
-        parts.append(f"{receipt.bytes_read / 1e6:.4g} of {receipt.bytes_of / 1e6:.4g} MB ({share:.3g} %)")
-    else:
-        parts.append(f"{receipt.bytes_read / 1e6:.4g} MB")
-    stages = ", ".join(f"{stage} {spent:.2f}" for stage, spent in receipt.seconds.items())
-    parts.append(f"{sum(receipt.seconds.values()):.2f} s: {stages}")
-    if receipt.peak_memory is not None:
-        parts.append(f"peak memory {receipt.peak_memory / 1e6:.0f} MB")
-    return " · ".join(parts)
+        return complete_receipt(self._sum, self._seconds)
 
 
 def _added(one: Receipt, other: Receipt) -> Receipt:
@@ -82,11 +60,6 @@ def _added(one: Receipt, other: Receipt) -> Receipt:
         },
         peak_memory=max(one.peak_memory or 0, other.peak_memory or 0) or None,
     )
-
-
-def _complete(receipt: Receipt, seconds: float) -> Receipt:
-    other = max(0.0, seconds - sum(receipt.seconds.values()))
-    return replace(receipt, seconds=receipt.seconds | {"other": other})
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -10,7 +10,7 @@ from foveate.datasets import read_manifest
 from foveate.datasets.class_folders import IMAGE_SUFFIXES, image_files
 from foveate.errors import ConfigError, DataError, ImageError, MissingExtra
 from foveate.images import Source, is_zarr, open_image
-from foveate.models import Model
+from foveate.models import Look, Model
 from foveate.settings import Method
 from foveate.types import Prediction
 
@@ -73,6 +73,7 @@ def predict_paths(
     samples: int = 1,
     method: Method | None = None,
     seed: int = 0,
+    seen: Callable[[str, Look], None] | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Predict one image after another; each as `model.predict` would on its own, in any company and order.
 
@@ -82,6 +83,8 @@ def predict_paths(
         samples: draws whose probabilities are averaged, at least 1.
         method: how cells are drawn; the model's own method if None.
         seed: seed of the draws.
+        seen: called with the row's path and what the model saw of every image that could be read; if it raises as a
+            reader would, the image has failed.
 
     Yields:
         A `Prediction` for every image that could be read, a `Failure` for every other, in order.
@@ -97,11 +100,14 @@ def predict_paths(
         try:
             source = row.open()
             stage = "read"
-            prediction = model.predict(source, samples=samples, method=method, seed=seed)
+            look = model.look(source, samples=samples, method=method, seed=seed)
+            seconds = perf_counter() - started
+            if seen is not None:
+                seen(row.path, look)
         except (ImageError, DataError, MissingExtra, OSError) as error:
             yield Failure(row.path, stage, " ".join(str(error).split()))
         else:
-            yield replace(prediction, path=row.path, seconds=perf_counter() - started)
+            yield replace(look.prediction, path=row.path, seconds=seconds)
 
 
 def _rows(path: str | Path) -> Iterator[tuple[str, Row]]:

@@ -1,7 +1,7 @@
 """The estimate of an attention-weighted sum from the cells drawn."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from foveate.errors import FoveateError
@@ -9,7 +9,30 @@ from foveate.sampling.baseline import leave_one_out
 from foveate.sampling.original import original_slopes
 from foveate.types import Draw
 
-__all__ = ["expectation"]
+__all__ = ["coefficients", "expectation"]
+
+
+def coefficients(draw: Draw) -> Float64[Tensor, "batch draw"]:
+    r"""How much of the estimate each drawn cell is.
+
+    .. math:: a_s w_s, \qquad \hat\Phi = \sum_s (a_s w_s) f_s
+
+    Arguments:
+        draw: the cells drawn, from `foveate.sampling.draw`.
+
+    Returns:
+        (B, n) at least 0, and 0 for slots that are not valid; carries the gradient of the attention.
+
+    Example:
+        >>> import torch
+        >>> from foveate.sampling import draw
+        >>> drawn = draw(torch.tensor([[0.5, 0.3, 0.2]]).log(), 2, "top")
+        >>> coefficients(drawn)
+        tensor([[0.6250, 0.3750]], dtype=torch.float64)
+    """
+    # In logs: a may be too small, and w too large, for the dtype of the features, but not their product.
+    log_weight = draw.weight.where(draw.valid, 1.0).log()
+    return (draw.log_prob.double() + log_weight).exp().where(draw.valid, 0.0)
 
 
 def expectation(
@@ -65,9 +88,7 @@ def expectation(
     with torch.autocast(device_type=features.device.type, enabled=False):
         dtype = torch.promote_types(features.dtype, draw.log_prob.dtype)
         features = features.to(dtype).masked_fill(~draw.valid[:, :, None], 0.0)
-        log_weight = draw.weight.where(draw.valid, 1.0).log()
-        # In logs: a may be too small, and w too large, for the dtype of the features, but not their product.
-        coefficient = (draw.log_prob.double() + log_weight).exp().where(draw.valid, 0.0).to(dtype)
+        coefficient = coefficients(draw).to(dtype)
         if gradient == "original":
             slopes = original_slopes(draw, features.detach().double()).to(dtype)
             nothing = (draw.log_prob - draw.log_prob.detach()).to(dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 from foveate.errors import ImageError
-from foveate.types import Size
+from foveate.types import Affine, Size
 
 __all__ = ["Grid"]
 
@@ -102,10 +102,42 @@ class Grid:
             >>> Grid(stride=3).extent((180, 120), (1500, 900))
             (0.0, 0.0, 1500.0, 900.0)
         """
-        start = (self.field - 1) / 2
-        ends = [start + stride * count for stride, count in zip(self.strides, self.shape(view_size), strict=True)]
-        scales = [full / low for full, low in zip(image_size, view_size, strict=True)]
-        return start * scales[0], start * scales[1], ends[0] * scales[0], ends[1] * scales[1]
+        along, _, left, _, down, top = self.affine(view_size, image_size)
+        rows, columns = self.shape(view_size)
+        return top, left, top + down * rows, left + along * columns
+
+    def affine(self, view_size: Size, image_size: Size) -> Affine:
+        r"""From cells to full-resolution pixels, as an affine map: cell i covers [i, i + 1).
+
+        .. math:: x = \mathrm{stride} \cdot \tfrac{W}{w} \cdot \mathrm{column} + \tfrac{\mathrm{field} - 1}{2}
+                  \cdot \tfrac{W}{w}
+
+        and y likewise. The image may be the one that the view was made from or the file behind it at another scale: a
+        view shows all of both, so its own size is all that is needed. `extent` is where this puts the map's corners.
+
+        Arguments:
+            view_size: (height, width) of the view, in view pixels.
+            image_size: (height, width) of the image, in level-0 pixels.
+
+        Returns:
+            (a, b, c, d, e, f): the point (row, column) of the map lies at x = a·column + b·row + c,
+            y = d·column + e·row + f, in level-0 pixels; b and d are 0.
+
+        Example:
+            >>> Grid(stride=4, field=3).affine((60, 80), (600, 1600))
+            (80.0, 0.0, 20.0, 0.0, 40.0, 10.0)
+        """
+        down, along = self.strides
+        (height, width), (high, wide) = view_size, image_size
+        start = self.field - 1
+        return (
+            along * wide / width,
+            0.0,
+            start * wide / (2 * width),
+            0.0,
+            down * high / height,
+            start * high / (2 * height),
+        )
 
     def boxes(
         self,

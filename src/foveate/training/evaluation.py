@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import DataError, FoveateError
 from foveate.models.probabilities import check_answers
+from foveate.sampling import AttentionHealth, common_warnings, diagnose
 from foveate.settings import Method
 from foveate.training import scores
 from foveate.training.coverage import Coverage, covered_objects, object_coverage
@@ -52,6 +53,7 @@ class Evaluation:
         classes: names of the classes.
         by_group: whether the images of a group were taken together.
         coverage: how many of the objects in the images were covered by patches; None where the data set knows none.
+        attention: figures of the attention map of each image; none of a model without attention.
     """
 
     indices: tuple[int, ...]
@@ -66,11 +68,17 @@ class Evaluation:
     classes: tuple[str, ...]
     by_group: bool = False
     coverage: Coverage | None = None
+    attention: tuple[AttentionHealth, ...] = ()
 
     @property
     def n(self) -> int:
         """Number of images, or of groups."""
         return len(self.ids)
+
+    @property
+    def attention_warnings(self) -> dict[str, str]:
+        """What is wrong with the attention maps of most images; see `foveate.sampling.common_warnings`."""
+        return common_warnings(self.attention)
 
     @property
     def several(self) -> bool:
@@ -143,6 +151,7 @@ class _Row:
     patches: int
     view_size: Size
     covered: tuple[bool, ...] | None
+    attention: AttentionHealth | None
 
 
 def evaluate(
@@ -220,8 +229,15 @@ def _rows(
     logits = output.logits.double().cpu()
     losses = cross_entropies(logits, images.labels).tolist()
     patches = patches_read(output, len(images)).tolist()
-    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen)
+    health = _health(model, output, len(images))
+    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen, health)
     return [_Row(*row) for row in zip(*columns, strict=True)]
+
+
+def _health(model: "Model", output: Output, images: int) -> Sequence[AttentionHealth | None]:
+    if not model.attends or output.attention is None or output.cell_mask is None:
+        return [None] * images
+    return diagnose(output.attention, output.cell_mask, model.patches)
 
 
 def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row], by_group: bool) -> Evaluation:
@@ -254,6 +270,7 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         classes=tuple(dataset.classes),
         by_group=by_group,
         coverage=object_coverage(dataset, indices, [row.covered for row in ordered]),
+        attention=tuple(row.attention for row in ordered if row.attention is not None),
     )
 
 

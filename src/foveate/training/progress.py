@@ -47,10 +47,12 @@ class LineProgress(SilentProgress):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
+        self._news = News()
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Write the epoch's line."""
-        print(epoch_line(record), file=self._stream or sys.stdout, flush=True)
+        """Write the epoch's line, and what is wrong with the attention."""
+        for line in (epoch_line(record), *self._news(record)):
+            print(line, file=self._stream or sys.stdout, flush=True)
 
 
 class BarProgress(SilentProgress):
@@ -68,6 +70,7 @@ class BarProgress(SilentProgress):
             TextColumn("{task.description}"),
         )
         self._task = self._bar.add_task("")
+        self._news = News()
 
     def begin(self, total: int, done: int) -> None:
         """Show the bar."""
@@ -79,12 +82,37 @@ class BarProgress(SilentProgress):
         self._bar.update(self._task, completed=record["step"], description=f"loss {record['loss']:.3f}")
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Write the epoch's line above the bar."""
-        self._bar.console.print(epoch_line(record), highlight=False)
+        """Write the epoch's line above the bar, and what is wrong with the attention."""
+        for line in (epoch_line(record), *self._news(record)):
+            self._bar.console.print(line, highlight=False, markup=False)
 
     def end(self) -> None:
         """Leave the bar as it is."""
         self._bar.stop()
+
+
+class News:
+    """Warnings that two validations in a row gave, each said once: at the start of a training maps are uniform.
+
+    Example:
+        >>> news = News()
+        >>> record = {"validation_error": 0.5, "attention_warnings": {"uniform": "it is uniform: train longer"}}
+        >>> news(record), news(record), news(record)
+        ([], ['warning: it is uniform: train longer'], [])
+    """
+
+    def __init__(self) -> None:
+        self._before: set[str] = set()
+        self._said: set[str] = set()
+
+    def __call__(self, record: dict[str, Any]) -> list[str]:
+        """Lines to say of an epoch's record."""
+        if record.get("validation_error") is None:
+            return []
+        told: dict[str, str] = record.get("attention_warnings", {})
+        fresh = [finding for finding in told if finding in self._before and finding not in self._said]
+        self._before, self._said = set(told), self._said & set(told) | set(fresh)
+        return [f"warning: {told[finding]}" for finding in fresh]
 
 
 def epoch_line(record: dict[str, Any]) -> str:

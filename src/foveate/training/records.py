@@ -63,8 +63,9 @@ def epoch_record(
 
     "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
     like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
-    "receipt" says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its
-    steps, "seconds" those of the whole run so far, validation included.
+    "attention_warnings" says what is wrong with the attention maps of most validation images, if anything. "receipt"
+    says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its steps,
+    "seconds" those of the whole run so far, validation included.
 
     Arguments:
         position: after the epoch's last step.
@@ -87,6 +88,7 @@ def epoch_record(
         "validation_error": None if result is None else result.error,
         "validation_loss": None if result is None else result.loss,
         "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
+        "attention_warnings": {} if result is None else result.attention_warnings,
         "best": better,
         "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
         "training_seconds": round(sums["seconds"], 3),

@@ -1,0 +1,95 @@
+"""`foveate explain RUN PATH … --out DIR`: what the model saw, image by image."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from foveate.cli.predict import conclude, progress
+from foveate.errors import ConfigError
+from foveate.settings import Method
+
+if TYPE_CHECKING:
+    from foveate.explain import Explainer
+
+__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "show where a trained model looked in images, what it saw there, and what that was worth"
+
+EPILOG = """\
+examples:
+  foveate explain runs/demo digits/images/test-00000.png --out seen     one image
+  foveate explain runs/mine slides.csv --out seen --samples 8           the spread over eight draws
+  foveate explain runs/mine slide.svs --out seen --what-if 5            what five other seeds would have drawn and said
+
+DIR gets index.html, predictions.csv (that of foveate predict with the same options) and a folder per image:
+explanation.html, a page that needs nothing else; overlay.png; patches/; patches.geojson for QuPath, in level-0 pixels;
+attention.tif and attention.npz, the map at its own resolution with the affine map from cells to level-0 pixels; and
+explanation.json. Where an image has a place on earth, attention.tif is a GeoTIFF and patches-wgs84.geojson is in
+degrees. Images that cannot be read go to errors.csv, and the exit code is 3; it is 2 if none could be read.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `foveate explain` takes."""
+    parser.add_argument("run", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write to")
+    parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
+    parser.add_argument("--what-if", type=int, default=0, metavar="K", help="try K other seeds as well (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict and explain, say what is wrong with the attention, and what failed."""
+    _check(arguments)
+    from foveate.explain import Explainer
+    from foveate.models import load_model
+    from foveate.predict import (
+        ReceiptTally,
+        check_output,
+        choose_device,
+        find_rows,
+        predict_paths,
+        receipt_line,
+        write_predictions,
+    )
+
+    out = check_output(arguments.out / "predictions.csv")
+    device = choose_device(arguments.device)
+    rows = find_rows(arguments.paths)
+    model = load_model(arguments.run).to(device)
+    given = (arguments.samples, arguments.method, arguments.seed)
+    explainer = Explainer(model, arguments.out, *given, what_if=arguments.what_if, run=arguments.run)
+    costs = ReceiptTally()
+    outcomes = costs.watch(predict_paths(model, rows, *given, seen=explainer))
+    summary = write_predictions(out, model.classes, progress(outcomes, len(rows), "explaining"))
+    index = explainer.finish()
+    code = conclude(summary, out)
+    for line in _warnings(explainer):
+        print(line)
+    print(receipt_line(costs.total()))
+    print(f"{summary.done} explanation{'s' * (summary.done != 1)}: open {index}")
+    return code
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.samples < 1:
+        raise ConfigError(f"--samples must be at least 1, got {arguments.samples}: 1 is one draw, 4 averages four")
+    if arguments.what_if < 0:
+        raise ConfigError(f"--what-if must be at least 0, got {arguments.what_if}: 0 tries no other seed")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a file: explanations go to a folder, name another")
+
+
+def _warnings(explainer: "Explainer") -> Iterator[str]:
+    """What is wrong with the attention, image by image; said once where it is the same with many."""
+    found: dict[str, list[str]] = {}
+    for entry in explainer.entries:
+        for warning in entry.warnings:
+            found.setdefault(warning, []).append(entry.path)
+    for warning, paths in found.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        yield f"warning: {paths[0]}{more}: {warning}"

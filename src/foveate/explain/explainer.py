@@ -1,0 +1,162 @@
+"""From looks at images to a folder of explanations."""
+
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from foveate.errors import ConfigError
+from foveate.explain.explanation import Explanation, explain
+from foveate.explain.geojson import write_geojson
+from foveate.explain.georeferenced import write_geotiff, write_wgs84
+from foveate.explain.index import Entry, write_index
+from foveate.explain.overlay import write_overlay
+from foveate.explain.page import write_page
+from foveate.explain.picture import Rendering, jpeg, png, thumbnail_size
+from foveate.explain.record import write_map, write_record
+from foveate.images import Source
+from foveate.models import Look, Model
+from foveate.models.receipts import complete_receipt, receipt_line
+from foveate.settings import Method
+from foveate.types import Box
+
+__all__ = ["Explainer"]
+
+SIDE, PATCH_SIDE, THUMBNAIL = 1600, 1024, 192
+"""Longest sides of the picture of an image, of a patch and of the index's pictures, in pixels."""
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass
+class Explainer:
+    """Writes what a model saw, image by image; `foveate.predict.predict_paths` calls it with every look.
+
+    Every image gets a folder: explanation.html, explanation.json, overlay.png, patches/, patches.geojson, and of a
+    model with attention attention.tif and attention.npz. Where the image lies on earth, attention.tif is a GeoTIFF and
+    patches-wgs84.geojson is beside it. A folder appears when it is complete.
+
+    Attributes:
+        model: the one that looks.
+        out: folder for all.
+        samples: draws per image.
+        method: how cells are drawn; None as the model was set.
+        seed: of the draws.
+        what_if: how many other seeds to try: seed + 1, seed + 2 …
+        run: what the model is called.
+        entries: what has been written so far.
+    """
+
+    model: Model
+    out: Path
+    samples: int = 1
+    method: Method | None = None
+    seed: int = 0
+    what_if: int = 0
+    run: str = ""
+    entries: list[Entry] = field(default_factory=list)
+
+    def __call__(self, path: str, look: Look) -> None:
+        """Write the folder of one image.
+
+        Arguments:
+            path: what to call it.
+            look: at it, with these samples, method and seed.
+
+        Raises:
+            ImageError: its pixels cannot be read.
+            ConfigError: a folder of that name is in the way.
+        """
+        draw = look.output.draw
+        count = 0 if draw is None or draw.method == "top" else self.what_if  # no seed would change a thing
+        again = range(self.seed + 1, self.seed + 1 + count)
+        others = [(seed, self.model.predict(look.opened, self.samples, self.method, seed)) for seed in again]
+        seen = explain(self.model, look, path, others)
+        folder = self._folder(path)
+        unfinished = folder.with_name(f".{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        try:
+            self._write(unfinished, seen, look.opened)
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.entries.append(Entry(folder.name, path, seen.prediction.predicted, self._certainty(seen), seen.warnings))
+
+    def finish(self) -> Path | None:
+        """Write index.html over all images that were explained; None if there is none."""
+        if not self.entries:
+            return None
+        index = self.out / "index.html"
+        write_index(index, self.entries)
+        return index
+
+    def _write(self, folder: Path, seen: Explanation, opened: Source) -> None:
+        view = opened.view(thumbnail_size(opened.size, SIDE))
+        rendering = Rendering.of(opened, view, self.model.settings.input.bands)
+        picture = rendering(view)
+        settings = self._settings(rendering, seen.drawn)
+        shown: dict[Box, Pixels] = {}
+        for patch in seen.patches:
+            if patch.box not in shown:
+                shown[patch.box] = rendering.patch(opened, patch.box, PATCH_SIDE)
+        pictures = [shown[patch.box] for patch in seen.patches]
+        where = seen.georeference
+        if seen.attention is not None:
+            write_map(folder, seen)
+            if where is not None:
+                write_geotiff(folder / "attention.tif", seen, where)
+        if seen.patches:
+            (folder / "patches").mkdir()
+            for number, (patch, pixels) in enumerate(zip(seen.patches, pictures, strict=True), start=1):
+                name = f"patch-{number:03d}-draw-{patch.draw + 1}.png"
+                (folder / "patches" / name).write_bytes(png(pixels))
+            write_geojson(folder / "patches.geojson", seen)
+            if where is not None and where.crs:
+                write_wgs84(folder / "patches-wgs84.geojson", seen, where)
+        write_overlay(folder / "overlay.png", seen, picture)
+        (folder / "thumbnail.jpg").write_bytes(jpeg(self._thumbnail(picture), 40_000))
+        write_record(folder / "explanation.json", seen, settings)
+        write_page(folder / "explanation.html", seen, picture, pictures, settings, _receipt(seen))
+
+    def _settings(self, rendering: Rendering, drawn: bool) -> dict[str, str]:
+        bands = ", ".join(map(str, rendering.bands))
+        stretched = f"bands {bands}, from the 1st to the 99th percentile" if rendering.stretched else "as it is"
+        name = self.model.settings.name
+        told = {"model": f"{self.run} ({name})" if self.run else name}
+        if drawn:
+            told |= {"draws": str(self.samples), "method": self.method or self.model.method, "seed": str(self.seed)}
+        return told | {"image shown": stretched}
+
+    def _folder(self, path: str) -> Path:
+        """A folder named after the image; two images of one name get different ones."""
+        stem = re.sub(r"[^\w.\-]+", "-", Path(path.rstrip("/")).stem).strip(".-") or "image"
+        taken, name, number = {entry.folder for entry in self.entries}, stem, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        folder = self.out / name
+        if folder.exists() and not (folder / "explanation.json").is_file():
+            raise ConfigError(f"{folder} is in the way, it holds no explanation: rename it, or give another --out")
+        return folder
+
+    def _certainty(self, seen: Explanation) -> float:
+        values = seen.prediction.probabilities
+        return values.get(seen.prediction.predicted, max(values.values()))
+
+    def _thumbnail(self, picture: Pixels) -> Pixels:
+        from PIL import Image
+
+        small = Image.fromarray(picture)
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        return np.asarray(small)
+
+
+def _receipt(seen: Explanation) -> str:
+    receipt = seen.prediction.receipt
+    assert receipt is not None
+    return receipt_line(complete_receipt(receipt, seen.prediction.seconds))

@@ -1,0 +1,204 @@
+"""The record of one look at an image: where the model looked, what it saw there, and what that was worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64
+
+from foveate.explain.contributions import contributions
+from foveate.images import Georeference
+from foveate.models import Look, Model
+from foveate.sampling import AttentionHealth, diagnose
+from foveate.types import Affine, Box, Prediction, Size
+
+__all__ = ["Explanation", "SeenPatch", "explain"]
+
+LISTED = 24
+"""Patches that are listed of a model which reads them all: the most attended."""
+
+
+@dataclass(frozen=True)
+class SeenPatch:
+    """A patch that the model read.
+
+    Attributes:
+        draw: number of the draw it belongs to, from 0.
+        box: where it lies, in level-0 pixels of the file; may hang over the border.
+        attention: probability of its cell.
+        weight: its importance weight; 1 where every patch is read.
+        contributions: what it adds to the logit of each class, in nats.
+    """
+
+    draw: int
+    box: Box
+    attention: float
+    weight: float
+    contributions: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model saw in an image; all places are in level-0 pixels of the file.
+
+    Attributes:
+        path: what the image is called.
+        prediction: the very prediction that `Model.predict` makes with the same seed.
+        classes: names of the classes, in the order of all columns here.
+        multi_label: whether the image may have several labels.
+        size: (height, width) of the image.
+        attention: (rows, columns) probability of each cell; None where the model has no attention of its own.
+        cell_mask: (rows, columns) True for cells that may be looked at; None as the attention.
+        affine: from cells to pixels; None as the attention.
+        patches: what was read, draw by draw in order of draw; of a model that reads all, the most attended.
+        logits: (draws, classes) of each draw by itself.
+        probabilities: (draws, classes) likewise; their mean over the draws is the prediction's.
+        bias: (classes,) what the logits are without any patch; None where no patch is read.
+        rest: (draws, classes) what the patches that are not listed add; None as the bias.
+        health: of the attention map; None as the attention.
+        drawn: whether patches were drawn; False where all are read, or none.
+        note: what is not shown, and why; "" where nothing is to be said.
+        georeference: where on earth the image lies, or None.
+        others: what other seeds would have given, seed by seed.
+    """
+
+    path: str
+    prediction: Prediction
+    classes: tuple[str, ...]
+    multi_label: bool
+    size: Size
+    attention: Float32[np.ndarray, "row column"] | None
+    cell_mask: Bool[np.ndarray, "row column"] | None
+    affine: Affine | None
+    patches: tuple[SeenPatch, ...]
+    logits: Float64[np.ndarray, "draw class"]
+    probabilities: Float64[np.ndarray, "draw class"]
+    bias: Float64[np.ndarray, " class"] | None
+    rest: Float64[np.ndarray, "draw class"] | None
+    health: AttentionHealth | None
+    drawn: bool
+    note: str
+    georeference: Georeference | None
+    others: tuple[tuple[int, Prediction], ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the attention map, a line each with its remedy."""
+        return () if self.health is None else tuple(self.health.warnings().values())
+
+    @property
+    def relative(self) -> bool:
+        """Whether only differences between classes count, as they do in a softmax."""
+        return not self.multi_label and len(self.classes) > 1
+
+    @property
+    def shown_class(self) -> int:
+        """The class that contributions are shown of first: the most probable one."""
+        return int(self.probabilities.mean(0).argmax())
+
+
+def explain(
+    model: Model, look: Look, path: str | None = None, others: Sequence[tuple[int, Prediction]] = ()
+) -> Explanation:
+    """Say of a look what was seen; nothing is computed again but sums.
+
+    Arguments:
+        model: the one that looked.
+        look: of `Model.look`.
+        path: what to call the image; the look's own name if None.
+        others: seeds and predictions of other draws.
+
+    Example:
+        >>> import numpy as np
+        >>> from foveate.models import build_model
+        >>> from foveate.settings import ModelSettings
+        >>> model = build_model(ModelSettings(patch=(24, 30), patches=4), classes=("cat", "dog"), channels=3)
+        >>> seen = explain(model, model.look(np.zeros((20, 30, 3), np.uint8)))
+        >>> len(seen.patches), seen.attention.shape
+        (4, (20, 30))
+    """
+    output = look.output
+    parts = None if output.features is None else contributions(output, model.head)
+    patches: tuple[SeenPatch, ...] = ()
+    rest = bias = None
+    if parts is not None:
+        patches, rest = _patches(look, parts)
+        bias = model.head.bias.detach().double().cpu().numpy()
+        logits = bias + parts.sum(1)
+    else:
+        logits = output.logits.detach().double().cpu().numpy()
+    shown = model.attends and output.attention is not None
+    attention, mask = (output.attention, output.cell_mask) if shown else (None, None)
+    health = None if attention is None or mask is None else diagnose(attention, mask, model.patches)[0]
+    return Explanation(
+        path=look.prediction.path if path is None else path,
+        prediction=look.prediction,
+        classes=model.classes,
+        multi_label=model.multi_label,
+        size=look.opened.size,
+        attention=None if attention is None else attention[0].detach().float().cpu().numpy(),
+        cell_mask=None if mask is None else mask[0].cpu().numpy(),
+        affine=model.grid.affine(look.grid_size, look.opened.size) if shown and model.grid is not None else None,
+        patches=patches,
+        logits=logits,
+        probabilities=model.probabilities(torch.from_numpy(logits)).numpy(),
+        bias=bias,
+        rest=rest,
+        health=health,
+        drawn=output.draw is not None,
+        note=_note(model, look, len(patches)),
+        georeference=look.opened.header.georeference,
+        others=tuple(others),
+    )
+
+
+def _patches(
+    look: Look, parts: Float64[np.ndarray, "draw patch class"]
+) -> tuple[tuple[SeenPatch, ...], Float64[np.ndarray, "draw class"]]:
+    """The patches to list, and what all others add."""
+    output = look.output
+    assert output.boxes is not None
+    assert output.read is not None
+    if output.draw is not None:
+        attention, weight = output.draw.log_prob.exp().cpu(), output.draw.weight.cpu()
+    else:
+        assert output.attention is not None
+        attention = output.attention.flatten(1).cpu()
+        weight = torch.ones_like(attention)
+    listed = output.read.cpu().clone()
+    if output.draw is None and int(listed.sum()) > LISTED:
+        most = attention.where(listed, -1.0).topk(LISTED, 1).indices
+        listed = torch.zeros_like(listed).scatter(1, most, True)
+    patches = []
+    for draw in range(len(listed)):
+        order = listed[draw].nonzero()[:, 0]
+        if output.draw is None:
+            order = order[attention[draw, order].argsort(descending=True, stable=True)]
+        for slot in order.tolist():
+            box = look.source.to_file(Box(*output.boxes[draw, slot].tolist()))
+            share, importance = float(attention[draw, slot]), float(weight[draw, slot])
+            patches.append(SeenPatch(draw, box, share, importance, tuple(parts[draw, slot].tolist())))
+    return tuple(patches), np.where(listed.numpy()[:, :, None], 0.0, parts).sum(1)
+
+
+def _note(model: Model, look: Look, listed: int) -> str:
+    name, patches, draw = model.settings.name, look.prediction.patches, look.output.draw
+    if not patches:
+        return (
+            f"A {name} model looks at the whole image once, at low resolution: it has no attention map, reads no "
+            "patches, and does not say which parts decided. Only its probabilities are shown."
+        )
+    if not model.attends:
+        return (
+            f"A {name} model draws its patches anywhere: it has no attention map to show. The boxes are the patches "
+            "it read by chance, and what each added to the answer."
+        )
+    if draw is None:
+        return (
+            f"A {name} model reads every patch and draws none: the answer is the same whatever the seed. Of the "
+            f"{patches:,} patches it read, the {listed} most attended are listed; the map shows the attention of all."
+        )
+    if draw.method == "top":
+        return "The most attended cells were taken, not drawn: the answer is biased, and the same whatever the seed."
+    return ""

@@ -1,0 +1,142 @@
+"""`foveate explain`, as a user runs it."""
+
+import csv
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.__main__ import main
+from foveate.cli import Parser
+from foveate.cli.explain import EPILOG, add_arguments
+from foveate.models import build_model, save_model
+from foveate.settings import FeatureSettings, InputSettings, ModelSettings, ViewSettings
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model folders and three images of different sizes, one of them broken."""
+    root = tmp_path_factory.mktemp("explain")
+    settings = ModelSettings(
+        view=ViewSettings(longest_side=40), patch=(29, 24), patches=3, features=FeatureSettings(width=8)
+    )
+    save_model(build_model(settings, ("left", "right"), channels=3), root / "model", None)
+    fine = ModelSettings(
+        input=InputSettings(mpp=1.0), view=settings.view, patch=(29, 24), patches=3, features=settings.features
+    )
+    save_model(build_model(fine, ("left", "right"), channels=3), root / "scaled", None)
+    noise = np.random.default_rng(4)
+    for name, size in {"a.png": (70, 113), "b.png": (131, 64)}.items():
+        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / name)
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    (root / "images.csv").write_text("path,mpp\na.png,0.5\nb.png,2\n")
+    return root
+
+
+def table(path: Path) -> list[list[str]]:
+    return list(csv.reader(path.read_text().splitlines()))
+
+
+@pytest.mark.parametrize("model", ["model", "scaled"])
+@pytest.mark.parametrize("options", [[], ["--samples", "3"], ["--seed", "9", "--method", "top"]], ids=" ".join)
+def test_the_answers_are_those_of_predict(model: str, options: list[str], house: Path, tmp_path: Path) -> None:
+    words = [str(house / model), str(house / "images.csv"), *options]
+    assert main(["predict", *words, "--out", str(tmp_path / "predictions.csv")]) == 0
+    assert main(["explain", *words, "--out", str(tmp_path / "seen")]) == 0
+    predicted, explained = table(tmp_path / "predictions.csv"), table(tmp_path / "seen" / "predictions.csv")
+    assert [row[:-1] for row in predicted] == [row[:-1] for row in explained]
+    from foveate.datasets import read_manifest
+    from foveate.models import load_model
+
+    loaded, manifest = load_model(str(house / model)), read_manifest(house / "images.csv", require_labels=False)
+    for index, name in enumerate("ab"):
+        record = json.loads((tmp_path / "seen" / name / "explanation.json").read_text())
+        assert [f"{value:.9g}" for value in record["probabilities"].values()] == predicted[1 + index][2:4]
+        given = dict(zip(("samples", "seed", "method"), (1, 0, None), strict=True))
+        given |= {"samples": 3} if "--samples" in options else {"seed": 9, "method": "top"} if options else {}
+        direct = loaded.predict(manifest.open(index), **given)  # type: ignore[arg-type]
+        boxes = [[box.top, box.left, box.height, box.width] for box in direct.boxes]
+        assert [patch["box"] for patch in record["patches"]] == boxes
+
+
+def test_what_is_written_and_said(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "seen"
+    assert main(["explain", str(house / "model"), str(house), "--out", str(out), "--what-if", "2"]) == 3
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[0] == f"2 predictions in {out / 'predictions.csv'}"
+    assert lines[-1] == f"2 explanations: open {out / 'index.html'}"
+    assert lines[-2].startswith("6 of ")
+    warned = [line for line in lines if line.startswith("warning: ")]
+    assert len(warned) == 2  # an untrained model looks anywhere
+    assert "attention is as good as uniform" in warned[0]
+    assert "1 of 3 images failed" in said.err
+    assert [row[1] for row in table(out / "errors.csv")] == ["stage", "open"]
+    files = {file.name for file in (out / "a").iterdir()}
+    assert files == {
+        "attention.npz",
+        "attention.tif",
+        "explanation.html",
+        "explanation.json",
+        "overlay.png",
+        "patches",
+        "patches.geojson",
+        "thumbnail.jpg",
+    }
+    assert not [file for file in out.iterdir() if file.name.startswith(".")]
+
+
+def test_explaining_again_replaces_what_was_there(house: Path, tmp_path: Path) -> None:
+    words = ["explain", str(house / "model"), str(house / "a.png"), "--out", str(tmp_path)]
+    assert main([*words, "--samples", "3"]) == 0
+    assert main(words) == 0
+    assert len(list((tmp_path / "a" / "patches").iterdir())) == 3
+
+
+def test_a_folder_of_something_else_is_not_replaced(
+    house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.txt").write_text("three years")
+    assert main(["explain", str(house / "model"), str(house / "a.png"), "--out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("is in the way, it holds no explanation: rename it, or give another --out")
+    assert (tmp_path / "a" / "thesis.txt").read_text() == "three years"
+
+
+@pytest.mark.parametrize("words", [["--samples", "0"], ["--what-if", "-1"], ["--device", "banana"]], ids=" ".join)
+def test_a_wrong_setting_is_code_2_and_one_line(
+    words: list[str], house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["explain", str(house / "model"), str(house / "a.png"), "--out", str(tmp_path / "seen")]
+    assert main([*given, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words[1] in line
+    assert not (tmp_path / "seen").exists()
+
+
+@pytest.mark.parametrize("name", ["missing.png", "broken.png"])
+def test_one_bad_image_is_code_2_and_one_line(
+    name: str, house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(house / "model"), str(house / name), "--out", str(tmp_path / "seen")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line
+
+
+def test_a_file_is_not_a_folder(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["explain", str(house / "model"), str(house / "a.png"), "--out", str(house / "b.png")]
+    assert main(words) == 2
+    assert "is a file: explanations go to a folder, name another" in capsys.readouterr().err
+
+
+def test_the_examples_are_understood() -> None:
+    examples = [line.split("   ")[0].strip() for line in EPILOG.splitlines() if line.startswith("  foveate explain")]
+    assert len(examples) == 3
+    for example in examples:
+        parser = Parser("foveate explain")
+        add_arguments(parser)
+        parser.parse_arguments(shlex.split(example)[2:])
