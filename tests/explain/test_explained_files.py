@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from giants import write_giant
 from PIL import Image
-from tiffs import write_giant, write_pyramid
+from tiffs import write_pyramid
 
 from foveate.explain import Explainer
 from foveate.explain.colours import Scale
