@@ -163,6 +163,11 @@ def _together(path: Path, boxes: Sequence[Box]) -> object:
     return [source.read_many(boxes[start : start + 10]) for start in range(0, len(boxes), 10)]
 
 
+def _together_in_threads(path: Path, boxes: Sequence[Box]) -> object:
+    source = open_image(path)
+    return [source.read_many(boxes[start : start + 10], 0, THREADS) for start in range(0, len(boxes), 10)]
+
+
 def _gathered(path: Path, boxes: Sequence[Box]) -> object:
     source, corners = open_image(path), torch.tensor([(box.top, box.left, *box.size) for box in boxes])
     return [gather([source], corners[None, start : start + 10]) for start in range(0, len(boxes), 10)]
@@ -202,6 +207,7 @@ ABSENT = {name: module for name, (module, _) in LIBRARIES.items() if name not in
 SCATTERED = {"foveate": _one_thread, "foveate, two threads": _two_threads, **OTHERS}
 SHARING = {
     "foveate, one thread": _together,
+    f"foveate, {THREADS} threads": _together_in_threads,
     f"foveate.images.gather, {THREADS} threads": _gathered,
     **{name: read for name, read in OTHERS.items() if name == "pyvips"},
 }

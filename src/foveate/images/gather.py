@@ -55,8 +55,8 @@ def gather(
     height, width = _one_size(boxes)
     channels = _one_channel_count(sources)
     batch, draws = boxes.shape[:2]
-    patches = torch.zeros(batch, draws, height, width, channels)
-    target, rows = patches.numpy(), boxes.tolist()
+    # by NumPy: torch's threads would go on waiting, busily, for work that the reading threads need the processor for
+    target, rows = np.zeros((batch, draws, height, width, channels), np.float32), boxes.tolist()
     wanted = [[True] * draws] * batch if valid is None else valid.tolist()
 
     def fill(i: int, at_once: int = 1) -> None:
@@ -76,7 +76,7 @@ def gather(
         fill(slow[0], threads)
     for i in sorted(set(range(batch)) - set(slow)):
         fill(i)
-    return patches.permute(0, 1, 4, 2, 3)
+    return torch.from_numpy(target).permute(0, 1, 4, 2, 3)
 
 
 def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Shaped[np.ndarray, "height width channel"]]:
