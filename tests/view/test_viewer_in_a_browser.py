@@ -152,6 +152,8 @@ def test_the_keyboard_and_the_buttons_move_the_image(browser: Any, server: ViewS
 def test_draws_and_classes_are_chosen(browser: Any, server: ViewServer) -> None:
     watched = visit(browser, server)
     page = watched.page
+    assert page.locator(".card:visible").count() == 4
+    page.select_option("#draw", "all")
     assert page.locator(".card:visible").count() == 8
     page.select_option("#draw", "1")
     assert page.locator(".card:visible").count() == 4

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socketserver
+import sys
 import traceback
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -90,7 +91,9 @@ class ViewServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away in the middle is nobody's fault, and nothing else gets here."""
+        """A browser that went away in the middle is nobody's fault."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -110,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             answer = find(self.server.gallery, self.path)
-        except FoveateError as error:
+        except (FoveateError, OSError) as error:
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, " ".join(str(error).split()))
         except Exception as error:
             traceback.print_exc()

@@ -155,7 +155,7 @@
     const draws = new Set(shown.patches.map((patch) => patch.draw));
     one("draw-label").hidden = draws.size < 2;
     for (const draw of draws) one("draw").append(make("option", { value: draw, textContent: "draw " + (draw + 1) + " of " + draws.size }));
-    if (draws.size > 1) one("draw").prepend(make("option", { value: "all", textContent: "all draws" }));
+    if (draws.size > 1) one("draw").append(make("option", { value: "all", textContent: "all draws" }));
     shown.patches.forEach((patch, i) => one("cards").append(make("li", {}, card(patch, i))));
     choose();
   }
@@ -186,18 +186,19 @@
   function light(patch) {
     for (const each of all()) each.classList.toggle("lit", Number(each.dataset.patch) === patch);
   }
-  function hides(i) {
-    return !one("show-boxes").checked || (one("draw").value && one("draw").value !== "all" && Number(one("draw").value) !== shown.patches[i].draw);
-  }
   function choose() {
     if (!shown) return;
+    const [draw, column] = [one("draw").value, one("class").value];
     for (const each of all()) {
       const patch = shown.patches[each.dataset.patch];
-      const other = one("draw").value && one("draw").value !== "all" && Number(one("draw").value) !== patch.draw;
-      if (each.classList.contains("card")) each.parentElement.hidden = other;
-      else each.classList.toggle("off", hides(each.dataset.patch));
-      const adds = each.querySelector(".adds");
-      if (adds) adds.textContent = (patch.adds[one("class").value] < 0 ? "" : "+") + figure(patch.adds[one("class").value]);
+      const other = draw !== "" && draw !== "all" && Number(draw) !== patch.draw;
+      if (each.classList.contains("box")) {
+        each.classList.toggle("off", other || !one("show-boxes").checked);
+        continue;
+      }
+      each.parentElement.hidden = other;
+      const adds = patch.adds[column];
+      each.querySelector(".adds").textContent = (adds < 0 ? "" : "+") + figure(adds);
     }
   }
   function place(patch) {
@@ -234,7 +235,7 @@
     if (!shown || !viewer.isOpen()) return;
     const middle = viewer.viewport.getCenter(true);
     const across = shown.size[1];
-    const pixel = viewer.viewport.getContainerSize().x * viewer.viewport.getZoom(true) / across;
+    const pixel = devicePixelRatio * viewer.viewport.getContainerSize().x * viewer.viewport.getZoom(true) / across;
     const told = ["middle: row " + count(middle.y * across) + ", column " + count(middle.x * across),
       pixel >= 1 ? figure(pixel) + " screen pixels a pixel" : "1 : " + figure(1 / pixel)];
     one("place").textContent = told.join(" · ");
@@ -258,7 +259,8 @@
     viewer.viewport.applyConstraints(still);
   }
   function pixels() {
-    if (viewer.isOpen()) viewer.viewport.zoomTo(shown.size[1] / viewer.viewport.getContainerSize().x, null, still);
+    if (!viewer.isOpen()) return;
+    viewer.viewport.zoomTo(shown.size[1] / viewer.viewport.getContainerSize().x / devicePixelRatio, null, still);
   }
   one("closer").addEventListener("click", () => closer(2));
   one("farther").addEventListener("click", () => closer(0.5));
