@@ -19,9 +19,9 @@ SUMMARY = "show images of any size on a local page, with what a trained model sa
 
 EPILOG = """\
 examples:
-  foveate view runs/mine slide.svs                        one slide; the page opens in the browser
-  foveate view runs/mine slides/ --samples 4              a folder, to choose from
-  foveate view runs/mine slide.svs --port 0 --no-browser  at any free port; the address is printed
+  foveate view runs/mine slide.svs                         one slide; the page opens in the browser
+  foveate view runs/mine slides/ --samples 4               a folder, to choose from
+  foveate view runs/mine slide.svs --port 0 --no-browser   at any free port; the address is printed
 
 The page is at 127.0.0.1, for this machine alone, and loads nothing from elsewhere. An image is looked at when it is
 chosen, as foveate predict would with the same options; its tiles are made when they are shown, from the nearest level

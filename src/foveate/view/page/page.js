@@ -25,7 +25,7 @@
     return element;
   }
   const figure = (value) => value.toPrecision(3).replace("-", "−");
-  const count = (value) => Math.round(value).toLocaleString("en");
+  const count = (value) => value.toLocaleString("en");
 
   // The list of images.
   async function list() {
@@ -236,7 +236,7 @@
     const middle = viewer.viewport.getCenter(true);
     const across = shown.size[1];
     const pixel = devicePixelRatio * viewer.viewport.getContainerSize().x * viewer.viewport.getZoom(true) / across;
-    const told = ["middle: row " + count(middle.y * across) + ", column " + count(middle.x * across),
+    const told = ["middle: row " + count(Math.floor(middle.y * across)) + ", column " + count(Math.floor(middle.x * across)),
       pixel >= 1 ? figure(pixel) + " screen pixels a pixel" : "1 : " + figure(1 / pixel)];
     one("place").textContent = told.join(" · ");
   }
