@@ -16,6 +16,7 @@ VENV := .venv
 EXTRAS := dev,geo,openslide,remote,vips,zarr
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -29,7 +30,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make format     let ruff rewrite what it can"
-	@echo "make bench      run every benchmark in benchmarks/"
+	@echo "make bench      run every benchmark in benchmarks/, beside libraries installed for it"
 
 setup: $(STAMP)
 
@@ -48,6 +49,11 @@ $(STAMP): pyproject.toml constraints.txt $(if $(strip $(TORCH)),force) | $(BIN)/
 	  $(BIN)/python -c 'import torchvision' 2>/dev/null && echo $(EXTRAS),timm > $(VENV)/extras || echo $(EXTRAS) > $(VENV)/extras; \
 	else cp constraints.txt $(VENV)/constraints.txt; echo $(EXTRAS),timm > $(VENV)/extras; fi
 	$(PIP) install --constraint $(VENV)/constraints.txt --editable ".[$$(cat $(VENV)/extras)]"
+	@touch $@
+
+# Other libraries, which only the benchmarks need.
+$(BENCH_STAMP): $(STAMP)
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable ".[bench]"
 	@touch $@
 
 demo: setup
@@ -73,7 +79,7 @@ test: lint
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-bench: setup
+bench: $(BENCH_STAMP)
 	@for benchmark in benchmarks/*.py; do \
 	  [ -e "$$benchmark" ] || { echo "no benchmark in benchmarks/"; exit 0; }; \
 	  echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; \

@@ -31,13 +31,13 @@ def main() -> None:
         print(json.dumps(_measured(Path(arguments.measure))))
         return
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from tiffs import write_giant
+    from giants import levels_of, write_giant
 
     found: dict[int, list[dict[str, float]]] = {count: [] for count in TILES}
     with tempfile.TemporaryDirectory() as folder:
         paths = {count: Path(folder) / f"{count}.tif" for count in TILES}
         for count, path in paths.items():
-            write_giant(path, count, count, levels=_levels(count))
+            write_giant(path, count, count, levels=levels_of(256 * count))
         for _ in range(arguments.repeats):
             for count, path in paths.items():
                 command = [sys.executable, __file__, "--measure", str(path)]
@@ -52,14 +52,6 @@ def main() -> None:
             f"({spread[0]:.0f}–{spread[1]:.0f}) | {median['peak_mb']:.0f} | {median['kb']:.0f} | "
             f"{median['table_kb']:.1f} | {median['tiles']:.0f} | {100 * median['tiles'] / count**2:.4f}"
         )
-
-
-def _levels(count: int) -> int:
-    """A pyramid that ends below 1024 pixels."""
-    levels = 1
-    while 256 * count >> (levels - 1) > 1024:
-        levels += 1
-    return levels
 
 
 def _measured(path: Path) -> dict[str, float]:

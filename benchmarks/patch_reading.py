@@ -2,7 +2,10 @@
 
 Every round opens the file anew, so that no reader has decoded anything, and reads its 1,000 boxes, different ones in
 every round; readers take their turn within a round, and ratios are taken within a round. One thread each, unless it
-says otherwise.
+says otherwise. "Decoder alone" is libjpeg-turbo on the same tiles, each once, from memory into one buffer a thread:
+what of the time is not reading and, in its second row, what a second thread is worth on this machine.
+
+tiffslide, pyvips and OpenSlide come with the extra `bench`.
 
     python benchmarks/patch_reading.py [--side 20000] [--boxes 1000] [--rounds 7] [--file slide.tif]
 """
@@ -13,20 +16,25 @@ os.environ["VIPS_CONCURRENCY"] = "1"  # before libvips is loaded
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
-from foveate.images import open_image
+from foveate.images import gather, open_image
+from foveate.images.formats.tiff.source import TiffSource
+from foveate.images.gather import THREADS
 from foveate.types import Box
 
-PATCH, TILE, DIFFERENT = 100, 256, 256
+PATCH, TILE = 100, 256
 Read = Callable[[Path, Sequence[Box]], object]
+Table = dict[str, list[float]]
 
 
 def main() -> None:
@@ -37,19 +45,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--file", type=Path, help="a file to read instead of one made for it")
     arguments = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from giants import write_stored
+
+    for name, module in ABSENT.items():
+        print(f"no row for {name}: {module} is not installed: pip install 'foveate[bench]'")
     with tempfile.TemporaryDirectory() as folder:
-        path = arguments.file or _written(Path(folder) / "tiled.tif", arguments.side)
+        path = arguments.file or write_stored(Path(folder) / "tiled.tif", arguments.side, tile=TILE)
         size = open_image(path).size
         print(f"{size[0]}×{size[1]}, {path.stat().st_size / 1e6:.0f} MB, {arguments.boxes} patches of {PATCH}×{PATCH}")
-        _table(
-            "scattered", path, {**READERS, **OTHERS}, lambda n: _scattered(size, arguments.boxes, n), arguments.rounds
-        )
-        together = {"foveate, gathered": _gathered, "pyvips": OTHERS["pyvips"]}
-        _table("sharing tiles", path, together, lambda n: _clustered(size, arguments.boxes, n), arguments.rounds)
+        spent = _measured(path, SCATTERED, lambda n: _scattered(size, arguments.boxes, n), arguments.rounds)
+        if isinstance(open_image(path), TiffSource):
+            decoder = _decoder_alone(path, [_scattered(size, arguments.boxes, n) for n in range(arguments.rounds + 1)])
+            spent |= decoder
+        _print("scattered", spent)
+        spent = _measured(path, SHARING, lambda n: _clustered(size, arguments.boxes, n), arguments.rounds)
+        _print("sharing tiles: ten patches within 600×600 pixels", spent)
 
 
-def _table(title: str, path: Path, readers: dict[str, Read], boxes: Callable[[int], list[Box]], rounds: int) -> None:
-    spent: dict[str, list[float]] = {name: [] for name in readers}
+def _measured(path: Path, readers: dict[str, Read], boxes: Callable[[int], list[Box]], rounds: int) -> Table:
+    """Seconds a patch of every reader, in every round but the first."""
+    spent: Table = {name: [] for name in readers}
     for number in range(rounds + 1):
         some = boxes(number)
         for name, read in readers.items():
@@ -57,35 +73,61 @@ def _table(title: str, path: Path, readers: dict[str, Read], boxes: Callable[[in
             read(path, some)
             if number > 0:  # the first round loads libraries and fills the system's file cache
                 spent[name].append((time.perf_counter() - start) / len(some))
-    ours = spent[next(iter(readers))]
-    print(f"\n{title}: ms a patch, median (quartiles) of {rounds} rounds; speed of the first over each, in its round")
+    return spent
+
+
+def _print(title: str, spent: Table) -> None:
+    """A line a reader, and in it how much faster each of ours is, in the same round."""
+    ours = [name for name in spent if name.startswith("foveate")]
+    rounds = len(spent[ours[0]])
+    print(f"\n{title}: ms a patch, median (quartiles) of {rounds} rounds; then speed over it, in its round, of")
+    print(f"{'':65}{'   '.join(ours)}")
     for name, found in spent.items():
         low, middle, high = statistics.quantiles(found, n=4)
-        ratio = statistics.median(theirs / mine for theirs, mine in zip(found, ours, strict=True))
-        print(f"  {name:22} {1e3 * middle:6.3f} ({1e3 * low:.3f}–{1e3 * high:.3f})   {ratio:5.2f}×")
+        ratios = [
+            f"{statistics.median(theirs / mine for theirs, mine in zip(found, spent[our], strict=True)):.2f}×".rjust(
+                len(our)
+            )
+            for our in ours
+        ]
+        print(f"  {name:40} {1e3 * middle:6.3f} ({1e3 * low:.3f}–{1e3 * high:.3f})".ljust(65) + "   ".join(ratios))
 
 
-def _written(path: Path, side: int) -> Path:
-    """A tiled JPEG TIFF of smooth noise; each tile is one of `DIFFERENT`, stored anew every time it comes."""
+def _decoder_alone(path: Path, rounds: Sequence[Sequence[Box]]) -> Table:
+    """The same for the tiles that the boxes of every round touch, decoded by one thread and by two; nothing is read."""
     import imagecodecs
-    import tifffile
 
-    generator = np.random.default_rng(0)
-    encoded = []
-    for _ in range(DIFFERENT):
-        coarse = generator.random((TILE // 8, TILE // 8, 3)).repeat(8, 0).repeat(8, 1)
-        pixels = (255 * (0.8 * coarse + 0.2 * generator.random((TILE, TILE, 3)))).astype(np.uint8)
-        encoded.append(imagecodecs.jpeg8_encode(pixels, level=90, colorspace="RGB", outcolorspace="YCBCR"))
-    count = -(-side // TILE)
+    source = TiffSource(path)
+    segments, file = source._ready()[1][0], source._ready()[0]
+    assert segments._colours is not None, "not of JPEG tiles"
+    given, wanted = segments._colours
+    spent: Table = {"decoder alone": [], "decoder alone, two threads": []}
 
-    def tiles() -> Iterator[bytes]:
-        for number in generator.integers(0, DIFFERENT, count * count).tolist():
-            yield encoded[number]
+    def decode(tiles: Sequence[bytes]) -> None:
+        buffer = np.empty(segments._stored, np.uint8)
+        for tile in tiles:
+            imagecodecs.jpeg8_decode(tile, tables=segments._tables, colorspace=given, outcolorspace=wanted, out=buffer)
 
-    kind: dict[str, Any] = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2), "metadata": None}
-    with tifffile.TiffWriter(path) as writer:
-        writer.write(tiles(), shape=(side, side, 3), dtype=np.uint8, tile=(TILE, TILE), **kind)
-    return path
+    with ThreadPoolExecutor(2) as pool:
+        for number, boxes in enumerate(rounds):
+            data = file.read_many(segments.table.parts(segments.numbers(_touched(boxes, segments.tile)), file))
+            for found, threads in zip(spent.values(), (1, 2), strict=True):
+                start = time.perf_counter()
+                list(pool.map(decode, [data[i::threads] for i in range(threads)]))
+                if number > 0:
+                    found.append((time.perf_counter() - start) / len(boxes))
+    return spent
+
+
+def _touched(boxes: Sequence[Box], tile: tuple[int, int]) -> list[tuple[int, int]]:
+    return list(
+        {
+            (row, column): None
+            for box in boxes
+            for row in range(box.top // tile[0], (box.bottom - 1) // tile[0] + 1)
+            for column in range(box.left // tile[1], (box.right - 1) // tile[1] + 1)
+        }
+    )
 
 
 def _scattered(size: tuple[int, int], count: int, seed: int) -> list[Box]:
@@ -116,9 +158,14 @@ def _two_threads(path: Path, boxes: Sequence[Box]) -> object:
         return list(pool.map(source.read, boxes, chunksize=50))
 
 
-def _gathered(path: Path, boxes: Sequence[Box]) -> object:
+def _together(path: Path, boxes: Sequence[Box]) -> object:
     source = open_image(path)
     return [source.read_many(boxes[start : start + 10]) for start in range(0, len(boxes), 10)]
+
+
+def _gathered(path: Path, boxes: Sequence[Box]) -> object:
+    source, corners = open_image(path), torch.tensor([(box.top, box.left, *box.size) for box in boxes])
+    return [gather([source], corners[None, start : start + 10]) for start in range(0, len(boxes), 10)]
 
 
 def _pyvips(path: Path, boxes: Sequence[Box]) -> object:
@@ -145,20 +192,19 @@ def _tiffslide(path: Path, boxes: Sequence[Box]) -> object:
         return [slide.read_region((box.left, box.top), 0, (PATCH, PATCH), as_array=True) for box in boxes]
 
 
-def _installed(readers: dict[str, tuple[str, Read]]) -> dict[str, Read]:
-    from importlib.util import find_spec
-
-    return {name: read for name, (module, read) in readers.items() if find_spec(module)}
-
-
-READERS: dict[str, Read] = {"foveate": _one_thread, "foveate, two threads": _two_threads}
-OTHERS = _installed(
-    {
-        "pyvips": ("pyvips", _pyvips),
-        "OpenSlide": ("openslide", _openslide),
-        "tiffslide": ("tiffslide", _tiffslide),
-    }
-)
+LIBRARIES: dict[str, tuple[str, Read]] = {
+    "pyvips": ("pyvips", _pyvips),
+    "OpenSlide": ("openslide", _openslide),
+    "tiffslide": ("tiffslide", _tiffslide),
+}
+OTHERS = {name: read for name, (module, read) in LIBRARIES.items() if find_spec(module)}
+ABSENT = {name: module for name, (module, _) in LIBRARIES.items() if name not in OTHERS}
+SCATTERED = {"foveate": _one_thread, "foveate, two threads": _two_threads, **OTHERS}
+SHARING = {
+    "foveate, one thread": _together,
+    f"foveate.images.gather, {THREADS} threads": _gathered,
+    **{name: read for name, read in OTHERS.items() if name == "pyvips"},
+}
 
 if __name__ == "__main__":
     main()

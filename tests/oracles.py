@@ -82,3 +82,21 @@ def threshold_draws(prob: Tensor, n: int, nodes: int = 300) -> tuple[Tensor, Ten
         kappas.append(kappa)
         probabilities.append(density * (x[1] - x[0]))
     return torch.cat(index), torch.cat(kappas), torch.cat(probabilities)
+
+
+def original_attention_gradient(attention: list[float], features: Tensor, direction: Tensor) -> list[float]:
+    """The attention gradient of the paper's released code, as it stands there; cells in order drawn.
+
+    dL/da_k = (1/N) <G, F_k p_k / a_k + Σ_{j<k} f_j − k f_k>, p_k = 1 − Σ_{j<k} a_j, F_k = Σ_{j<k} a_j f_j + p_k f_k.
+    """
+    n, result = len(attention), []
+    for k in range(n):
+        left = 1 - math.fsum(attention[:k])
+        value = left * features[k]
+        for j in range(k):
+            value = value + attention[j] * features[j]
+        slope = value * left / attention[k] - k * features[k]
+        for j in range(k):
+            slope = slope + features[j]
+        result.append(float(slope @ direction) / n)
+    return result

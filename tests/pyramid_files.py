@@ -1,7 +1,9 @@
 """Image files with levels, and the laws that whoever reads them must obey."""
 
+import gc
 import pickle
 import sys
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +86,21 @@ def obeys(source: Source, arrays: Sequence[np.ndarray]) -> None:
                 np.testing.assert_array_equal(read, sliced(array, box))
     source.close()
     np.testing.assert_array_equal(source.read(Box(1, 2, 9, 8)), sliced(arrays[0], Box(1, 2, 9, 8)))
+    goes_at_once(source)
+
+
+def goes_at_once(source: Source) -> None:
+    """A copy that nobody holds any more is gone, with all it has decoded, before Python looks for cycles."""
+    again: Source = pickle.loads(pickle.dumps(source))
+    again.read_many([Box(0, 0, 90, 70), Box(3, 4, 5, 6)], threads=2)
+    again.view((3, 4))
+    known = weakref.ref(again)
+    gc.disable()
+    try:
+        del again
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def spoil(path: Path, tile: int, page: int = 0) -> Path:

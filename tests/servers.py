@@ -13,7 +13,7 @@ class FileServer:
     """An HTTP server of files in memory; use it in a with statement.
 
     Attributes:
-        files: path → content.
+        files: path → content, or what gives bytes when sliced: a file mapped into memory.
         ranges: whether it sends parts of files.
         drop_after: bytes of a body after which a connection is dropped, as often as `drops` says.
         drops: connections still to be dropped.
@@ -25,7 +25,7 @@ class FileServer:
         most_at_once: requests that were being answered at the same time.
     """
 
-    files: dict[str, bytes]
+    files: dict[str, Any]
     ranges: bool = True
     drop_after: int = 0
     drops: int = 0

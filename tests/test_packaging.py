@@ -42,8 +42,14 @@ def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any], 
     installed = re.search(r"^EXTRAS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert installed is not None
     extras = project["optional-dependencies"]
-    for text in [*project["dependencies"], *(one for extra in installed[1].split(",") for one in extras[extra])]:
+    for text in [
+        *project["dependencies"],
+        *(one for extra in (*installed[1].split(","), "bench") for one in extras[extra]),
+    ]:
         requirement = Requirement(text)
+        if requirement.name == project["name"]:  # extras made of others
+            assert requirement.extras <= set(installed[1].split(","))
+            continue
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
@@ -60,6 +66,18 @@ def test_the_command_is_the_modules_main(project: dict[str, Any]) -> None:
 
 def test_types_are_shipped() -> None:
     assert (ROOT / "src" / "foveate" / "py.typed").exists()
+
+
+def test_weights_of_a_shipped_model_are_not_left_out_of_the_package() -> None:
+    """The wheel takes all files under the package but those that git ignores."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["src/foveate"]}
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
+    files = [f"src/foveate/shipped/name/{one}" for one in ("config.json", "model.safetensors", "README.md")]
+    found = subprocess.run([git, "check-ignore", *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, ""), "1: none of them is ignored"
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -172,3 +190,12 @@ def test_what_git_ignores_of_the_viewer_goes_into_the_wheel() -> None:
     assert built["artifacts"] == ["src/foveate/view/vendor/*.js", "src/foveate/view/vendor/*.txt"]
     assert "custom" in built["hooks"]
     assert "/src/foveate/view/vendor/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_what_only_benchmarks_need_is_installed_for_them_alone(clone: Path) -> None:
+    assert "[bench]" not in planned(clone)
+    bench = subprocess.run(["make", "-n", "bench"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert '--editable ".[bench]"' in bench
+    (clone / ".venv" / ".installed-bench").touch()
+    bench = subprocess.run(["make", "-n", "bench"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert "install" not in bench

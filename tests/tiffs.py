@@ -1,7 +1,5 @@
-"""TIFF files for tests and benchmarks: pyramids, and files of many gigapixels that are a few megabytes long."""
+"""TIFF files for tests: of one level and of several."""
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -79,87 +77,3 @@ def write_pyramid(
         for level in made[1:]:
             writer.write(level, subfiletype=1, **common)
     return made
-
-
-def giant_tiles(tile: int = 256, different: int = 4) -> np.ndarray:
-    """(different, tile, tile, 3) the tiles that `write_giant` repeats."""
-    return np.stack([noise(tile, tile, seed=number) for number in range(different)])
-
-
-def giant_tile_at(level: int, row: int, column: int, different: int = 4) -> int:
-    """Which of the tiles stands where."""
-    return (31 * row + column + level) % different
-
-
-def write_giant(
-    path: Path | str,
-    tiles_down: int,
-    tiles_along: int,
-    tile: int = 256,
-    different: int = 4,
-    levels: int = 1,
-    compression: str = "jpeg",
-) -> np.ndarray:
-    """A BigTIFF file of any size, whose tables of tiles repeat the same few: 12 bytes a tile is all it takes.
-
-    Arguments:
-        path: to write to.
-        tiles_down: rows of tiles at level 0.
-        tiles_along: columns of tiles at level 0.
-        tile: their height and width.
-        different: tiles there are.
-        levels: resolutions, each half of the one before.
-        compression: "jpeg" or "deflate".
-
-    Returns:
-        (different, tile, tile, 3) the tiles as they were before compression.
-    """
-    tiles = giant_tiles(tile, different)
-    with Path(path).open("wb") as file:
-        file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
-        places, lengths = [], []
-        for one in tiles:
-            data = _jpeg(one) if compression == "jpeg" else zlib.compress(one.tobytes(), 1)
-            places.append(file.tell())
-            lengths.append(len(data))
-            file.write(data)
-        pointer = 8
-        for level in range(levels):
-            height, width = tiles_down * tile >> level, tiles_along * tile >> level
-            rows, columns = np.ogrid[: -(-height // tile), : -(-width // tile)]
-            which = (31 * rows + columns + level) % different
-            tables = []
-            for values, kind in ((places, "<u8"), (lengths, "<u4")):
-                tables.append(file.tell())
-                file.write(np.array(values, kind)[which].tobytes())
-            tags = {254: (4, [int(level > 0)]), 256: (4, [width]), 257: (4, [height]), 258: (3, [8, 8, 8]),
-                    259: (3, [7 if compression == "jpeg" else 8]), 262: (3, [6 if compression == "jpeg" else 2]),
-                    277: (3, [3]), 284: (3, [1]), 322: (4, [tile]), 323: (4, [tile])}  # fmt: skip
-            if compression == "jpeg":
-                tags[530] = (3, [1, 1])
-            here = file.tell()
-            entries = [struct.pack("<HHQ", tag, kind, len(values)) + _packed(kind, values)
-                       for tag, (kind, values) in tags.items()]  # fmt: skip
-            for tag, kind, at in ((324, 16, tables[0]), (325, 4, tables[1])):
-                inline = which.size * (8 if kind == 16 else 4) <= 8
-                value = _packed(kind, [(places if kind == 16 else lengths)[which.flat[0]]]) if which.size == 1 else None
-                assert not inline or value is not None, "two tiles would have to be written into the entry itself"
-                entries.append(struct.pack("<HHQ", tag, kind, which.size) + (value or struct.pack("<Q", at)))
-            entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
-            file.write(struct.pack("<Q", len(entries)) + b"".join(entries) + bytes(8))
-            end = file.tell()
-            file.seek(pointer)
-            file.write(struct.pack("<Q", here))
-            file.seek(end)
-            pointer = end - 8
-    return tiles
-
-
-def _packed(kind: int, values: list[int]) -> bytes:
-    return struct.pack(f"<{len(values)}{ {3: 'H', 4: 'I', 16: 'Q'}[kind] }", *values).ljust(8, b"\0")
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    import imagecodecs
-
-    return bytes(imagecodecs.jpeg_encode(pixels, level=85, subsampling="444"))

@@ -156,6 +156,9 @@ class ModelSettings:
     """How cells are drawn in training and, unless told otherwise, in prediction."""
     baseline: Literal["leave-one-out", "none"] = "leave-one-out"
     """Baseline of the attention's gradient in training."""
+    gradient: Literal["exact", "original"] = "exact"
+    """"original" is the attention's gradient in the paper's released code, to compare with: it is biased, ever more as
+    attention peaks. It needs method des_raj and baseline none."""
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     """The attention network."""
     prior: PriorSettings = field(default_factory=PriorSettings)

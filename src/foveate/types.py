@@ -105,7 +105,11 @@ class Example:
 
 
 class ImageDataset(Protocol):
-    """What training, evaluation and prediction ask of a data set."""
+    """What training, evaluation and prediction ask of a data set.
+
+    One that also knows what lies where has a method `objects(index)`, which gives the class and the `Box` of every
+    object of an example, in level-0 pixels of its file; evaluation then says how many of them were covered.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:

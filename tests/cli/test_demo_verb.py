@@ -37,7 +37,7 @@ def test_a_demo_leaves_table_picture_and_model_and_is_not_run_twice(
     for word in ("ats-10", "u-10", "cnn", "test error"):
         assert word in printed
     assert (small_demo / "attention.png").stat().st_size > 1000
-    assert (small_demo / "results.md").read_text().count("| cnn |") == 2  # quality and cost
+    assert (small_demo / "results.md").read_text().count("| cnn |") == 3  # quality, coverage and cost
     assert sorted(path.name for path in small_demo.iterdir() if path.is_dir()) == ["ats-10", "cnn", "model", "u-10"]
     model = load_model(str(small_demo))
     assert model.patches == 10

@@ -104,6 +104,34 @@ def test_evaluate_by_group_and_on_a_terminal(
         assert word in printed
 
 
+def test_it_says_how_many_objects_were_covered(
+    config: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    words = [
+        "--data.source=megapixel-mnist",
+        "--data.canvas",
+        150,
+        180,
+        "--data.train_images=20",
+        "--data.test_images=9",
+    ]
+    assert main(command("train", "--config", config, "--out", run, "--training.epochs=1", *words)) == 0
+    capsys.readouterr()
+    assert main(command("evaluate", run)) == 0
+    found = json.loads(capsys.readouterr().out)["coverage"]
+    assert (found["images"], found["objects_per_image"]) == (9, 5.0)
+    assert 0 <= found["covered_per_image"] <= 5
+    assert 0 <= found["error_floor"] <= 1
+    assert json.loads((run / "metrics.json").read_text())["coverage"] == found
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(command("evaluate", run)) == 0
+    printed = capsys.readouterr().out
+    assert f"{found['covered_per_image']:.2f} of 5.00" in printed
+    assert "error that this leaves" in printed
+
+
 def test_several_labels_from_manifest_to_figures(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
     run, manifest = tmp_path / "run", tmp_path / "tags.csv"
     rows = [f"{i}.png,{('red', 'green|blue', '', 'red|blue')[i % 4]}" for i in range(20)]

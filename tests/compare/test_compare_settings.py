@@ -57,6 +57,14 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "'a/b' cannot name a method, whose folder it names, too: use letters, digits, . _ and -",
     ),
     ({"methods": {"A": {}, "a": {}}}, "methods must differ in more than upper and lower case: rename one"),
+    (
+        {"methods": {"a": {}}, "minutes": 0},
+        "minutes must be positive, got 0.0: set it to e.g. 5, or leave it out",
+    ),
+    (
+        {"methods": {"a": {}, "b": {"as_long_as": "a"}}, "minutes": 3},
+        "minutes gives all methods the same time: leave out as_long_as of b",
+    ),
     ({"methods": {"a": {}}, "fold": 3}, "unknown key fold: did you mean folds?"),
     ({"methods": {"a": {"seed": [1]}}}, "unknown key methods.a.seed: did you mean methods.a.seeds?"),
     ({"methods": {"a": {}}, "folds": 1}, "folds must be at least 2, got 1: set it to 2 or more"),

@@ -259,6 +259,61 @@ def test_the_method_that_is_to_train_as_long_does(
     assert len(read_journal(tmp_path / "cnn" / "metrics.jsonl", "epoch")) == cnn.epochs
 
 
+def test_all_get_the_same_time_by_the_pace_of_a_trial(
+    tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foveate.compare.budget import Budget, read_budget
+    from foveate.compare.work import Run
+    from foveate.training.config import load_settings
+
+    paces = {"ats-3": 0.5, "cnn": 0.25}
+    timed: list[str] = []
+
+    def pace(run: Run) -> float:
+        timed.append(run.task.method)
+        return paces[run.task.method]
+
+    settings, images = settings_of(minutes=5 / 60), spots_of(splits=True)  # 9 training images, 2 steps an epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_pace", pace)
+        comparison = compare(settings, tmp_path, dataset=images, part=Part(1, 1), tell=silent)
+        assert compare(settings, tmp_path, dataset=images, part=Part(1, 1), tell=silent) == comparison
+    assert timed == ["ats-3", "cnn"], "settled once"
+    for name, steps in (("ats-3", 10), ("cnn", 20)):
+        assert read_budget(tmp_path / name) == Budget(5 / 60, paces[name], steps)
+        training = load_settings(tmp_path / name / "config.yaml").training
+        assert (training.max_steps, training.epochs) == (steps, steps // 2)
+        last = read_journal(tmp_path / name / "metrics.jsonl", "step")[-1]
+        assert last["step"] == steps
+        assert last["learning_rate"] < 1e-3 * training.learning_rate, "its schedule has ended"
+    (tmp_path / "cnn" / "predictions.json").unlink()  # stopped before it was tested, say: by the budget that is there
+    assert compare(settings, tmp_path, dataset=images, part=Part(1, 1), tell=silent) is not None
+    with pytest.raises(RunError) as caught:
+        compare(settings_of(minutes=6.0), tmp_path, dataset=images, part=Part(1, 1), tell=silent)
+    assert str(caught.value) == (
+        f"{tmp_path / 'ats-3'} was given 0.0833333 minutes to train, not 6 minutes: leave minutes as it was to go on, "
+        "or choose another --out"
+    )
+    with pytest.raises(RunError, match="minutes to train, not the epochs of its settings: leave minutes as it was"):
+        compare(settings_of(), tmp_path, dataset=images, part=Part(1, 1), tell=silent)
+    (tmp_path / "cnn" / "budget.json").write_text("{")
+    with pytest.raises(RunError, match=r"budget\.json is damaged: delete .*cnn to train that run from the start"):
+        compare(settings, tmp_path, dataset=images, part=Part(1, 1), tell=silent)
+
+
+def test_the_pace_is_that_of_real_steps(
+    tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
+) -> None:
+    from foveate.compare.budget import read_budget
+
+    settings = settings_of(methods={"ats-3": {}}, minutes=0.002)
+    assert compare(settings, tmp_path, dataset=spots_of(splits=True), part=Part(1, 1), tell=silent) is not None
+    budget = read_budget(tmp_path / "ats-3")
+    assert budget is not None
+    assert 0 < budget.pace < 1
+    assert len(read_journal(tmp_path / "ats-3" / "metrics.jsonl", "step")) == budget.steps
+
+
 def test_a_step_is_timed_between_two_of_the_same_epoch_or_else_over_epochs(tmp_path: Path) -> None:
     steps = [(1, 1, 10.0), (2, 1, 12.0), (3, 1, 14.0), (4, 2, 90.0), (6, 2, 96.0)]
     epochs = [(3, 15.0), (6, 12.0), (6, 0.0)]

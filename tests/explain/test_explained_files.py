@@ -251,6 +251,13 @@ def test_what_if_is_what_predict_says_with_other_seeds(tmp_path: Path, pointing:
         assert [Box(*box) for box in one["boxes"]] == list(direct.boxes)
 
 
+def test_no_other_seed_is_tried_where_nothing_is_drawn(tmp_path: Path, pointing: Make, canvas: Draw) -> None:
+    model, pixels = pointing(name="deep-mil"), canvas((217, 305), (60, 170))
+    folder = explained(model, ArraySource(pixels), tmp_path, what_if=3)
+    assert json.loads((folder / "explanation.json").read_text())["what_if"] == []
+    assert "the same whatever the seed" in (folder / "explanation.html").read_text()
+
+
 def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, pointing: Make, canvas: Draw) -> None:
     model = pointing()
     explainer = Explainer(model, tmp_path / "seen")

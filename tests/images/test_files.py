@@ -113,6 +113,28 @@ def test_a_file_closed_while_it_is_read_is_closed_afterwards(path: Path) -> None
     assert open_descriptors() == before
 
 
+def test_a_file_is_forgotten_by_whoever_comes_next_if_the_lock_is_held(path: Path) -> None:
+    handles = Handles()
+    before = open_descriptors()
+    handle = handles.borrow(str(path))
+    handles.forget(*handle.key)
+    assert len(handles) == 0
+    assert handle.read(0, 4) == CONTENT[:4]  # as long as it is being read
+    handles.give_back(handle)
+    assert open_descriptors() == before
+    handles.give_back(handles.borrow(str(path)))
+    with handles._lock:  # as this thread may hold it when Python collects
+        handles.forget(*handle.key)
+        assert len(handles) == 1
+    other = path.with_name("other")
+    other.write_bytes(b"other")
+    handles.give_back(handles.borrow(str(other)))
+    assert len(handles) == 1
+    handles.forget(str(path), (0, 0))  # another file of that name
+    handles.close(str(other))
+    assert open_descriptors() == before
+
+
 def test_no_handle_leaks_when_files_are_refused(path: Path) -> None:
     before = open_descriptors()
     for wrong in (path.parent, path.parent / "missing"):

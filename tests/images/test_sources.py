@@ -1,7 +1,9 @@
 """Laws every image obeys: it reads like a padded array, is seen like an averaged one, and can be pickled."""
 
+import gc
 import multiprocessing
 import pickle
+import weakref
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +63,8 @@ class Pyramid(Source):
         self._handle: Callable[[], tuple[np.ndarray, ...]] | None = None
 
     def _open(self) -> None:
-        self._handle = lambda: self._arrays
+        arrays = self._arrays
+        self._handle = lambda: arrays
 
     def _measure(self) -> Header:
         sizes = [array.shape[:2] for array in self._arrays]
@@ -308,6 +311,21 @@ def test_many_threads_read_the_same(kind: str, folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for box, read in zip(some, pool.map(source.read, some), strict=True):
             np.testing.assert_array_equal(read, sliced(array, box))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_nobody_holds_is_gone_at_once(kind: str, folder: Path) -> None:
+    """Without waiting for Python to look for cycles: an image may hold hundreds of megabytes."""
+    source, _ = make(kind, folder)
+    source.read(Box(-1, 2, 7, 6))
+    source.view((3, 4))
+    known = weakref.ref(source)
+    gc.disable()
+    try:
+        del source
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def test_a_result_is_the_callers_own() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from tiffs import check_tiff, giant_tile_at, noise, write_giant, write_pyramid, write_tiff
+from giants import giant_tile_at, write_giant
+from tiffs import check_tiff, noise, write_pyramid, write_tiff
 
 from foveate.errors import ImageError
 from foveate.images import area_average

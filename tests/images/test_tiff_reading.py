@@ -1,5 +1,6 @@
 """TIFF files are read from many threads and processes, in parts, and cost no more than what is touched."""
 
+import gc
 import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from tiffs import SIZE, check_tiff, noise, sliced, write_giant, write_tiff
+from giants import write_giant
+from tiffs import SIZE, check_tiff, noise, sliced, write_tiff
 
 from foveate.images.formats.tiff.source import TiffSource
+from foveate.images.handles import HANDLES
+from foveate.images.tile_store import TILES
 from foveate.types import Box
 
 
@@ -89,6 +93,29 @@ def test_threads_read_while_another_closes(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         for box, found in zip(some, pool.map(read, range(len(some))), strict=True):
             np.testing.assert_array_equal(found, sliced(array, box))
+
+
+def test_a_source_that_nobody_holds_leaves_no_tile_and_no_open_file(tmp_path: Path) -> None:
+    """At once: until Python looks for cycles, hundreds of images may have come and gone."""
+    path = tmp_path / "a"
+    write_tiff(path, noise(*SIZE, 3), tile=(16, 32), compression="jpeg").close()
+    before, held = len(HANDLES), TILES.memory
+    gc.disable()
+    try:
+        for _ in range(3):
+            source, other = TiffSource(path), TiffSource(path)
+            source.read(Box(0, 0, 20, 40))
+            expected = other.read(Box(0, 0, 20, 40))
+            assert len(HANDLES) == before + 1
+            assert TILES.memory > held
+            del source
+            assert len(HANDLES) == before
+            np.testing.assert_array_equal(other.read(Box(30, 50, 1, 1)), other.read(Box(30, 50, 1, 1)))
+            np.testing.assert_array_equal(other.read(Box(0, 0, 20, 40)), expected)
+            del other
+            assert (len(HANDLES), TILES.memory) == (before, held)
+    finally:
+        gc.enable()
 
 
 def test_a_giant_opens_in_little_memory_and_reads_a_box(tmp_path: Path) -> None:

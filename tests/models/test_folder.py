@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from foveate.errors import MissingExtra, RunError
 from foveate.images import ArraySource
-from foveate.models import Model, load_model, make_batch, save_model
+from foveate.models import Model, load_model, make_batch, save_model, shipped_models
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
@@ -82,9 +82,8 @@ def refused(name: str | Path) -> str:
 
 def test_what_is_no_model_is_refused_with_a_remedy(tmp_path: Path) -> None:
     missing = tmp_path / "nothing"
-    assert refused(missing) == (
+    assert refused(missing).startswith(
         f"no folder and no shipped model is called {missing}: give the folder of a run or of a model, "
-        "or a hub id with a slash"
     )
     (tmp_path / "file").touch()
     assert refused(tmp_path / "file") == (
@@ -94,6 +93,38 @@ def test_what_is_no_model_is_refused_with_a_remedy(tmp_path: Path) -> None:
         f"{tmp_path} is not a run or model folder, it has neither config.json nor model/config.json: "
         "give the folder that foveate train wrote"
     )
+
+
+@pytest.fixture
+def shipping(tmp_path: Path, make_model: Models, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of shipped models in the place of foveate's own: two, and what is none."""
+    shelf = tmp_path / "shipped"
+    save_model(make_model(), shelf / "pets", {"data": "Shipped."})
+    save_model(make_model("cnn"), shelf / "letters")
+    (shelf / "unfinished").mkdir()
+    monkeypatch.setattr("foveate.models.shipped.SHIPPED", shelf)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return shelf
+
+
+def test_a_shipped_model_is_loaded_by_its_name_unless_a_folder_has_it(shipping: Path, make_model: Models) -> None:
+    assert shipped_models() == ("letters", "pets")
+    assert load_model("pets").settings.name == "attention-sampling"
+    assert load_model("letters").settings.name == "cnn"
+    save_model(make_model("uniform"), "pets")
+    assert load_model("pets").settings.name == "uniform"
+
+
+def test_an_unknown_name_is_told_what_is_shipped(shipping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pest", "unfinished", "../shipped/none"):
+        assert refused(name) == (
+            f"no folder and no shipped model is called {name}: give the folder of a run or of a model, "
+            "a shipped model (letters, pets), or a hub id with a slash"
+        )
+    monkeypatch.setattr("foveate.models.shipped.SHIPPED", shipping / "unfinished")
+    assert shipped_models() == ()
+    assert refused("pest").endswith("give the folder of a run or of a model, or a hub id with a slash")
 
 
 def test_a_missing_run_beside_others_is_not_looked_for_on_the_hub(

@@ -44,20 +44,36 @@ def timeless(run: Path) -> list[dict[str, Any]]:
     ]
 
 
+ANNEALED = {
+    "prior": {"last": 0.0, "over": 0.9},
+    "entropy": {"first": 1e-2},
+    "patches": {"first": 7, "hold": 0.3, "over": 0.4},
+}
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "model"),
+    ("optimizer", "model", "anneal"),
     [
-        ("adam", {}),
-        ("sgd", {"features": {"learning_rate": 1e-4}}),
-        ("adamw", {"features": {"frozen": True}, "input": {"normalise": "bands"}}),
+        ("adam", {}, {}),
+        ("sgd", {"features": {"learning_rate": 1e-4}}, {}),
+        ("adamw", {"features": {"frozen": True}, "input": {"normalise": "bands"}}, {}),
+        ("adam", {"prior": {"contrast": 2.0}}, ANNEALED),
     ],
-    ids=["adam", "sgd at two rates", "adamw and frozen"],
+    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed"],
 )
 def test_resumed_equals_uninterrupted(
-    squares_of: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, optimizer: str, model: dict[str, Any]
+    squares_of: Any,
+    settings_of: Settings,
+    tensors_of: Any,
+    tmp_path: Path,
+    optimizer: str,
+    model: dict[str, Any],
+    anneal: dict[str, Any],
 ) -> None:
     squares = squares_of(validation=3)
-    settings = settings_of(model=model, training={"optimizer": optimizer, "averaging": 0.9, "log_every": 2})
+    settings = settings_of(
+        model=model, training={"optimizer": optimizer, "averaging": 0.9, "log_every": 2, "anneal": anneal}
+    )
     train(settings, tmp_path / "whole", dataset=squares, progress=SilentProgress())
     with pytest.raises(Interrupted) as caught:
         train(settings, tmp_path / "parts", dataset=squares, progress=StopAt(3))

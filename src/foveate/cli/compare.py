@@ -32,7 +32,7 @@ EPILOG = """FILE is YAML: what all runs share under `base`, and what differs und
     deep-mil: {settings: {model: {name: deep-mil}}, seeds: [0]}
 
 Each run is a folder, DIR/METHOD/seed-S/fold-F, which foveate evaluate and predict take. Runs go on where they stopped;
-what is complete is not run again. DIR then has results.md, results.json, results.png and cost.json.
+what is complete is not run again. DIR then has results.md, results.json, results.png, curves.png and cost.json.
 With --data PATH the same FILE serves wherever the images lie.
 Several processes share the work with --part 1/2 and --part 2/2; the cost is measured without --part, at the end."""
 

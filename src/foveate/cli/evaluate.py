@@ -103,6 +103,11 @@ def _print_tables(result: "Evaluation") -> None:
             figures.add_row(name, f"{value:.4f}")
     figures.add_row("groups" if result.by_group else "images", str(result.n))
     figures.add_row("patches per image", f"{result.patches_per_image:.1f}")
+    seen = result.coverage
+    if seen is not None:
+        figures.add_row("objects covered", f"{seen.covered_per_image:.2f} of {seen.objects_per_image:.2f}")
+        if seen.error_floor is not None:
+            figures.add_row("error that this leaves", f"{seen.error_floor:.4f}")
     classes = Table("class", "recall")
     counts = result.confusion
     for name in result.classes if counts is not None else ():

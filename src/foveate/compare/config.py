@@ -113,10 +113,16 @@ class CompareSettings:
     """Seed of the division into folds or splits; None divides anew for every seed of the runs, with that seed."""
     reference: str | None = None
     """Method that the others are compared with, image by image; the first if None."""
+    begun_below: float | None = None
+    """Training error below which a run has begun to learn (0.8, say, where a guess is wrong in 0.9 of the images); its
+    first step there is then listed. Nothing is listed if None."""
     by_group: bool = False
     """Judge groups (patients, scenes) by the mean probabilities of their images, and not images."""
     resamples: int = 10_000
     """Bootstrap samples behind every interval."""
+    minutes: float | None = None
+    """Minutes that every run is to train, data work included and validation not: a timed trial before it settles how
+    many steps these are, and its schedule ends there. None trains the epochs that are set."""
     cost: CostSettings = field(default_factory=CostSettings)
     """The cost measurement."""
     reported: dict[str, Reported] = field(default_factory=dict)
@@ -138,6 +144,12 @@ class CompareSettings:
         if self.folds is not None:
             _at_least("folds", self.folds, 2)
         _at_least("resamples", self.resamples, 100)
+        if self.minutes is not None:
+            leading = next((name for name, one in self.methods.items() if one.as_long_as is not None), None)
+            if not self.minutes > 0:
+                raise ConfigError(f"minutes must be positive, got {self.minutes}: set it to e.g. 5, or leave it out")
+            if leading is not None:
+                raise ConfigError(f"minutes gives all methods the same time: leave out as_long_as of {leading}")
         self._check_seeds()
         self._check_order()
 

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.compare.curve import Curve, curve_from_plain
 from foveate.errors import RunError
+from foveate.training.coverage import Coverage
 from foveate.training.replace import replace_file
 
 __all__ = ["PREDICTIONS", "Predictions", "read_predictions", "write_predictions"]
@@ -39,6 +41,9 @@ class Predictions:
         patches_per_image: full-resolution patches read per prediction, on average.
         settings: of the run, as plain values, without the place of the images.
         fingerprint: of the ids, labels and splits of all images of the run.
+        curve: how it learnt; None in files of older versions.
+        coverage: how many objects of the test images were covered; None where none are known.
+        minutes: of training it was given, by which its steps were settled; None if it trained as its settings say.
     """
 
     method: str
@@ -61,6 +66,9 @@ class Predictions:
     patches_per_image: float
     settings: dict[str, Any]
     fingerprint: int
+    curve: Curve | None = None
+    coverage: Coverage | None = None
+    minutes: float | None = None
 
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
@@ -81,6 +89,8 @@ def read_predictions(folder: Path) -> Predictions | None:
             plain[key] = tuple(plain[key])
         plain["labels"] = tuple(tuple(one) if isinstance(one, list) else one for one in plain["labels"])
         plain["probabilities"] = tuple(tuple(row) for row in plain["probabilities"])
+        for key, read in (("curve", curve_from_plain), ("coverage", lambda one: Coverage(**one))):
+            plain[key] = None if plain.get(key) is None else read(plain[key])
         return Predictions(**plain)
     except FileNotFoundError:
         return None

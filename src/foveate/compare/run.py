@@ -9,6 +9,7 @@ from typing import Any
 from foveate.compare.config import CompareSettings, save_comparison
 from foveate.compare.contenders import Contender
 from foveate.compare.cost import MethodCost, keep_costs, kept_costs, measure_costs
+from foveate.compare.curve_figure import draw_curves
 from foveate.compare.divide import Divider
 from foveate.compare.figure import draw_comparison
 from foveate.compare.plan import Part, Task, claimed, plan, shared_out
@@ -41,7 +42,8 @@ def compare(
     """Train and test every method on the same images; what is complete is neither trained nor measured again.
 
     Each run is a run folder, METHOD/seed-S/fold-F in `out`, with the answers on its test images in predictions.json.
-    All the rest follows from these and from cost.json: results.json, results.md and results.png.
+    All the rest follows from these and from cost.json: results.json, results.md, results.png and, where runs have kept
+    how they learnt, curves.png.
 
     Arguments:
         settings: the methods, folds and seeds.
@@ -139,7 +141,13 @@ class _Comparison:
             one.name: [self._found[task] for task in self.tasks if task.method == one.name] for one in self.entrants
         }
         settings = self.settings
-        qualities = summarise(runs, settings.reference_name, by_group=settings.by_group, resamples=settings.resamples)
+        qualities = summarise(
+            runs,
+            settings.reference_name,
+            by_group=settings.by_group,
+            resamples=settings.resamples,
+            begun_below=settings.begun_below,
+        )
         costs, place = self._costs(measure, force)
         comparison = Comparison(
             methods=tuple(MethodResult(one, costs.get(one.name)) for one in qualities),
@@ -154,6 +162,7 @@ class _Comparison:
         write_results(self.out / "results.json", comparison)
         replace_file(self.out / "results.md", markdown_report(comparison).encode())
         draw_comparison(comparison, self.out / "results.png")
+        draw_curves(runs, self.out / "curves.png")
         return comparison
 
     def _costs(self, measure: bool, force: bool) -> tuple[Mapping[str, MethodCost], dict[str, Any] | None]:
@@ -179,7 +188,7 @@ class _Comparison:
     def _run(self, task: Task) -> Run:
         settings = replace(self._of[task.method].settings, seed=task.seed)
         images = self.divider.images(task.seed, task.fold)
-        return Run(task, settings, self.out / task.folder, images, self.remedy)
+        return Run(task, settings, self.out / task.folder, images, self.remedy, self.settings.minutes)
 
     def _kept(self, task: Task) -> Predictions | None:
         leader = self._leader(task)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.compare.bootstrap import Tally, interval, resampled_errors, tally
+from foveate.compare.curve import begun
 from foveate.compare.predictions import Predictions
 from foveate.errors import DataError
 from foveate.training import scores
@@ -66,6 +67,13 @@ class Quality:
         train_seconds: of training and validation, mean over runs.
         total_seconds: of training, validation and testing, all runs together.
         difference: to the reference; None of the reference itself, and where no seed is common.
+        begun_steps: steps of each run until its training error fell below the limit asked for, None of a run in which
+            it never did; None where no limit was given or a run has kept no curve.
+        objects_covered: different objects covered per test image that has any, mean over runs; None where no objects
+            are known.
+        objects: how many there are per such image.
+        error_floor: the error that this coverage leaves at the least, mean over runs; see
+            `foveate.training.coverage.Coverage`.
     """
 
     name: str
@@ -90,6 +98,10 @@ class Quality:
     train_seconds: float
     total_seconds: float
     difference: Difference | None
+    begun_steps: tuple[int | None, ...] | None = None
+    objects_covered: float | None = None
+    objects: float | None = None
+    error_floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,7 @@ def summarise(
     by_group: bool = False,
     resamples: int = 10_000,
     seed: int = 0,
+    begun_below: float | None = None,
 ) -> list[Quality]:
     """What all runs together say.
 
@@ -128,6 +141,7 @@ def summarise(
         by_group: judge groups by the mean probabilities of their images.
         resamples: number of bootstrap samples.
         seed: of the resampling.
+        begun_below: training error below which a run has begun to learn.
 
     Returns:
         One per method, in order.
@@ -149,6 +163,7 @@ def summarise(
             tallies[name],
             drawn[name],
             _difference(answers, units, name, reference, resamples, seed),
+            begun_below,
         )
         for name in runs
     ]
@@ -214,6 +229,7 @@ def _quality(
     counted: Tally,
     drawn: NDArray[np.float64],
     difference: Difference | None,
+    begun_below: float | None,
 ) -> Quality:
     first, seeds = runs[0], _seeds(answers)
     pooled = [_pooled([one for (of, _), one in answers.items() if of == seed]) for seed in seeds]
@@ -225,6 +241,9 @@ def _quality(
     known = [one for one in of_folds if one is not None]
     areas = [scores.auc(one.labels, one.probabilities) for one in pooled]
     losses = [run.training_loss for run in runs]
+    coverages = [run.coverage for run in runs]
+    curves = [run.curve for run in runs if run.curve is not None]
+    timed = begun_below is not None and len(curves) == len(runs)
     return Quality(
         name=first.method,
         error=counted.error,
@@ -248,7 +267,17 @@ def _quality(
         train_seconds=float(np.mean([run.seconds for run in runs])),
         total_seconds=sum(run.seconds + run.test_seconds for run in runs),
         difference=difference,
+        begun_steps=tuple(begun(one, begun_below) for one in curves) if timed and begun_below is not None else None,
+        objects_covered=_mean([None if one is None else one.covered_per_image for one in coverages]),
+        objects=_mean([None if one is None else one.objects_per_image for one in coverages]),
+        error_floor=_mean([None if one is None else one.error_floor for one in coverages]),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Their mean, if all are known."""
+    known = [one for one in values if one is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def _pooled(answers: Sequence[_Answers]) -> _Answers:

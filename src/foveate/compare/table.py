@@ -42,6 +42,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 def markdown_report(comparison: Comparison) -> str:
     """All tables as Markdown: quality, the seeds, cost, what others report, and a confusion table per method."""
     parts = ["# Comparison\n", _quality(comparison), _spread(comparison), _cost(comparison)]
+    parts.insert(3, _learning(comparison))
     parts += [_reported(comparison), _confusions(comparison)]
     return "\n".join(part for part in parts if part)
 
@@ -95,6 +96,33 @@ def _spread(comparison: Comparison) -> str:
         errors = [_number(one.standard_error_seeds), _number(one.standard_error_folds)]
         rows.append([one.name, seeds, *errors, folds if comparison.folds else UNKNOWN])
     return f"## Seeds and folds\n\n{_table(headings, rows)}"
+
+
+def _learning(comparison: Comparison) -> str:
+    """When each run began to learn and what its draws covered, where that is known."""
+    qualities = [result.quality for result in comparison.methods]
+    columns: list[tuple[str, list[str]]] = []
+    if any(one.begun_steps is not None for one in qualities):
+        columns.append(("steps until it began to learn, by run", [_steps(one.begun_steps) for one in qualities]))
+    if any(one.objects_covered is not None for one in qualities):
+        covered = [
+            UNKNOWN if one.objects_covered is None else f"{one.objects_covered:.2f} of {one.objects or 0:.2f}"
+            for one in qualities
+        ]
+        columns += [("objects covered", covered), ("error floor", [_number(one.error_floor) for one in qualities])]
+    if not columns:
+        return ""
+    rows = [[one.name, *(cells[number] for _, cells in columns)] for number, one in enumerate(qualities)]
+    text = (
+        "Began to learn: the smoothed training error fell below the limit set for that. Covered: different objects per "
+        "test image that a patch read for its answer holds by half or more. Floor: the error that this leaves to a "
+        "reader who knows the covered objects for certain and nothing else.\n"
+    )
+    return f"## Learning and coverage\n\n{text}\n{_table(['method', *(name for name, _ in columns)], rows)}"
+
+
+def _steps(found: Sequence[int | None] | None) -> str:
+    return UNKNOWN if found is None else ", ".join("never" if one is None else str(one) for one in found)
 
 
 def _cost(comparison: Comparison) -> str:

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
+from foveate.compare.budget import Budget, read_budget, write_budget
 from foveate.compare.contenders import as_of_now, lasting
+from foveate.compare.curve import read_curve
 from foveate.compare.plan import Task
 from foveate.compare.predictions import Predictions, read_predictions, write_predictions
+from foveate.errors import RunError
 from foveate.models import load_model
 from foveate.training.config import RunSettings, load_settings
 from foveate.training.evaluation import Evaluation, evaluate
@@ -46,6 +49,7 @@ class Run:
         folder: of the run.
         images: divided for this run.
         remedy: what to say to whoever stops it.
+        minutes: that it is to train; None trains as its settings say.
     """
 
     task: Task
@@ -53,6 +57,7 @@ class Run:
     folder: Path
     images: ImageDataset
     remedy: str
+    minutes: float | None = None
 
     def done(self, least: float = 0.0) -> Predictions | None:
         """Its predictions, if it is complete, as these settings and images would have it.
@@ -64,6 +69,11 @@ class Run:
         if kept is None or kept.fingerprint != self._fingerprint() or kept.seconds < least:
             return None
         wanted = lasting(self.settings)
+        if kept.minutes != self.minutes:
+            return None
+        if self.minutes is not None:  # how many steps these are was settled when it began
+            for key in ("epochs", "max_steps"):
+                wanted["training"][key] = kept.settings["training"][key]
         if least > 0:
             wanted["training"]["epochs"] = max(kept.settings["training"]["epochs"], self.settings.training.epochs)
         return kept if as_of_now(kept.settings) == wanted else None
@@ -79,6 +89,16 @@ class Run:
             return
         self._write_splits()
         refuse_changes(self.folder, load_settings(kept), self.settings, moved=True)
+        budget = read_budget(self.folder)
+        minutes = None if budget is None else budget.minutes
+        if minutes != self.minutes:
+            given, now = (
+                "the epochs of its settings" if one is None else f"{one:g} minutes" for one in (minutes, self.minutes)
+            )
+            raise RunError(
+                f"{self.folder} was given {given} to train, not {now}: leave minutes as it was to go on, or choose "
+                "another --out"
+            )
 
     def _write_splits(self) -> None:
         write_splits(self.folder, self.images.examples, "compare with the images, folds and seeds")
@@ -111,6 +131,9 @@ class Run:
 
     def _trained(self, least: float, progress: Progress | None) -> tuple[RunSettings, TrainResult]:
         settings = self.settings
+        if self.minutes is not None:
+            settings = self._within(self.minutes)
+            return settings, self._train(settings, self.folder, progress)
         begun = self.folder / "config.yaml"
         if least > 0:
             epochs = load_settings(begun).training.epochs if begun.exists() else self._epochs_of_trial(least)
@@ -122,14 +145,31 @@ class Run:
             outcome = self._train(settings, self.folder, progress)
         return settings, outcome
 
+    def _within(self, minutes: float) -> RunSettings:
+        """Settings under which it trains so long, validation apart, and its schedule ends there."""
+        budget = read_budget(self.folder)
+        if budget is None:
+            budget = Budget.of(minutes, self._pace())
+            write_budget(self.folder, budget)
+        epochs = math.ceil(budget.steps / self._steps_per_epoch)
+        training = replace(self.settings.training, epochs=epochs, max_steps=budget.steps)
+        return replace(self.settings, training=training)
+
     def _epochs_of_trial(self, least: float) -> int:
         """Epochs that last as long as they must, by the pace of a few steps."""
+        seconds = self._pace() * self._steps_per_epoch
+        return max(self.settings.training.epochs, math.ceil(MARGIN * least / seconds))
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(len(split_indices(self.images, "train")) / self.settings.training.batch)
+
+    def _pace(self) -> float:
+        """Seconds a step takes, by a trial of a few."""
         trial = replace(self.settings.training, max_steps=TRIAL_STEPS, log_every=1, watch=0)
         with tempfile.TemporaryDirectory() as scratch:
             self._train(replace(self.settings, training=trial), Path(scratch), SilentProgress())
-            per_step = seconds_per_step(Path(scratch), skip=TRIAL_STEPS // 3)
-        steps = math.ceil(len(split_indices(self.images, "train")) / self.settings.training.batch)
-        return max(self.settings.training.epochs, math.ceil(MARGIN * least / (per_step * steps)))
+            return seconds_per_step(Path(scratch), skip=TRIAL_STEPS // 3)
 
     def _train(self, settings: RunSettings, folder: Path, progress: Progress | None) -> TrainResult:
         return train(settings, folder, resume=True, dataset=self.images, progress=progress, remedy=self.remedy)
@@ -160,6 +200,9 @@ class Run:
             patches_per_image=tested.patches_per_image,
             settings=lasting(settings),
             fingerprint=self._fingerprint(),
+            curve=read_curve(self.folder),
+            coverage=tested.coverage,
+            minutes=self.minutes,
         )
 
     def _fingerprint(self) -> int:

@@ -39,3 +39,7 @@ class SignScenes:
     def signs(self, index: int) -> tuple[tuple[str, Box], ...]:
         """The speed limits of example `index`, to judge attention maps by: what each shows, and where it is."""
         return self.limits[index]
+
+    def objects(self, index: int) -> tuple[tuple[str, Box], ...]:
+        """What lies in example `index`, as every data set that knows it says it: the speed limits."""
+        return self.signs(index)

@@ -70,7 +70,9 @@ class Explainer:
             ImageError: its pixels cannot be read.
             ConfigError: a folder of that name is in the way.
         """
-        again = range(self.seed + 1, self.seed + 1 + self.what_if)
+        draw = look.output.draw
+        count = 0 if draw is None or draw.method == "top" else self.what_if  # no seed would change a thing
+        again = range(self.seed + 1, self.seed + 1 + count)
         others = [(seed, self.model.predict(look.opened, self.samples, self.method, seed)) for seed in again]
         seen = explain(self.model, look, path, others)
         folder = self._folder(path)

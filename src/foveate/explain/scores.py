@@ -135,7 +135,7 @@ def hit_rates(boxes: Sequence[Box], objects: Sequence[Box]) -> tuple[float, floa
     middles = np.array([(one.top + one.height / 2, one.left + one.width / 2) for one in objects])
     corners = np.array([(box.top, box.left, box.bottom, box.right) for box in boxes])
     inside = (corners[:, None, :2] <= middles) & (middles < corners[:, None, 2:])
-    hits = inside.all(2)
+    hits = np.asarray(inside.all(2))
     return float(hits.any(1).mean()), float(hits.any(0).mean())
 
 

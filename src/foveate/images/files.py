@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ class ByteFile(ABC):
 
     Attributes:
         name: path or address.
-        count: called with the number of bytes after every read; set by the source that owns it.
+        count: called with the number of bytes after every read; see `report_to`.
     """
 
     def __init__(self, name: str) -> None:
@@ -74,8 +75,26 @@ class ByteFile(ABC):
     def _read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
         """Read parts, not counted."""
 
+    def report_to(self, count: Callable[[int], None]) -> None:
+        """Call a method of whoever owns this file with the number of bytes, after every read.
+
+        The file does not keep its owner: both would stay, with all tiles that the owner has decoded, until Python looks
+        for cycles, which it does after hundreds of images.
+        """
+        method = weakref.WeakMethod(count)
+
+        def told(amount: int) -> None:
+            known = method()
+            if known is not None:
+                known(amount)
+
+        self.count = told
+
     def close(self) -> None:  # noqa: B027  not every file holds something open
         """Let go of what is open; the next read opens again."""
+
+    def forget(self) -> None:  # noqa: B027
+        """Let go of what is open, from a finalizer of whoever owns this file."""
 
 
 UNREADABLE = (FileNotFoundError, IsADirectoryError, PermissionError)
@@ -135,6 +154,11 @@ class LocalFile(ByteFile):
     def close(self) -> None:
         """Close the file; the next read opens it again."""
         HANDLES.close(self.name)
+
+    def forget(self) -> None:
+        """Close the file, from a finalizer."""
+        if self._stamp is not None:
+            HANDLES.forget(self.name, self._stamp)
 
 
 def _whole(handle: Handle, offset: int, length: int) -> bytes:

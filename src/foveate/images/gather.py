@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from foveate.errors import ImageError
 from foveate.images.pixels import full_scale, not_finite
 from foveate.images.source import Source
+from foveate.images.tiles import in_threads
 from foveate.types import Box
 
 __all__ = ["gather"]
@@ -70,8 +71,7 @@ def gather(
     slow = [i for i in range(batch) if sources[i].threaded and threads > 1]
     if len(slow) > 1:
         # images first: what is left of the threads goes to the tiles of each
-        with ThreadPoolExecutor(min(threads, len(slow))) as pool:
-            list(pool.map(fill, slow, [max(1, threads // len(slow))] * len(slow)))
+        in_threads(partial(fill, at_once=max(1, threads // len(slow))), slow, threads)
     elif slow:
         fill(slow[0], threads)
     for i in sorted(set(range(batch)) - set(slow)):

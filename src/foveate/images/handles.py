@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 from foveate.errors import ImageError
 
@@ -63,6 +63,7 @@ class Handles:
     def __init__(self, most: int = HANDLES_OPEN) -> None:
         self.most = most
         self._open: OrderedDict[tuple[str, Stamp], Handle] = OrderedDict()
+        self._forgotten: deque[tuple[str, Stamp]] = deque()
         self._lock = threading.Lock()
 
     def borrow(self, path: str, stamp: Stamp | None = None) -> Handle:
@@ -107,9 +108,19 @@ class Handles:
         """Close a file as soon as nobody reads it."""
         with self._lock:
             for key in [key for key in self._open if key[0] == path]:
-                handle = self._open.pop(key)
-                if handle.borrowed == 0:
-                    handle.close()
+                self._close(key)
+
+    def forget(self, path: str, stamp: Stamp) -> None:
+        """Close a file whose last reader is being collected; others that read it open it again.
+
+        Python collects at any time, even while this thread is in here: then it is closed by whoever comes next.
+        """
+        self._forgotten.append((path, stamp))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._trim()
+            finally:
+                self._lock.release()
 
     def after_fork(self) -> None:
         """In a child process: let go of the parent's files, and of the lock that one of its threads may have held."""
@@ -120,7 +131,14 @@ class Handles:
     def __len__(self) -> int:
         return len(self._open)
 
+    def _close(self, key: tuple[str, Stamp]) -> None:
+        handle = self._open.pop(key, None)
+        if handle is not None and handle.borrowed == 0:  # else whoever gives it back does
+            handle.close()
+
     def _trim(self) -> None:
+        while self._forgotten:
+            self._close(self._forgotten.popleft())
         excess = len(self._open) - self.most
         if excess > 0:
             idle = [key for key, handle in self._open.items() if handle.borrowed == 0]

@@ -1,6 +1,7 @@
 """Images decoded in tiles: every tile once, however many boxes and threads want it."""
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -194,6 +195,11 @@ class TiledSource(Source):
 def in_threads(work: Callable[[In], Out], items: Iterable[In], threads: int) -> list[Out]:
     """Do some work on every item, `threads` items at a time; in order.
 
+    The thread that calls is one of them: starting another takes as long as a third of a tile.
+
+    Raises:
+        Exception: of the first item whose work fails; those that have begun are finished, and no other begins.
+
     Example:
         >>> in_threads(abs, [3, -4], threads=2)
         [3, 4]
@@ -202,8 +208,33 @@ def in_threads(work: Callable[[In], Out], items: Iterable[In], threads: int) -> 
     workers = min(threads, len(items))
     if workers < 2:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, items))
+    waiting = deque(range(len(items)))
+    results: dict[int, Out] = {}
+    failed: dict[int, Exception] = {}
+
+    def some() -> None:
+        while True:
+            try:
+                number = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                results[number] = work(items[number])
+            except Exception as error:
+                failed[number] = error
+                waiting.clear()  # all before this one have begun: the first to fail is among them
+
+    with ThreadPoolExecutor(workers - 1) as pool:
+        others = [pool.submit(some) for _ in range(workers - 1)]
+        try:
+            some()
+        finally:
+            waiting.clear()  # Ctrl-C leaves some
+    for other in others:
+        other.result()
+    if failed:
+        raise failed[min(failed)]
+    return [results[number] for number in range(len(items))]
 
 
 def _touched(box: Box, height: int, width: int) -> list[TileName]:

@@ -10,6 +10,7 @@ from foveate.models.folder import load_model, save_model
 from foveate.models.intake import Intake, wanted_channels
 from foveate.models.look import Look
 from foveate.models.patches import PatchModel
+from foveate.models.shipped import shipped_models
 from foveate.models.uniform import Uniform
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "prediction_seed",
     "resolve",
     "save_model",
+    "shipped_models",
     "view_of",
     "wanted_channels",
 ]

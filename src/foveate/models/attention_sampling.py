@@ -40,6 +40,12 @@ class AttentionSampling(PatchModel):
         contrast = settings.prior.contrast
         self.prior = ContrastPrior(contrast, settings.prior.epsilon) if contrast != 0 else None
 
+    def anneal(self, prior: float | None = None, patches: int | None = None) -> None:
+        """Set the strength of the prior and the patches drawn in training."""
+        super().anneal(prior, patches)
+        if prior is not None and self.prior is not None:
+            self.prior.strength.fill_(prior)
+
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
         """Log attention over the valid cells: network, prior, smoothing."""
         inside = None if _same_size(batch) else extents(batch)

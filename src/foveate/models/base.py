@@ -86,6 +86,7 @@ class Model(nn.Module, ABC):
         channels: channels of the images it takes.
         method: how cells are drawn; "top" for reproducible prediction without draws.
         patches: patches drawn per image and sample; 0 if it draws none.
+        training_patches: the same in training, where it may be annealed.
         grid: where the cells of its attention map lie in the view and in the image; None if it has no map.
         multi_label: whether an image may have any number of labels, none included.
         intake: makes of any image what the model wants, or refuses it.
@@ -113,6 +114,7 @@ class Model(nn.Module, ABC):
         self.channels = channels
         self.method = settings.method
         self.patches = settings.patches if self.reads_patches else 0
+        self.training_patches = self.patches
         self.grid = None
         self.multi_label = extras.multi_label
         self.intake = Intake(settings.input, channels)
@@ -200,6 +202,16 @@ class Model(nn.Module, ABC):
         if self.settings.features.frozen:
             self.features.eval()
         return self
+
+    def anneal(self, prior: float | None = None, patches: int | None = None) -> None:  # noqa: ARG002  for subclasses
+        """Set what may change in the course of training; the strength of the prior is saved with the model.
+
+        Arguments:
+            prior: strength of the contrast prior, where the model has one; None leaves it.
+            patches: patches drawn per training image, where it draws any; None leaves it.
+        """
+        if patches is not None and self.patches:
+            self.training_patches = patches
 
     def probabilities(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch class"]:
         """What (B, classes) logits say of each class: their softmax, with several labels their sigmoid."""

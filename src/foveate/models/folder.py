@@ -17,6 +17,7 @@ from foveate.errors import ConfigError, MissingExtra, RunError
 from foveate.models.base import Model
 from foveate.models.build import build_model
 from foveate.models.card import model_card
+from foveate.models.shipped import shipped_model, shipped_models
 from foveate.serial import from_plain, to_plain
 from foveate.settings import ModelSettings
 
@@ -144,13 +145,15 @@ def _find(name: str) -> Path:
         )
     if path.exists():
         raise RunError(f"{path} is a file, not a run or model folder: give the folder it lies in")
-    shipped = Path(__file__).parents[1] / "shipped" / name
-    if re.fullmatch(r"[\w.-]+", name) and (shipped / CONFIG).is_file():
+    shipped = shipped_model(name)
+    if shipped is not None:
         return shipped
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", name) and not path.parent.is_dir():
         return _download(name)
+    names = shipped_models()
+    ours = f"a shipped model ({', '.join(names)}), " if names else ""
     raise RunError(
-        f"no folder and no shipped model is called {name}: give the folder of a run or of a model, "
+        f"no folder and no shipped model is called {name}: give the folder of a run or of a model, {ours}"
         "or a hub id with a slash"
     )
 

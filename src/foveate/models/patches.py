@@ -86,7 +86,7 @@ class PatchModel(Model):
         with stages("draw"):
             drawn = draw(
                 log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
-                self.patches,
+                self.training_patches if self.training else self.patches,
                 self.draw_method,
                 mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
                 generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],
@@ -96,8 +96,9 @@ class PatchModel(Model):
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method != "top"
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
+        gradient = self.settings.gradient if noisy else "exact"
         with stages("classify"):
-            estimate = expectation(drawn, features, baseline)
+            estimate = expectation(drawn, features, baseline, gradient)
             logits = self.head(estimate.to(self.head.weight.dtype))
         return Output(
             logits=average_samples(logits, samples, self.multi_label),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from foveate.errors import ConfigError
 from foveate.models import Intake, Model, build_model, view_of
 from foveate.networks.normalise import BandStatistics
 from foveate.seeds import derive_seed
@@ -49,6 +50,11 @@ def build_for(
         ImageError: an image cannot be read, or no number of channels fits them all.
     """
     model = settings.model
+    if settings.training.anneal.prior.moves and model.prior.contrast == 0:
+        raise ConfigError(
+            "training.anneal.prior moves the strength of a prior, but model.prior.contrast 0 has none: set it to e.g. "
+            "2, or leave out training.anneal.prior"
+        )
     channels, size = agreed(accelerator, partial(typical_image, dataset, indices, model.input))
     bands: BandStatistics | None = None
     if model.input.normalise == "bands":

@@ -3,6 +3,7 @@
 The string under each field is its help text. Nothing here imports torch.
 """
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,8 @@ from foveate.training.replace import replace_file
 
 __all__ = [
     "PRESETS",
+    "AnnealSettings",
+    "Ramp",
     "RunSettings",
     "TrainingSettings",
     "changed_keys",
@@ -34,6 +37,50 @@ PRESETS = (
     "speed-limits-paper",
 )
 """Names of the settings shipped with foveate, each a commented YAML file in `training/presets`."""
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A number that moves while a model is trained: held where it starts, then straight to where it ends."""
+
+    first: float | None = None
+    """Where it starts; the setting itself if None."""
+    last: float | None = None
+    """Where it ends; the setting itself if None."""
+    hold: float = 0.0
+    """Share of all steps over which it stays where it starts."""
+    over: float = 0.5
+    """Share of all steps over which it then moves; 0 makes a jump of it."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it does anything."""
+        return self.first is not None or self.last is not None
+
+
+@dataclass(frozen=True)
+class AnnealSettings:
+    """What is more, or less, early in training than late."""
+
+    prior: Ramp = field(default_factory=Ramp)
+    """Strength of the contrast prior, otherwise `model.prior.contrast`. A model predicts with the strength it had when
+    it was saved."""
+    entropy: Ramp = field(default_factory=Ramp)
+    """Weight of the attention's entropy, otherwise `training.entropy`."""
+    patches: Ramp = field(default_factory=Ramp)
+    """Patches drawn per training image, rounded; validation and prediction read `model.patches`."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("prior", -math.inf), ("entropy", 0), ("patches", 1)):
+            ramp: Ramp = getattr(self, name)
+            for end in ("first", "last"):
+                value = getattr(ramp, end)
+                _at_least(f"anneal.{name}.{end}", least if value is None else value, least)
+            if not (ramp.hold >= 0 and ramp.over >= 0 and ramp.hold + ramp.over <= 1):
+                raise ConfigError(
+                    f"training.anneal.{name} must hold and move within the run, got hold {ramp.hold} and over "
+                    f"{ramp.over}: set both to at least 0 and together to at most 1"
+                )
 
 
 @dataclass(frozen=True)
@@ -62,6 +109,8 @@ class TrainingSettings:
     """Largest Euclidean norm of the gradient; 0 does not clip."""
     entropy: float = 1e-4
     """Weight λ of the attention's entropy in nats: loss = cross-entropy − λ · mean entropy."""
+    anneal: AnnealSettings = field(default_factory=AnnealSettings)
+    """What is more, or less, early in training than late."""
     class_weights: Literal["none", "balanced"] = "none"
     """"balanced" weighs an image by 1 / (number of classes · its class's share of the training images)."""
     averaging: float = 0.0
@@ -97,7 +146,7 @@ class TrainingSettings:
                 raise ConfigError(f"training.{name} must be positive, got {value}: set it to a number above 0")
 
 
-def _at_least(name: str, value: float, least: int) -> None:
+def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
         raise ConfigError(f"training.{name} must be at least {least}, got {value}: set it to {least} or more")
 

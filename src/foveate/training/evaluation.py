@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from foveate.models.probabilities import check_answers
 from foveate.sampling import AttentionHealth, common_warnings, diagnose
 from foveate.settings import Method
 from foveate.training import scores
+from foveate.training.coverage import Coverage, covered_objects, object_coverage
 from foveate.training.loader import Loader, shares
 from foveate.training.metrics import error_interval
 from foveate.training.objective import cross_entropies
@@ -51,6 +52,7 @@ class Evaluation:
         ids: n ids of the images; of groups their names.
         classes: names of the classes.
         by_group: whether the images of a group were taken together.
+        coverage: how many of the objects in the images were covered by patches; None where the data set knows none.
         attention: figures of the attention map of each image; none of a model without attention.
     """
 
@@ -65,6 +67,7 @@ class Evaluation:
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     by_group: bool = False
+    coverage: Coverage | None = None
     attention: tuple[AttentionHealth, ...] = ()
 
     @property
@@ -135,6 +138,8 @@ class Evaluation:
                 "exact_match_error": self.exact_match_error,
                 "mean_average_precision": self.mean_average_precision,
             }
+        if self.coverage is not None:
+            plain["coverage"] = asdict(self.coverage)
         return plain | {"by_group": True, "images": len(self.indices)} if self.by_group else plain
 
 
@@ -145,6 +150,7 @@ class _Row:
     loss: float
     patches: int
     view_size: Size
+    covered: tuple[bool, ...] | None
     attention: AttentionHealth | None
 
 
@@ -199,7 +205,9 @@ def evaluate(
     try:
         with model.evaluating(method), closing(loader.evaluation(plan)) as batches:
             for share, images in zip(plan, batches, strict=True):
-                rows += _rows(model, model(images.to(model.device), samples=samples), images, share.indices)
+                output = model(images.to(model.device), samples=samples)
+                seen = covered_objects(dataset, share.indices, images, output)
+                rows += _rows(model, output, images, share.indices, seen)
                 if check is not None:
                     check()
     except FoveateError as error:
@@ -214,19 +222,21 @@ def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
     return [row for row in rows if isinstance(row, _Row)]
 
 
-def _rows(model: "Model", output: Output, images: Batch, indices: Sequence[int]) -> list[_Row]:
+def _rows(
+    model: "Model", output: Output, images: Batch, indices: Sequence[int], seen: Sequence[tuple[bool, ...] | None]
+) -> list[_Row]:
     assert images.labels is not None
     logits = output.logits.double().cpu()
     losses = cross_entropies(logits, images.labels).tolist()
     patches = patches_read(output, len(images)).tolist()
-    health = _health(model, output) or [None] * len(images)
-    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, health)
+    health = _health(model, output, len(images))
+    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen, health)
     return [_Row(*row) for row in zip(*columns, strict=True)]
 
 
-def _health(model: "Model", output: Output) -> list[AttentionHealth] | None:
+def _health(model: "Model", output: Output, images: int) -> Sequence[AttentionHealth | None]:
     if not model.attends or output.attention is None or output.cell_mask is None:
-        return None
+        return [None] * images
     return diagnose(output.attention, output.cell_mask, model.patches)
 
 
@@ -259,6 +269,7 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         ids=tuple(ids),
         classes=tuple(dataset.classes),
         by_group=by_group,
+        coverage=object_coverage(dataset, indices, [row.covered for row in ordered]),
         attention=tuple(row.attention for row in ordered if row.attention is not None),
     )
 

@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from foveate.training.loop import train
 from foveate.training.processes import agreed, open_accelerator
 from foveate.training.progress import Progress
 from foveate.training.replace import replace_file
-from foveate.types import Example, ImageDataset
+from foveate.types import Box, Example, ImageDataset
 
 if TYPE_CHECKING:
     from foveate.images import Source
@@ -56,6 +56,12 @@ class Resplit:
     def open(self, index: int) -> "Source":
         """The image of example `index`."""
         return self.dataset.open(index)
+
+    @property
+    def objects(self) -> Callable[[int], Sequence[tuple[str, Box]]]:
+        """As of the data set; there is no such attribute where it knows no objects."""
+        known: Callable[[int], Sequence[tuple[str, Box]]] = self.dataset.objects  # type: ignore[attr-defined]
+        return known
 
 
 def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:

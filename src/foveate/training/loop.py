@@ -27,7 +27,7 @@ from foveate.training.progress import Progress, SilentProgress, choose_progress
 from foveate.training.receipts import StepReceipts
 from foveate.training.records import SUMS, epoch_record, step_record
 from foveate.training.run_folder import prepare_folder
-from foveate.training.schedule import learning_rate, total_steps
+from foveate.training.schedule import annealed, learning_rate, total_steps
 from foveate.training.state import Position, has_state
 from foveate.training.step import Stepper
 from foveate.types import Batch, ImageDataset
@@ -187,13 +187,15 @@ class _Run:
         """Take one step; True if it was the last for now."""
         position, training = self.position, self.settings.training
         rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
-        sums, arrived, late = self._gather(self.stepper.backward(images, share))
+        now = annealed(self.settings, position.step, self.total)
+        self.stepper.model.anneal(now.prior, now.patches)
+        sums, arrived, late = self._gather(self.stepper.backward(images, share, now.entropy))
         if not math.isfinite(sums["loss"]) or not self.stepper.finite:
             raise self._diverged(rate)
         self.stepper.update(rate)
         self.average.update(position.step)
         position.take(sums | self.receipts.sums(images, self.stepper.stages, waited), self._tick())
-        record = step_record(position, sums, rate)
+        record = step_record(position, sums, rate, now)
         if position.step % training.log_every == 0 or position.step == self.total:
             self.journal.write(record)
         self.progress.step(record)

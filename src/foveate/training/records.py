@@ -1,5 +1,6 @@
 """The lines of metrics.jsonl, and the sums they are made of."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from foveate.training.evaluation import Evaluation
 from foveate.training.outputs import patches_read, wrong_shares
 from foveate.training.receipts import receipt_record
+from foveate.training.schedule import Annealed
 from foveate.training.state import Position
 from foveate.types import Output
 
@@ -38,16 +40,19 @@ def batch_sums(
     return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
 
 
-def step_record(position: Position, sums: dict[str, float], rate: float) -> dict[str, Any]:
-    """The line of a step, means over its global batch."""
+def step_record(position: Position, sums: dict[str, float], rate: float, now: Annealed) -> dict[str, Any]:
+    """The line of a step, means over its global batch; "annealed" where something is."""
+    moving = {name: value for name, value in asdict(now).items() if value is not None}
     return {
         "kind": "step",
         "step": position.step,
         "epoch": position.epoch,
         "loss": sums["loss"] / sums["images"],
+        "error": sums["errors"] / sums["images"],
         "entropy": sums["entropy"] / sums["images"],
         "learning_rate": rate,
         "seconds": round(position.seconds, 3),
+        **({"annealed": moving} if moving else {}),
     }
 
 
@@ -57,10 +62,10 @@ def epoch_record(
     """The line of an epoch, means over its images as they were seen in training.
 
     "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
-    like of "validation_loss". "receipt" says what the steps read of how much, and their seconds by stage.
-    "attention_warnings" says what is wrong with the attention maps of most validation images, if anything.
-    "training_seconds" are those of its steps, "seconds" those of the whole run so far,
-    validation included.
+    like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
+    "attention_warnings" says what is wrong with the attention maps of most validation images, if anything. "receipt"
+    says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its steps,
+    "seconds" those of the whole run so far, validation included.
 
     Arguments:
         position: after the epoch's last step.
@@ -82,6 +87,7 @@ def epoch_record(
         "learning_rate": rate,
         "validation_error": None if result is None else result.error,
         "validation_loss": None if result is None else result.loss,
+        "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
         "attention_warnings": {} if result is None else result.attention_warnings,
         "best": better,
         "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),

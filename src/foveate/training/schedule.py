@@ -1,10 +1,11 @@
-"""The learning rate as a pure function of the step: nothing to save, nothing to resume."""
+"""What changes from step to step as a pure function of the step: nothing to save, nothing to resume."""
 
 import math
+from dataclasses import dataclass
 
-from foveate.training.config import TrainingSettings
+from foveate.training.config import Ramp, RunSettings, TrainingSettings
 
-__all__ = ["learning_rate", "total_steps"]
+__all__ = ["Annealed", "annealed", "learning_rate", "ramp_value", "total_steps"]
 
 FIRST_SHARE = 1 / 25
 """Share of the peak at which "one-cycle" starts (Smith & Topin, "Super-Convergence", 2019)."""
@@ -61,3 +62,67 @@ def learning_rate(settings: TrainingSettings, step: int, total: int, steps_per_e
     if settings.schedule == "cosine":
         return peak * (1 + math.cos(math.pi * share)) / 2
     return peak
+
+
+def ramp_value(ramp: Ramp, own: float, step: int, total: int) -> float:
+    r"""Where a ramp is at one step.
+
+    With progress p = step / (total − 1), held over a share h and moving over a share m:
+
+    .. math:: \text{first} + (\text{last} - \text{first}) \cdot \min(1, \max(0, (p - h) / m))
+
+    Arguments:
+        ramp: its ends and shares.
+        own: the setting, which an end of None stands for.
+        step: 0 … total − 1.
+        total: number of steps.
+
+    Example:
+        >>> [ramp_value(Ramp(last=0.0, hold=0.25, over=0.5), 4.0, step, 5) for step in range(5)]
+        [4.0, 4.0, 2.0, 0.0, 0.0]
+    """
+    first, last = (own if end is None else end for end in (ramp.first, ramp.last))
+    beyond = step / max(total - 1, 1) - ramp.hold
+    if beyond >= ramp.over:
+        return last
+    return first if beyond <= 0 else first + (last - first) * beyond / ramp.over
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """What is annealed, at one step; None for what stays as it is set.
+
+    Attributes:
+        prior: strength of the contrast prior.
+        entropy: weight of the attention's entropy.
+        patches: patches drawn per training image.
+    """
+
+    prior: float | None
+    entropy: float | None
+    patches: int | None
+
+
+def annealed(settings: RunSettings, step: int, total: int) -> Annealed:
+    """Where the ramps of a run are at one step.
+
+    Arguments:
+        settings: of the run.
+        step: 0 … total − 1.
+        total: number of steps.
+
+    Example:
+        >>> annealed(RunSettings(), step=3, total=10)
+        Annealed(prior=None, entropy=None, patches=None)
+    """
+    ramps, model = settings.training.anneal, settings.model
+
+    def value(ramp: Ramp, own: float) -> float | None:
+        return ramp_value(ramp, own, step, total) if ramp.moves else None
+
+    patches = value(ramps.patches, model.patches)
+    return Annealed(
+        prior=value(ramps.prior, model.prior.contrast),
+        entropy=value(ramps.entropy, settings.training.entropy),
+        patches=None if patches is None else round(patches),
+    )

@@ -84,7 +84,7 @@ class Stepper:
         self.update(self.settings.learning_rate if rate is None else rate)
         return sums
 
-    def backward(self, images: Batch, share: Share | None = None) -> Tensor:
+    def backward(self, images: Batch, share: Share | None = None, entropy_weight: float | None = None) -> Tensor:
         """The first half: gradients of the batch's mean loss, clipped.
 
         The sum over this process' images is divided by the size of the global batch, so that processes with unequal
@@ -94,6 +94,7 @@ class Stepper:
         Arguments:
             images: labelled; on any device.
             share: which of the images count, and of how many; all of them if None.
+            entropy_weight: weight of the attention's entropy; the settings' if None.
 
         Returns:
             (6,) the sums that `foveate.training.records.SUMS` names, over this process' images that count.
@@ -109,7 +110,8 @@ class Stepper:
         assert labels is not None
         output = together(accelerator, partial(self._wrapped, images))
         self.stages = output.seconds
-        losses, entropy = image_losses(output, labels, settings.entropy, self._weights)
+        weight = settings.entropy if entropy_weight is None else entropy_weight
+        losses, entropy = image_losses(output, labels, weight, self._weights)
         counted = torch.arange(len(images), device=losses.device) < share.counted
         accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
         self._norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)

@@ -62,9 +62,10 @@ class LibraryFile(Source):
     def _handle(self, level: int) -> Any:
         """Open the file anew, to read a level."""
 
+    @staticmethod
     @abstractmethod
-    def _close_handle(self, handle: Any) -> None:
-        """Close what `_handle` opened."""
+    def _close_handle(handle: Any) -> None:
+        """Close what `_handle` opened, when the source may be gone."""
 
     @abstractmethod
     def _errors(self) -> tuple[type[BaseException], ...]:

@@ -62,7 +62,8 @@ class OpenSlideSource(LibraryFile):
         slide.set_cache(_cache())
         return slide
 
-    def _close_handle(self, handle: Any) -> None:
+    @staticmethod
+    def _close_handle(handle: Any) -> None:
         handle.close()
 
     def _errors(self) -> tuple[type[BaseException], ...]:

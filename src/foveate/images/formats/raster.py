@@ -58,7 +58,8 @@ class RasterSource(LibraryFile):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             return rasterio.open(str(self._path), **options)
 
-    def _close_handle(self, handle: Any) -> None:
+    @staticmethod
+    def _close_handle(handle: Any) -> None:
         handle.close()
 
     def _errors(self) -> tuple[type[BaseException], ...]:

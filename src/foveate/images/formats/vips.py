@@ -78,7 +78,8 @@ class VipsSource(LibraryFile):
         )
         return image if image.interpretation in AS_STORED else image.colourspace("srgb")
 
-    def _close_handle(self, handle: Any) -> None:
+    @staticmethod
+    def _close_handle(handle: Any) -> None:
         handle.regions.clear()
 
     def _errors(self) -> tuple[type[BaseException], ...]:

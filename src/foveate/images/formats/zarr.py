@@ -67,29 +67,30 @@ class ZarrSource(TiledSource):
     def _decode(
         self, level: int, wanted: Sequence[TileName], threads: int
     ) -> Sequence[Shaped[np.ndarray, "rows columns channel"]]:
-        array, picture = self._ready()[level], self._described()
-        height, width = picture.tile(array)
-        tiles: dict[TileName, Shaped[np.ndarray, "rows columns channel"]] = {}
-
-        def read(block: Block) -> None:
-            rows, columns = block
-            box = Box(rows[0] * height, columns[0] * width, len(rows) * height, len(columns) * width)
-            try:
-                part = picture.laid_out(np.asarray(array[picture.selection(box)]))
-            except Exception as error:  # every store and every codec has errors of its own
-                if len(rows) * len(columns) == 1:
-                    raise self._broken_tile(level, (rows[0], columns[0]), one_line(error)) from error
-                for name in itertools.product(rows, columns):  # which of them it is
-                    read((range(name[0], name[0] + 1), range(name[1], name[1] + 1)))
-                return
-            finally:
-                self._settle()
-            for row, column in itertools.product(rows, columns):
-                down, along = (row - rows[0]) * height, (column - columns[0]) * width
-                tiles[row, column] = np.array(part[down : down + height, along : along + width], picture.header.dtype)
-
-        in_threads(read, blocks(wanted), threads)
+        found = in_threads(lambda block: self._block(level, block), blocks(wanted), threads)
+        tiles = {name: tile for some in found for name, tile in some.items()}
         return [tiles[name] for name in wanted]
+
+    def _block(self, level: int, block: Block) -> dict[TileName, Shaped[np.ndarray, "rows columns channel"]]:
+        """The tiles of a rectangle, read at once."""
+        array, picture = self._ready()[level], self._described()
+        (rows, columns), (height, width) = block, picture.tile(array)
+        box = Box(rows[0] * height, columns[0] * width, len(rows) * height, len(columns) * width)
+        tiles: dict[TileName, Shaped[np.ndarray, "rows columns channel"]] = {}
+        try:
+            part = picture.laid_out(np.asarray(array[picture.selection(box)]))
+        except Exception as error:  # every store and every codec has errors of its own
+            if len(rows) * len(columns) == 1:
+                raise self._broken_tile(level, (rows[0], columns[0]), one_line(error)) from error
+            for row, column in itertools.product(rows, columns):  # which of them it is
+                tiles |= self._block(level, (range(row, row + 1), range(column, column + 1)))
+            return tiles
+        finally:
+            self._settle()
+        for row, column in itertools.product(rows, columns):
+            down, along = (row - rows[0]) * height, (column - columns[0]) * width
+            tiles[row, column] = np.array(part[down : down + height, along : along + width], picture.header.dtype)
+        return tiles
 
     def _described(self) -> Picture:
         assert self._picture is not None

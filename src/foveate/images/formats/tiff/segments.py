@@ -2,13 +2,14 @@
 
 import io
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
+from foveate.images.buffers import BUFFERS
 from foveate.images.files import ByteFile
 from foveate.images.formats.tiff.colours import finish_for
 from foveate.images.formats.tiff.directory import Directory, Values
@@ -35,7 +36,9 @@ PIECE = 2**17
 NOT_FOR_DECODING = {254, 270, 274, 282, 283, 296, 305, 317, 320, 330, 513, 530, 32997, 42113}
 """Tags that the decoder needs not, or needs only at times."""
 
-PALETTE, YCBCR, APERIO_YCBCR = 3, 6, 33003
+_Colours = tuple[int | None, int | str | None]
+
+JPEG, PALETTE, YCBCR, APERIO_YCBCR = 7, 3, 6, 33003
 
 
 class Segments:
@@ -91,7 +94,11 @@ class Segments:
         row = width * (samples // self.planes) * int(bits.copy().pop()) // 8
         self.table = self._find(page, file, tiled, row)
         self._grid = -(-height // self.tile[0]), -(-width // self.tile[1])
-        self._decode, decoded = _decoder(page, self._first_bytes(file), self.tile, tiled, self._count())
+        found = _alone(page, self._first_bytes(file), self.tile, tiled, self._count())
+        self._decode, decoded = found.decode, np.dtype(found.dtype)
+        plain = tiled and self.planes == 1 and compression == JPEG and bits == {8}
+        self._colours = _jpeg_colours(found) if plain else None
+        self._stored = *self.tile, samples
         self._tables = page.values[347].data if 347 in page.values else None
         self._finish, self.channels, self.dtype = finish_for(page, samples, decoded)
         self._decoded = decoded
@@ -151,25 +158,34 @@ class Segments:
         """
         if None in encoded:
             return np.broadcast_to(self._fill, (*self.tile, self.channels))
-        tables = self._tables
-        if self.planes == 1:
-            values: np.ndarray = self._decode(encoded[0], numbers[0], jpegtables=tables)[0][0]
-        else:
+        values, first = None, encoded[0]
+        if self._colours is not None and first is not None:
+            values = self._jpeg(first, self._colours)
+        if values is None:
             planes = zip(encoded, numbers, strict=True)
-            values = np.concatenate(
-                [self._decode(data, number, jpegtables=tables)[0][0] for data, number in planes], axis=2
-            )
+            parts = [self._decode(data, number, jpegtables=self._tables)[0][0] for data, number in planes]
+            values = parts[0] if self.planes == 1 else np.concatenate(parts, axis=2)
         if values.dtype != self._decoded:
             values = values.astype(self._decoded)
-        if self._finish is None or (self._subsampled_is_rgb and _is_subsampled(encoded[0])):
+        if self._finish is None or (self._subsampled_is_rgb and _is_subsampled(first)):
             return values
         return self._finish(values)
 
+    def _jpeg(self, data: bytes, colours: _Colours) -> Shaped[np.ndarray, "rows columns sample"] | None:
+        """Decode as tifffile does, into memory that was used before; None where that needs more than its decoder."""
+        from imagecodecs import jpeg8_decode
 
-def _decoder(
-    page: Directory, sample: bytes, tile: Size, tiled: bool, count: int
-) -> tuple[Callable[..., Any], np.dtype[Any]]:
-    """How tifffile decodes the tiles of a page, and the type it gives.
+        values = BUFFERS.take(self._stored)
+        given, wanted = colours
+        try:
+            jpeg8_decode(data, tables=self._tables, colorspace=given, outcolorspace=wanted, shape=self.tile, out=values)
+        except Exception:  # lossless, cut off at the border, broken: tifffile knows, or says
+            return None
+        return values
+
+
+def _alone(page: Directory, sample: bytes, tile: Size, tiled: bool, count: int) -> Any:
+    """A page as tifffile sees it, which can decode its tiles.
 
     tifffile reads the tables of all tiles into Python integers, 30 MB for a level of 25 gigapixels. So it gets to see
     the page alone, with tables of one byte an entry, in a file of a few hundred bytes that has no pixels.
@@ -190,7 +206,15 @@ def _decoder(
     found = file.pages.first
     found.decode(None, 0)  # says what it cannot decode
     assert found.dtype is not None
-    return found.decode, found.dtype
+    return found
+
+
+def _jpeg_colours(found: Any) -> _Colours:
+    """The colours that JPEG data is in and those that are wanted, as tifffile tells its decoder."""
+    from tifffile.tifffile import jpeg_decode_colorspace
+
+    given, wanted = jpeg_decode_colorspace(found.photometric, found.planarconfig, found.extrasamples, found.is_jfif)
+    return given, wanted
 
 
 def _miniature(order: str, values: dict[int, Values], sample: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """TIFF files, read tile by tile."""
 
 import math
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,8 @@ class TiffSource(TiledSource):
 
     def _open(self) -> None:
         file = open_bytes(self._path)
-        file.count = self._count
+        file.report_to(self._count)
+        weakref.finalize(self, file.forget).atexit = False
         pages = read_directories(stream(file), file.size, self.name)
         layout = find_levels(pages, self.name)
         first = Segments(layout.pages[0], file, self.name)

@@ -1,0 +1,79 @@
+"""How a run learnt: a small excerpt of its metrics.jsonl, kept with its predictions."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate.training.journal import read_journal
+
+__all__ = ["Curve", "begun", "curve_from_plain", "read_curve"]
+
+SMOOTHED = 16
+"""Logged steps, at the least, whose mean makes a point of the curve: 512 images at 32 a step."""
+
+POINTS = 200
+"""Points of a curve, at the most."""
+
+Step = tuple[int, float, float, float]
+Epoch = tuple[int, int, float, float, float, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a run learnt.
+
+    Attributes:
+        steps: (step, seconds, training loss, training error) at points along the run; loss, as it is minimised, and
+            error are means over the logged steps since the point before, seconds those of the whole run until then.
+        epochs: (step, epoch, seconds, training loss, training error, validation error, objects covered per validation
+            image) after every epoch; the last two None where they were not measured.
+    """
+
+    steps: tuple[Step, ...]
+    epochs: tuple[Epoch, ...]
+
+
+def read_curve(folder: Path) -> Curve:
+    """The curve of a run, from its metrics.jsonl.
+
+    Arguments:
+        folder: of the run.
+    """
+    journal = folder / "metrics.jsonl"
+    logged = [one for one in read_journal(journal, "step") if "error" in one]  # older versions wrote none
+    size = max(SMOOTHED, math.ceil(len(logged) / POINTS))
+    steps = []
+    for start in range(0, len(logged) - size + 1, size):
+        part = logged[start : start + size]
+        loss, error = (sum(one[key] for one in part) / size for key in ("loss", "error"))
+        steps.append((part[-1]["step"], part[-1]["seconds"], round(loss, 5), round(error, 5)))
+    keys = ("step", "epoch", "seconds", "training_loss", "training_error", "validation_error")
+    epochs: list[Any] = [
+        (*(one[key] for key in keys), one.get("validation_covered")) for one in read_journal(journal, "epoch")
+    ]
+    return Curve(tuple(steps), tuple(epochs))
+
+
+def curve_from_plain(plain: dict[str, Any]) -> Curve:
+    """A curve from what `dataclasses.asdict` and JSON made of it."""
+    return Curve(**{name: tuple(tuple(row) for row in plain[name]) for name in ("steps", "epochs")})
+
+
+def begun(curve: Curve, below: float) -> int | None:
+    r"""When a run had left chance level: the first point of its curve whose training error is below a limit.
+
+    .. math:: \min \{ t : \bar e_t < \text{limit} \}
+
+    Arguments:
+        curve: of the run.
+        below: the limit, e.g. 0.8 where ten equally frequent classes leave a guess wrong in 0.9 of the images.
+
+    Returns:
+        Steps taken by then; None if there is no such point.
+
+    Example:
+        >>> begun(Curve(((16, 2.0, 2.3, 0.9), (32, 4.0, 2.0, 0.7)), ()), below=0.8)
+        32
+    """
+    return next((step for step, _, _, error in curve.steps if error < below), None)
