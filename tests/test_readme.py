@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("architecture", "data", "explain", "method", "results", "training")),
+    *(f"docs/{name}.md" for name in ("architecture", "data", "explain", "method", "results", "training", "view")),
 ]
 DEMO = preset("demo")
 TEXT = (ROOT / "README.md").read_text()

@@ -1,21 +1,16 @@
 """The page of an image in a real browser: it loads nothing, says nothing, and does what it promises."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsers import Watched, open_browser
 
 from foveate.explain import Explainer
 from foveate.images import ArraySource
 from foveate.models import Model
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ("no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 Make = Callable[..., Model]
 Draw = Callable[..., np.ndarray]
@@ -23,11 +18,8 @@ Draw = Callable[..., np.ndarray]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS])
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -39,27 +31,6 @@ def written(tmp_path: Path, pointing: Make, canvas: Draw) -> Path:
     explainer('</script><i>odd & "name".png', model.look(source, samples=4))
     explainer.finish()
     return tmp_path / explainer.entries[0].folder / "explanation.html"
-
-
-class Watched:
-    """A page in its own window, and all that it asked for or complained of."""
-
-    def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        self.page = context.new_page()
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(path.as_uri())
-
-    def lit(self) -> list[str]:
-        """What is lit up, as "box 3" and "card 3"."""
-        found: list[str] = self.page.eval_on_selector_all(
-            ".lit", "all => all.map(one => one.classList[0] + ' ' + one.dataset.patch)"
-        )
-        return found
 
 
 def test_it_asks_for_nothing_and_complains_of_nothing(browser: Any, written: Path) -> None:

@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "evaluate": "measure a trained model's error on labelled images, with its confidence interval",
     "predict": "classify images with a trained model",
     "explain": "show where a trained model looked in images, what it saw there, and what that was worth",
+    "view": "show images of any size on a local page, with what a trained model saw in them",
     "compare": "train and test several methods on the same images, and say what each costs",
     "data": "make data sets, check manifests, split them",
     "info": "say what images are, and what a prediction would read of them",

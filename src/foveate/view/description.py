@@ -1,0 +1,81 @@
+"""What the page is told of an image: plain lists and numbers, for JSON."""
+
+from typing import Any
+
+from foveate.explain import Explanation
+from foveate.explain.answers import shown_classes, shown_contributions
+from foveate.explain.colours import Scale
+from foveate.view.pyramid import OVERLAP, TILE, Pyramid
+
+__all__ = ["describe", "dzi"]
+
+
+def describe(seen: Explanation, pyramid: Pyramid, mpp: float | None) -> dict[str, Any]:
+    """An image and what a model saw in it; boxes are [top, left, height, width] in level-0 pixels of the file.
+
+    Arguments:
+        seen: what the model saw.
+        pyramid: over the image.
+        mpp: microns per level-0 pixel, or None.
+    """
+    answer, shown = seen.prediction, shown_classes(seen)
+    chosen = set(answer.predicted.split("|")) if seen.multi_label else {answer.predicted}
+    adds = shown_contributions(seen).tolist()
+    return {
+        "path": seen.path,
+        "size": list(seen.size),
+        "mpp": mpp,
+        "pyramid": {"tile": TILE, "overlap": OVERLAP, "first": pyramid.first, "last": pyramid.last},
+        "predicted": answer.predicted,
+        "probabilities": [
+            {"name": name, "value": answer.probabilities[name], "predicted": name in chosen}
+            for name in (seen.classes[k] for k in shown)
+        ],
+        "classes_left_out": len(seen.classes) - len(shown),
+        "shown_class": shown.index(seen.shown_class),
+        "draws": len(seen.probabilities),
+        "drawn": seen.drawn,
+        "patches": [
+            {
+                "draw": patch.draw,
+                "box": [patch.box.top, patch.box.left, patch.box.height, patch.box.width],
+                "attention": patch.attention,
+                "weight": patch.weight,
+                "adds": row,
+            }
+            for patch, row in zip(seen.patches, adds, strict=True)
+        ],
+        "map": _legend(seen),
+        "warnings": list(seen.warnings),
+        "note": seen.note,
+    }
+
+
+def dzi(pyramid: Pyramid) -> str:
+    """The description of a pyramid that every Deep Zoom viewer understands.
+
+    Example:
+        >>> dzi(Pyramid((300, 1000))).splitlines()[1]
+        '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="jpeg" Overlap="1" TileSize="254">'
+    """
+    height, width = pyramid.size
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f'<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="jpeg" Overlap="{OVERLAP}" '
+        f'TileSize="{TILE}">\n<Size Width="{width}" Height="{height}"/>\n</Image>\n'
+    )
+
+
+def _legend(seen: Explanation) -> dict[str, Any] | None:
+    """What the map's colours mean; None where there is no map."""
+    if seen.attention is None or seen.cell_mask is None:
+        return None
+    scale = Scale.of(seen.attention, seen.cell_mask)
+    return {
+        "cells": list(seen.attention.shape),
+        "low": scale.low,
+        "high": scale.high,
+        "stops": scale.stops(),
+        "largest": float(seen.attention.max()),
+        "uniform": 1 / int(seen.cell_mask.sum()),
+    }

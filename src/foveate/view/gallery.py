@@ -1,0 +1,197 @@
+"""The images that are shown: what a model saw in each of them, and their tiles."""
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from PIL import Image
+
+from foveate.errors import ImageError
+from foveate.explain import Explanation, explain
+from foveate.explain.colours import Scale
+from foveate.explain.picture import Rendering, png, thumbnail_size
+from foveate.images import Source
+from foveate.models import Look, Model
+from foveate.predict import Failure, Row, predict_paths
+from foveate.settings import Method
+from foveate.view.description import describe
+from foveate.view.kept import Kept
+from foveate.view.pyramid import Pyramid, map_pixels, tile_pixels
+
+__all__ = ["Gallery"]
+
+HELD, OPEN, AT_ONCE, SMALL, PATCH_SIDE = 64 << 20, 4, 4, 512, 224
+"""Bytes of encoded tiles, images held open, pictures made at a time; longest sides that colours and patches are of."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of an image that was looked at, be it open or not.
+
+    Attributes:
+        told: what the model saw.
+        rendering: how the image's pixels become colours.
+        pyramid: over the image.
+        mpp: microns per level-0 pixel, or None.
+        colours: RGBA of the cells of the attention map, or None.
+    """
+
+    told: Explanation
+    rendering: Rendering
+    pyramid: Pyramid
+    mpp: float | None
+    colours: UInt8[np.ndarray, "row column 4"] | None
+
+
+class Gallery:
+    """Images that a model looks at when they are first asked for; their tiles are made on the fly. For many threads.
+
+    Images go by their numbers, which is all that a page can ask for: what has no number here cannot be seen.
+
+    Arguments:
+        model: the one that looks; it predicts as `foveate.predict.predict_paths` would.
+        rows: of `foveate.predict.find_rows`.
+        samples: draws per image.
+        method: how cells are drawn; None as the model was set.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, model: Model, rows: Sequence[Row], samples: int = 1, method: Method | None = None, seed: int = 0
+    ) -> None:
+        self._rows = tuple(rows)
+        self._predict = partial(predict_paths, model, samples=samples, method=method, seed=seed)
+        self._model, self._bands = model, model.settings.input.bands
+        self._seen: dict[int, Seen] = {}
+        self._failed: dict[int, str] = {}
+        self._open: OrderedDict[int, Source] = OrderedDict()
+        self._kept = Kept(HELD)
+        self._looking, self._opening = threading.Lock(), threading.Lock()
+        self._making = threading.BoundedSemaphore(AT_ONCE)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def overview(self) -> list[dict[str, str]]:
+        """Every image with what is known of it: "path", "state" (waiting, seen or failed) and "said"."""
+        return [{"path": row.path} | self._state(number) for number, row in enumerate(self._rows)]
+
+    def seen(self, number: int) -> Seen:
+        """Look at an image, unless that was done before.
+
+        Raises:
+            ImageError: it cannot be opened, read or predicted; the next call tries again.
+        """
+        if number not in self._seen:
+            with self._looking:
+                if number not in self._seen:
+                    self._look(number)
+        return self._seen[number]
+
+    def describe(self, number: int) -> dict[str, Any]:
+        """What the page is told of an image; see `foveate.view.description`.
+
+        Raises:
+            ImageError: as `seen`.
+        """
+        seen = self.seen(number)
+        return describe(seen.told, seen.pyramid, seen.mpp)
+
+    def tile(self, number: int, level: int, row: int, column: int) -> bytes | None:
+        """A tile of an image as a JPEG file, or None if there is no such tile.
+
+        Raises:
+            ImageError: as `seen`.
+        """
+        seen = self.seen(number)
+        box = seen.pyramid.tile(level, row, column)
+        if box is None:
+            return None
+
+        def make() -> bytes:
+            return _jpeg(seen.rendering(tile_pixels(self._source(number), seen.pyramid, level, box)))
+
+        return self._made((number, level, row, column), make)
+
+    def map_tile(self, number: int, level: int, row: int, column: int) -> bytes | None:
+        """The tile of the attention map over a tile of an image, as a PNG file; None if there is none.
+
+        Raises:
+            ImageError: as `seen`.
+        """
+        seen = self.seen(number)
+        box, colours, affine = seen.pyramid.tile(level, row, column), seen.colours, seen.told.affine
+        if box is None or colours is None or affine is None:
+            return None
+        step = seen.pyramid.step(level)
+        return self._made(("map", number, level, row, column), lambda: png(map_pixels(colours, affine, step, box)))
+
+    def patch(self, number: int, which: int) -> bytes | None:
+        """A patch that the model read, small, as a JPEG file; None if there is no such patch.
+
+        Raises:
+            ImageError: as `seen`.
+        """
+        seen = self.seen(number)
+        if not 0 <= which < len(seen.told.patches):
+            return None
+        box = seen.told.patches[which].box
+        make = lambda: _jpeg(seen.rendering.patch(self._source(number), box, PATCH_SIDE))  # noqa: E731
+        return self._made(("patch", number, box), make)
+
+    def _made(self, key: tuple[object, ...], make: Callable[[], bytes]) -> bytes:
+        picture = self._kept.get(key)
+        if picture is None:
+            with self._making:
+                picture = make()
+            self._kept.put(key, picture)
+        return picture
+
+    def _state(self, number: int) -> dict[str, str]:
+        seen, failed = self._seen.get(number), self._failed.get(number)
+        if seen is not None:
+            return {"state": "seen", "said": seen.told.prediction.predicted}
+        return {"state": "waiting", "said": ""} if failed is None else {"state": "failed", "said": failed}
+
+    def _look(self, number: int) -> None:
+        def keep(path: str, look: Look) -> None:
+            opened = look.opened
+            told = explain(self._model, look, path)
+            rendering = Rendering.of(opened, opened.view(thumbnail_size(opened.size, SMALL)), self._bands)
+            colours = None
+            if told.attention is not None and told.cell_mask is not None:
+                colours = Scale.of(told.attention, told.cell_mask).colour(told.attention, told.cell_mask)
+            self._seen[number] = Seen(told, rendering, Pyramid(told.size), opened.mpp, colours)
+            self._hold(number, opened)
+
+        (outcome,) = self._predict([self._rows[number]], seen=keep)
+        if isinstance(outcome, Failure):
+            self._failed[number] = outcome.message
+            raise ImageError(outcome.message)
+        self._failed.pop(number, None)
+
+    def _source(self, number: int) -> Source:
+        """The image, opened again if others were shown since; one let go of is closed when its last tile is made."""
+        with self._opening:
+            source = self._open.get(number)
+        return self._hold(number, self._rows[number].open() if source is None else source)
+
+    def _hold(self, number: int, source: Source) -> Source:
+        with self._opening:
+            held = self._open.setdefault(number, source)
+            self._open.move_to_end(number)
+            while len(self._open) > OPEN:
+                self._open.popitem(last=False)
+        return held
+
+
+def _jpeg(pixels: Shaped[np.ndarray, "height width 3"]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=88)
+    return stream.getvalue()
