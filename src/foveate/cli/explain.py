@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
+from foveate.cli.looking import add_looking, check_looking
 from foveate.cli.predict import conclude, progress
 from foveate.errors import ConfigError
-from foveate.settings import Method
 
 if TYPE_CHECKING:
     from foveate.explain import Explainer
@@ -32,14 +32,9 @@ degrees. Images that cannot be read go to errors.csv, and the exit code is 3; it
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `foveate explain` takes."""
-    parser.add_argument("run", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)")
+    add_looking(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write to")
-    parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     parser.add_argument("--what-if", type=int, default=0, metavar="K", help="try K other seeds as well (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,8 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.samples < 1:
-        raise ConfigError(f"--samples must be at least 1, got {arguments.samples}: 1 is one draw, 4 averages four")
+    check_looking(arguments)
     if arguments.what_if < 0:
         raise ConfigError(f"--what-if must be at least 0, got {arguments.what_if}: 0 tries no other seed")
     if arguments.out.exists() and not arguments.out.is_dir():

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, get_args
+from typing import TYPE_CHECKING, TextIO
 
+from foveate.cli.looking import add_looking, check_looking
 from foveate.errors import ConfigError, ImageError
-from foveate.settings import Method
 
 if TYPE_CHECKING:
     from foveate.predict import Failure, Summary
@@ -36,21 +36,15 @@ DONE, ALL_FAILED, SOME_FAILED = 0, 2, 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `foveate predict` takes."""
-    parser.add_argument("run", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)")
+    add_looking(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write (default: print the rows)")
-    parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     parser.add_argument("--receipts", type=Path, metavar="FILE", help="JSON lines to write: what each image cost")
     parser.add_argument("--by-group", action="store_true", help="also write groups.csv, one row per group of images")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict, write or print the rows, and say what failed."""
-    if arguments.samples < 1:
-        raise ConfigError(f"--samples must be at least 1, got {arguments.samples}: 1 is one draw, 4 averages four")
+    check_looking(arguments)
     if arguments.out is not None and arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder: give a file, e.g. {arguments.out / 'predictions.csv'}")
     from foveate.models import load_model

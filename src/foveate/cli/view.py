@@ -5,10 +5,10 @@ import os
 import sys
 import webbrowser
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
+from foveate.cli.looking import add_looking, check_looking
 from foveate.errors import ConfigError, DataError, FoveateError
-from foveate.settings import Method
 
 if TYPE_CHECKING:
     from foveate.predict import Row
@@ -32,20 +32,14 @@ there, and open http://localhost:8000 here. Ctrl-C ends it.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `foveate view` takes."""
-    parser.add_argument("run", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)")
+    add_looking(parser)
     parser.add_argument("--port", type=int, default=8000, help="where to listen; 0: any that is free (default: 8000)")
     parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
-    parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
-    if arguments.samples < 1:
-        raise ConfigError(f"--samples must be at least 1, got {arguments.samples}: 1 is one draw, 4 averages four")
+    check_looking(arguments)
     from foveate.models import load_model
     from foveate.predict import choose_device, find_rows
     from foveate.view import Gallery, ViewServer
