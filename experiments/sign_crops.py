@@ -37,6 +37,8 @@ def main() -> None:
         box = crop(scene.size, largest, arguments.side * arguments.reduce, scenes.examples[index].id)
         return reduced_png(open_image(scene.read(box)), arguments.reduce)
 
+    heights = [max(box.height for _, box in signs) / arguments.reduce for signs in scenes.limits if signs]
+    print(f"{len(heights)} of {len(scenes)} scenes have a limit, the largest {np.median(heights):.1f} pixels high")
     recipe = {"crops": arguments.side, "reduce": arguments.reduce}
     names = [f"{example.id}.png" for example in scenes.examples]
     print(write_image_files(scenes, arguments.out, dict(recipe), names, content))

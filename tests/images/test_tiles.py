@@ -29,8 +29,9 @@ from foveate.images import (
     tile_store,
 )
 from foveate.images.standardise import Standardised
+from foveate.images.threads import in_threads
 from foveate.images.tile_store import OVERHEAD, TILES
-from foveate.images.tiles import TiledSource, in_threads
+from foveate.images.tiles import TiledSource
 from foveate.types import Box, Level
 
 TILE = (7, 10)
@@ -326,40 +327,3 @@ def test_wrappers_keep_what_is_still_true_of_the_file() -> None:
 def test_the_grid_counts_tiles() -> None:
     source = Tiled(pixels(), pixels(22, 32))
     assert (source.grid(), source.grid(1)) == ((7, 7), (4, 4))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_work_is_done_by_as_many_threads_as_asked_for_the_caller_among_them(threads: int) -> None:
-    together = threading.Barrier(threads)
-
-    def work(item: int) -> tuple[int, int]:
-        if item < threads:
-            together.wait(20)  # nobody gets here before all do
-        return item * item, threading.get_ident()
-
-    done = in_threads(work, range(9), threads)
-    assert [square for square, _ in done] == [item * item for item in range(9)]
-    workers = {worker for _, worker in done}
-    assert threading.get_ident() in workers
-    assert len(workers) <= threads
-
-
-def test_the_first_item_that_fails_is_told_and_no_other_begins() -> None:
-    begun: list[int] = []
-    late = threading.Event()
-
-    def work(item: int) -> None:
-        begun.append(item)
-        if item == 3:
-            late.wait(20)
-            raise ImageError("three")
-        if item == 4:
-            late.set()
-            raise ImageError("four")
-
-    for _ in range(20):
-        begun.clear()
-        late.clear()
-        with pytest.raises(ImageError, match="three"):
-            in_threads(work, range(1000), 2)
-        assert set(begun) <= {0, 1, 2, 3, 4}

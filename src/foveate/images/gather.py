@@ -12,7 +12,7 @@ from torch import Tensor
 from foveate.errors import ImageError
 from foveate.images.pixels import full_scale, not_finite
 from foveate.images.source import Source
-from foveate.images.tiles import in_threads
+from foveate.images.threads import in_threads
 from foveate.types import Box
 
 __all__ = ["gather"]

@@ -1,10 +1,8 @@
 """Images decoded in tiles: every tile once, however many boxes and threads want it."""
 
 from abc import abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Shaped
@@ -19,13 +17,10 @@ from foveate.images.source import Source
 from foveate.images.tile_store import TILES, Tenant, TileName
 from foveate.types import Box, Size
 
-__all__ = ["TileName", "TiledSource", "in_threads"]
+__all__ = ["TileName", "TiledSource"]
 
 BATCH_BYTES = 2**25
 """Decoded tiles held at a time while a large box is read, beside those kept."""
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 Tile = Shaped[np.ndarray, "rows columns channel"]
 
@@ -64,7 +59,7 @@ class TiledSource(Source):
         Arguments:
             level: index into `levels`.
             wanted: (row, column) in the grid of tiles, all different.
-            threads: tiles decoded at the same time; see `in_threads`.
+            threads: tiles decoded at the same time; see `foveate.images.threads`.
         """
 
     def grid(self, level: int = 0) -> Size:
@@ -190,51 +185,6 @@ class TiledSource(Source):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_tenant": None}
-
-
-def in_threads(work: Callable[[In], Out], items: Iterable[In], threads: int) -> list[Out]:
-    """Do some work on every item, `threads` items at a time; in order.
-
-    The thread that calls is one of them: starting another takes as long as a third of a tile.
-
-    Raises:
-        Exception: of the first item whose work fails; those that have begun are finished, and no other begins.
-
-    Example:
-        >>> in_threads(abs, [3, -4], threads=2)
-        [3, 4]
-    """
-    items = list(items)
-    workers = min(threads, len(items))
-    if workers < 2:
-        return [work(item) for item in items]
-    waiting = deque(range(len(items)))
-    results: dict[int, Out] = {}
-    failed: dict[int, Exception] = {}
-
-    def some() -> None:
-        while True:
-            try:
-                number = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                results[number] = work(items[number])
-            except Exception as error:
-                failed[number] = error
-                waiting.clear()  # all before this one have begun: the first to fail is among them
-
-    with ThreadPoolExecutor(workers - 1) as pool:
-        others = [pool.submit(some) for _ in range(workers - 1)]
-        try:
-            some()
-        finally:
-            waiting.clear()  # Ctrl-C leaves some
-    for other in others:
-        other.result()
-    if failed:
-        raise failed[min(failed)]
-    return [results[number] for number in range(len(items))]
 
 
 def _touched(box: Box, height: int, width: int) -> list[TileName]:

@@ -16,7 +16,7 @@ from foveate.images.formats.library_handles import LIBRARY_HANDLES, state_of
 from foveate.images.formats.tiff.scale import DOCUMENT_DPI, MOST_OBLONG, PLAUSIBLE
 from foveate.images.pixels import FULL_SCALE
 from foveate.images.source import Source
-from foveate.images.tiles import in_threads
+from foveate.images.threads import in_threads
 from foveate.types import Box, Level, Size
 
 __all__ = ["LibraryFile", "kept_type", "levels_of", "matches", "microns", "over_fill", "where"]

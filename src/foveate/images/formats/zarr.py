@@ -15,7 +15,8 @@ from foveate.errors import ImageError, one_line
 from foveate.images.formats.multiscales import Picture, array_picture, group_pictures
 from foveate.images.formats.optional import library
 from foveate.images.header import Header
-from foveate.images.tiles import TiledSource, TileName, in_threads
+from foveate.images.threads import in_threads
+from foveate.images.tiles import TiledSource, TileName
 from foveate.types import Box, Size
 
 __all__ = ["ZARR_FILES", "ZarrSource", "is_zarr"]

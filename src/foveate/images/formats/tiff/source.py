@@ -16,7 +16,8 @@ from foveate.images.formats.tiff.layout import find_levels
 from foveate.images.formats.tiff.scale import microns_per_pixel
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.header import Header
-from foveate.images.tiles import TiledSource, TileName, in_threads
+from foveate.images.threads import in_threads
+from foveate.images.tiles import TiledSource, TileName
 from foveate.types import Level, Size
 
 __all__ = ["TIFF_MAGICS", "TiffSource"]
