@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from foveate.datasets import ColonCancer, MegapixelMnist, SignScenes
+from foveate.datasets import ColonCancer
 from foveate.errors import DataError
 from foveate.explain.explanation import explain
 from foveate.explain.scores import MapScores, score_map
 from foveate.models import Model
+from foveate.training.coverage import known_objects_of
 from foveate.types import Box, ImageDataset
 
 __all__ = ["known_objects", "score_maps"]
@@ -17,8 +18,8 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
     """What decides the label of an image, where a data set tells where it is; no model is ever told.
 
     Arguments:
-        dataset: colon cancer (the centres of epithelial nuclei, a pixel each), road scenes (speed limits), or Megapixel
-            MNIST (all five digits).
+        dataset: colon cancer (the centres of epithelial nuclei, a pixel each), road scenes (speed limits), Megapixel
+            MNIST (all five digits), or any other with a method `objects`.
         index: number of the example.
 
     Returns:
@@ -29,10 +30,9 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
     """
     if isinstance(dataset, ColonCancer):
         return tuple(Box(math.floor(row), math.floor(column), 1, 1) for row, column in dataset.nuclei(index).tolist())
-    if isinstance(dataset, SignScenes):
-        return tuple(box for _, box in dataset.signs(index))
-    if isinstance(dataset, MegapixelMnist):
-        return tuple(box for _, box in dataset.digits(index))
+    objects_of = known_objects_of(dataset)
+    if objects_of is not None:
+        return tuple(box for _, box in objects_of(index))
     raise DataError(
         "maps can be scored where the truth is known: use colon-cancer, speed-limits, german-speed-limits or "
         "megapixel-mnist, or give boxes of your own to foveate.explain.score_map"

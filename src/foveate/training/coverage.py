@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.types import Batch, Box, ImageDataset, Output
 
-__all__ = ["Coverage", "covered", "covered_objects", "majority_error", "object_coverage"]
+__all__ = ["Coverage", "covered", "covered_objects", "known_objects_of", "majority_error", "object_coverage"]
 
 Objects = Sequence[tuple[str, Box]]
 
@@ -92,6 +92,12 @@ def majority_error(names: Sequence[str], seen: Sequence[bool], label: str, class
     return 1 - (label in leaders) / len(leaders)
 
 
+def known_objects_of(dataset: ImageDataset) -> Callable[[int], Objects] | None:
+    """The method of a data set that says what lies where in an image (see `ImageDataset`); None if it has none."""
+    known: Callable[[int], Objects] | None = getattr(dataset, "objects", None)
+    return known
+
+
 def covered_objects(
     dataset: ImageDataset, indices: Sequence[int], images: Batch, output: Output
 ) -> list[tuple[bool, ...] | None]:
@@ -106,7 +112,7 @@ def covered_objects(
     Returns:
         One entry per image; None where the data set knows no objects, or no patch was read.
     """
-    objects_of = _known(dataset)
+    objects_of = known_objects_of(dataset)
     if objects_of is None or output.boxes is None or output.read is None:
         return [None] * len(indices)
     boxes = output.boxes.reshape(len(images), -1, 4).cpu()
@@ -133,7 +139,7 @@ def object_coverage(
     Returns:
         None where nothing is known of objects, or no image has any.
     """
-    objects_of = _known(dataset)
+    objects_of = known_objects_of(dataset)
     if objects_of is None or any(one is None for one in seen):
         return None
     rows = [(index, objects_of(index), one) for index, one in zip(indices, seen, strict=True) if one]
@@ -162,8 +168,3 @@ def object_coverage(
 def _is_majority(label: str, names: Sequence[str]) -> bool:
     """Whether the label is the class that occurs more often than every other."""
     return majority_error(names, [True] * len(names), label, 2) == 0
-
-
-def _known(dataset: ImageDataset) -> Callable[[int], Objects] | None:
-    known: Callable[[int], Objects] | None = getattr(dataset, "objects", None)
-    return known
