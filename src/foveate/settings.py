@@ -84,8 +84,9 @@ class AttentionSettings:
     stride: int | None = None
     """View pixels per cell, pooled; 1 pools nothing. None settles at about half a patch, or at 1 if the view's scale is
     not known before training (a view set by microns per pixel)."""
-    pool: Literal["max", "mean"] = "max"
-    """How logits are pooled over a cell."""
+    pool: Literal["max", "mean", "strided"] = "max"
+    """How view pixels become cells: "max" and "mean" pool the logits over a cell; "strided" takes strides in the first
+    convolution, which is cheaper, and lets a cell know its neighbours. It needs padding "same"."""
     smoothing: float = 1e-5
     """Share of uniform probability mixed into the attention, over valid cells."""
 

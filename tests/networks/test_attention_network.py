@@ -12,6 +12,9 @@ MNIST = AttentionSettings(widths=(8, 8), activation="tanh", padding="same", stri
 SPEED_LIMITS = AttentionSettings(widths=(8, 16, 32), activation="relu", padding="valid", stride=8, pool="max")
 COLON_CANCER = AttentionSettings(widths=(8, 8), activation="relu", padding="same", stride=1)
 
+WAYS = [("same", "max"), ("same", "mean"), ("same", "strided"), ("valid", "max"), ("valid", "mean")]
+"""Paddings and poolings that go together."""
+
 
 def parameters(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
@@ -49,8 +52,7 @@ def test_receptive_field_is_what_one_position_sees() -> None:
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 10, 6, 12)
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("pool", ["max", "mean"])
+@pytest.mark.parametrize(("padding", "pool"), WAYS)
 @pytest.mark.parametrize("stride", [1, 3, 8])
 @settings(max_examples=6, deadline=None)
 @given(height=st.integers(9, 20), width=st.integers(9, 20), below=st.integers(0, 9), right=st.integers(0, 9))
@@ -72,8 +74,7 @@ def test_padding_changes_no_logit(
     assert (beyond == torch.finfo().min).all()
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("pool", ["max", "mean"])
+@pytest.mark.parametrize(("padding", "pool"), WAYS)
 def test_gradients_of_padded_views_are_finite_and_stop_at_the_border(padding: str, pool: str) -> None:
     network = AttentionNetwork(1, AttentionSettings((4,), "tanh", padding, 3, pool))
     view = torch.rand(2, 1, 12, 14, requires_grad=True)
@@ -95,6 +96,29 @@ def test_pooling_by_hand_with_partial_windows(pool: str) -> None:
     view = torch.tensor([[[[1.0, 2.0, 5.0], [3.0, 4.0, 7.0], [9.0, 8.0, 6.0]]]])
     expected = {"max": [[4.0, 7.0], [9.0, 6.0]], "mean": [[2.5, 6.0], [8.5, 6.0]]}[pool]
     assert network(view)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_strided_cells_see_themselves_and_a_pixel_around(stride: int) -> None:
+    network = AttentionNetwork(1, AttentionSettings((), "relu", "same", stride, "strided"))
+    view = torch.rand(1, 1, 10, 7)
+    weight, bias = network.layers[0].weight[0, 0], network.layers[0].bias
+    around = functional.pad(view[0, 0], (1, 3, 1, 3))  # zeros, more than the last partial cells need
+    rows, columns = -(-10 // stride), -(-7 // stride)
+    side = stride + 2
+    expected = [
+        [((around[r * stride :, c * stride :][:side, :side] * weight).sum() + bias).item() for c in range(columns)]
+        for r in range(rows)
+    ]
+    torch.testing.assert_close(network(view)[0], torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_strided_network_tells_a_cell_from_its_neighbours() -> None:
+    network = AttentionNetwork(1, AttentionSettings((4,), "tanh", "same", 3, "strided"))
+    view = torch.rand(1, 1, 21, 27, requires_grad=True)
+    network(view)[0, 3, 4].backward()
+    rows, columns = view.grad[0, 0].nonzero(as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9 - 4, 11 + 4, 12 - 4, 14 + 4)
 
 
 def test_runs_in_channels_last_and_under_autocast() -> None:

@@ -180,6 +180,11 @@ def _check(settings: ModelSettings, channels: int) -> None:
             f"model.features.learning_rate must be positive, got {rate}: set it to e.g. 1e-4, or model.features.frozen "
             "to true"
         )
+    if attention.pool == "strided" and attention.padding == "valid":
+        raise ConfigError(
+            "model.attention.pool strided needs model.attention.padding same, got valid: set pool to max, or padding "
+            "to same"
+        )
     if not 0 <= attention.smoothing < 1:
         raise ConfigError(
             f"model.attention.smoothing must be at least 0 and less than 1, got {attention.smoothing}: "

@@ -43,9 +43,12 @@ class AttentionNetwork(nn.Module):
     """3×3 convolutions that give every cell of a map one logit, the same whether an image is padded or not.
 
     Hidden layers of `settings.widths` channels, then one logit per position, then the positions of every
-    `stride` × `stride` window are pooled into a cell (a last partial window is a cell too). What lies outside an
-    image is set to zero after every layer and left out of the pooling, so an image padded to fit into a batch has the
-    logits it has alone. Initialised as Keras does: Glorot uniform weights, zero bias.
+    `stride` × `stride` window are pooled into a cell (a last partial window is a cell too). With `settings.pool`
+    "strided" the first convolution is of `stride` + 2 pixels a side and takes strides instead, so that it sees a cell
+    and one pixel around it, and the others see 3×3 cells: they cost a `stride`²-th, and tell an object in this cell
+    from one in the next. What lies outside an image is set to zero after every layer and left out of the pooling, so
+    an image padded to fit into a batch has the logits it has alone. Initialised as Keras does: Glorot uniform weights,
+    zero bias.
 
     The networks of Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models"
     (ICML 2019), are instances, their stride counted in view pixels:
@@ -85,6 +88,8 @@ class AttentionNetwork(nn.Module):
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, KERNEL, padding=settings.padding) for before, after in itertools.pairwise(widths)
         )
+        if self.pool == "strided":
+            self.layers[0] = nn.Conv2d(channels, widths[1], self.stride + KERNEL - 1, self.stride)
         glorot_(self)
 
     def forward(
@@ -116,6 +121,9 @@ class AttentionNetwork(nn.Module):
         for number, layer in enumerate(self.layers):
             if here is not None and self.field == 1:
                 hidden = hidden.masked_fill(~here, 0)
+            if number == 0 and self.pool == "strided":
+                hidden = functional.pad(hidden, self._around(views))
+                here = None if here is None else _any_of_windows(here, self.stride)
             hidden = layer(hidden)
             if number + 1 < len(self.layers):
                 hidden = self.activation(hidden)
@@ -124,16 +132,26 @@ class AttentionNetwork(nn.Module):
             here = here[:, :, self.field - 1 :, self.field - 1 :]
         return self._pooled(hidden, here).squeeze(1)
 
+    def _around(self, views: Tensor) -> tuple[int, int, int, int]:
+        """Zeros left, right, above and below, for a window of the strided convolution around every cell."""
+        below, right = (-side % self.stride for side in views.shape[2:])
+        return (1, 1 + right, 1, 1 + below)
+
     def _pooled(self, logits: Tensor, here: Tensor | None) -> Tensor:
         lowest = torch.finfo(logits.dtype).min
-        if self.pool == "max":
+        if self.pool != "mean":
             if here is not None:
                 logits = logits.masked_fill(~here, lowest)
-            return logits if self.stride == 1 else functional.max_pool2d(logits, self.stride, ceil_mode=True)
+            pooled = self.stride == 1 or self.pool == "strided"
+            return logits if pooled else functional.max_pool2d(logits, self.stride, ceil_mode=True)
         counted = torch.ones_like(logits) if here is None else here.expand_as(logits).to(logits.dtype)
         count = _window_sums(counted, self.stride)
         mean = _window_sums(logits * counted, self.stride) / count.clamp(min=1)
         return mean.masked_fill(count == 0, lowest)
+
+
+def _any_of_windows(here: Tensor, side: int) -> Tensor:
+    return functional.max_pool2d(here.float(), side, ceil_mode=True) > 0
 
 
 def _window_sums(values: Tensor, stride: int) -> Tensor:

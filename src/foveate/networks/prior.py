@@ -1,5 +1,6 @@
 """What the attention knows before it has learnt anything: detail is where the contrast is."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,12 @@ class _Windows:
         return cls(side, stride, (-starts[1], ends[1], -starts[0], ends[0]))
 
     def sums(self, values: Tensor) -> Tensor:
-        return functional.avg_pool2d(functional.pad(values, self.padding), self.side, self.stride, divisor_override=1)
+        padded = functional.pad(values, self.padding)
+        # windows that overlap share the sums of the squares they are made of
+        shared = [math.gcd(side, self.stride) for side in self.side]
+        squares = functional.avg_pool2d(padded, shared, shared, divisor_override=1)
+        sides = [side // part for side, part in zip(self.side, shared, strict=True)]
+        return functional.avg_pool2d(squares, sides, [self.stride // part for part in shared], divisor_override=1)
 
 
 class ContrastPrior(nn.Module):
