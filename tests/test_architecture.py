@@ -15,7 +15,7 @@ from foveate.cli import VERBS
 
 SOURCE = Path(__file__).parent.parent / "src" / "foveate"
 FLOORS = (
-    {"types", "errors", "settings", "seeds", "serial"},
+    {"types", "errors", "settings", "seeds", "serial", "allocator"},
     {"sampling", "images", "networks"},
     {"models", "datasets"},
     {"training"},
@@ -23,7 +23,10 @@ FLOORS = (
     {"view"},
     {"cli", "__main__", "__init__"},
 )
-TORCH_FREE = ("types", "errors", "settings", "seeds", "serial", "cli", "__init__", "__main__", "training/config.py")
+TORCH_FREE = (
+    *("types", "errors", "settings", "seeds", "serial", "allocator"),
+    *("cli", "__init__", "__main__", "training/config.py"),
+)
 LONGEST_FILE = 350
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -1,12 +1,14 @@
 """The loss, its entropy term and what is averaged."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from foveate.sampling import draw, weigh
 from foveate.training.averaging import WeightAverage
 from foveate.training.config import TrainingSettings
 from foveate.training.objective import (
@@ -18,6 +20,7 @@ from foveate.training.objective import (
     optimizer_groups,
     positive_weights,
     set_rates,
+    undrawn_mass,
 )
 from foveate.types import Output
 
@@ -51,6 +54,38 @@ def test_the_loss_is_cross_entropy_minus_entropy() -> None:
     plain = cross_entropy(output(None).logits.float(), labels, reduction="none")
     assert torch.allclose(losses, plain * weights[labels] - 0.25 * math.log(6))
     assert torch.allclose(entropy, torch.full((2,), math.log(6)))
+
+
+def test_undrawn_mass_counts_every_cell_once_and_its_gradient_gathers_the_attention() -> None:
+    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log().requires_grad_()
+    log_prob = logits.log_softmax(1)
+    told = output(None)
+    once = weigh(log_prob, torch.tensor([[3, 0, 1], [0, 2, 3]]), "murthy")
+    twice = weigh(log_prob, torch.tensor([[3, 0, 3], [0, 0, 0]]), "iid")
+    left = undrawn_mass(replace(told, draw=once))
+    assert left.tolist() == pytest.approx([0.3, 0.1])
+    assert undrawn_mass(replace(told, draw=twice)).tolist() == pytest.approx([0.5, 0.3])
+    left.sum().backward()
+    assert logits.grad is not None
+    # ∂U/∂z_i = a_i (Σ_S a − 1{i ∈ S}): a step against it moves attention from what was not drawn to what was
+    assert logits.grad[0].tolist() == pytest.approx([-0.1 * 0.3, -0.2 * 0.3, 0.3 * 0.7, -0.4 * 0.3])
+
+
+def test_nothing_is_undrawn_where_all_is_drawn_or_nothing_is() -> None:
+    log_prob = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]]).log()
+    mask = torch.tensor([[True, True, False], [True, True, False]])
+    whole = draw(log_prob, 3, mask=mask, generator=torch.Generator().manual_seed(1))
+    assert undrawn_mass(replace(output(None), draw=whole)).tolist() == pytest.approx([0, 0], abs=1e-7)
+    assert undrawn_mass(output(None)).tolist() == [0, 0]
+
+
+def test_the_loss_adds_the_mass_not_drawn() -> None:
+    log_prob = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log()
+    told = replace(output(None), draw=weigh(log_prob, torch.tensor([[3, 0], [0, 2]]), "des_raj"))
+    labels = torch.tensor([2, 1])
+    losses, _ = image_losses(told, labels, 0.0, None, undrawn_weight=2.0)
+    plain = cross_entropy(told.logits.float(), labels, reduction="none")
+    assert (losses - plain).tolist() == pytest.approx([2 * 0.5, 2 * 0.2], abs=1e-6)
 
 
 def test_class_weights_average_to_one_over_the_images() -> None:

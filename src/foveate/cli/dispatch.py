@@ -7,6 +7,7 @@ import traceback
 from importlib import import_module
 from types import ModuleType
 
+from foveate.allocator import keep_freed_memory
 from foveate.cli.parser import Parser, did_you_mean
 from foveate.errors import ConfigError, FoveateError, Interrupted
 
@@ -103,6 +104,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _dispatch([verb, *rest])
     if verb not in VERBS:
         raise ConfigError(f"{verb!r} is not a verb of foveate{did_you_mean(verb, VERBS) or '.'} See foveate --help")
+    keep_freed_memory()
     module = import_module(f"foveate.cli.{verb}")
     if hasattr(module, "main"):
         return int(module.main(rest))

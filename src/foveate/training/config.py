@@ -67,11 +67,13 @@ class AnnealSettings:
     it was saved."""
     entropy: Ramp = field(default_factory=Ramp)
     """Weight of the attention's entropy, otherwise `training.entropy`."""
+    undrawn: Ramp = field(default_factory=Ramp)
+    """Weight of the attention that was not drawn, otherwise `training.undrawn`."""
     patches: Ramp = field(default_factory=Ramp)
     """Patches drawn per training image, rounded; validation and prediction read `model.patches`."""
 
     def __post_init__(self) -> None:
-        for name, least in (("prior", -math.inf), ("entropy", 0), ("patches", 1)):
+        for name, least in (("prior", -math.inf), ("entropy", 0), ("undrawn", 0), ("patches", 1)):
             ramp: Ramp = getattr(self, name)
             for end in ("first", "last"):
                 value = getattr(ramp, end)
@@ -109,6 +111,10 @@ class TrainingSettings:
     """Largest Euclidean norm of the gradient; 0 does not clip."""
     entropy: float = 1e-4
     """Weight λ of the attention's entropy in nats: loss = cross-entropy − λ · mean entropy."""
+    undrawn: float = 0.0
+    """Weight μ of the attention's mass on cells that were not drawn: loss + μ · mean(1 − Σ a_s). It makes attention fit
+    into the patches that are read, so that a prediction hardly depends on the draw. Anneal it from 0: before anything
+    is learnt, it would keep the attention where the first draws fell."""
     anneal: AnnealSettings = field(default_factory=AnnealSettings)
     """What is more, or less, early in training than late."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -135,7 +141,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "log_every"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy"):
+        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "undrawn"):
             _at_least(name, getattr(self, name), 0)
         for name in ("warm_up", "averaging"):
             if not 0 <= getattr(self, name) < 1:

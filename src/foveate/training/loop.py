@@ -189,7 +189,7 @@ class _Run:
         rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
         now = annealed(self.settings, position.step, self.total)
         self.stepper.model.anneal(now.prior, now.patches)
-        sums, arrived, late = self._gather(self.stepper.backward(images, share, now.entropy))
+        sums, arrived, late = self._gather(self.stepper.backward(images, share, now))
         if not math.isfinite(sums["loss"]) or not self.stepper.finite:
             raise self._diverged(rate)
         self.stepper.update(rate)

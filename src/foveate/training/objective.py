@@ -19,6 +19,7 @@ __all__ = [
     "optimizer_groups",
     "positive_weights",
     "set_rates",
+    "undrawn_mass",
 ]
 
 POSITIVE_WEIGHTS = (0.05, 20.0)
@@ -41,6 +42,29 @@ def attention_entropy(output: Output) -> Tensor:
     flat = output.attention.flatten(1)
     entropy: Tensor = torch.special.entr(torch.where(flat > 0, flat, 1.0)).sum(1)
     return entropy
+
+
+def undrawn_mass(output: Output) -> Tensor:
+    r"""Share of each image's attention that its patches do not account for.
+
+    .. math:: U = 1 - \sum_{i \in S} a_i
+
+    S are the cells drawn, each counted once. An estimate of the image's features is exact where U is 0, and moves from
+    draw to draw the more, the larger U is.
+
+    Arguments:
+        output: of a model, one draw an image.
+
+    Returns:
+        (B,) in [0, 1]; 0 for a model that draws nothing. Its gradient moves attention to the cells that were drawn.
+    """
+    drawn = output.draw
+    if drawn is None:
+        return output.logits.new_zeros(len(output.logits))
+    before = torch.ones_like(drawn.index[0, :, None] == drawn.index[0]).tril(-1)
+    repeated = ((drawn.index[:, :, None] == drawn.index[:, None, :]) & before).any(2)
+    share = torch.where(drawn.valid & ~repeated, drawn.log_prob, -torch.inf).exp().sum(1)
+    return (1 - share).clamp(min=0)
 
 
 def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -73,24 +97,26 @@ def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
 
 
 def image_losses(
-    output: Output, labels: Tensor, entropy_weight: float, weights: Tensor | None
+    output: Output, labels: Tensor, entropy_weight: float, weights: Tensor | None, undrawn_weight: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     r"""Loss and entropy of each image: what training minimises.
 
-    .. math:: L_b = \mathrm{CE}_b - \lambda H_b
+    .. math:: L_b = \mathrm{CE}_b - \lambda H_b + \mu U_b
 
     Arguments:
         output: of a model.
         labels: as `cross_entropies`.
         entropy_weight: λ.
         weights: (classes,) as `cross_entropies`, or None for ones.
+        undrawn_weight: μ.
 
     Returns:
         (B,) losses and (B,) entropies, in nats.
     """
     losses = cross_entropies(output.logits.float(), labels, weights)
     entropy = attention_entropy(output)
-    return losses - entropy_weight * entropy, entropy
+    losses = losses - entropy_weight * entropy
+    return losses + undrawn_weight * undrawn_mass(output) if undrawn_weight else losses, entropy
 
 
 def class_weights(labels: Sequence[Label | None], classes: int) -> Tensor:

@@ -95,11 +95,13 @@ class Annealed:
     Attributes:
         prior: strength of the contrast prior.
         entropy: weight of the attention's entropy.
+        undrawn: weight of the attention that was not drawn.
         patches: patches drawn per training image.
     """
 
     prior: float | None
     entropy: float | None
+    undrawn: float | None
     patches: int | None
 
 
@@ -113,7 +115,7 @@ def annealed(settings: RunSettings, step: int, total: int) -> Annealed:
 
     Example:
         >>> annealed(RunSettings(), step=3, total=10)
-        Annealed(prior=None, entropy=None, patches=None)
+        Annealed(prior=None, entropy=None, undrawn=None, patches=None)
     """
     ramps, model = settings.training.anneal, settings.model
 
@@ -124,5 +126,6 @@ def annealed(settings: RunSettings, step: int, total: int) -> Annealed:
     return Annealed(
         prior=value(ramps.prior, model.prior.contrast),
         entropy=value(ramps.entropy, settings.training.entropy),
+        undrawn=value(ramps.undrawn, settings.training.undrawn),
         patches=None if patches is None else round(patches),
     )

@@ -12,6 +12,7 @@ from foveate.training.loader import Share
 from foveate.training.objective import build_optimizer, cross_entropies, image_losses, optimizer_groups, set_rates
 from foveate.training.processes import open_accelerator, together
 from foveate.training.records import SUMS, batch_sums
+from foveate.training.schedule import Annealed
 from foveate.types import Batch
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Stepper:
         self.update(self.settings.learning_rate if rate is None else rate)
         return sums
 
-    def backward(self, images: Batch, share: Share | None = None, entropy_weight: float | None = None) -> Tensor:
+    def backward(self, images: Batch, share: Share | None = None, now: Annealed | None = None) -> Tensor:
         """The first half: gradients of the batch's mean loss, clipped.
 
         The sum over this process' images is divided by the size of the global batch, so that processes with unequal
@@ -94,7 +95,7 @@ class Stepper:
         Arguments:
             images: labelled; on any device.
             share: which of the images count, and of how many; all of them if None.
-            entropy_weight: weight of the attention's entropy; the settings' if None.
+            now: weights of entropy and undrawn mass, where these are annealed; the settings' if None.
 
         Returns:
             (6,) the sums that `foveate.training.records.SUMS` names, over this process' images that count.
@@ -110,8 +111,11 @@ class Stepper:
         assert labels is not None
         output = together(accelerator, partial(self._wrapped, images))
         self.stages = output.seconds
-        weight = settings.entropy if entropy_weight is None else entropy_weight
-        losses, entropy = image_losses(output, labels, weight, self._weights)
+        weights = (settings.entropy, settings.undrawn)
+        if now is not None:
+            moving = (now.entropy, now.undrawn)
+            weights = tuple(set_ if one is None else one for set_, one in zip(weights, moving, strict=True))
+        losses, entropy = image_losses(output, labels, weights[0], self._weights, weights[1])
         counted = torch.arange(len(images), device=losses.device) < share.counted
         accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
         self._norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)

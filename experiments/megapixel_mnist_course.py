@@ -1,0 +1,90 @@
+"""How fast Megapixel MNIST is learnt, beside what the authors' released code reports of itself: the picture in the README.
+
+Left, error against minutes of training; right, against epochs, with the published course of the original. Lines are the
+validation error, a line a seed; circles at their ends are the test error.
+
+    foveate compare --config experiments/megapixel-mnist.yaml --out experiments/results/megapixel-mnist
+    python experiments/megapixel_mnist_course.py experiments/results/megapixel-mnist --out docs/pictures/megapixel-mnist-course.png
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from foveate.compare.predictions import PREDICTIONS, Predictions, read_predictions
+from foveate.compare.curve import Curve
+
+REPORTED = ((1, 0.90), (210, 0.90), (220, 0.30), (270, 0.20), (500, 0.21))
+"""Epoch and test error of the original, ATS-10, 5,000 training canvases, noise over the digits: read off the plot in its
+repository (github.com/idiap/attention-sampling), to about 0.02."""
+
+
+def main() -> None:
+    """Draw the picture, and print what it shows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", metavar="RESULTS", type=Path, nargs="+", help="folders of comparisons, or of runs")
+    parser.add_argument("--method", default="ats-10", help="whose runs to draw (default: ats-10)")
+    parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
+    arguments = parser.parse_args()
+    found = {folder: runs_in(folder, arguments.method) for folder in arguments.results}
+    for folder, runs in found.items():
+        for run in runs:
+            minutes = run.seconds / 60
+            print(f"{folder.name} seed {run.seed}: {run.epochs} epochs, {minutes:.1f} minutes, test error {run.error}")
+    draw({folder.name: runs for folder, runs in found.items()}, arguments.out)
+
+
+def runs_in(folder: Path, method: str) -> list[Predictions]:
+    """The finished runs of a method, by seed.
+
+    Arguments:
+        folder: of a comparison.
+        method: name of the entrant.
+    """
+    read = [read_predictions(path.parent) for path in sorted(folder.glob(f"{method}/**/{PREDICTIONS}"))]
+    return [one for one in read if one is not None]
+
+
+def draw(runs: dict[str, list[Predictions]], path: Path) -> None:
+    """Draw both panels.
+
+    Arguments:
+        runs: name → finished runs.
+        path: of the PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    by_minutes, by_epochs = figure.subplots(1, 2, sharey=True)
+    for number, (name, each) in enumerate(runs.items()):
+        for run in each:
+            label = f"foveate, {name}" if run is each[0] else None
+            _line(by_minutes, run, f"C{number}", label, lambda epoch: epoch[2] / 60)
+            _line(by_epochs, run, f"C{number}", label, lambda epoch: epoch[1])
+    by_epochs.plot(
+        *zip(*REPORTED, strict=True), color="0.4", linestyle="--", label="the original, test error (reported)"
+    )
+    by_minutes.set_xlabel("minutes of training on two cores, validation included")
+    by_minutes.set_ylabel("validation error (lines)\ntest error (circles)")
+    by_minutes.set_xlim(left=0)
+    by_epochs.set_xlabel("epochs of 5,000 canvases")
+    by_epochs.set_xscale("log")
+    for panel in (by_minutes, by_epochs):
+        panel.set_ylim(0, 0.95)
+        panel.grid(alpha=0.3)
+    by_epochs.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0.02, 0.45))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _line(panel: Any, run: Predictions, colour: str, label: str | None, place: Any) -> None:
+    assert isinstance(run.curve, Curve), "runs of older versions kept no curve: train them again"
+    points = [(place(epoch), epoch[5]) for epoch in run.curve.epochs if epoch[5] is not None]
+    panel.plot(*zip(*points, strict=True), color=colour, linewidth=1, alpha=0.8, label=label)
+    panel.plot([place(run.curve.epochs[-1])], [run.error], "o", color=colour, markerfacecolor="white", markersize=5)
+
+
+if __name__ == "__main__":
+    main()

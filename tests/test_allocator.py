@@ -1,0 +1,52 @@
+"""Freed memory stays with the process, unless its user says otherwise."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+import torch
+from foveate.allocator import CHOSEN, keep_freed_memory
+done = keep_freed_memory() if "keep" in sys.argv else None
+def step():
+    kept = [torch.ones(1_000_000) for _ in range(20)]  # 4 MB each, as the activations of a small network
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*arguments: str, **environment: str) -> tuple[str, int]:
+    """What `keep_freed_memory` answered, and the page faults of ten steps."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=clean | environment,
+    )
+    done, count = run.stdout.split()
+    return done, int(count)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_the_next_step_finds_the_memory_of_the_last() -> None:
+    done, kept = faults("keep")
+    _, given_back = faults()
+    assert done == "True"
+    assert kept < 10_000  # of 200,000 pages that ten steps fill
+    assert given_back > 10 * kept
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_the_users_own_choice_stands(name: str) -> None:
+    value = "glibc.malloc.perturb=0" if name == "GLIBC_TUNABLES" else "131072"
+    assert faults("keep", **{name: value})[0] == "False"
