@@ -1,22 +1,22 @@
-"""How fast Megapixel MNIST is learnt, beside what the authors' released code reports of itself: the picture in the README.
+"""How fast Megapixel MNIST is learnt, beside what the authors' released code reports: the picture in the README.
 
-Left, error against minutes of training; right, against epochs, with the published course of the original. Lines are the
-validation error, a line a seed; circles at their ends are the test error.
+Left, error against minutes of training; right, against epochs, with the published course of the original. Lines are
+the validation error, a line a seed; circles at their ends are the test error.
 
     foveate compare --config experiments/megapixel-mnist.yaml --out experiments/results/megapixel-mnist
-    python experiments/megapixel_mnist_course.py experiments/results/megapixel-mnist --out docs/pictures/megapixel-mnist-course.png
+    python experiments/megapixel_mnist_course.py experiments/results/megapixel-mnist --out course.png
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from foveate.compare.predictions import PREDICTIONS, Predictions, read_predictions
 from foveate.compare.curve import Curve
+from foveate.compare.predictions import PREDICTIONS, Predictions, read_predictions
 
 REPORTED = ((1, 0.90), (210, 0.90), (220, 0.30), (270, 0.20), (500, 0.21))
-"""Epoch and test error of the original, ATS-10, 5,000 training canvases, noise over the digits: read off the plot in its
-repository (github.com/idiap/attention-sampling), to about 0.02."""
+"""Epoch and test error of the original, ATS-10, 5,000 training canvases, noise over the digits: read off the plot in
+its repository (github.com/idiap/attention-sampling), to about 0.02."""
 
 
 def main() -> None:
