@@ -188,16 +188,28 @@ class AugmentSettings:
     """Probability of the translation and, apart from it, of gain and bias (the paper: 0.8)."""
     stain: float = 0.0
     """Strength σ of changes of haematoxylin and eosin staining: each stain is scaled by 1 ± σ and shifted by ± σ."""
+    patch_turn: float = 0.0
+    """Largest turn of every patch for itself about its centre, in degrees; the view does not change."""
+    patch_scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor by which every patch for itself is enlarged about its centre."""
 
     def __post_init__(self) -> None:
         if min(self.translate) < 0:
             raise ConfigError(f"augment.translate must not be negative, got {self.translate}: set it to e.g. 0 10")
-        for name in ("gain", "bias"):
+        for name in ("gain", "bias", "patch_scale"):
             low, high = getattr(self, name)
             if not low <= high:
                 raise ConfigError(
                     f"augment.{name} must go from low to high, got {low} {high}: write the smaller number first"
                 )
+        if not self.patch_scale[0] > 0:
+            raise ConfigError(
+                f"augment.patch_scale must be positive, got {self.patch_scale[0]}: set it to e.g. 0.9 1.1"
+            )
+        if not 0 <= self.patch_turn <= 180:
+            raise ConfigError(
+                f"augment.patch_turn must be in [0, 180] degrees, got {self.patch_turn}: set it to e.g. 15"
+            )
         if not 0 <= self.stain < 1:
             raise ConfigError(f"augment.stain must be in [0, 1), got {self.stain}: set it to e.g. 0.05")
         if not 0 <= self.probability <= 1:

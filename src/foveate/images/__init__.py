@@ -19,6 +19,7 @@ from foveate.images.gather import gather
 from foveate.images.header import Georeference, Header
 from foveate.images.masks import Masked
 from foveate.images.open import Reader, open_image
+from foveate.images.patch_change import PatchChange, change_patches
 from foveate.images.pixels import unit_range
 from foveate.images.source import Source
 from foveate.images.tiles import TiledSource
@@ -36,6 +37,7 @@ __all__ = [
     "Masked",
     "NpySource",
     "OpenSlideSource",
+    "PatchChange",
     "PillowSource",
     "RasterSource",
     "Reader",
@@ -47,6 +49,7 @@ __all__ = [
     "ZarrSource",
     "area_average",
     "augment",
+    "change_patches",
     "check_view",
     "describe",
     "gather",

@@ -10,10 +10,12 @@ from foveate.errors import ImageError
 from foveate.images.average import Bins, Region
 from foveate.images.header import Header
 from foveate.images.orient import Orientation
+from foveate.images.patch_change import PatchChange
 from foveate.images.pixels import unit_range
 from foveate.images.source import Source
 from foveate.images.stain import Stain
 from foveate.images.wrapper import Wrapper
+from foveate.seeds import derive_seed
 from foveate.settings import AugmentSettings
 from foveate.types import Box, Level, Size
 
@@ -32,6 +34,7 @@ class Change:
         gain: a of a·x + b, x in the unit range.
         bias: b of a·x + b; values are not clipped.
         stain: another staining of a haematoxylin-eosin slide, or None.
+        patches: what is done to every patch for itself once it is read, or None; `read` knows nothing of it.
     """
 
     flip_rows: bool = False
@@ -41,6 +44,7 @@ class Change:
     gain: float = 1.0
     bias: float = 0.0
     stain: Stain | None = None
+    patches: PatchChange | None = None
 
 
 def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
@@ -55,8 +59,8 @@ def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
         The change.
 
     Example:
-        >>> draw_change(AugmentSettings(), (60, 80), seed=1)
-        Change(flip_rows=False, flip_columns=False, quarter_turns=0, shift=(0, 0), gain=1.0, bias=0.0, stain=None)
+        >>> draw_change(AugmentSettings(), (60, 80), seed=1) == Change()
+        True
         >>> draw_change(AugmentSettings(translate=(10, 0), turn=True), (60, 80), seed=1).shift
         (-2, 0)
     """
@@ -78,6 +82,9 @@ def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
         gain=float(gain) if shades else 1.0,
         bias=float(bias) if shades else 0.0,
         stain=Stain.drawn(stains, settings.stain) if settings.stain > 0 else None,
+        patches=PatchChange(settings.patch_turn, settings.patch_scale, derive_seed(seed, "patches"))
+        if settings.patch_turn > 0 or settings.patch_scale != (1.0, 1.0)
+        else None,
     )
 
 
@@ -108,6 +115,7 @@ class Augmented(Wrapper):
     def __init__(self, source: Source, change: Change) -> None:
         super().__init__(source)
         self.change = change
+        self.patch_change = change.patches
         self._orientation = Orientation.turned(change.quarter_turns, change.flip_rows, change.flip_columns)
         self._shades = (change.gain, change.bias) != (1.0, 0.0)
 

@@ -13,6 +13,7 @@ from foveate.errors import ImageError
 from foveate.images.average import Bins, Region, average
 from foveate.images.files import length_of
 from foveate.images.header import Header
+from foveate.images.patch_change import PatchChange
 from foveate.images.pixels import from_unit, full_scale
 from foveate.types import Box, Level, Size
 
@@ -28,8 +29,10 @@ class Source(ABC):
 
     Attributes:
         name: path of the file, or "" for an image in memory.
+        patch_change: what a model does to every patch of this image that it reads; None for nothing.
     """
 
+    patch_change: PatchChange | None = None
     _reads_file: bool = False
     _left_behind: tuple[str, ...] = ()
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from foveate.images import Source, gather
+from foveate.images import Source, change_patches, gather
 from foveate.models.stages import Stages
 
 __all__ = ["patch_features"]
@@ -50,7 +50,8 @@ def patch_features(
         patches = gather(sources, boxes, valid)
         if device.type == "cuda":
             patches = patches.pin_memory()
-        patches = patches.to(device, non_blocking=True).flatten(0, 1)
+        patches = patches.to(device, non_blocking=True)
+        patches = change_patches(patches, [source.patch_change for source in sources], boxes).flatten(0, 1)
         wanted = None if valid is None or bool(valid.all()) else valid.flatten().to(device)
         if wanted is not None and bool(wanted.any()):
             patches = patches[wanted]
