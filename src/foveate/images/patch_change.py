@@ -70,8 +70,9 @@ def change_patches(
         (rows, n, C, h, w); `patches` itself if there is nothing to change.
 
     Example:
+        >>> from foveate.images import PatchChange, change_patches
         >>> patch, twice = torch.tensor([0.0, 4.0, 8.0]).view(1, 1, 1, 1, 3), PatchChange(0.0, (2.0, 2.0), seed=1)
-        >>> change_patches(patch, [twice], torch.tensor([[[0, 0, 1, 3]]])).flatten()
+        >>> change_patches(patch, [twice], torch.tensor([[[0, 0, 1, 3]]])).flatten().round(decimals=3)
         tensor([2., 4., 6.])
     """
     rows = [row for row, change in enumerate(changes) if change is not None]
