@@ -14,6 +14,9 @@ from foveate.cli import Parser
 from foveate.cli.explain import EPILOG, add_arguments
 from foveate.models import build_model, save_model
 from foveate.settings import FeatureSettings, InputSettings, ModelSettings, ViewSettings
+from foveate.training.config import RunSettings, merge_settings
+from foveate.training.loop import train
+from foveate.training.progress import SilentProgress
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +136,54 @@ def test_a_file_is_not_a_folder(house: Path, capsys: pytest.CaptureFixture[str])
     assert "is a file: explanations go to a folder, name another" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that kept maps before training and after its only epoch."""
+    run = tmp_path_factory.mktemp("watched") / "run"
+    data = {"source": "megapixel-mnist", "canvas": [120, 170], "train_images": 12, "test_images": 2, "noise": 1}
+    model = {"view": {"longest_side": 40}, "patch": [30, 26], "patches": 3, "features": {"width": 6}}
+    training = {"epochs": 1, "batch": 6, "watch": 1}
+    plain = {"data": data, "model": model, "training": training}
+    train(merge_settings(RunSettings(), plain), run, progress=SilentProgress())
+    return run
+
+
+@pytest.mark.parametrize("model", ["", "model"], ids=["run", "its model"])
+def test_the_evolution_of_a_run(
+    model: str, watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "seen"
+    assert main(["explain", str(watched / model), "--evolution", "--out", str(out)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"how the attention moved: {out / 'evolution.png'} and, epoch by epoch, {out / 'evolution.gif'}"
+    with Image.open(out / "evolution.gif") as animation:
+        assert animation.n_frames == 2  # type: ignore[attr-defined]
+    with Image.open(out / "evolution.png") as picture:
+        assert picture.width > picture.height
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "missing PATH: name images, folders of images or manifests, or add --evolution"),
+        (["--evolution", "a.png"], "watched, got a.png: leave out PATH"),
+        (["--evolution", "--samples", "4"], "--evolution shows maps as they were kept: leave out --samples, --method"),
+        (["--evolution"], "model is not a run folder (it has no config.yaml): give the folder that foveate train wrote"),
+    ],
+    ids=["no path", "a path", "samples", "no run"],
+)
+def test_what_evolution_does_not_go_with_is_code_2_and_one_line(
+    words: list[str], said: str, house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(house / "model"), *words, "--out", str(tmp_path / "seen")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "seen").exists()
+
+
 def test_the_examples_are_understood() -> None:
     examples = [line.split("   ")[0].strip() for line in EPILOG.splitlines() if line.startswith("  foveate explain")]
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         parser = Parser("foveate explain")
         add_arguments(parser)

@@ -18,6 +18,7 @@ from foveate.training.journal import read_journal
 from foveate.training.loader import split_indices
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
+from foveate.training.watched import read_watched
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
@@ -59,6 +60,19 @@ def test_a_run_leaves_what_design_says(squares: Any, settings_of: Settings, tmp_
     assert sorted(path.name for path in (folder / "attention").iterdir()) == [f"epoch-00{i}.npz" for i in range(3)]
     kept = np.load(folder / "attention" / "epoch-002.npz")
     assert kept["attention"].shape[0] == len(kept["ids"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("training", "kept"),
+    [({"watch_every": 2, "validate_every": 3, "epochs": 5}, [0, 2, 4, 5]), ({"watch_every": 9, "patience": 1}, [0, 2])],
+    ids=["every other epoch", "the last by patience"],
+)
+def test_maps_are_kept_every_so_many_epochs_and_at_both_ends(
+    training: dict[str, Any], kept: list[int], squares: Any, settings_of: Settings, tmp_path: Path
+) -> None:
+    training = {"epochs": 50, "learning_rate": 1e-12, **training}
+    run(settings_of(training=training), tmp_path / "run", squares)
+    assert [epoch for epoch, _ in read_watched(tmp_path / "run")] == kept
 
 
 def test_an_epoch_says_how_long_its_steps_took(long_run: Path) -> None:

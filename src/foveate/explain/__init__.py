@@ -2,7 +2,7 @@
 
 from foveate.explain.contributions import contributions
 from foveate.explain.deletion import Deletion, delete_patches
-from foveate.explain.evolution import draw_evolution
+from foveate.explain.evolution import animate_evolution, draw_evolution
 from foveate.explain.explainer import Explainer
 from foveate.explain.explanation import Explanation, SeenPatch, explain
 from foveate.explain.scores import (
@@ -22,6 +22,7 @@ __all__ = [
     "Explanation",
     "MapScores",
     "SeenPatch",
+    "animate_evolution",
     "attention_on_truth",
     "cell_average_precision",
     "cells_of",
