@@ -22,6 +22,7 @@ from foveate.explain.scores import (
     pointing_game,
     score_map,
 )
+from foveate.explain.side_by_side import draw_side_by_side
 from foveate.explain.truth import known_objects, score_maps
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "delete_patches",
     "deletion_over",
     "draw_evolution",
+    "draw_side_by_side",
     "explain",
     "hit_rates",
     "known_objects",

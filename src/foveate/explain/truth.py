@@ -10,6 +10,7 @@ from foveate.explain.scores import MapScores, score_map
 from foveate.models import Model
 from foveate.settings import Method
 from foveate.training.coverage import known_objects_of
+from foveate.training.folds import Resplit
 from foveate.types import Box, ImageDataset
 
 __all__ = ["known_objects", "score_maps"]
@@ -29,6 +30,8 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
     Raises:
         DataError: the data set does not tell.
     """
+    while isinstance(dataset, Resplit):
+        dataset = dataset.dataset
     if isinstance(dataset, ColonCancer):
         return tuple(Box(math.floor(row), math.floor(column), 1, 1) for row, column in dataset.nuclei(index).tolist())
     objects_of = known_objects_of(dataset)
