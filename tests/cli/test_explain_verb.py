@@ -1,7 +1,9 @@
 """`foveate explain`, as a user runs it."""
 
 import csv
+import html
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -77,6 +79,11 @@ def test_what_is_written_and_said(house: Path, tmp_path: Path, capsys: pytest.Ca
     assert len(warned) == 2  # an untrained model looks anywhere
     assert "attention is as good as uniform" in warned[0]
     assert "1 of 3 images failed" in said.err
+    index = (out / "index.html").read_text()
+    (failed,) = re.findall(r'<tr><th scope="row">(.+?)</th><td class=warned>(.+?)</td></tr>', index)
+    assert failed == tuple(html.escape(cell) for cell in (table(out / "errors.csv")[1][0], table(out / "errors.csv")[1][2]))
+    assert index.index("b/explanation.html") < index.index(failed[0])
+    assert "2 images, 2 to look twice at, 1 failed" in index
     assert [row[1] for row in table(out / "errors.csv")] == ["stage", "open"]
     files = {file.name for file in (out / "a").iterdir()}
     assert files == {

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     costs = ReceiptTally()
     outcomes = costs.watch(predict_paths(model, rows, *given, seen=explainer))
     summary = write_predictions(out, model.classes, progress(outcomes, len(rows), "explaining"))
-    index = explainer.finish()
+    index = explainer.finish([(failure.path, failure.message) for failure in summary.failures])
     code = conclude(summary, out)
     for line in _warnings(explainer):
         print(line)
