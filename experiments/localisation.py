@@ -61,7 +61,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders, and what to call them")
     parser.add_argument("--out", type=Path, metavar="FILE", help="picture to write")
-    parser.add_argument("--images", type=int, default=4, help="images to draw, spread over those in common (default: 4)")
+    parser.add_argument(
+        "--images", type=int, default=4, help="images to draw, spread over those in common (default: 4)"
+    )
     parser.add_argument("--ids", nargs="*", default=[], help="images to draw instead")
     parser.add_argument("--split", default="test", help="which images (default: test)")
     parser.add_argument("--samples", type=int, default=1, help="draws per image (default: 1)")

@@ -81,7 +81,9 @@ def test_what_is_written_and_said(house: Path, tmp_path: Path, capsys: pytest.Ca
     assert "1 of 3 images failed" in said.err
     index = (out / "index.html").read_text()
     (failed,) = re.findall(r'<tr><th scope="row">(.+?)</th><td class=warned>(.+?)</td></tr>', index)
-    assert failed == tuple(html.escape(cell) for cell in (table(out / "errors.csv")[1][0], table(out / "errors.csv")[1][2]))
+    assert failed == tuple(
+        html.escape(cell) for cell in (table(out / "errors.csv")[1][0], table(out / "errors.csv")[1][2])
+    )
     assert index.index("b/explanation.html") < index.index(failed[0])
     assert "2 images, 2 to look twice at, 1 failed" in index
     assert [row[1] for row in table(out / "errors.csv")] == ["stage", "open"]
@@ -156,9 +158,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("model", ["", "model"], ids=["run", "its model"])
-def test_the_evolution_of_a_run(
-    model: str, watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_evolution_of_a_run(model: str, watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "seen"
     assert main(["explain", str(watched / model), "--evolution", "--out", str(out)]) == 0
     (line,) = capsys.readouterr().out.splitlines()
@@ -175,7 +175,10 @@ def test_the_evolution_of_a_run(
         ([], "missing PATH: name images, folders of images or manifests, or add --evolution"),
         (["--evolution", "a.png"], "watched, got a.png: leave out PATH"),
         (["--evolution", "--samples", "4"], "--evolution shows maps as they were kept: leave out --samples, --method"),
-        (["--evolution"], "model is not a run folder (it has no config.yaml): give the folder that foveate train wrote"),
+        (
+            ["--evolution"],
+            "model is not a run folder (it has no config.yaml): give the folder that foveate train wrote",
+        ),
     ],
     ids=["no path", "a path", "samples", "no run"],
 )

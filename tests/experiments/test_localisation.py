@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,12 @@ def script() -> Any:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of attention sampling, and one of Deep MIL."""
     folder = tmp_path_factory.mktemp("runs")
     train(SETTINGS, folder / "ats", progress=SilentProgress())
     train(replace(SETTINGS, model=replace(SETTINGS.model, name="deep-mil")), folder / "mil", progress=SilentProgress())
-    yield folder
+    return folder
 
 
 def rows(printed: str) -> list[list[str]]:
@@ -87,9 +86,7 @@ def test_folds_are_taken_together(script: Any, runs: Path, tmp_path: Path, capsy
     assert ats[:3] == ["ATS", "12", "5.0"]
 
 
-def test_what_has_nothing_in_common_is_refused(
-    script: Any, runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_has_nothing_in_common_is_refused(script: Any, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         script.main([str(runs / "ats"), "--split", "none"])
     assert "no image with an object is in the none split of every name" in capsys.readouterr().err

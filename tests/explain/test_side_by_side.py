@@ -22,9 +22,7 @@ def drawn(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("objects", [[Box(106, 416, 28, 28)], [Box(100, 50, 1, 1), Box(300, 500, 1, 1)]], ids=str)
-def test_what_is_there_is_in_the_first_column(
-    objects: list[Box], pointing: Make, canvas: Draw, tmp_path: Path
-) -> None:
+def test_what_is_there_is_in_the_first_column(objects: list[Box], pointing: Make, canvas: Draw, tmp_path: Path) -> None:
     source = ArraySource(canvas((417, 605), (120, 430)))
     seen = {name: [explain(model, model.look(source))] for name, model in models(pointing).items()}
     draw_side_by_side(tmp_path / "with.png", [source], [objects], seen)
@@ -32,7 +30,7 @@ def test_what_is_there_is_in_the_first_column(
     with_them, without = drawn(tmp_path / "with.png"), drawn(tmp_path / "without.png")
     assert with_them.shape == without.shape
     columns = np.flatnonzero((with_them != without).any((0, 2)))
-    assert 0 < columns.size
+    assert columns.size > 0
     assert columns.max() < with_them.shape[1] / 4
 
 

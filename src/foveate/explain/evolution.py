@@ -122,7 +122,9 @@ def animate_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, 
 
     path = Path(path)
     if path.suffix.lower() not in ANIMATIONS:
-        raise ConfigError(f"an animation is a {', '.join(ANIMATIONS)} file, got {path.name}: choose one of these endings")
+        raise ConfigError(
+            f"an animation is a {', '.join(ANIMATIONS)} file, got {path.name}: choose one of these endings"
+        )
     watched = Watched.of(Path(run), dataset)
     frames = [Image.fromarray(frame) for frame in _frames(watched)]
     times = [round(1000 * seconds)] * len(frames)

@@ -31,9 +31,7 @@ def small_picture(source: Source) -> Shaped[np.ndarray, "height width *channel"]
     return pixels if pixels.shape[2] == 3 else pixels[:, :, 0]
 
 
-def show_image(
-    panel: "Axes", pixels: Shaped[np.ndarray, "height width *channel"], size: Size, title: str = ""
-) -> None:
+def show_image(panel: "Axes", pixels: Shaped[np.ndarray, "height width *channel"], size: Size, title: str = "") -> None:
     """Fill a panel with an image.
 
     Arguments:

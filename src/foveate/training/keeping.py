@@ -84,9 +84,7 @@ class Keeper:
             position.best = Best(result.error, result.loss, position.epoch, position.step)
         return True
 
-    def watch(
-        self, dataset: ImageDataset, indices: Sequence[int], epoch: int, show: Callable[[Arrays], None]
-    ) -> None:
+    def watch(self, dataset: ImageDataset, indices: Sequence[int], epoch: int, show: Callable[[Arrays], None]) -> None:
         """Keep the attention maps of a few images, as the averaged weights make them.
 
         Arguments:

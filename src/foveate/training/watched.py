@@ -79,9 +79,7 @@ def watch_attention(
     arrays: dict[str, NDArray[np.generic]] = {"ids": np.array(images.ids)}
     if output.attention is not None and model.grid is not None:
         seen = [source.size for source in images.sources] if model.view is None else images.view_sizes
-        extents = [
-            model.grid.extent(size, dataset.open(index).size) for size, index in zip(seen, indices, strict=True)
-        ]
+        extents = [model.grid.extent(size, dataset.open(index).size) for size, index in zip(seen, indices, strict=True)]
         arrays["attention"] = output.attention.float().cpu().numpy()
         arrays["cells"] = np.array([model.grid.shape(size) for size in seen])
         arrays["extent"] = np.array(extents)
@@ -127,9 +125,7 @@ def read_watched(folder: Path) -> list[tuple[int, list[WatchedImage]]]:
             if "extent" in arrays:
                 found.append((int(number[1]), watched_images(arrays)))
     if not found:
-        raise RunError(
-            f"{folder / FOLDER} holds no attention maps: train a model that attends with --training.watch 4"
-        )
+        raise RunError(f"{folder / FOLDER} holds no attention maps: train a model that attends with --training.watch 4")
     return sorted(found, key=lambda one: one[0])
 
 
