@@ -29,7 +29,8 @@ from foveate.view.pyramid import Pyramid, map_pixels, tile_pixels
 __all__ = ["Gallery"]
 
 HELD, OPEN, AT_ONCE, SMALL, PATCH_SIDE = 64 << 20, 4, 4, 512, 224
-"""Bytes of encoded tiles, images (and overviews) held, pictures made at a time; longest sides that colours and patches are of."""
+"""Bytes of encoded tiles, images and overviews held, pictures made at a time; longest sides of patches, and of what
+colours are found by."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ MOST_VALUES = 1 << 24
 """Values of an overview at most, 4 bytes each."""
 
 NEAR = 4
-"""A level of the file is near one of the pyramid if a pixel of that covers no more of its pixels than so many a side."""
+"""A level of the file is near one of the pyramid if a pixel of that covers at most so many of its pixels a side."""
 
 
 def overview_level(source: Source, pyramid: Pyramid) -> int | None:
