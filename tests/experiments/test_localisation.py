@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from foveate.datasets import open_dataset
 from foveate.explain import score_maps
 from foveate.explain.averages import average_scores
 from foveate.models import load_model
 from foveate.training.config import RunSettings, merge_settings
-from foveate.training.folds import train_folds
+from foveate.training.folds import Resplit, write_splits
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 
@@ -77,13 +78,22 @@ def test_two_runs_on_the_same_images(
     assert ats[3] == f"{told.mean:.3f} ({told.interval[0]:.3f}–{told.interval[1]:.3f})"
 
 
-def test_folds_are_taken_together(script: Any, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = replace(SETTINGS, data=replace(SETTINGS.data, test_images=0))
-    train_folds(plain, tmp_path / "folds", 3, progress=SilentProgress())
-    capsys.readouterr()
-    script.main([f"ATS={tmp_path / 'folds' / f'fold-{fold}'}" for fold in (1, 2, 3)])
+def test_folds_are_taken_together(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = open_dataset(SETTINGS.data, SETTINGS.seed)
+    for fold in (0, 1):
+        examples = [
+            replace(one, split="validation") if one.split == "test" and number % 2 == fold else one
+            for number, one in enumerate(images.examples)
+        ]
+        folder = tmp_path / f"fold-{fold + 1}"
+        write_splits(folder, examples, "again")
+        train(SETTINGS, folder, dataset=Resplit(images, examples), resume=True, progress=SilentProgress())
+    folds = [f"ATS={tmp_path / f'fold-{fold}'}" for fold in (1, 2)]
+    counts = [len(script.open_runs([fold], "test")["ATS"][0].indices) for fold in folds]
+    assert sorted(counts) == [2, 3]
+    script.main(folds)
     _, _, ats = rows(capsys.readouterr().out)
-    assert ats[:3] == ["ATS", "12", "5.0"]
+    assert ats[:3] == ["ATS", "5", "5.0"]
 
 
 def test_what_has_nothing_in_common_is_refused(script: Any, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,8 +39,12 @@ def test_each_map_is_in_its_own_column(pointing: Make, canvas: Draw, tmp_path: P
     seen = {name: [explain(model, model.look(one)) for one in sources] for name, model in models(pointing).items()}
     draw_side_by_side(tmp_path / "all.png", sources, [[], []], seen)
     whole = drawn(tmp_path / "all.png")
-    for number, name in enumerate(seen, start=1):
-        changed: dict[str, list[Explanation]] = {**seen, name: list(reversed(seen[name]))}
+    others = models(pointing, (40, 52))
+    for number, (name, other_model) in enumerate(others.items(), start=1):
+        changed: dict[str, list[Explanation]] = {
+            **seen,
+            name: [explain(other_model, other_model.look(one)) for one in sources],
+        }
         draw_side_by_side(tmp_path / "other.png", sources, [[], []], changed)
         other = drawn(tmp_path / "other.png")
         assert other.shape == whole.shape
@@ -49,5 +53,6 @@ def test_each_map_is_in_its_own_column(pointing: Make, canvas: Draw, tmp_path: P
         assert columns.max() - 0.1 < number + 1
 
 
-def models(pointing: Make) -> dict[str, Model]:
-    return {"ATS": pointing(), "Deep MIL": pointing(name="deep-mil"), "U": pointing(name="uniform")}
+def models(pointing: Make, patch: tuple[int, int] = (28, 36)) -> dict[str, Model]:
+    names = {"ATS": "attention-sampling", "Deep MIL": "deep-mil", "U": "uniform"}
+    return {title: pointing(name=name, patch=patch) for title, name in names.items()}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZE, scene
+from pyramid_files import values
 from tiffs import write_tiff
 
 import foveate.images.tile_store as tile_store
@@ -22,7 +22,7 @@ def test_all_coarse_tiles_of_a_file_in_strips_decode_it_once(
     monkeypatch.setattr(overviews, "MOST_VALUES", 3 * 307 * 554)  # the level of half the size, two by three tiles
     monkeypatch.setattr(overviews, "NEAR", 1)
     monkeypatch.setattr(tile_store, "TILE_BYTES", 2**12)  # no strip is kept
-    write_tiff(tmp_path / "flat.tif", scene(SIZE), rowsperstrip=16, compression="deflate")
+    write_tiff(tmp_path / "flat.tif", values((613, 1107)), rowsperstrip=16, compression="deflate")
     gallery = Gallery(model, find_rows([tmp_path / "flat.tif"]))
     pyramid, source = gallery.seen(0).pyramid, gallery._source(0)
     assert isinstance(source, TiledSource)
@@ -47,7 +47,7 @@ def test_overviews_are_let_go_of(model: Model, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(overviews, "NEAR", 1)
     paths = [tmp_path / f"{number}.tif" for number in range(6)]
     for path in paths:
-        write_tiff(path, scene((120, 160)), rowsperstrip=16)
+        write_tiff(path, values((120, 160)), rowsperstrip=16)
     gallery = Gallery(model, find_rows(paths))
     for number in (*range(6), 0):
         assert gallery.tile(number, 0, 0, 0) is not None

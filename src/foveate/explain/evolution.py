@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -130,8 +131,8 @@ def animate_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, 
     times = [round(1000 * seconds)] * len(frames)
     times[-1] *= LAST
     path.parent.mkdir(parents=True, exist_ok=True)
-    lossless = {"lossless": True} if path.suffix.lower() == ".webp" else {}
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, **lossless)
+    options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, **options)
 
 
 def _frames(watched: Watched) -> Iterator[UInt8[np.ndarray, "height width 3"]]:

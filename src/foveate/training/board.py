@@ -48,7 +48,9 @@ class Board:
             return
         writer = require_tensorboard()
         # the figures of an epoch stand at its last step, which may be saved before them: `closed` is when they were
-        kept = {"steps": None, "epochs": None} if resumed is None else {"steps": resumed.step, "epochs": resumed.closed}
+        kept: dict[str, int | None] = {"steps": None, "epochs": None}
+        if resumed is not None:
+            kept = {"steps": resumed.step, "epochs": resumed.closed}
         for name, step in kept.items():
             first = None if step is None else step + 1
             self._writers[name] = writer(str(folder / name), purge_step=first, flush_secs=FLUSH_SECONDS)
