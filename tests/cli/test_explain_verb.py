@@ -172,7 +172,7 @@ def test_the_evolution_of_a_run(model: str, watched: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "missing PATH: name images, folders of images or manifests, or add --evolution"),
+        ([], "missing PATH. See foveate explain --help"),
         (["--evolution", "a.png"], "watched, got a.png: leave out PATH"),
         (["--evolution", "--samples", "4"], "--evolution shows maps as they were kept: leave out --samples, --method"),
         (
@@ -189,6 +189,13 @@ def test_what_evolution_does_not_go_with_is_code_2_and_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "seen").exists()
+
+
+def test_images_may_be_named_after_options() -> None:
+    parser = Parser("foveate explain")
+    add_arguments(parser)
+    told = parser.parse_arguments(["runs/mine", "--samples", "2", "--out", "seen", "a.png", "b.png"])
+    assert (told.run, told.paths, told.samples, told.evolution) == ("runs/mine", ["a.png", "b.png"], 2, False)
 
 
 def test_the_examples_are_understood() -> None:

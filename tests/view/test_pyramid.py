@@ -60,7 +60,7 @@ def test_tiles_from_an_overview_are_the_same_means(size: Size) -> None:
     source, pyramid = ArraySource(array), Pyramid(size)
     for finest in {pyramid.last, pyramid.last // 2}:
         overview = Overview.of(source, pyramid, finest)
-        for level in range(finest + 1):
+        for level in range(max(0, finest - 3), finest + 1):
             expected = averaged(array.astype(np.float64) / 255, pyramid.step(level))
             np.testing.assert_allclose(assembled(source, level, overview), expected, rtol=0, atol=2 * ONE_STEP)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.cli.looking import add_looking, check_looking
+from foveate.cli.parser import Instead
 from foveate.cli.predict import conclude, progress
 from foveate.errors import ConfigError
 
@@ -36,11 +37,11 @@ the maps that a run trained with --training.watch kept of its validation images,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `foveate explain` takes."""
-    add_looking(parser, paths="*")
+    paths = add_looking(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write to")
     parser.add_argument("--what-if", type=int, default=0, metavar="K", help="try K other seeds as well (default: 0)")
     parser.add_argument(
-        "--evolution", action="store_true", help="draw how the attention moved while RUN was trained; no PATH then"
+        "--evolution", action=Instead, of=paths, help="draw how the attention moved while RUN was trained; no PATH then"
     )
 
 
@@ -81,8 +82,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     check_looking(arguments)
-    if not arguments.evolution and not arguments.paths:
-        raise ConfigError("missing PATH: name images, folders of images or manifests, or add --evolution")
     if arguments.evolution and arguments.paths:
         raise ConfigError(
             f"--evolution shows the images that {arguments.run} watched, got {arguments.paths[0]}: leave out PATH"

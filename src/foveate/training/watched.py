@@ -77,7 +77,7 @@ def watch_attention(
     with model.evaluating():
         output = model(images.to(model.device))
     arrays: dict[str, NDArray[np.generic]] = {"ids": np.array(images.ids)}
-    if output.attention is not None and model.grid is not None:
+    if output.attention is not None and model.grid is not None and model.attends:
         seen = [source.size for source in images.sources] if model.view is None else images.view_sizes
         extents = [model.grid.extent(size, dataset.open(index).size) for size, index in zip(seen, indices, strict=True)]
         arrays["attention"] = output.attention.float().cpu().numpy()
