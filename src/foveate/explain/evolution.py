@@ -144,7 +144,7 @@ def _frames(watched: Watched) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     width, height = SIDE * columns, (SIDE + TITLE) * rows + TITLE
     for epoch, seen in watched.epochs.items():
         figure = Figure(figsize=(width, height), dpi=DPI)
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)  # without types
         figure.suptitle(_title(epoch), fontsize=10, y=1 - 0.05 / height, va="top")
         for number, (name, picture) in enumerate(watched.pictures.items()):
             # laid out by hand: a layout that fits its texts would shift from frame to frame
