@@ -132,6 +132,61 @@ def test_it_says_how_many_objects_were_covered(
     assert "error that this leaves" in printed
 
 
+DIGITS = ["--data.source=megapixel-mnist", "--data.canvas", 150, 180, "--data.train_images=20", "--data.test_images=6"]
+
+
+@pytest.mark.parametrize("name", ["attention-sampling", "deep-mil"])
+def test_maps_are_scored_and_covered(
+    name: str, config: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    words = command("train", "--config", config, "--out", run, "--training.epochs=1", f"--model.name={name}", *DIGITS)
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(command("evaluate", run)) == 0
+    plain = json.loads(capsys.readouterr().out)
+    words = command("evaluate", run, "--localisation", "--deletion", "--samples", 2)
+    assert main([*words, "--out", str(tmp_path / "own.json")]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == json.loads((tmp_path / "own.json").read_text())
+    assert set(figures) - set(plain) == {"localisation", "deletion"}
+    found, covered = figures["localisation"], figures["deletion"]
+    assert (found["images"], found["objects_per_image"]) == (6, 5.0)
+    for score in ("chance", "mass", "pointing", "average_precision"):
+        low, high = found[score]["interval"]
+        assert 0 <= low <= found[score]["mean"] <= high <= 1
+    assert (found["objects_hit"] is None) == (name == "deep-mil")
+    assert covered["covered"] == [0, 1, 2, 5, 10, 20]
+    assert covered["by_attention"][0] == covered["by_chance"][0]
+    assert covered["drop"]["images"] == 6
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for word in ("5.00 objects in each of 6 images", "pointing game", f"{found['mass']['mean']:.4f}", "by chance"):
+        assert word in printed
+    assert ("patches that hit one" in printed) == (name != "deep-mil")
+
+
+def test_maps_are_scored_only_where_it_is_known_what_is_there(
+    images: Path, config: Path, tmp_path: Path, capsys: Any
+) -> None:
+    for name, asked, said in (
+        ("cnn", "--deletion", "a cnn model has no attention to cover by"),
+        ("cnn", "--localisation", "a cnn model has neither a map nor patches to score"),
+        ("uniform", "--localisation", "maps can be scored where the truth is known: use colon-cancer"),
+    ):
+        run = tmp_path / name
+        if not run.exists():
+            words = ["train", "--config", config, "--data", images, "--training.epochs=1", f"--model.name={name}"]
+            assert main(command(*words, "--out", run)) == 0
+        capsys.readouterr()
+        assert main(command("evaluate", run, asked)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+        assert not (run / "metrics.json").exists()
+
+
 def test_several_labels_from_manifest_to_figures(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
     run, manifest = tmp_path / "run", tmp_path / "tags.csv"
     rows = [f"{i}.png,{('red', 'green|blue', '', 'red|blue')[i % 4]}" for i in range(20)]

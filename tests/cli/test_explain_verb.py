@@ -1,7 +1,9 @@
 """`foveate explain`, as a user runs it."""
 
 import csv
+import html
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from foveate.cli import Parser
 from foveate.cli.explain import EPILOG, add_arguments
 from foveate.models import build_model, save_model
 from foveate.settings import FeatureSettings, InputSettings, ModelSettings, ViewSettings
+from foveate.training.config import RunSettings, merge_settings
+from foveate.training.loop import train
+from foveate.training.progress import SilentProgress
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,13 @@ def test_what_is_written_and_said(house: Path, tmp_path: Path, capsys: pytest.Ca
     assert len(warned) == 2  # an untrained model looks anywhere
     assert "attention is as good as uniform" in warned[0]
     assert "1 of 3 images failed" in said.err
+    index = (out / "index.html").read_text()
+    (failed,) = re.findall(r'<tr><th scope="row">(.+?)</th><td class=warned>(.+?)</td></tr>', index)
+    assert failed == tuple(
+        html.escape(cell) for cell in (table(out / "errors.csv")[1][0], table(out / "errors.csv")[1][2])
+    )
+    assert index.index("b/explanation.html") < index.index(failed[0])
+    assert "2 images, 2 to look twice at, 1 failed" in index
     assert [row[1] for row in table(out / "errors.csv")] == ["stage", "open"]
     files = {file.name for file in (out / "a").iterdir()}
     assert files == {
@@ -133,9 +145,62 @@ def test_a_file_is_not_a_folder(house: Path, capsys: pytest.CaptureFixture[str])
     assert "is a file: explanations go to a folder, name another" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that kept maps before training and after its only epoch."""
+    run = tmp_path_factory.mktemp("watched") / "run"
+    data = {"source": "megapixel-mnist", "canvas": [120, 170], "train_images": 12, "test_images": 2, "noise": 1}
+    model = {"view": {"longest_side": 40}, "patch": [30, 26], "patches": 3, "features": {"width": 6}}
+    training = {"epochs": 1, "batch": 6, "watch": 1}
+    plain = {"data": data, "model": model, "training": training}
+    train(merge_settings(RunSettings(), plain), run, progress=SilentProgress())
+    return run
+
+
+@pytest.mark.parametrize("model", ["", "model"], ids=["run", "its model"])
+def test_the_evolution_of_a_run(model: str, watched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "seen"
+    assert main(["explain", str(watched / model), "--evolution", "--out", str(out)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"how the attention moved: {out / 'evolution.png'} and, epoch by epoch, {out / 'evolution.gif'}"
+    with Image.open(out / "evolution.gif") as animation:
+        assert animation.n_frames == 2  # type: ignore[attr-defined]
+    with Image.open(out / "evolution.png") as picture:
+        assert picture.width > picture.height
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "missing PATH. See foveate explain --help"),
+        (["--evolution", "a.png"], "watched, got a.png: leave out PATH"),
+        (["--evolution", "--samples", "4"], "--evolution shows maps as they were kept: leave out --samples, --method"),
+        (
+            ["--evolution"],
+            "model is not a run folder (it has no config.yaml): give the folder that foveate train wrote",
+        ),
+    ],
+    ids=["no path", "a path", "samples", "no run"],
+)
+def test_what_evolution_does_not_go_with_is_code_2_and_one_line(
+    words: list[str], said: str, house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(house / "model"), *words, "--out", str(tmp_path / "seen")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "seen").exists()
+
+
+def test_images_may_be_named_after_options() -> None:
+    parser = Parser("foveate explain")
+    add_arguments(parser)
+    told = parser.parse_arguments(["runs/mine", "--samples", "2", "--out", "seen", "a.png", "b.png"])
+    assert (told.run, told.paths, told.samples, told.evolution) == ("runs/mine", ["a.png", "b.png"], 2, False)
+
+
 def test_the_examples_are_understood() -> None:
     examples = [line.split("   ")[0].strip() for line in EPILOG.splitlines() if line.startswith("  foveate explain")]
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         parser = Parser("foveate explain")
         add_arguments(parser)

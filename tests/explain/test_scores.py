@@ -24,6 +24,7 @@ from foveate.images import ArraySource, open_image
 from foveate.images.covered import Covered
 from foveate.models import Model
 from foveate.settings import AttentionSettings, DataSettings, PriorSettings, ViewSettings
+from foveate.training.folds import Resplit
 from foveate.types import Box
 
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -145,6 +146,7 @@ def test_nuclei_of_real_tissue(pointing: Make) -> None:
     positive = next(index for index, example in enumerate(data.examples) if example.label == 1)
     objects = known_objects(data, positive)
     assert len(objects) == len(data.nuclei(positive))
+    assert known_objects(Resplit(data, data.examples), positive) == objects
     model = pointing(channels=3, name="deep-mil", patch=(27, 27))
     ((index, scores),) = score_maps(model, data, [positive])
     assert index == positive

@@ -13,7 +13,7 @@ from PIL import Image
 from foveate.datasets import read_manifest
 from foveate.errors import DataError, ImageError
 from foveate.models import Model, build_model
-from foveate.training.evaluation import evaluate, watch_attention
+from foveate.training.evaluation import evaluate
 from foveate.training.loader import split_indices
 from foveate.training.metrics import wilson_interval
 
@@ -100,14 +100,6 @@ def test_groups_change_the_interval_and_not_the_error(model: Model, squares: Any
     assert alone.interval != together.interval
 
 
-def test_watched_maps_are_distributions_and_boxes_are_patches(model: Model, squares: Any) -> None:
-    arrays = watch_attention(model, squares, (3, 4, 5), seed=1)
-    assert arrays["ids"].tolist() == [squares.examples[index].id for index in (3, 4, 5)]
-    assert np.allclose(arrays["attention"].sum((1, 2)), 1, atol=1e-5)
-    assert arrays["boxes"].shape == (3, 3, 4)
-    assert (arrays["boxes"][..., 2:] == (26, 28)).all()
-
-
 def in_groups(squares: Any) -> Any:
     """Image i is of patient i // 4, and every image of a patient has its label; the last image is on its own."""
     examples = [replace(one, group=f"p{i // 4}", label=i // 4 % 2) for i, one in enumerate(squares.examples)]
@@ -187,5 +179,3 @@ def test_a_model_that_reads_every_patch_counts_them_and_keeps_no_boxes(
     assert both[0].patches_per_image == both[1].patches_per_image
     assert np.allclose(both[0].probabilities, both[1].probabilities, atol=1e-5)
     assert both[0].view_size == (1, 1)
-    arrays = watch_attention(model, squares, (0, 1))
-    assert set(arrays) == {"ids", "attention"}

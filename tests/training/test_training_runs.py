@@ -18,6 +18,7 @@ from foveate.training.journal import read_journal
 from foveate.training.loader import split_indices
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
+from foveate.training.watched import read_watched
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
@@ -59,6 +60,18 @@ def test_a_run_leaves_what_design_says(squares: Any, settings_of: Settings, tmp_
     assert sorted(path.name for path in (folder / "attention").iterdir()) == [f"epoch-00{i}.npz" for i in range(3)]
     kept = np.load(folder / "attention" / "epoch-002.npz")
     assert kept["attention"].shape[0] == len(kept["ids"]) == 2
+
+
+def test_maps_are_kept_every_so_many_epochs_and_at_both_ends(
+    squares: Any, settings_of: Settings, tmp_path: Path
+) -> None:
+    training = {"watch_every": 2, "validate_every": 3, "epochs": 5}
+    run(settings_of(training=training), tmp_path / "all", squares)
+    assert [epoch for epoch, _ in read_watched(tmp_path / "all")] == [0, 2, 4, 5]
+    training = {"watch_every": 40, "patience": 1, "epochs": 30, "learning_rate": 1e-12}
+    result = run(settings_of(training=training), tmp_path / "patience", squares)
+    assert result.epochs < 30
+    assert [epoch for epoch, _ in read_watched(tmp_path / "patience")] == [0, result.epochs]
 
 
 def test_an_epoch_says_how_long_its_steps_took(long_run: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.cli.looking import add_looking, check_looking
+from foveate.cli.parser import Instead
 from foveate.cli.predict import conclude, progress
 from foveate.errors import ConfigError
 
@@ -21,25 +22,34 @@ examples:
   foveate explain runs/demo digits/images/test-00000.png --out seen     one image
   foveate explain runs/mine slides.csv --out seen --samples 8           the spread over eight draws
   foveate explain runs/mine slide.svs --out seen --what-if 5            what five other seeds would have drawn and said
+  foveate explain runs/mine --evolution --out seen                      how the attention moved in training
 
 DIR gets index.html, predictions.csv (that of foveate predict with the same options) and a folder per image:
 explanation.html, a page that needs nothing else; overlay.png; patches/; patches.geojson for QuPath, in level-0 pixels;
 attention.tif and attention.npz, the map at its own resolution with the affine map from cells to level-0 pixels; and
 explanation.json. Where an image has a place on earth, attention.tif is a GeoTIFF and patches-wgs84.geojson is in
 degrees. Images that cannot be read go to errors.csv, and the exit code is 3; it is 2 if none could be read.
+
+With --evolution DIR gets evolution.png, a row per image and a column per epoch, and evolution.gif, a frame per epoch:
+the maps that a run trained with --training.watch kept of its validation images, every --training.watch_every epochs.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `foveate explain` takes."""
-    add_looking(parser)
+    paths = add_looking(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write to")
     parser.add_argument("--what-if", type=int, default=0, metavar="K", help="try K other seeds as well (default: 0)")
+    parser.add_argument(
+        "--evolution", action=Instead, of=paths, help="draw how the attention moved while RUN was trained; no PATH then"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict and explain, say what is wrong with the attention, and what failed."""
     _check(arguments)
+    if arguments.evolution:
+        return _draw_evolution(arguments)
     from foveate.explain import Explainer
     from foveate.models import load_model
     from foveate.predict import (
@@ -61,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     costs = ReceiptTally()
     outcomes = costs.watch(predict_paths(model, rows, *given, seen=explainer))
     summary = write_predictions(out, model.classes, progress(outcomes, len(rows), "explaining"))
-    index = explainer.finish()
+    index = explainer.finish([(failure.path, failure.message) for failure in summary.failures])
     code = conclude(summary, out)
     for line in _warnings(explainer):
         print(line)
@@ -72,10 +82,34 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     check_looking(arguments)
+    if arguments.evolution and arguments.paths:
+        raise ConfigError(
+            f"--evolution shows the images that {arguments.run} watched, got {arguments.paths[0]}: leave out PATH"
+        )
+    asked = (arguments.samples, arguments.method, arguments.seed, arguments.what_if)
+    if arguments.evolution and asked != (1, None, 0, 0):
+        raise ConfigError("--evolution shows maps as they were kept: leave out --samples, --method, --seed, --what-if")
     if arguments.what_if < 0:
         raise ConfigError(f"--what-if must be at least 0, got {arguments.what_if}: 0 tries no other seed")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a file: explanations go to a folder, name another")
+
+
+def _draw_evolution(arguments: argparse.Namespace) -> int:
+    """The maps that a run kept, as a picture and as an animation."""
+    from foveate.datasets import open_dataset
+    from foveate.explain import animate_evolution, draw_evolution
+    from foveate.training.run_folder import run_settings
+
+    run = Path(arguments.run)
+    settings = run_settings(run)
+    run = run if (run / "config.yaml").is_file() else run.parent
+    dataset = open_dataset(settings.data, settings.seed)
+    picture, animation = arguments.out / "evolution.png", arguments.out / "evolution.gif"
+    draw_evolution(run, dataset, picture)
+    animate_evolution(run, dataset, animation)
+    print(f"how the attention moved: {picture} and, epoch by epoch, {animation}")
+    return 0
 
 
 def _warnings(explainer: "Explainer") -> Iterator[str]:

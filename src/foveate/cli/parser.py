@@ -4,11 +4,11 @@ import argparse
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Never
+from typing import Any, Never
 
 from foveate.errors import ConfigError
 
-__all__ = ["Parser", "did_you_mean"]
+__all__ = ["Instead", "Parser", "did_you_mean"]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -84,3 +84,27 @@ class Parser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     options |= parser._options()
         return options
+
+
+class Instead(argparse.Action):
+    """A flag beside which an argument may be left out that is needed without it.
+
+    Arguments:
+        of: that argument.
+
+    Example:
+        >>> parser = Parser(prog="foveate explain")
+        >>> path = parser.add_argument("path", nargs="+")
+        >>> _ = parser.add_argument("--evolution", action=Instead, of=path)
+        >>> parser.parse_arguments(["--evolution"])
+        Namespace(path=None, evolution=True)
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, of: argparse.Action, **settings: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, **settings)
+        self._of = of
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, *_: object) -> None:
+        """Take the flag."""
+        self._of.required = False
+        setattr(namespace, self.dest, True)

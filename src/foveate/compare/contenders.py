@@ -36,7 +36,11 @@ class Contender:
     def what(self) -> dict[str, Any]:
         """What determines a cost: everything about a run but how long it lasts and where it begins."""
         plain = lasting(self.settings)
-        for key in ("epochs", "max_steps", "max_minutes", "patience", "watch", "log_every"):
+        lasts, watches = (
+            ("epochs", "max_steps", "max_minutes", "patience"),
+            ("watch", "watch_every", "tensorboard", "log_every"),
+        )
+        for key in (*lasts, *watches):
             del plain["training"][key]
         del plain["seed"]
         return {"batch": self.batch, **plain}

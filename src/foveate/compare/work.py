@@ -166,7 +166,7 @@ class Run:
 
     def _pace(self) -> float:
         """Seconds a step takes, by a trial of a few."""
-        trial = replace(self.settings.training, max_steps=TRIAL_STEPS, log_every=1, watch=0)
+        trial = replace(self.settings.training, max_steps=TRIAL_STEPS, log_every=1, watch=0, tensorboard=False)
         with tempfile.TemporaryDirectory() as scratch:
             self._train(replace(self.settings, training=trial), Path(scratch), SilentProgress())
             return seconds_per_step(Path(scratch), skip=TRIAL_STEPS // 3)

@@ -1,8 +1,16 @@
 """Where a model looks, what it saw there, and how well that agrees with what is there."""
 
+from foveate.explain.averages import (
+    Average,
+    AverageDeletion,
+    Localisation,
+    check_localisation,
+    deletion_over,
+    localisation_over,
+)
 from foveate.explain.contributions import contributions
-from foveate.explain.deletion import Deletion, delete_patches
-from foveate.explain.evolution import draw_evolution
+from foveate.explain.deletion import Deletion, check_deletion, delete_patches
+from foveate.explain.evolution import animate_evolution, draw_evolution
 from foveate.explain.explainer import Explainer
 from foveate.explain.explanation import Explanation, SeenPatch, explain
 from foveate.explain.scores import (
@@ -14,23 +22,33 @@ from foveate.explain.scores import (
     pointing_game,
     score_map,
 )
+from foveate.explain.side_by_side import draw_side_by_side
 from foveate.explain.truth import known_objects, score_maps
 
 __all__ = [
+    "Average",
+    "AverageDeletion",
     "Deletion",
     "Explainer",
     "Explanation",
+    "Localisation",
     "MapScores",
     "SeenPatch",
+    "animate_evolution",
     "attention_on_truth",
     "cell_average_precision",
     "cells_of",
+    "check_deletion",
+    "check_localisation",
     "contributions",
     "delete_patches",
+    "deletion_over",
     "draw_evolution",
+    "draw_side_by_side",
     "explain",
     "hit_rates",
     "known_objects",
+    "localisation_over",
     "pointing_game",
     "score_map",
     "score_maps",

@@ -17,7 +17,7 @@ from foveate.seeds import derive_seed
 from foveate.settings import Method
 from foveate.types import Box
 
-__all__ = ["Deletion", "delete_patches"]
+__all__ = ["Deletion", "check_deletion", "delete_patches"]
 
 STEPS = (1, 2, 5, 10, 20)
 """Patches covered, step by step."""
@@ -70,8 +70,7 @@ def delete_patches(
         ConfigError: the model has no attention, or no step covers a patch.
         ImageError: the image cannot be read.
     """
-    if not model.attends:
-        raise ConfigError(f"a {model.settings.name} model has no attention to cover by: use one that attends")
+    check_deletion(model)
     if not steps or min(steps) < 1:
         raise ConfigError(f"deletion needs steps of at least one patch, got {list(steps)}: use e.g. 1 2 5 10")
     look = model.look(source, samples, method, seed)
@@ -94,6 +93,16 @@ def delete_patches(
         by_attention=(before, *(probability(attended, count) for count in steps)),
         by_chance=(before, *(probability(anywhere, count) for count in steps)),
     )
+
+
+def check_deletion(model: Model) -> None:
+    """Refuse a model by whose attention nothing can be covered.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not model.attends:
+        raise ConfigError(f"a {model.settings.name} model has no attention to cover by: use one that attends")
 
 
 def _boxes(model: Model, look: Look, cells: Int[np.ndarray, " cell"]) -> list[Box]:

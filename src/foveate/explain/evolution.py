@@ -1,20 +1,68 @@
-"""How the attention moved while the model learnt, as one picture."""
+"""How the attention moved while the model learnt: as one picture, and as an animation."""
 
-import re
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Shaped, UInt8
 
-from foveate.errors import RunError
-from foveate.images import Source, unit_range, view_size
-from foveate.models import Model, load_model
-from foveate.types import ImageDataset
+from foveate.errors import ConfigError, DataError, RunError
+from foveate.explain.panels import show_boxes, show_image, show_map, small_picture
+from foveate.training.watched import WatchedImage, read_watched
+from foveate.types import Box, ImageDataset, Size
 
-__all__ = ["draw_evolution"]
+__all__ = ["ANIMATIONS", "animate_evolution", "draw_evolution"]
 
-SIDE = 2.0
-"""Side of one panel, in inches."""
+ANIMATIONS = (".gif", ".png", ".webp")
+"""Endings of files that Pillow can animate."""
+
+SIDE, TITLE = 2.0, 0.3
+"""Side of one panel and height of a line of text, in inches."""
+
+DPI = 100
+
+OPACITY = 0.6
+"""Of a map over its image."""
+
+LAST = 4
+"""How many times as long as the others the last frame is shown."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a run kept, and the images it was kept of.
+
+    Attributes:
+        epochs: epoch → what was seen after it, by image id; in order of epoch.
+        pictures: image id → the image, small.
+        sizes: image id → (height, width) in level-0 pixels.
+    """
+
+    epochs: Mapping[int, Mapping[str, WatchedImage]]
+    pictures: Mapping[str, Shaped[np.ndarray, "height width *channel"]]
+    sizes: Mapping[str, Size]
+
+    @classmethod
+    def of(cls, run: Path, dataset: ImageDataset) -> "Watched":
+        """Read them; of a run whose number of watched images changed, those that every epoch has."""
+        epochs = {epoch: {image.id: image for image in images} for epoch, images in read_watched(run)}
+        *_, last = epochs.values()
+        names = [name for name in last if all(name in seen for seen in epochs.values())]
+        numbers = {example.id: index for index, example in enumerate(dataset.examples)}
+        missing = next((name for name in last if name not in numbers), None)
+        if missing is not None:
+            raise DataError(f"{missing}, which {run} watched, is not among its images: give the images as they were")
+        if not names:
+            raise RunError(f"{run} watched other images in every epoch: train anew, with one number of training.watch")
+        sources = {name: dataset.open(numbers[name]) for name in names}
+        return cls(
+            epochs,
+            {name: small_picture(source) for name, source in sources.items()},
+            {name: source.size for name, source in sources.items()},
+        )
 
 
 def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, columns: int = 6) -> None:
@@ -33,71 +81,92 @@ def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, col
 
     Raises:
         RunError: the run kept no attention maps.
+        DataError: an image of them is not in the data set.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    frames = _frames(Path(run) / "attention")
-    model = load_model(str(run))
-    shown = [frames[number] for number in _spread(len(frames), columns)]
-    ids = [str(name) for name in shown[0][1]["ids"]]
-    numbers = {example.id: index for index, example in enumerate(dataset.examples)}
-    figure = Figure(figsize=(SIDE * (1 + len(shown)), SIDE * len(ids) + 0.3), layout="constrained")
+    watched = Watched.of(Path(run), dataset)
+    shown = _spread(list(watched.epochs), columns)
+    count = len(watched.pictures)
+    figure = Figure(figsize=(SIDE * (1 + len(shown)), SIDE * count + TITLE), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(ids), 1 + len(shown), squeeze=False)
-    for row, name in enumerate(ids):
-        source = dataset.open(numbers[name])
-        _show_image(panels[row, 0], unit_range(source.thumbnail(400)), source.size, name)
-        for column, (epoch, arrays) in enumerate(shown, start=1):
-            title = "before training" if epoch == 0 else f"epoch {epoch}"
-            attention, extent = _placed(model, arrays["attention"][row], source)
-            panel = panels[row, column]
-            panel.imshow(attention, cmap="magma", vmin=0, extent=extent)
-            _show_boxes(panel, arrays["boxes"][row] if "boxes" in arrays else (), source.size)
-            panel.set_title(title if row == 0 else "", fontsize=8)
+    panels = figure.subplots(count, 1 + len(shown), squeeze=False)
+    for row, (name, picture) in enumerate(watched.pictures.items()):
+        size = watched.sizes[name]
+        show_image(panels[row, 0], picture, size, name)
+        for panel, epoch in zip(panels[row, 1:], shown, strict=True):
+            seen = watched.epochs[epoch][name]
+            show_map(panel, seen.attention, seen.extent, size, _title(epoch) if row == 0 else "")
+            show_boxes(panel, _boxes(seen))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=DPI)
 
 
-def _frames(folder: Path) -> list[tuple[int, dict[str, NDArray[np.generic]]]]:
-    frames = []
-    for file in sorted(folder.glob("epoch-*.npz")):
-        match = re.fullmatch(r"epoch-(\d+)", file.stem)
-        with np.load(file) as arrays:
-            if match and "attention" in arrays:
-                frames.append((int(match[1]), {key: arrays[key] for key in arrays}))
-    if not frames:
-        raise RunError(f"{folder} holds no attention maps: train a model that attends with --training.watch 4")
-    return frames
+def animate_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, seconds: float = 0.7) -> None:
+    """Animate what `draw_evolution` draws: a frame per epoch, with all images, their maps over them and the boxes.
+
+    The maps have the scales and colours of the picture.
+
+    Arguments:
+        run: as for `draw_evolution`.
+        dataset: likewise.
+        path: the file to write: .gif, or .png and .webp, which keep the colours as they are.
+        seconds: that a frame is shown; the last one four times as long.
+
+    Raises:
+        ConfigError: the file's ending is none of these.
+        RunError: as `draw_evolution`.
+        DataError: likewise.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    if path.suffix.lower() not in ANIMATIONS:
+        raise ConfigError(
+            f"an animation is a {', '.join(ANIMATIONS)} file, got {path.name}: choose one of these endings"
+        )
+    watched = Watched.of(Path(run), dataset)
+    frames = [Image.fromarray(frame) for frame in _frames(watched)]
+    times = [round(1000 * seconds)] * len(frames)
+    times[-1] *= LAST
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, **options)
 
 
-def _spread(count: int, columns: int) -> list[int]:
-    return [int(number) for number in np.unique(np.linspace(0, count - 1, min(columns, count)).round())]
+def _frames(watched: Watched) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = math.ceil(math.sqrt(len(watched.pictures)))
+    rows = math.ceil(len(watched.pictures) / columns)
+    width, height = SIDE * columns, (SIDE + TITLE) * rows + TITLE
+    for epoch, seen in watched.epochs.items():
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        canvas: Any = FigureCanvasAgg(figure)  # without types
+        figure.suptitle(_title(epoch), fontsize=10, y=1 - 0.05 / height, va="top")
+        for number, (name, picture) in enumerate(watched.pictures.items()):
+            # laid out by hand: a layout that fits its texts would shift from frame to frame
+            row, column = divmod(number, columns)
+            bottom = (SIDE + TITLE) * (rows - 1 - row)
+            panel = figure.add_axes((SIDE * column / width, bottom / height, 0.97 * SIDE / width, SIDE / height))
+            image, size = seen[name], watched.sizes[name]
+            show_image(panel, picture, size)
+            show_map(panel, image.attention, image.extent, size, name, OPACITY)
+            show_boxes(panel, _boxes(image))
+        canvas.draw()
+        yield np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def _show_image(panel, pixels, size, name) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    shown = pixels.clip(0, 1) if pixels.shape[2] == 3 else pixels[:, :, 0]
-    panel.imshow(shown, cmap="gray", extent=(0, size[1], size[0], 0))
-    panel.set_title(name, fontsize=8)
-    panel.set_axis_off()
+def _spread(epochs: Sequence[int], columns: int) -> list[int]:
+    places = np.unique(np.linspace(0, len(epochs) - 1, min(columns, len(epochs))).round())
+    return [epochs[int(place)] for place in places]
 
 
-def _placed(
-    model: Model, attention: NDArray[np.generic], source: Source
-) -> tuple[NDArray[np.generic], tuple[float, float, float, float]]:
-    """An image's own part of a padded map, and its place as matplotlib wants it: left, right, bottom, top."""
-    assert model.grid is not None
-    view = source.size if model.view is None else view_size(model.view, source)
-    rows, columns = model.grid.shape(view)
-    top, left, bottom, right = model.grid.extent(view, source.size)
-    return attention[:rows, :columns], (left, right, bottom, top)
+def _title(epoch: int) -> str:
+    return "before training" if epoch == 0 else f"epoch {epoch}"
 
 
-def _show_boxes(panel, boxes, size) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    from matplotlib.patches import Rectangle
-
-    for top, left, height, width in boxes:
-        panel.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="white", linewidth=0.6))
-    panel.set_xlim(0, size[1])
-    panel.set_ylim(size[0], 0)
-    panel.set_axis_off()
+def _boxes(seen: WatchedImage) -> list[Box]:
+    return [Box(*box) for box in seen.boxes.tolist()]

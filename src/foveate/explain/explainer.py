@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,12 +88,16 @@ class Explainer:
             shutil.rmtree(unfinished, ignore_errors=True)
         self.entries.append(Entry(folder.name, path, seen.prediction.predicted, self._certainty(seen), seen.warnings))
 
-    def finish(self) -> Path | None:
-        """Write index.html over all images that were explained; None if there is none."""
+    def finish(self, failures: Sequence[tuple[str, str]] = ()) -> Path | None:
+        """Write index.html over all images that were explained; None if there is none.
+
+        Arguments:
+            failures: what each image that failed is called, and why, in a line; they are listed below the others.
+        """
         if not self.entries:
             return None
         index = self.out / "index.html"
-        write_index(index, self.entries)
+        write_index(index, self.entries, failures)
         return index
 
     def _write(self, folder: Path, seen: Explanation, opened: Source) -> None:

@@ -88,6 +88,15 @@ class Explanation:
         return () if self.health is None else tuple(self.health.warnings().values())
 
     @property
+    def extent(self) -> tuple[float, float, float, float] | None:
+        """(top, left, bottom, right) of the attention map, in level-0 pixels of the file; None as the attention."""
+        if self.attention is None or self.affine is None:
+            return None
+        a, _, c, _, e, f = self.affine
+        rows, columns = self.attention.shape
+        return f, c, f + e * rows, c + a * columns
+
+    @property
     def relative(self) -> bool:
         """Whether only differences between classes count, as they do in a softmax."""
         return not self.multi_label and len(self.classes) > 1

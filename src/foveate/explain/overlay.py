@@ -58,13 +58,11 @@ def _draw_map(figure, axes, seen: Explanation, width: int) -> None:  # type: ign
 
     assert seen.attention is not None
     assert seen.cell_mask is not None
-    assert seen.affine is not None
-    rows, columns = seen.attention.shape
-    a, _, c, _, e, f = seen.affine
+    assert seen.extent is not None
+    top, left, bottom, right = seen.extent
     scale = Scale.of(seen.attention, seen.cell_mask)
     colours = scale.colour(seen.attention, seen.cell_mask)
-    extent = (c, c + a * columns, f + e * rows, f)
-    axes.imshow(colours, extent=extent, aspect="auto", interpolation="nearest", alpha=0.5)
+    axes.imshow(colours, extent=(left, right, bottom, top), aspect="auto", interpolation="nearest", alpha=0.5)
     place = (width + 14) / (width + BAR), 0.06, 18 / (width + BAR), 0.8
     side = figure.add_axes(place)
     figure.colorbar(ScalarMappable(Normalize(scale.low, scale.high), MAP), cax=side, extend="both")

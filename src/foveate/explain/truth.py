@@ -8,7 +8,9 @@ from foveate.errors import DataError
 from foveate.explain.explanation import explain
 from foveate.explain.scores import MapScores, score_map
 from foveate.models import Model
+from foveate.settings import Method
 from foveate.training.coverage import known_objects_of
+from foveate.training.folds import Resplit
 from foveate.types import Box, ImageDataset
 
 __all__ = ["known_objects", "score_maps"]
@@ -28,6 +30,8 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
     Raises:
         DataError: the data set does not tell.
     """
+    while isinstance(dataset, Resplit):
+        dataset = dataset.dataset
     if isinstance(dataset, ColonCancer):
         return tuple(Box(math.floor(row), math.floor(column), 1, 1) for row, column in dataset.nuclei(index).tolist())
     objects_of = known_objects_of(dataset)
@@ -40,7 +44,12 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
 
 
 def score_maps(
-    model: Model, dataset: ImageDataset, indices: Sequence[int], samples: int = 1, seed: int = 0
+    model: Model,
+    dataset: ImageDataset,
+    indices: Sequence[int],
+    samples: int = 1,
+    seed: int = 0,
+    method: Method | None = None,
 ) -> Iterator[tuple[int, MapScores]]:
     """Score the maps and draws of a model on images in which something is known to be.
 
@@ -50,6 +59,7 @@ def score_maps(
         indices: example numbers.
         samples: draws per image.
         seed: of the draws.
+        method: how cells are drawn; None as the model was set.
 
     Yields:
         Example number and scores of every image with an object.
@@ -60,6 +70,6 @@ def score_maps(
     """
     for index in indices:
         objects = known_objects(dataset, index)
-        found = score_map(explain(model, model.look(dataset.open(index), samples, seed=seed)), objects)
+        found = score_map(explain(model, model.look(dataset.open(index), samples, method, seed)), objects)
         if found is not None:
             yield index, found

@@ -130,7 +130,11 @@ class TrainingSettings:
     patience: int = 0
     """Stop after so many epochs without a better validation; 0 never stops early."""
     watch: int = 0
-    """Validation images whose attention maps are kept after every epoch, in RUN/attention."""
+    """Validation images whose attention maps are kept, in RUN/attention."""
+    watch_every: int = 1
+    """Epochs from one time that they are kept to the next; they also are before training and after the last epoch."""
+    tensorboard: bool = False
+    """Whether curves, and the maps that are kept, go to RUN/tensorboard as well; needs pip install tensorboard."""
     log_every: int = 10
     """Steps between two lines of RUN/metrics.jsonl."""
     max_steps: int | None = None
@@ -139,7 +143,7 @@ class TrainingSettings:
     """Stop after so many minutes of training, wherever the schedule is; None trains all epochs."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "validate_every", "log_every"):
+        for name in ("epochs", "batch", "validate_every", "watch_every", "log_every"):
             _at_least(name, getattr(self, name), 1)
         for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "undrawn"):
             _at_least(name, getattr(self, name), 0)

@@ -27,7 +27,7 @@ from foveate.types import Batch, Example, ImageDataset, Output, Size
 if TYPE_CHECKING:
     from foveate.models import Model
 
-__all__ = ["Evaluation", "evaluate", "watch_attention"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 TINY = float(np.finfo(np.float64).eps)
@@ -295,31 +295,3 @@ def _by_group(
     found, means, common = scores.group_means([keys[i] for i in order], probabilities[order], labels[order])
     assert common is not None
     return [name for name, _ in found], means, common
-
-
-def watch_attention(
-    model: "Model", dataset: ImageDataset, indices: Sequence[int], seed: int = 0
-) -> dict[str, NDArray[np.generic]]:
-    """Where a model looks in a few images.
-
-    Arguments:
-        model: on the device to work on.
-        dataset: the images.
-        indices: example numbers.
-        seed: as for `evaluate`, so that these are the very draws of the validation.
-
-    Returns:
-        "ids" (n,), and where the model has them "attention" (n, rows, columns) probabilities, zero beyond a smaller
-        image's map, and, where it draws, "boxes" (n, N, 4) top, left, height, width of the patches read, in level-0
-        pixels.
-    """
-    loader = Loader(dataset, model.view, seed, model.intake)
-    (images,) = loader.evaluation(shares(indices, len(indices)))
-    with model.evaluating():
-        output = model(images.to(model.device))
-    arrays: dict[str, NDArray[np.generic]] = {"ids": np.array(images.ids)}
-    if output.attention is not None:
-        arrays["attention"] = output.attention.float().cpu().numpy()
-    if output.boxes is not None and output.draw is not None:
-        arrays["boxes"] = output.boxes.cpu().numpy()
-    return arrays

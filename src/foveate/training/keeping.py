@@ -1,22 +1,19 @@
 """What a run leaves in its folder while it goes: its state, its best model, its attention maps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from foveate.models import save_model
 from foveate.serial import to_plain
 from foveate.training.averaging import WeightAverage
 from foveate.training.config import RunSettings
-from foveate.training.evaluation import Evaluation, watch_attention
+from foveate.training.evaluation import Evaluation
 from foveate.training.processes import agreed
-from foveate.training.replace import replace_file
 from foveate.training.state import Best, Position, State, pack_tensors, save_state, unpack_tensors
 from foveate.training.step import Stepper
+from foveate.training.watched import Arrays, keep_watched, watch_attention
 from foveate.types import ImageDataset
 
 __all__ = ["Keeper"]
@@ -87,19 +84,22 @@ class Keeper:
             position.best = Best(result.error, result.loss, position.epoch, position.step)
         return True
 
-    def watch(self, dataset: ImageDataset, indices: Sequence[int], epoch: int) -> None:
-        """Keep the attention maps of a few images.
+    def watch(self, dataset: ImageDataset, indices: Sequence[int], epoch: int, show: Callable[[Arrays], None]) -> None:
+        """Keep the attention maps of a few images, as the averaged weights make them.
 
         Arguments:
             dataset: the images.
             indices: example numbers; none is fine.
             epoch: after which; 0 before training.
+            show: called with them, in the first process.
         """
         if indices:
-            agreed(self.stepper.accelerator, partial(self._keep_maps, dataset, indices, epoch))
+            agreed(self.stepper.accelerator, partial(self._keep_maps, dataset, indices, epoch, show))
 
-    def _keep_maps(self, dataset: ImageDataset, indices: Sequence[int], epoch: int) -> None:
-        content = BytesIO()
-        maps: dict[str, Any] = watch_attention(self.stepper.model, dataset, indices, self.settings.seed)
-        np.savez_compressed(content, **maps)
-        replace_file(self.folder / "attention" / f"epoch-{epoch:03d}.npz", content.getvalue())
+    def _keep_maps(
+        self, dataset: ImageDataset, indices: Sequence[int], epoch: int, show: Callable[[Arrays], None]
+    ) -> None:
+        with self.average.applied():
+            arrays = watch_attention(self.stepper.model, dataset, indices, self.settings.seed)
+        keep_watched(self.folder, epoch, arrays)
+        show(arrays)

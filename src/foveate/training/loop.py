@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foveate.datasets import open_dataset
 from foveate.errors import DataError, FoveateError, RunError
 from foveate.training.averaging import WeightAverage
+from foveate.training.board import Board, require_tensorboard
 from foveate.training.building import build_for, loss_weights
 from foveate.training.config import RunSettings
 from foveate.training.evaluation import Evaluation, evaluate
@@ -128,6 +129,8 @@ class _Run:
         """Build everything, and put it where the state says."""
         settings, training, accelerator = self.settings, self.settings.training, self.accelerator
         fresh = not (resume and has_state(self.folder / "state"))
+        if training.tensorboard:
+            agreed(accelerator, lambda: bool(require_tensorboard()))  # said before anything is built or written
         model = build_for(settings, self.dataset, self.training_indices, accelerator, features, pretrained=fresh)
         prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, accelerator.num_processes)
         self.state = agreed(accelerator, prepare)
@@ -144,6 +147,8 @@ class _Run:
             self.position = self.keeper.restore(self.state)
         kept = 0 if self.state is None else self.state.plain["journal"]
         self.journal = Journal(self.folder / "metrics.jsonl" if self.main else None, kept)
+        shown = self.folder / "tensorboard" if training.tensorboard and self.main else None
+        self.board = Board(shown, None if self.state is None else self.position)
 
     def finish(self) -> TrainResult:
         """Train what is left to train."""
@@ -162,6 +167,7 @@ class _Run:
                 raise
             finally:
                 self.progress.end()
+                self.board.close()
         self.accelerator.wait_for_everyone()  # whoever returns finds the model there
         best, position = self.position.best, self.position
         error = None if best is None else best.error
@@ -198,6 +204,7 @@ class _Run:
         record = step_record(position, sums, rate, now)
         if position.step % training.log_every == 0 or position.step == self.total:
             self.journal.write(record)
+            self.board.step(record)
         self.progress.step(record)
         if self.accelerator.num_processes == 1:  # nobody to agree with: not one step later than need be
             arrived, late = self.interrupts.signal, self._late()
@@ -223,14 +230,16 @@ class _Run:
             with self.average.applied():
                 result = self._validate()
                 better = self.keeper.keep(position, result)
-                self._watch(position.epoch)
             if position.best is not None:
                 position.stale = position.epoch - position.best.epoch
+        if last or self._out_of_patience() or position.epoch % training.watch_every == 0:
+            self._watch(position.epoch)
         position.closed = position.step
         self._tick()
         rate = learning_rate(training, position.step - 1, self.total, self.steps_per_epoch)
         record = epoch_record(position, result, rate=rate, better=better, complete=complete)
         self.journal.write(record)
+        self.board.epoch(record)
         self.progress.epoch(record)
         if complete:
             position.epoch, position.done, position.sums = position.epoch + 1, 0, {}
@@ -254,16 +263,20 @@ class _Run:
         )
 
     def _watch(self, epoch: int) -> None:
-        self.keeper.watch(self.dataset, self.validation_indices[: self.settings.training.watch], epoch)
+        watched = self.validation_indices[: self.settings.training.watch]
+        self.keeper.watch(self.dataset, watched, epoch, partial(self.board.maps, self.position.step))
 
     def _save(self) -> None:
         self.keeper.save(self.position, self.journal.length)
 
     def _finished(self) -> bool:
-        patience = self.settings.training.patience
         position = self.position
         over = self._over() or agreed(self.accelerator, self._late)
-        return (over and position.closed == position.step > 0) or bool(patience and position.stale >= patience)
+        return (over and position.closed == position.step > 0) or self._out_of_patience()
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.training.patience
+        return bool(patience and self.position.stale >= patience)
 
     def _over(self) -> bool:
         return self.position.step >= self.total

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["bootstrap_interval", "error_interval", "wilson_interval"]
+__all__ = ["bootstrap_interval", "error_interval", "unit_names", "wilson_interval"]
 
 Z = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
@@ -82,8 +82,18 @@ def error_interval(wrong: Sequence[float], groups: Sequence[str | None]) -> tupl
         >>> error_interval([True, False, False], [None, None, None]) == wilson_interval(1, 3)
         True
     """
-    named = [f"{number}" if group is None else f"group {group}" for number, group in enumerate(groups)]
+    named = unit_names(groups)
     partly = any(one not in (0, 1) for one in wrong)
     if partly or len(set(named)) < len(named):
         return bootstrap_interval(wrong, named)
     return wilson_interval(sum(bool(one) for one in wrong), len(wrong))
+
+
+def unit_names(groups: Sequence[str | None]) -> list[str]:
+    """What is drawn again as a whole, image by image: its group, or the image where it has none.
+
+    Example:
+        >>> unit_names(["p", None, "p"])
+        ['group p', '1', 'group p']
+    """
+    return [f"{number}" if group is None else f"group {group}" for number, group in enumerate(groups)]

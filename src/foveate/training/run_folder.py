@@ -16,9 +16,10 @@ from foveate.training.state import State, load_state
 
 __all__ = ["environment", "prepare_folder", "refuse_changes", "run_settings"]
 
-FREE = frozenset(
-    f"training.{name}" for name in ("epochs", "max_steps", "max_minutes", "workers", "patience", "watch", "log_every")
-)
+_LASTS = ("epochs", "max_steps", "max_minutes", "workers", "patience")
+_WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
+
+FREE = frozenset(f"training.{name}" for name in (*_LASTS, *_WATCHES))
 """Settings that may change when a run is resumed."""
 
 PLACES = ("manifest", "published")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 from foveate.errors import ImageError
@@ -20,14 +20,17 @@ from foveate.images import Source
 from foveate.models import Look, Model
 from foveate.predict import Failure, Row, predict_paths
 from foveate.settings import Method
+from foveate.types import Box
 from foveate.view.description import describe
 from foveate.view.kept import Kept
+from foveate.view.overview import Overview, overview_level
 from foveate.view.pyramid import Pyramid, map_pixels, tile_pixels
 
 __all__ = ["Gallery"]
 
 HELD, OPEN, AT_ONCE, SMALL, PATCH_SIDE = 64 << 20, 4, 4, 512, 224
-"""Bytes of encoded tiles, images held open, pictures made at a time; longest sides that colours and patches are of."""
+"""Bytes of encoded tiles, images and overviews held, pictures made at a time; longest sides of patches, and of what
+colours are found by."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ class Gallery:
         self._seen: dict[int, Seen] = {}
         self._failed: dict[int, str] = {}
         self._open: OrderedDict[int, Source] = OrderedDict()
+        self._overviews: OrderedDict[int, Overview] = OrderedDict()
         self._kept = Kept(HELD)
-        self._looking, self._opening = threading.Lock(), threading.Lock()
+        self._looking, self._opening, self._surveying = threading.Lock(), threading.Lock(), threading.Lock()
         self._making = threading.BoundedSemaphore(AT_ONCE)
 
     def __len__(self) -> int:
@@ -115,7 +119,7 @@ class Gallery:
             return None
 
         def make() -> bytes:
-            return _jpeg(seen.rendering(tile_pixels(self._source(number), seen.pyramid, level, box)))
+            return _jpeg(seen.rendering(self._pixels(number, seen.pyramid, level, box)))
 
         return self._made((number, level, row, column), make)
 
@@ -175,6 +179,23 @@ class Gallery:
             self._failed[number] = outcome.message
             raise ImageError(outcome.message)
         self._failed.pop(number, None)
+
+    def _pixels(
+        self, number: int, pyramid: Pyramid, level: int, box: Box
+    ) -> Float32[np.ndarray, "height width channel"]:
+        """Of a tile; those of coarse levels that the file lacks come from an overview, which is made the first time."""
+        source = self._source(number)
+        coarse = overview_level(source, pyramid)
+        if coarse is None or level > coarse:
+            return tile_pixels(source, pyramid, level, box)
+        with self._surveying:
+            if number not in self._overviews:
+                self._overviews[number] = Overview.of(source, pyramid, coarse)
+            self._overviews.move_to_end(number)
+            while len(self._overviews) > OPEN:
+                self._overviews.popitem(last=False)
+            overview = self._overviews[number]
+        return overview.tile_pixels(level, box)
 
     def _source(self, number: int) -> Source:
         """The image, opened again if others were shown since; one let go of is closed when its last tile is made."""

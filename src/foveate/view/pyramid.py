@@ -73,7 +73,9 @@ class Pyramid:
         return Box(top, left, bottom - top, right - left)
 
 
-def tile_pixels(source: Source, pyramid: Pyramid, level: int, box: Box) -> Float32[np.ndarray, "height width channel"]:
+def tile_pixels(
+    source: Source, pyramid: Pyramid, level: int, box: Box, factor: int = 1
+) -> Float32[np.ndarray, "height width channel"]:
     """What lies in a box of a level: its exact area average, from the nearest level that the file has.
 
     The last row and column of a level may reach beyond the image; they are the mean of what lies within it.
@@ -83,6 +85,8 @@ def tile_pixels(source: Source, pyramid: Pyramid, level: int, box: Box) -> Float
         pyramid: over it.
         level: of the pyramid.
         box: in pixels of the level, within it.
+        factor: of the image's pixels, how many a pixel of `source` covers a side, if that is a finer level of the
+            pyramid.
 
     Returns:
         (height, width, channels) in the unit range.
@@ -97,7 +101,8 @@ def tile_pixels(source: Source, pyramid: Pyramid, level: int, box: Box) -> Float
         [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     step = pyramid.step(level)
-    pixels = source.view(box.size, (box.top * step, box.left * step, box.bottom * step, box.right * step))
+    own = step // factor
+    pixels = source.view(box.size, (box.top * own, box.left * own, box.bottom * own, box.right * own))
     down = _inside(box.top, box.bottom, step, pyramid.size[0])
     along = _inside(box.left, box.right, step, pyramid.size[1])
     if down[-1] == along[-1] == 1:
