@@ -111,11 +111,11 @@ class Stepper:
         assert labels is not None
         output = together(accelerator, partial(self._wrapped, images))
         self.stages = output.seconds
-        weights = (settings.entropy, settings.undrawn)
+        entropy_weight, undrawn_weight = settings.entropy, settings.undrawn
         if now is not None:
-            moving = (now.entropy, now.undrawn)
-            weights = tuple(set_ if one is None else one for set_, one in zip(weights, moving, strict=True))
-        losses, entropy = image_losses(output, labels, weights[0], self._weights, weights[1])
+            entropy_weight = entropy_weight if now.entropy is None else now.entropy
+            undrawn_weight = undrawn_weight if now.undrawn is None else now.undrawn
+        losses, entropy = image_losses(output, labels, entropy_weight, self._weights, undrawn_weight)
         counted = torch.arange(len(images), device=losses.device) < share.counted
         accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
         self._norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
