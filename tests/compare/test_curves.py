@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from foveate.compare import compare, read_results
-from foveate.compare.curve import POINTS, SMOOTHED, Curve, begun, curve_from_plain, read_curve
+from foveate.compare.curve import EARLY, LATE, SMOOTHED, Curve, begun, curve_from_plain, read_curve
 from foveate.compare.curve_figure import draw_curves
 from foveate.compare.plan import Part
 from foveate.compare.predictions import read_predictions
@@ -43,9 +44,15 @@ def test_points_are_means_over_the_steps_before(tmp_path: Path) -> None:
     assert curve_from_plain(json.loads(json.dumps(asdict(curve)))) == curve
 
 
-def test_a_long_run_has_no_more_points_and_an_old_one_none(tmp_path: Path) -> None:
-    curve = read_curve(journal(tmp_path, [0.5] * (POINTS * SMOOTHED * 3 + 7), [EPOCH | {"validation_error": 0.1}]))
-    assert POINTS - 5 < len(curve.steps) <= POINTS
+def test_a_long_run_is_fine_at_first_then_coarse_and_an_old_one_has_no_points(tmp_path: Path) -> None:
+    errors = [0.5] * ((EARLY + 3 * LATE) * SMOOTHED + 7)
+    curve = read_curve(journal(tmp_path, errors, [EPOCH | {"validation_error": 0.1}]))
+    steps = [step for step, *_ in curve.steps]
+    first, *_, middle = np.diff(steps[:EARLY])
+    assert first == middle == steps[0] == 3 * SMOOTHED
+    coarse = 3 * SMOOTHED + 1
+    assert set(np.diff(steps[EARLY:])) == {3 * coarse}
+    assert len(steps) == EARLY + (3 * LATE * SMOOTHED + 7) // coarse  # what is left over at the end makes no point
     (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "step": 1, "seconds": 1.0, "loss": 2.0}\n' * 40)
     assert read_curve(tmp_path) == Curve((), ())
 

@@ -12,8 +12,8 @@ __all__ = ["Curve", "begun", "curve_from_plain", "read_curve"]
 SMOOTHED = 16
 """Logged steps, at the least, whose mean makes a point of the curve: 512 images at 32 a step."""
 
-POINTS = 200
-"""Points of a curve, at the most."""
+EARLY, LATE = 100, 100
+"""Points of a curve, at the most: as fine as can be, to tell when a run begins to learn; and the rest of it."""
 
 Step = tuple[int, float, float, float]
 Epoch = tuple[int, int, float, float, float, float | None, float | None]
@@ -42,17 +42,24 @@ def read_curve(folder: Path) -> Curve:
     """
     journal = folder / "metrics.jsonl"
     logged = [one for one in read_journal(journal, "step") if "error" in one]  # older versions wrote none
-    size = max(SMOOTHED, math.ceil(len(logged) / POINTS))
-    steps = []
-    for start in range(0, len(logged) - size + 1, size):
-        part = logged[start : start + size]
-        loss, error = (sum(one[key] for one in part) / size for key in ("loss", "error"))
-        steps.append((part[-1]["step"], part[-1]["seconds"], round(loss, 5), round(error, 5)))
+    border = EARLY * SMOOTHED
+    steps = _points(logged[:border], SMOOTHED)
+    steps += _points(logged[border:], max(SMOOTHED, math.ceil((len(logged) - border) / LATE)))
     keys = ("step", "epoch", "seconds", "training_loss", "training_error", "validation_error")
     epochs: list[Any] = [
         (*(one[key] for key in keys), one.get("validation_covered")) for one in read_journal(journal, "epoch")
     ]
     return Curve(tuple(steps), tuple(epochs))
+
+
+def _points(logged: list[dict[str, Any]], size: int) -> list[Step]:
+    """Means over so many logged steps each; what is left over at the end makes no point."""
+    steps = []
+    for start in range(0, len(logged) - size + 1, size):
+        part = logged[start : start + size]
+        loss, error = (sum(one[key] for one in part) / size for key in ("loss", "error"))
+        steps.append((part[-1]["step"], part[-1]["seconds"], round(loss, 5), round(error, 5)))
+    return steps
 
 
 def curve_from_plain(plain: dict[str, Any]) -> Curve:
