@@ -66,15 +66,17 @@ def draw(runs: dict[str, list[Predictions]], path: Path) -> None:
     by_epochs.plot(
         *zip(*REPORTED, strict=True), color="0.4", linestyle="--", label="the original, test error (reported)"
     )
-    by_minutes.set_xlabel("minutes of training on two cores, validation included")
+    by_minutes.set_xlabel("minutes of training, validation included")
     by_minutes.set_ylabel("validation error (lines)\ntest error (circles)")
     by_minutes.set_xlim(left=0)
-    by_epochs.set_xlabel("epochs of 5,000 canvases")
+    by_epochs.set_xlabel("epochs")
     by_epochs.set_xscale("log")
     for panel in (by_minutes, by_epochs):
         panel.set_ylim(0, 0.95)
         panel.grid(alpha=0.3)
-    by_epochs.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0.02, 0.45))
+    by_epochs.xaxis.set_major_formatter("{x:.0f}")
+    handles, names = by_epochs.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
