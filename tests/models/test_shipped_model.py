@@ -1,0 +1,75 @@
+"""The model that comes with foveate reads canvases it has never seen, of digits it has never seen."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foveate.datasets import open_dataset
+from foveate.models import load_model, shipped_models
+from foveate.models.shipped import shipped_model
+from foveate.settings import DataSettings
+from foveate.training.evaluation import Evaluation, evaluate
+
+NAME = "megapixel-mnist"
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist.npz"
+SEED = 20261126
+"""Of the canvases: not the one that the training canvases were generated with."""
+
+BUNDLED, OF_MNIST = 0.03, 0.06
+"""Largest errors on 300 canvases; on 1,000 of another seed they are 0.009 to 0.011, and 0.021 to 0.027 of MNIST's."""
+
+
+def measured(digits: str, noise_over_digits: bool, images: int = 300) -> Evaluation:
+    """What the model makes of freshly generated test canvases."""
+    settings = DataSettings(
+        source="megapixel-mnist",
+        digits=digits,
+        train_images=100,
+        test_images=images,
+        noise_over_digits=noise_over_digits,
+        generator_seed=SEED,
+    )
+    dataset = open_dataset(settings, seed=0)
+    indices = [number for number, example in enumerate(dataset.examples) if example.split == "test"]
+    assert len(indices) == images
+    return evaluate(load_model(NAME), dataset, indices, seed=SEED)
+
+
+def test_it_is_small_and_on_the_shelf() -> None:
+    assert shipped_models() == (NAME,)
+    folder = shipped_model(NAME)
+    assert folder is not None
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
+
+
+@pytest.mark.parametrize("noise_over_digits", [True, False])
+def test_it_reads_the_bundled_digits(noise_over_digits: bool) -> None:
+    result = measured("bundled", noise_over_digits)
+    assert result.error <= BUNDLED
+    assert result.coverage is not None
+    assert result.coverage.covered_per_image >= 4.5
+
+
+@pytest.mark.skipif(not MNIST.exists(), reason="shared data mnist.npz is not here")
+@pytest.mark.parametrize("noise_over_digits", [True, False])
+def test_it_reads_mnist(noise_over_digits: bool) -> None:
+    result = measured(str(MNIST), noise_over_digits)
+    assert result.error <= OF_MNIST
+    assert result.coverage is not None
+    assert result.coverage.covered_per_image >= 4.5
+
+
+def test_predict_works_on_the_first_try(tmp_path: Path) -> None:
+    """As the README has it, in processes of their own."""
+    foveate = [sys.executable, "-m", "foveate"]
+    make = ["data", "megapixel-mnist", "--out", "digits", "--train", "20", "--test", "5", "--seed", str(SEED)]
+    subprocess.run([*foveate, *make], cwd=tmp_path, check=True, capture_output=True)
+    images = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "digits" / "images").glob("test-*"))
+    words = ["predict", NAME, *images, "--out", "predictions.csv"]
+    subprocess.run([*foveate, *words], cwd=tmp_path, check=True, capture_output=True)
+    header, *rows = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert header.startswith("path,predicted,p_0")
+    assert len(rows) == 5
