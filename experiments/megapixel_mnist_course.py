@@ -8,10 +8,11 @@ the validation error, a line a seed; circles at their ends are the test error.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foveate.compare.curve import Curve
+from foveate.compare.curve import Curve, Epoch
 from foveate.compare.predictions import PREDICTIONS, Predictions, read_predictions
 
 REPORTED = ((1, 0.90), (210, 0.90), (220, 0.30), (270, 0.20), (500, 0.21))
@@ -61,8 +62,8 @@ def draw(runs: dict[str, list[Predictions]], path: Path) -> None:
     for number, (name, each) in enumerate(runs.items()):
         for run in each:
             label = f"foveate, {name}" if run is each[0] else None
-            _line(by_minutes, run, f"C{number}", label, lambda epoch: epoch[2] / 60)
-            _line(by_epochs, run, f"C{number}", label, lambda epoch: epoch[1])
+            _line(by_minutes, run, f"C{number}", label, lambda epoch: epoch.seconds / 60)
+            _line(by_epochs, run, f"C{number}", label, lambda epoch: epoch.epoch)
     by_epochs.plot(
         *zip(*REPORTED, strict=True), color="0.4", linestyle="--", label="the original, test error (reported)"
     )
@@ -81,9 +82,9 @@ def draw(runs: dict[str, list[Predictions]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _line(panel: Any, run: Predictions, colour: str, label: str | None, place: Any) -> None:
+def _line(panel: Any, run: Predictions, colour: str, label: str | None, place: Callable[[Epoch], float]) -> None:
     assert isinstance(run.curve, Curve), "runs of older versions kept no curve: train them again"
-    points = [(place(epoch), epoch[5]) for epoch in run.curve.epochs if epoch[5] is not None]
+    points = [(place(one), one.validation_error) for one in run.curve.epochs if one.validation_error is not None]
     panel.plot(*zip(*points, strict=True), color=colour, linewidth=1, alpha=0.8, label=label)
     panel.plot([place(run.curve.epochs[-1])], [run.error], "o", color=colour, markerfacecolor="white", markersize=5)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from foveate.compare import compare, read_results
-from foveate.compare.curve import EARLY, LATE, SMOOTHED, Curve, begun, curve_from_plain, read_curve
+from foveate.compare.curve import EARLY, LATE, SMOOTHED, Curve, Step, begun, curve_from_plain, read_curve
 from foveate.compare.curve_figure import draw_curves
 from foveate.compare.plan import Part
 from foveate.compare.predictions import read_predictions
@@ -58,7 +58,9 @@ def test_a_long_run_is_fine_at_first_then_coarse_and_an_old_one_has_no_points(tm
 
 
 def test_begun_is_the_first_point_below() -> None:
-    curve = Curve(tuple((10 * n, 1.0, 1.0, error) for n, error in enumerate((0.9, 0.8, 0.79, 0.85, 0.2), start=1)), ())
+    curve = Curve(
+        tuple(Step(10 * n, 1.0, 1.0, error) for n, error in enumerate((0.9, 0.8, 0.79, 0.85, 0.2), start=1)), ()
+    )
     assert begun(curve, 0.8) == 30
     assert begun(curve, 0.2) is None
 
@@ -145,10 +147,16 @@ def test_the_picture_shows_every_run_and_says_whose_error_it_is(
     slow = replace(
         run,
         curve=replace(
-            run.curve, epochs=tuple((*e[:2], 60.0 * e[1], *e[3:5], 0.1 * e[1], None) for e in run.curve.epochs)
+            run.curve,
+            epochs=tuple(
+                e._replace(seconds=60.0 * e.epoch, validation_error=0.1 * e.epoch, validation_covered=None)
+                for e in run.curve.epochs
+            ),
         ),
     )
-    fast = replace(slow, curve=replace(slow.curve, epochs=tuple((*e[:2], e[2] / 2, *e[3:]) for e in slow.curve.epochs)))
+    fast = replace(
+        slow, curve=replace(slow.curve, epochs=tuple(e._replace(seconds=e.seconds / 2) for e in slow.curve.epochs))
+    )
     assert draw_curves({"m": [slow, fast]}, tmp_path / "curves.png")
     minutes, errors = drawn[0]
     assert minutes == [float(n) for n in range(1, 9)]
@@ -157,7 +165,13 @@ def test_the_picture_shows_every_run_and_says_whose_error_it_is(
     assert (middle[0], middle[-1]) == (1.0, 4.0), "the minutes that both span"
     assert mean[0] == pytest.approx((0.1 + 0.2) / 2)
     assert ([run.seconds / 60], [run.error]) in drawn
-    blind = replace(slow, curve=replace(slow.curve, epochs=tuple((*e[:5], None, None) for e in slow.curve.epochs)))
+    blind = replace(
+        slow,
+        curve=replace(
+            slow.curve,
+            epochs=tuple(e._replace(validation_error=None, validation_covered=None) for e in slow.curve.epochs),
+        ),
+    )
     assert draw_curves({"m": [blind]}, tmp_path / "blind.png")
     assert labels == ["validation error (lines), test error (circles)", "training error (lines), test error (circles)"]
     assert not draw_curves({"m": [replace(run, curve=None)]}, tmp_path / "none.png")

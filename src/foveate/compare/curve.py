@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from foveate.training.journal import read_journal
 
-__all__ = ["Curve", "begun", "curve_from_plain", "read_curve"]
+__all__ = ["Curve", "Epoch", "Step", "begun", "curve_from_plain", "read_curve"]
 
 SMOOTHED = 16
 """Logged steps, at the least, whose mean makes a point of the curve: 512 images at 32 a step."""
@@ -15,8 +15,43 @@ SMOOTHED = 16
 EARLY, LATE = 100, 100
 """Points of a curve, at the most: as fine as can be, to tell when a run begins to learn; and the rest of it."""
 
-Step = tuple[int, float, float, float]
-Epoch = tuple[int, int, float, float, float, float | None, float | None]
+
+class Step(NamedTuple):
+    """A point along a run.
+
+    Attributes:
+        step: steps taken by then.
+        seconds: of the whole run until then.
+        loss: as it is minimised, mean over the logged steps since the point before.
+        error: training error, likewise.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    error: float
+
+
+class Epoch(NamedTuple):
+    """A run after an epoch.
+
+    Attributes:
+        step: steps taken by then.
+        epoch: its number, counted from 1.
+        seconds: of the whole run until then.
+        training_loss: cross-entropy of the epoch's images, as they were seen.
+        training_error: error, likewise.
+        validation_error: None where it was not measured.
+        validation_covered: objects covered per validation image; None where it was not measured.
+    """
+
+    step: int
+    epoch: int
+    seconds: float
+    training_loss: float
+    training_error: float
+    validation_error: float | None
+    validation_covered: float | None
 
 
 @dataclass(frozen=True)
@@ -24,10 +59,8 @@ class Curve:
     """How a run learnt.
 
     Attributes:
-        steps: (step, seconds, training loss, training error) at points along the run; loss, as it is minimised, and
-            error are means over the logged steps since the point before, seconds those of the whole run until then.
-        epochs: (step, epoch, seconds, training loss, training error, validation error, objects covered per validation
-            image) after every epoch; the last two None where they were not measured.
+        steps: points along the run.
+        epochs: all of them.
     """
 
     steps: tuple[Step, ...]
@@ -45,10 +78,8 @@ def read_curve(folder: Path) -> Curve:
     border = EARLY * SMOOTHED
     steps = _points(logged[:border], SMOOTHED)
     steps += _points(logged[border:], max(SMOOTHED, math.ceil((len(logged) - border) / LATE)))
-    keys = ("step", "epoch", "seconds", "training_loss", "training_error", "validation_error")
-    epochs: list[Any] = [
-        (*(one[key] for key in keys), one.get("validation_covered")) for one in read_journal(journal, "epoch")
-    ]
+    known = {"validation_covered": None}  # older versions wrote none
+    epochs = [Epoch(**{name: (known | one)[name] for name in Epoch._fields}) for one in read_journal(journal, "epoch")]
     return Curve(tuple(steps), tuple(epochs))
 
 
@@ -58,13 +89,13 @@ def _points(logged: list[dict[str, Any]], size: int) -> list[Step]:
     for start in range(0, len(logged) - size + 1, size):
         part = logged[start : start + size]
         loss, error = (sum(one[key] for one in part) / size for key in ("loss", "error"))
-        steps.append((part[-1]["step"], part[-1]["seconds"], round(loss, 5), round(error, 5)))
+        steps.append(Step(part[-1]["step"], part[-1]["seconds"], round(loss, 5), round(error, 5)))
     return steps
 
 
 def curve_from_plain(plain: dict[str, Any]) -> Curve:
     """A curve from what `dataclasses.asdict` and JSON made of it."""
-    return Curve(**{name: tuple(tuple(row) for row in plain[name]) for name in ("steps", "epochs")})
+    return Curve(tuple(Step(*row) for row in plain["steps"]), tuple(Epoch(*row) for row in plain["epochs"]))
 
 
 def begun(curve: Curve, below: float) -> int | None:
@@ -80,7 +111,7 @@ def begun(curve: Curve, below: float) -> int | None:
         Steps taken by then; None if there is no such point.
 
     Example:
-        >>> begun(Curve(((16, 2.0, 2.3, 0.9), (32, 4.0, 2.0, 0.7)), ()), below=0.8)
+        >>> begun(Curve((Step(16, 2.0, 2.3, 0.9), Step(32, 4.0, 2.0, 0.7)), ()), below=0.8)
         32
     """
-    return next((step for step, _, _, error in curve.steps if error < below), None)
+    return next((one.step for one in curve.steps if one.error < below), None)

@@ -13,9 +13,6 @@ from foveate.training.replace import replace_file
 
 __all__ = ["draw_curves"]
 
-VALIDATION, TRAINING = 5, 4
-"""Places of the errors in an epoch of a curve."""
-
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -39,20 +36,21 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
     curves = [one.curve for each in kept.values() for one in each if one.curve is not None]
     if not curves:
         return False
-    validated = all(any(epoch[VALIDATION] is not None for epoch in one.epochs) for one in curves)
+    validated = all(any(epoch.validation_error is not None for epoch in one.epochs) for one in curves)
+    shown = "validation" if validated else "training"
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     panel = figure.subplots()
     for number, (name, each) in enumerate(kept.items()):
         how: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
-        lines = [_points(one.curve, VALIDATION if validated else TRAINING) for one in each if one.curve is not None]
+        lines = [_points(one.curve, f"{shown}_error") for one in each if one.curve is not None]
         for line, one in zip(lines, each, strict=True):
             panel.plot(*line, marker=".", markersize=3, alpha=0.35, linewidth=0.8, **how)
             panel.plot([one.seconds / 60], [one.error], "o", color=how["color"], markerfacecolor="white", markersize=5)
         if lines:
             panel.plot(*_mean(lines), linewidth=2, label=name, **how)
     panel.set_xlabel("minutes of training, validation included")
-    panel.set_ylabel(f"{'validation' if validated else 'training'} error (lines), test error (circles)")
+    panel.set_ylabel(f"{shown} error (lines), test error (circles)")
     panel.set_ylim(bottom=0)
     panel.set_xlim(left=0)
     panel.grid(alpha=0.3)
@@ -63,9 +61,10 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
     return True
 
 
-def _points(curve: Curve, place: int) -> tuple[Any, Any]:
+def _points(curve: Curve, error: str) -> tuple[Any, Any]:
     """Minutes and errors of the epochs that have one."""
-    known = [(epoch[2] / 60, epoch[place]) for epoch in curve.epochs if epoch[place] is not None]
+    found = [(epoch.seconds / 60, getattr(epoch, error)) for epoch in curve.epochs]
+    known = [point for point in found if point[1] is not None]
     return tuple(np.array(known, dtype=np.float64).T)
 
 
