@@ -1,11 +1,9 @@
 """Equal time for all: how many steps a run gets, by the pace of a timed trial, settled once before it begins."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.errors import RunError
-from foveate.training.replace import replace_file
+from foveate.compare.kept import read_kept, write_kept
 
 __all__ = ["BUDGET", "Budget", "read_budget", "write_budget"]
 
@@ -42,7 +40,7 @@ class Budget:
 
 def write_budget(folder: Path, budget: Budget) -> None:
     """Keep a budget in a run's folder."""
-    replace_file(folder / BUDGET, (json.dumps(asdict(budget)) + "\n").encode())
+    write_kept(folder / BUDGET, budget)
 
 
 def read_budget(folder: Path) -> Budget | None:
@@ -51,10 +49,6 @@ def read_budget(folder: Path) -> Budget | None:
     Raises:
         RunError: the file is damaged.
     """
-    path = folder / BUDGET
-    try:
-        return Budget(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged: delete {folder} to train that run from the start") from error
+    return read_kept(
+        folder / BUDGET, lambda plain: Budget(**plain), f"delete {folder} to train that run from the start"
+    )

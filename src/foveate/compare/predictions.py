@@ -1,14 +1,12 @@
 """What a trained model said of its test images, kept so that nothing is ever computed twice."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foveate.compare.curve import Curve, curve_from_plain
-from foveate.errors import RunError
+from foveate.compare.kept import read_kept, write_kept
 from foveate.training.coverage import Coverage
-from foveate.training.replace import replace_file
 
 __all__ = ["PREDICTIONS", "Predictions", "read_predictions", "write_predictions"]
 
@@ -73,7 +71,7 @@ class Predictions:
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
     """Keep predictions in a run's folder, in one go."""
-    replace_file(folder / PREDICTIONS, (json.dumps(asdict(predictions)) + "\n").encode())
+    write_kept(folder / PREDICTIONS, predictions)
 
 
 def read_predictions(folder: Path) -> Predictions | None:
@@ -82,17 +80,14 @@ def read_predictions(folder: Path) -> Predictions | None:
     Raises:
         RunError: the file is damaged.
     """
-    path = folder / PREDICTIONS
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("classes", "ids", "groups"):
-            plain[key] = tuple(plain[key])
-        plain["labels"] = tuple(tuple(one) if isinstance(one, list) else one for one in plain["labels"])
-        plain["probabilities"] = tuple(tuple(row) for row in plain["probabilities"])
-        for key, read in (("curve", curve_from_plain), ("coverage", lambda one: Coverage(**one))):
-            plain[key] = None if plain.get(key) is None else read(plain[key])
-        return Predictions(**plain)
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged: delete it to predict the test images again") from error
+    return read_kept(folder / PREDICTIONS, _from_plain, "delete it to predict the test images again")
+
+
+def _from_plain(plain: dict[str, Any]) -> Predictions:
+    for key in ("classes", "ids", "groups"):
+        plain[key] = tuple(plain[key])
+    plain["labels"] = tuple(tuple(one) if isinstance(one, list) else one for one in plain["labels"])
+    plain["probabilities"] = tuple(tuple(row) for row in plain["probabilities"])
+    for key, read in (("curve", curve_from_plain), ("coverage", lambda one: Coverage(**one))):
+        plain[key] = None if plain.get(key) is None else read(plain[key])
+    return Predictions(**plain)
