@@ -70,6 +70,8 @@ def score_maps(
     """
     for index in indices:
         objects = known_objects(dataset, index)
+        if not objects:
+            continue  # nothing to find, so nothing to look for
         found = score_map(explain(model, model.look(dataset.open(index), samples, method, seed)), objects)
         if found is not None:
             yield index, found
