@@ -11,7 +11,7 @@ from foveate.serial import from_plain, to_plain
 from foveate.training.building import build_for
 from foveate.training.config import RunSettings
 from foveate.training.processes import open_accelerator
-from foveate.training.run_folder import PLACES
+from foveate.training.run_folder import LASTS, PLACES, WATCHES
 from foveate.types import ImageDataset
 
 __all__ = ["Contender", "as_of_now", "lasting", "model_to_measure"]
@@ -36,11 +36,7 @@ class Contender:
     def what(self) -> dict[str, Any]:
         """What determines a cost: everything about a run but how long it lasts and where it begins."""
         plain = lasting(self.settings)
-        lasts, watches = (
-            ("epochs", "max_steps", "max_minutes", "patience"),
-            ("watch", "watch_every", "tensorboard", "log_every"),
-        )
-        for key in (*lasts, *watches):
+        for key in (*LASTS, *WATCHES):
             del plain["training"][key]
         del plain["seed"]
         return {"batch": self.batch, **plain}

@@ -16,10 +16,13 @@ from foveate.training.state import State, load_state
 
 __all__ = ["environment", "prepare_folder", "refuse_changes", "run_settings"]
 
-_LASTS = ("epochs", "max_steps", "max_minutes", "workers", "patience")
-_WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
+LASTS = ("epochs", "max_steps", "max_minutes", "patience")
+"""Settings of the training that say how long it lasts."""
 
-FREE = frozenset(f"training.{name}" for name in (*_LASTS, *_WATCHES))
+WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
+"""Settings of the training that say what is shown and kept of it on the way."""
+
+FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "workers"))
 """Settings that may change when a run is resumed."""
 
 PLACES = ("manifest", "published")
