@@ -1,7 +1,5 @@
 """The table and the figure of runs side by side, on tiny runs."""
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,17 +32,6 @@ SETTINGS = merge_settings(
         "training": {"epochs": 1, "batch": 6},
     },
 )
-
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("localisation", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look for their types
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

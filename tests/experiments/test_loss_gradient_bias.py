@@ -1,10 +1,8 @@
 """The measurement of the bias, against biases known by enumeration of every draw."""
 
-import importlib.util
 import itertools
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,6 @@ from foveate.sampling import expectation, weigh
 
 FILE = Path(__file__).parents[2] / "experiments" / "loss_gradient_bias.py"
 CELLS, DRAWN = 5, 3
-
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("loss_gradient_bias", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look for their types
-    spec.loader.exec_module(module)
-    return module
 
 
 def outcomes(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
