@@ -1,5 +1,6 @@
 """What becomes of memory that is freed: it is kept for the next tensor."""
 
+import ctypes
 import os
 import sys
 
@@ -35,8 +36,6 @@ def keep_freed_memory() -> bool:
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in CHOSEN):
         return False
-    import ctypes  # here, for it takes as long as all of `foveate --help`
-
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

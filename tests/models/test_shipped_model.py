@@ -11,6 +11,7 @@ from foveate.models import load_model, shipped_models
 from foveate.models.shipped import shipped_model
 from foveate.settings import DataSettings
 from foveate.training.evaluation import Evaluation, evaluate
+from foveate.training.loader import split_indices
 
 NAME = "megapixel-mnist"
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist.npz"
@@ -32,7 +33,7 @@ def measured(digits: str, noise_over_digits: bool, images: int = 300) -> Evaluat
         generator_seed=SEED,
     )
     dataset = open_dataset(settings, seed=0)
-    indices = [number for number, example in enumerate(dataset.examples) if example.split == "test"]
+    indices = split_indices(dataset, "test")
     assert len(indices) == images
     return evaluate(load_model(NAME), dataset, indices, seed=SEED)
 

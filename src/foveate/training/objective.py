@@ -61,8 +61,7 @@ def undrawn_mass(output: Output) -> Tensor:
     drawn = output.draw
     if drawn is None:
         return output.logits.new_zeros(len(output.logits))
-    before = torch.ones_like(drawn.index[0, :, None] == drawn.index[0]).tril(-1)
-    repeated = ((drawn.index[:, :, None] == drawn.index[:, None, :]) & before).any(2)
+    repeated = (drawn.index[:, :, None] == drawn.index[:, None, :]).tril(-1).any(2)
     share = torch.where(drawn.valid & ~repeated, drawn.log_prob, -torch.inf).exp().sum(1)
     return (1 - share).clamp(min=0)
 
