@@ -23,7 +23,7 @@ from foveate.models import Model, build_model
 from foveate.settings import DataSettings
 from foveate.training.config import preset
 from foveate.training.loader import Loader, shares, split_indices
-from foveate.training.objective import image_losses
+from foveate.training.objective import TermWeights, image_losses
 from foveate.types import Batch
 
 ENTROPY = 1e-4
@@ -69,7 +69,7 @@ def main() -> None:
 
 def _whole_step(model: Model, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
     assert batch.labels is not None
-    losses, _ = image_losses(model(batch), batch.labels, ENTROPY, None)
+    losses, _ = image_losses(model(batch), batch.labels, TermWeights(entropy=ENTROPY))
     _descend(model, optimizer, losses.mean())
 
 
