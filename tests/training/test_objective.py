@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from foveate.sampling import draw, weigh
+from foveate.sampling import weigh
 from foveate.training.averaging import WeightAverage
 from foveate.training.config import TrainingSettings
 from foveate.training.objective import (
-    attention_entropy,
+    TermWeights,
     build_optimizer,
     class_weights,
     cross_entropies,
@@ -20,7 +20,6 @@ from foveate.training.objective import (
     optimizer_groups,
     positive_weights,
     set_rates,
-    undrawn_mass,
 )
 from foveate.types import Output
 
@@ -30,60 +29,21 @@ def output(attention: torch.Tensor | None) -> Output:
     return Output(logits=logits, attention=attention)
 
 
-def test_entropy_of_known_maps_in_nats() -> None:
-    flat = torch.full((2, 3), 1 / 6)
-    peaked = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    found = attention_entropy(output(torch.stack([flat, peaked])))
-    assert found.tolist() == [pytest.approx(math.log(6)), 0.0]
-
-
-def test_masked_cells_take_no_gradient_and_no_nan() -> None:
-    logits = torch.tensor([[0.3, -0.2, -math.inf, 1.0]], requires_grad=True)
-    attention = logits.softmax(1).view(1, 2, 2)
-    attention_entropy(output(attention)).sum().backward()
-    assert logits.grad is not None
-    assert torch.isfinite(logits.grad).all()
-    assert logits.grad[0, 2] == 0
-
-
 def test_the_loss_is_cross_entropy_minus_entropy() -> None:
     labels = torch.tensor([2, 1])
     maps = torch.full((2, 2, 3), 1 / 6)
     weights = torch.tensor([1.0, 2.0, 0.5])
-    losses, entropy = image_losses(output(maps), labels, 0.25, weights)
+    losses, entropy = image_losses(output(maps), labels, TermWeights(entropy=0.25), weights)
     plain = cross_entropy(output(None).logits.float(), labels, reduction="none")
     assert torch.allclose(losses, plain * weights[labels] - 0.25 * math.log(6))
     assert torch.allclose(entropy, torch.full((2,), math.log(6)))
-
-
-def test_undrawn_mass_counts_every_cell_once_and_its_gradient_gathers_the_attention() -> None:
-    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log().requires_grad_()
-    log_prob = logits.log_softmax(1)
-    told = output(None)
-    once = weigh(log_prob, torch.tensor([[3, 0, 1], [0, 2, 3]]), "murthy")
-    twice = weigh(log_prob, torch.tensor([[3, 0, 3], [0, 0, 0]]), "iid")
-    left = undrawn_mass(replace(told, draw=once))
-    assert left.tolist() == pytest.approx([0.3, 0.1])
-    assert undrawn_mass(replace(told, draw=twice)).tolist() == pytest.approx([0.5, 0.3])
-    left.sum().backward()
-    assert logits.grad is not None
-    # ∂U/∂z_i = a_i (Σ_S a − 1{i ∈ S}): a step against it moves attention from what was not drawn to what was
-    assert logits.grad[0].tolist() == pytest.approx([-0.1 * 0.3, -0.2 * 0.3, 0.3 * 0.7, -0.4 * 0.3])
-
-
-def test_nothing_is_undrawn_where_all_is_drawn_or_nothing_is() -> None:
-    log_prob = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]]).log()
-    mask = torch.tensor([[True, True, False], [True, True, False]])
-    whole = draw(log_prob, 3, mask=mask, generator=torch.Generator().manual_seed(1))
-    assert undrawn_mass(replace(output(None), draw=whole)).tolist() == pytest.approx([0, 0], abs=1e-7)
-    assert undrawn_mass(output(None)).tolist() == [0, 0]
 
 
 def test_the_loss_adds_the_mass_not_drawn() -> None:
     log_prob = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log()
     told = replace(output(None), draw=weigh(log_prob, torch.tensor([[3, 0], [0, 2]]), "des_raj"))
     labels = torch.tensor([2, 1])
-    losses, _ = image_losses(told, labels, 0.0, None, undrawn_weight=2.0)
+    losses, _ = image_losses(told, labels, TermWeights(undrawn=2.0))
     plain = cross_entropy(told.logits.float(), labels, reduction="none")
     assert (losses - plain).tolist() == pytest.approx([2 * 0.5, 2 * 0.2], abs=1e-6)
 
@@ -130,7 +90,7 @@ def test_several_labels_are_the_mean_of_binary_cross_entropies() -> None:
     for given, factors in ((None, torch.ones(3)), (weights, weights)):
         expected = -(factors * labels * p.log() + (1 - labels) * (1 - p).log()).sum(1) / 3
         assert torch.allclose(cross_entropies(logits, labels, given), expected, rtol=1e-12)
-    losses, _ = image_losses(Output(logits), labels, 0.0, weights)
+    losses, _ = image_losses(Output(logits), labels, TermWeights(), weights)
     assert torch.allclose(losses.float(), cross_entropies(logits.float(), labels, weights))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foveate.models import Model, build_model
 from foveate.training.loader import Loader, Share, shares, split_indices
-from foveate.training.objective import image_losses
+from foveate.training.objective import TermWeights, image_losses
 from foveate.training.step import Stepper
 from foveate.types import Batch
 
@@ -28,7 +28,7 @@ def batch_of(dataset: Any, model: Model, count: int) -> Batch:
 
 def gradients(model: Model, batch: Batch, weight: float, rows: slice) -> list[Tensor]:
     assert batch.labels is not None
-    losses, _ = image_losses(model.train()(batch), batch.labels, weight, None)
+    losses, _ = image_losses(model.train()(batch), batch.labels, TermWeights(entropy=weight))
     return list(torch.autograd.grad(losses[rows].sum(), list(model.parameters())))
 
 

@@ -69,11 +69,13 @@ class AnnealSettings:
     """Weight of the attention's entropy, otherwise `training.entropy`."""
     undrawn: Ramp = field(default_factory=Ramp)
     """Weight of the attention that was not drawn, otherwise `training.undrawn`."""
+    variety: Ramp = field(default_factory=Ramp)
+    """Weight of the variety of what is drawn, otherwise `training.variety`."""
     patches: Ramp = field(default_factory=Ramp)
     """Patches drawn per training image, rounded; validation and prediction read `model.patches`."""
 
     def __post_init__(self) -> None:
-        for name, least in (("prior", -math.inf), ("entropy", 0), ("undrawn", 0), ("patches", 1)):
+        for name, least in (("prior", -math.inf), ("entropy", 0), ("undrawn", 0), ("variety", 0), ("patches", 1)):
             ramp: Ramp = getattr(self, name)
             for end in ("first", "last"):
                 value = getattr(ramp, end)
@@ -115,6 +117,10 @@ class TrainingSettings:
     """Weight μ of the attention's mass on cells that were not drawn: loss + μ · mean(1 − Σ a_s). It makes attention fit
     into the patches that are read, so that a prediction hardly depends on the draw. Anneal it from 0: before anything
     is learnt, it would keep the attention where the first draws fell."""
+    variety: float = 0.0
+    """Weight ν of the variety of the drawn patches' features: loss − ν · mean(log of the share that differs within an
+    image). It sends attention, before anything is learnt, where an image is not like most of itself, which is what the
+    contrast prior knows beforehand. Try 0.3, annealed to 0."""
     anneal: AnnealSettings = field(default_factory=AnnealSettings)
     """What is more, or less, early in training than late."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -145,7 +151,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "watch_every", "log_every"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "undrawn"):
+        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "undrawn", "variety"):
             _at_least(name, getattr(self, name), 0)
         for name in ("warm_up", "averaging"):
             if not 0 <= getattr(self, name) < 1:

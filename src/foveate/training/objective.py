@@ -1,17 +1,18 @@
 """What training minimises, image by image, and the optimizer that does it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from foveate.training.attention_terms import attention_entropy, feature_variety, undrawn_mass
 from foveate.training.config import TrainingSettings
 from foveate.types import Label, Output
 
 __all__ = [
-    "attention_entropy",
+    "TermWeights",
     "build_optimizer",
     "class_weights",
     "cross_entropies",
@@ -19,51 +20,10 @@ __all__ = [
     "optimizer_groups",
     "positive_weights",
     "set_rates",
-    "undrawn_mass",
 ]
 
 POSITIVE_WEIGHTS = (0.05, 20.0)
 """Least and greatest weight of an image that has a class, against one that has not: rarer classes would be noise."""
-
-
-def attention_entropy(output: Output) -> Tensor:
-    r"""Entropy of each image's attention map.
-
-    .. math:: H = -\sum_i a_i \log a_i
-
-    Arguments:
-        output: of a model.
-
-    Returns:
-        (B,) nats; 0 for a model without attention. Cells of probability 0 take no gradient.
-    """
-    if output.attention is None:
-        return output.logits.new_zeros(len(output.logits))
-    flat = output.attention.flatten(1)
-    entropy: Tensor = torch.special.entr(torch.where(flat > 0, flat, 1.0)).sum(1)
-    return entropy
-
-
-def undrawn_mass(output: Output) -> Tensor:
-    r"""Share of each image's attention that its patches do not account for.
-
-    .. math:: U = 1 - \sum_{i \in S} a_i
-
-    S are the cells drawn, each counted once. An estimate of the image's features is exact where U is 0, and moves from
-    draw to draw the more, the larger U is.
-
-    Arguments:
-        output: of a model, one draw an image.
-
-    Returns:
-        (B,) in [0, 1]; 0 for a model that draws nothing. Its gradient moves attention to the cells that were drawn.
-    """
-    drawn = output.draw
-    if drawn is None:
-        return output.logits.new_zeros(len(output.logits))
-    repeated = (drawn.index[:, :, None] == drawn.index[:, None, :]).tril(-1).any(2)
-    share = torch.where(drawn.valid & ~repeated, drawn.log_prob, -torch.inf).exp().sum(1)
-    return (1 - share).clamp(min=0)
 
 
 def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -95,27 +55,43 @@ def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
     return losses if weights is None else losses * weights[labels]
 
 
+class TermWeights(NamedTuple):
+    """How much the terms of the attention count beside the cross-entropy.
+
+    Attributes:
+        entropy: λ.
+        undrawn: μ.
+        variety: ν.
+    """
+
+    entropy: float = 0.0
+    undrawn: float = 0.0
+    variety: float = 0.0
+
+
 def image_losses(
-    output: Output, labels: Tensor, entropy_weight: float, weights: Tensor | None, undrawn_weight: float = 0.0
+    output: Output, labels: Tensor, terms: TermWeights, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Loss and entropy of each image: what training minimises.
 
-    .. math:: L_b = \mathrm{CE}_b - \lambda H_b + \mu U_b
+    .. math:: L_b = \mathrm{CE}_b - \lambda H_b + \mu U_b - \nu V_b
 
     Arguments:
         output: of a model.
         labels: as `cross_entropies`.
-        entropy_weight: λ.
+        terms: λ, μ and ν of the entropy, the undrawn mass and the variety, see `foveate.training.attention_terms`.
         weights: (classes,) as `cross_entropies`, or None for ones.
-        undrawn_weight: μ.
 
     Returns:
         (B,) losses and (B,) entropies, in nats.
     """
-    losses = cross_entropies(output.logits.float(), labels, weights)
     entropy = attention_entropy(output)
-    losses = losses - entropy_weight * entropy
-    return losses + undrawn_weight * undrawn_mass(output) if undrawn_weight else losses, entropy
+    losses = cross_entropies(output.logits.float(), labels, weights) - terms.entropy * entropy
+    if terms.undrawn:
+        losses = losses + terms.undrawn * undrawn_mass(output)
+    if terms.variety:
+        losses = losses - terms.variety * feature_variety(output)
+    return losses, entropy
 
 
 def class_weights(labels: Sequence[Label | None], classes: int) -> Tensor:

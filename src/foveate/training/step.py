@@ -9,7 +9,14 @@ from torch import Tensor
 
 from foveate.training.config import TrainingSettings
 from foveate.training.loader import Share
-from foveate.training.objective import build_optimizer, cross_entropies, image_losses, optimizer_groups, set_rates
+from foveate.training.objective import (
+    TermWeights,
+    build_optimizer,
+    cross_entropies,
+    image_losses,
+    optimizer_groups,
+    set_rates,
+)
 from foveate.training.processes import open_accelerator, together
 from foveate.training.records import SUMS, batch_sums
 from foveate.training.schedule import Annealed
@@ -95,7 +102,7 @@ class Stepper:
         Arguments:
             images: labelled; on any device.
             share: which of the images count, and of how many; all of them if None.
-            now: weights of entropy and undrawn mass, where these are annealed; the settings' if None.
+            now: weights of the terms of the attention, where these are annealed; the settings' if None.
 
         Returns:
             (6,) the sums that `foveate.training.records.SUMS` names, over this process' images that count.
@@ -111,11 +118,7 @@ class Stepper:
         assert labels is not None
         output = together(accelerator, partial(self._wrapped, images))
         self.stages = output.seconds
-        entropy_weight, undrawn_weight = settings.entropy, settings.undrawn
-        if now is not None:
-            entropy_weight = entropy_weight if now.entropy is None else now.entropy
-            undrawn_weight = undrawn_weight if now.undrawn is None else now.undrawn
-        losses, entropy = image_losses(output, labels, entropy_weight, self._weights, undrawn_weight)
+        losses, entropy = image_losses(output, labels, _term_weights(settings, now), self._weights)
         counted = torch.arange(len(images), device=losses.device) < share.counted
         accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
         self._norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
@@ -137,3 +140,12 @@ class Stepper:
         set_rates(self.optimizer, self.settings, rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+def _term_weights(settings: TrainingSettings, now: Annealed | None) -> TermWeights:
+    def weight(name: str) -> float:
+        annealed: float | None = getattr(now, name, None)
+        own: float = getattr(settings, name)
+        return own if annealed is None else annealed
+
+    return TermWeights(**{name: weight(name) for name in TermWeights._fields})
