@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.compare.curve import Curve, Epoch
-from foveate.compare.predictions import PREDICTIONS, Predictions, read_predictions
+from foveate.compare.predictions import Predictions, finished_runs
 
 REPORTED = ((1, 0.90), (210, 0.90), (220, 0.30), (270, 0.20), (500, 0.21))
 """Epoch and test error of the original, ATS-10, 5,000 training canvases, noise over the digits: read off the plot in
@@ -27,23 +27,12 @@ def main() -> None:
     parser.add_argument("--method", default="ats-10", help="whose runs to draw (default: ats-10)")
     parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
     arguments = parser.parse_args()
-    found = {folder: runs_in(folder, arguments.method) for folder in arguments.results}
+    found = {folder: finished_runs(folder, arguments.method) for folder in arguments.results}
     for folder, runs in found.items():
         for run in runs:
             minutes = run.seconds / 60
             print(f"{folder.name} seed {run.seed}: {run.epochs} epochs, {minutes:.1f} minutes, test error {run.error}")
     draw({folder.name: runs for folder, runs in found.items()}, arguments.out)
-
-
-def runs_in(folder: Path, method: str) -> list[Predictions]:
-    """The finished runs of a method, by seed.
-
-    Arguments:
-        folder: of a comparison.
-        method: name of the entrant.
-    """
-    read = [read_predictions(path.parent) for path in sorted(folder.glob(f"{method}/**/{PREDICTIONS}"))]
-    return [one for one in read if one is not None]
 
 
 def draw(runs: dict[str, list[Predictions]], path: Path) -> None:

@@ -36,5 +36,11 @@ def test_what_was_kept_still_counts(folder: Path) -> None:
     kept = read_predictions(folder)
     assert kept is not None
     name, method, *_ = folder.relative_to(EXPERIMENTS / "results").parts
-    (entrant,) = (one for one in load_comparison(EXPERIMENTS / f"{name}.yaml").entrants() if one.name == method)
-    assert as_of_now(kept.settings) == lasting(replace(entrant.settings, seed=kept.seed))
+    comparison = load_comparison(EXPERIMENTS / f"{name}.yaml")
+    (entrant,) = (one for one in comparison.entrants() if one.name == method)
+    wanted = lasting(replace(entrant.settings, seed=kept.seed))
+    assert kept.minutes == comparison.minutes
+    if comparison.minutes is not None:  # how many steps these are differs from run to run
+        assert kept.steps == kept.settings["training"]["max_steps"]
+        wanted["training"] |= {key: kept.settings["training"][key] for key in ("epochs", "max_steps")}
+    assert as_of_now(kept.settings) == wanted

@@ -11,7 +11,7 @@ from foveate.compare.curve import Curve
 from foveate.compare.predictions import Predictions
 from foveate.training.replace import replace_file
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_curves", "error_points", "mean_line"]
 
 STYLES = ("-", "--", ":", "-.")
 
@@ -43,12 +43,12 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
     panel = figure.subplots()
     for number, (name, each) in enumerate(kept.items()):
         how: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
-        lines = [_points(one.curve, f"{shown}_error") for one in each if one.curve is not None]
+        lines = [error_points(one.curve, f"{shown}_error") for one in each if one.curve is not None]
         for line, one in zip(lines, each, strict=True):
             panel.plot(*line, marker=".", markersize=3, alpha=0.35, linewidth=0.8, **how)
             panel.plot([one.seconds / 60], [one.error], "o", color=how["color"], markerfacecolor="white", markersize=5)
         if lines:
-            panel.plot(*_mean(lines), linewidth=2, label=name, **how)
+            panel.plot(*mean_line(lines), linewidth=2, label=name, **how)
     panel.set_xlabel("minutes of training, validation included")
     panel.set_ylabel(f"{shown} error (lines), test error (circles)")
     panel.set_ylim(bottom=0)
@@ -61,14 +61,14 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
     return True
 
 
-def _points(curve: Curve, error: str) -> tuple[Any, Any]:
+def error_points(curve: Curve, error: str) -> tuple[Any, Any]:
     """Minutes and errors of the epochs that have one."""
     found = [(epoch.seconds / 60, getattr(epoch, error)) for epoch in curve.epochs]
     known = [point for point in found if point[1] is not None]
     return tuple(np.array(known, dtype=np.float64).T)
 
 
-def _mean(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+def mean_line(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
     """Mean of the lines over the minutes that all of them span, interpolated."""
     start, end = max(minutes[0] for minutes, _ in lines), min(minutes[-1] for minutes, _ in lines)
     if len(lines) == 1 or start > end:

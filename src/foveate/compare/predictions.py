@@ -8,7 +8,7 @@ from foveate.compare.curve import Curve, curve_from_plain
 from foveate.compare.kept import read_kept, write_kept
 from foveate.training.coverage import Coverage
 
-__all__ = ["PREDICTIONS", "Predictions", "read_predictions", "write_predictions"]
+__all__ = ["PREDICTIONS", "Predictions", "finished_runs", "read_predictions", "write_predictions"]
 
 PREDICTIONS = "predictions.json"
 """File in a run's folder."""
@@ -27,7 +27,7 @@ class Predictions:
         ids: of the n test images, sorted.
         groups: group of each image, or None.
         labels: class number of each image; with several labels, the numbers of its classes.
-        probabilities: n × classes.
+        probabilities: n × classes, to seven digits.
         error: share of the test images that are wrong; with several labels, of the answers.
         loss: mean cross-entropy of the test images, in nats.
         training_loss: mean loss of the last epoch, as it was minimised.
@@ -81,6 +81,20 @@ def read_predictions(folder: Path) -> Predictions | None:
         RunError: the file is damaged.
     """
     return read_kept(folder / PREDICTIONS, _from_plain, "delete it to predict the test images again")
+
+
+def finished_runs(folder: Path, method: str) -> list[Predictions]:
+    """The predictions of all runs of a method, by seed and fold.
+
+    Arguments:
+        folder: of a comparison.
+        method: name of the entrant.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    found = [read_predictions(path.parent) for path in folder.glob(f"{method}/**/{PREDICTIONS}")]
+    return sorted((one for one in found if one is not None), key=lambda one: (one.seed, one.fold or 0))
 
 
 def _from_plain(plain: dict[str, Any]) -> Predictions:

@@ -188,7 +188,7 @@ class Run:
             ids=tuple(one.id for one in examples),
             groups=tuple(one.group for one in examples),
             labels=tuple(_known(one.label) for one in examples),
-            probabilities=tuple(tuple(row) for row in tested.probabilities.tolist()),
+            probabilities=tuple(tuple(map(_short, row)) for row in tested.probabilities.tolist()),
             error=tested.error,
             loss=tested.loss,
             training_loss=last["training_loss"],
@@ -207,6 +207,10 @@ class Run:
 
     def _fingerprint(self) -> int:
         return fingerprint(self.images, split_indices(self.images, None))
+
+
+def _short(probability: float) -> float:
+    return float(f"{probability:.7g}")  # a network's float32 has no more, and the file half as many bytes
 
 
 class stoppable:  # noqa: N801  used like a function
