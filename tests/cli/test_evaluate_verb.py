@@ -174,7 +174,11 @@ def test_maps_are_scored_only_where_it_is_known_what_is_there(
     for name, asked, said in (
         ("cnn", "--deletion", "a cnn model has no attention to cover by"),
         ("cnn", "--localisation", "a cnn model has neither a map nor patches to score"),
-        ("uniform", "--localisation", "maps can be scored where the truth is known: use colon-cancer"),
+        (
+            "uniform",
+            "--localisation",
+            "maps can be scored where the truth is known: put an objects.csv beside the manifest",
+        ),
     ):
         run = tmp_path / name
         if not run.exists():

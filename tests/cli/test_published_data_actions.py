@@ -12,7 +12,8 @@ from scipy.io import savemat
 
 from foveate.cli.data import colon_cancer, speed_limits
 from foveate.cli.parser import Parser
-from foveate.datasets import read_manifest, swedish_signs
+from foveate.datasets import german_speed_limits, read_manifest, swedish_signs
+from foveate.datasets.objects import read_objects, reduced
 from foveate.datasets.swedish_signs import SETS, PublishedSet
 from foveate.errors import ConfigError, DataError, RunError
 from foveate.types import Box
@@ -142,6 +143,8 @@ def test_reduced_scenes_are_averages_of_squares(german: Path, tmp_path: Path) ->
         wanted = [[pixels[3 * r : 3 * r + 3, 3 * c : 3 * c + 3].mean((0, 1)) for c in range(3)] for r in range(2)]
         np.testing.assert_array_equal(data.open(i).read(Box(0, 0, 2, 3)), np.floor(np.array(wanted) + 0.5))
         assert data.open(i).size == (2, 3)
+    signs = {f"images/0000{i}.png": german_speed_limits(german).objects(i) for i in range(3)}
+    assert read_objects(out) == {path: reduced(known, 3) for path, known in signs.items() if known} != {}
     made = json.loads((out / "published.json").read_text())
     assert made == {"data": "german speed limits", "source": str(german), "reduce": 3}
     with pytest.raises(RunError, match="was begun with reduce 3, not 2: give the same options to resume, or another"):

@@ -53,6 +53,17 @@ def test_each_map_is_in_its_own_column(pointing: Make, canvas: Draw, tmp_path: P
         assert columns.max() - 0.1 < number + 1
 
 
+def test_wide_images_leave_no_gaps_between_rows(pointing: Make, canvas: Draw, tmp_path: Path) -> None:
+    sources = [ArraySource(canvas((200, 800), (120, 430)))] * 3
+    model = pointing()
+    draw_side_by_side(tmp_path / "wide.png", sources, [[]] * 3, {"ATS": [explain(model, model.look(sources[0]))] * 3})
+    picture = drawn(tmp_path / "wide.png")
+    assert picture.shape[0] < picture.shape[1]
+    blank = (picture == 255).all((1, 2))
+    gaps = np.diff(np.flatnonzero(~blank), prepend=-1)
+    assert gaps.max() < 0.5 * picture.shape[0] / 3
+
+
 def models(pointing: Make, patch: tuple[int, int] = (28, 36)) -> dict[str, Model]:
     names = {"ATS": "attention-sampling", "Deep MIL": "deep-mil", "U": "uniform"}
     return {title: pointing(name=name, patch=patch) for title, name in names.items()}

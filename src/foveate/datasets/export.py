@@ -10,6 +10,7 @@ from typing import Literal
 from PIL import Image
 
 from foveate.datasets.megapixel_mnist import MegapixelMnist
+from foveate.datasets.objects import OBJECTS, read_objects, reduced, write_objects
 from foveate.datasets.table import Row, Table
 from foveate.errors import RunError
 from foveate.types import Box, ImageDataset, Label
@@ -64,7 +65,8 @@ def write_canvases(
 
     Arguments:
         data: the canvases.
-        folder: where to; made if need be. Gets images/<id>.png or .npz, megapixel-mnist.json and, last, manifest.csv.
+        folder: where to; made if need be. Gets images/<id>.png or .npz, megapixel-mnist.json, objects.csv and, last,
+            manifest.csv.
         recipe: what the canvases were made from, in words of JSON; a folder is resumed with the same one only.
         format: "png", or "canvas" for archives of the stamps and their places, small whatever the size.
         resume: whether to keep what a stopped call has written, rather than refuse a folder that is not empty.
@@ -96,15 +98,17 @@ def write_images(
     names: Sequence[str],
     write: Callable[[int, Path], object],
     progress: Callable[[int, int], None] | None = None,
+    reduce: int = 1,
 ) -> Path:
     """Write the images that are not there yet, each whole or not at all, and then a manifest of all.
 
     Arguments:
         data: classes and examples.
-        folder: of `claim_folder`. Gets images/<name> and, last, manifest.csv.
+        folder: of `claim_folder`. Gets images/<name>, objects.csv and, last, manifest.csv.
         names: names of the files, one per example, folders in them allowed.
         write: writes the image of an example to a file.
         progress: called with the number of images written and their total.
+        reduce: by what whole factor `write` makes images smaller.
 
     Returns:
         The manifest.
@@ -118,16 +122,17 @@ def write_images(
             part.replace(file)
         if progress is not None:
             progress(index + 1, len(names))
-    return list_images(data, folder, [f"images/{name}" for name in names])
+    return list_images(data, folder, [f"images/{name}" for name in names], reduce)
 
 
-def list_images(data: ImageDataset, folder: Path, paths: Sequence[str]) -> Path:
-    """Write the manifest of a data set whose images have been written or found.
+def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: int = 1) -> Path:
+    """Write the manifest of a data set whose images have been written or found, and what lies where, if it knows.
 
     Arguments:
         data: classes and examples.
-        folder: gets manifest.csv, in place of one that is there.
+        folder: gets objects.csv and manifest.csv, in place of those that are there.
         paths: where the image of each example is, relative to the folder.
+        reduce: by what whole factor these are smaller than those of the data set.
 
     Returns:
         The manifest.
@@ -138,11 +143,18 @@ def list_images(data: ImageDataset, folder: Path, paths: Sequence[str]) -> Path:
     ]
     manifest = folder / "manifest.csv"
     manifest.unlink(missing_ok=True)
+    objects = getattr(data, "objects", None)
+    if objects is None:
+        (folder / OBJECTS).unlink(missing_ok=True)
+    else:
+        write_objects(folder, ((path, reduced(objects(index), reduce)) for index, path in enumerate(paths)))
     return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
 
 
 def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence[int | None] | None = None) -> Path:
     """Write rows as a manifest that leads to the same files, with the columns that have something in them.
+
+    An objects.csv goes with it, unless there is one where it goes.
 
     Arguments:
         table: where the rows are from; its folder is what their paths are relative to.
@@ -176,6 +188,10 @@ def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence
             path = _moved(row.path, table.folder, out.parent)
             writer.writerow([path, row.label, *cells.values(), *(row.extra[k] for k in kept), *fold])
     part.replace(out)
+    marked = read_objects(table.folder)
+    if marked is not None and not (out.parent / OBJECTS).exists():
+        moved = ((_moved(row.path, table.folder, out.parent), marked.get(row.path, ())) for row in rows)
+        write_objects(out.parent, moved)
     return out
 
 

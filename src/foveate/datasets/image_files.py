@@ -26,17 +26,19 @@ def write_image_files(
     content: Callable[[int], bytes],
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    reduce: int = 1,
 ) -> Path:
     """Write every image of a data set as a file, each whole or not at all, and a manifest of them.
 
     Arguments:
         data: classes and examples; of one label each.
-        folder: where to; made if need be. Gets images/<name>, published.json and, last, manifest.csv.
+        folder: where to; made if need be. Gets images/<name>, published.json, what `list_images` writes.
         recipe: what the files are made from, in words of JSON; a folder is resumed with the same one only.
         names: names of the files, folders in them allowed.
         content: gives the bytes of the file of an example.
         resume: whether to keep what a stopped call has written, rather than refuse a folder that is not empty.
         progress: called with the number of images written and their total.
+        reduce: by what whole factor `content` makes images smaller.
 
     Returns:
         The manifest.
@@ -45,7 +47,7 @@ def write_image_files(
         RunError: if the folder is in the way or was made from another recipe.
     """
     claim_folder(folder, _RECIPE, recipe, resume)
-    return write_images(data, folder, names, lambda index, file: file.write_bytes(content(index)), progress)
+    return write_images(data, folder, names, lambda index, file: file.write_bytes(content(index)), progress, reduce)
 
 
 def write_listing(
@@ -55,7 +57,7 @@ def write_listing(
 
     Arguments:
         data: classes and examples; of one label each.
-        folder: where to; made if need be. Gets published.json and manifest.csv.
+        folder: where to; made if need be. Gets published.json and what `list_images` writes.
         recipe: what the files are, in words of JSON; a folder is resumed with the same one only.
         files: where the images are; the manifest has the paths relative to itself.
         resume: whether a folder that an earlier call made is no obstacle.

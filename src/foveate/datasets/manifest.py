@@ -3,10 +3,11 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from foveate.datasets.class_folders import read_class_folders
+from foveate.datasets.objects import Objects, read_objects
 from foveate.datasets.table import Row, Table, label_names, read_csv
 from foveate.errors import DataError
 from foveate.images import Masked, Source, open_image
@@ -14,6 +15,7 @@ from foveate.types import Example, Label
 
 __all__ = [
     "ManifestDataset",
+    "MarkedManifest",
     "as_dataset",
     "missing_files",
     "read_manifest",
@@ -55,6 +57,21 @@ class ManifestDataset:
         return source if mask is None else Masked(source, mask)
 
 
+@dataclass(frozen=True)
+class MarkedManifest(ManifestDataset):
+    """The images of a manifest beside which an objects.csv says what lies where in them.
+
+    Attributes:
+        marked: id of an image → its objects.
+    """
+
+    marked: Mapping[str, Objects] = field(default_factory=dict)
+
+    def objects(self, index: int) -> Objects:
+        """What lies in example `index`: classes and boxes, in level-0 pixels; to judge models by, never to train on."""
+        return self.marked.get(self.examples[index].id, ())
+
+
 def read_manifest(
     path: str | Path,
     classes: Sequence[str] | None = None,
@@ -66,7 +83,8 @@ def read_manifest(
 
     Arguments:
         path: a CSV file `path,label[,split][,group][,mpp][,mask]`, its paths relative to it; or a folder
-            `<class>/images` or `<split>/<class>/images`, or one with such a manifest.csv in it.
+            `<class>/images` or `<split>/<class>/images`, or one with such a manifest.csv in it. An objects.csv beside
+            it, `path,class,top,left,height,width`, says what lies where.
         classes: names of the classes in a model's order; what occurs, sorted, if None.
         require_labels: whether every image must have a label (of `classes`, where given). For prediction, labels
             may be absent, and one that is not of `classes` counts as absent.
@@ -129,7 +147,7 @@ def as_dataset(
             f"{table.source}: {_several(len(missing), 'file')} of {len(table.rows)} rows missing, the first is "
             f"{missing[0]}: paths are relative to the manifest's folder; correct or remove these rows"
         )
-    return ManifestDataset(
+    dataset = ManifestDataset(
         classes=names,
         examples=tuple(
             Example(row.path, _index(some, number, multi_label), row.split, row.group)
@@ -140,6 +158,8 @@ def as_dataset(
         masks=tuple(None if row.mask is None else table.file(row.mask) for row in table.rows),
         multi_label=multi_label,
     )
+    marked = read_objects(table.folder)
+    return dataset if marked is None else MarkedManifest(**vars(dataset), marked=marked)
 
 
 def read_table(path: str | Path, require_labels: bool = True, multi_label: bool = False) -> Table:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_side_by_side"]
 
-SIDE, TITLE, DPI = 2.4, 0.3, 150
-"""Side of a panel and height of a line of text in inches, and pixels per inch."""
+SIDE, TITLE, DPI = 2.4, 0.3, 120
+"""Longer side of a panel and height of a line of text in inches, and pixels per inch."""
 
 TRUTH = "#00d0ff"
 """Colour of what is known to be there; the maps have none like it."""
@@ -47,9 +47,10 @@ def draw_side_by_side(
     from matplotlib.figure import Figure
 
     columns = 1 + len(seen)
-    figure = Figure(figsize=(SIDE * columns, SIDE * len(sources) + TITLE), layout="constrained")
+    heights = [SIDE * min(1.0, source.size[0] / source.size[1]) + TITLE for source in sources]
+    figure = Figure(figsize=(SIDE * columns, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(sources), columns, squeeze=False)
+    panels = figure.subplots(len(sources), columns, squeeze=False, height_ratios=heights)
     for row, (source, known) in enumerate(zip(sources, objects, strict=True)):
         picture = small_picture(source)
         show_image(panels[row, 0], picture, source.size, source.name.rpartition("/")[2])

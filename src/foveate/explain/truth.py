@@ -21,7 +21,7 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
 
     Arguments:
         dataset: colon cancer (the centres of epithelial nuclei, a pixel each), road scenes (speed limits), Megapixel
-            MNIST (all five digits), or any other with a method `objects`.
+            MNIST (all five digits), a manifest with an objects.csv, or any other with a method `objects`.
         index: number of the example.
 
     Returns:
@@ -38,8 +38,8 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
     if objects_of is not None:
         return tuple(box for _, box in objects_of(index))
     raise DataError(
-        "maps can be scored where the truth is known: use colon-cancer, speed-limits, german-speed-limits or "
-        "megapixel-mnist, or give boxes of your own to foveate.explain.score_map"
+        "maps can be scored where the truth is known: put an objects.csv beside the manifest (docs/data.md), use "
+        "colon-cancer, speed-limits, german-speed-limits or megapixel-mnist, or give boxes to foveate.explain.score_map"
     )
 
 

@@ -102,4 +102,4 @@ def _write(data: "SignScenes", arguments: argparse.Namespace, source: Path) -> P
     def content(index: int) -> bytes:
         return reduced_png(data.open(index), arguments.reduce)
 
-    return write_image_files(data, out, recipe, names, content, arguments.resume, progress)
+    return write_image_files(data, out, recipe, names, content, arguments.resume, progress, arguments.reduce)
