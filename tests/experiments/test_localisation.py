@@ -56,8 +56,9 @@ def test_two_runs_on_the_same_images(
     assert len(head) == len(line) == len(ats) == len(mil) == 9
     assert (ats[:3], mil[:3]) == (["ATS", "5", "5.0"], ["mil", "5", "5.0"])
     assert mil[-2:] == ["–", "–"], "Deep MIL draws nothing"
+    rows_to_columns = SETTINGS.data.canvas[0] / SETTINGS.data.canvas[1]
     with Image.open(out) as picture:
-        assert picture.width / picture.height == pytest.approx(3 * 2.4 / (2 * 2.4 + 0.3), abs=0.02)
+        assert picture.width / picture.height == pytest.approx(3 * 2.4 / (2 * (2.4 * rows_to_columns + 0.3)), abs=0.02)
     (trained,) = script.open_runs([str(runs / "ats")], "test")["ats"]
     scores = dict(score_maps(load_model(str(runs / "ats")), trained.dataset, list(trained.indices.values()), 2))
     told = average_scores(list(scores.values()), [None] * 5).scores["mass"]
