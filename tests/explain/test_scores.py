@@ -158,7 +158,7 @@ def test_nuclei_of_real_tissue(pointing: Make) -> None:
 def test_a_data_set_that_does_not_tell(tmp_path: Path) -> None:
     (tmp_path / "images.csv").write_text("path,label\na.png,x\nb.png,y\n")
     data = read_manifest(tmp_path / "images.csv", check_files=False)
-    with pytest.raises(DataError, match="maps can be scored where the truth is known: put an objects.csv beside the manifest"):
+    with pytest.raises(DataError, match="maps can be scored where the truth is known: put an objects"):
         known_objects(data, 0)
 
 
