@@ -74,7 +74,7 @@ def _served(model: Model, path: Path) -> Iterator[ViewServer]:
 def _line(model: Model, path: Path, count: int) -> str:
     size = open_image(path).size
     tiles = _some_tiles(Pyramid(size), 2 * count)
-    alone, together = tiles[:count], tiles[count:]
+    alone, together = tiles[: len(tiles) // 2], tiles[len(tiles) // 2 :]
     with _served(model, path) as server:
 
         def milliseconds(address: str) -> float:
