@@ -11,10 +11,9 @@ from PIL import Image
 from foveate.datasets import megapixel_mnist, read_manifest
 from foveate.datasets.export import write_canvases, write_manifest
 from foveate.datasets.manifest import ManifestDataset, MarkedManifest, read_table
-from foveate.datasets.objects import read_objects, reduced, write_objects
+from foveate.datasets.objects import known_objects_of, read_objects, reduced, write_objects
 from foveate.errors import DataError
 from foveate.settings import DataSettings
-from foveate.training.coverage import known_objects_of
 from foveate.types import Box
 
 HEADER = "path,class,top,left,height,width\n"
@@ -56,6 +55,14 @@ def test_they_go_with_a_manifest_to_another_folder_and_spare_what_is_there(manif
     (new / "objects.csv").write_text(HEADER)
     write_manifest(table, table.rows, new / "other.csv")
     assert read_objects(new) == {}
+
+
+def test_a_wrong_file_is_said_to_be_before_a_manifest_is_written(manifest: Path) -> None:
+    (manifest.parent / "objects.csv").write_text(HEADER + "a.png,ear,1\n")
+    table = read_table(manifest)
+    with pytest.raises(DataError, match=r"objects.csv, line 2: top, left, height and width must be"):
+        write_manifest(table, table.rows, manifest.parent / "new" / "split.csv")
+    assert not (manifest.parent / "new").exists()
 
 
 def test_canvases_on_disk_know_their_digits(tmp_path: Path) -> None:

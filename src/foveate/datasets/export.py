@@ -10,7 +10,7 @@ from typing import Literal
 from PIL import Image
 
 from foveate.datasets.megapixel_mnist import MegapixelMnist
-from foveate.datasets.objects import OBJECTS, read_objects, reduced, write_objects
+from foveate.datasets.objects import OBJECTS, known_objects_of, read_objects, reduced, write_objects
 from foveate.datasets.table import Row, Table
 from foveate.errors import RunError
 from foveate.types import Box, ImageDataset, Label
@@ -130,7 +130,7 @@ def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: 
 
     Arguments:
         data: classes and examples.
-        folder: gets objects.csv and manifest.csv, in place of those that are there.
+        folder: gets manifest.csv and, if the data set knows, objects.csv, in place of those that are there.
         paths: where the image of each example is, relative to the folder.
         reduce: by what whole factor these are smaller than those of the data set.
 
@@ -143,11 +143,9 @@ def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: 
     ]
     manifest = folder / "manifest.csv"
     manifest.unlink(missing_ok=True)
-    objects = getattr(data, "objects", None)
-    if objects is None:
-        (folder / OBJECTS).unlink(missing_ok=True)
-    else:
-        write_objects(folder, ((path, reduced(objects(index), reduce)) for index, path in enumerate(paths)))
+    objects_of = known_objects_of(data)
+    if objects_of is not None:
+        write_objects(folder, ((path, reduced(objects_of(index), reduce)) for index, path in enumerate(paths)))
     return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
 
 
@@ -167,9 +165,11 @@ def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence
 
     Raises:
         RunError: if there is something at `out` already.
+        DataError: if the objects.csv that goes with it is at fault; nothing has been written then.
     """
     if out.exists():
         raise RunError(f"{out} exists: choose another name or remove it")
+    marked = None if (out.parent / OBJECTS).exists() else read_objects(table.folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     extra = [name for name in table.extra if folds is None or name != "fold"]
     kept = [table.extra.index(name) for name in extra]
@@ -188,8 +188,7 @@ def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence
             path = _moved(row.path, table.folder, out.parent)
             writer.writerow([path, row.label, *cells.values(), *(row.extra[k] for k in kept), *fold])
     part.replace(out)
-    marked = read_objects(table.folder)
-    if marked is not None and not (out.parent / OBJECTS).exists():
+    if marked is not None:
         moved = ((_moved(row.path, table.folder, out.parent), marked.get(row.path, ())) for row in rows)
         write_objects(out.parent, moved)
     return out

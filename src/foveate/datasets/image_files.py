@@ -32,7 +32,7 @@ def write_image_files(
 
     Arguments:
         data: classes and examples; of one label each.
-        folder: where to; made if need be. Gets images/<name>, published.json, what `list_images` writes.
+        folder: where to; made if need be. Gets images/<name>, published.json and, last, what `list_images` writes.
         recipe: what the files are made from, in words of JSON; a folder is resumed with the same one only.
         names: names of the files, folders in them allowed.
         content: gives the bytes of the file of an example.

@@ -1,22 +1,28 @@
-"""What lies where in the images of a manifest: a CSV file beside it, to judge models by and never to train on."""
+"""What lies where in images, to judge models by and never to train on; of a manifest, a CSV file beside it."""
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from foveate.errors import DataError
-from foveate.types import Box
+from foveate.types import Box, ImageDataset
 
-__all__ = ["OBJECTS", "Objects", "read_objects", "reduced", "write_objects"]
+__all__ = ["OBJECTS", "Objects", "known_objects_of", "read_objects", "reduced", "write_objects"]
 
 OBJECTS = "objects.csv"
 """Name of the file."""
 
 COLUMNS = ("path", "class", "top", "left", "height", "width")
 
-Objects = tuple[tuple[str, Box], ...]
+Objects = Sequence[tuple[str, Box]]
 """Class and place of everything that is known to be in an image, in level-0 pixels of its file."""
+
+
+def known_objects_of(dataset: ImageDataset) -> Callable[[int], Objects] | None:
+    """The method of a data set that says what lies where in an image (see `ImageDataset`); None if it has none."""
+    known: Callable[[int], Objects] | None = getattr(dataset, "objects", None)
+    return known
 
 
 def read_objects(folder: Path) -> dict[str, Objects] | None:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from foveate.datasets import ColonCancer
+from foveate.datasets.objects import known_objects_of
 from foveate.errors import DataError
 from foveate.explain.explanation import explain
 from foveate.explain.scores import MapScores, score_map
 from foveate.models import Model
 from foveate.settings import Method
-from foveate.training.coverage import known_objects_of
 from foveate.training.folds import Resplit
 from foveate.types import Box, ImageDataset
 

@@ -1,17 +1,16 @@
 """How many of the objects in an image its patches cover, where a data set knows what is there."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.datasets.objects import known_objects_of
 from foveate.types import Batch, Box, ImageDataset, Output
 
-__all__ = ["Coverage", "covered", "covered_objects", "known_objects_of", "majority_error", "object_coverage"]
-
-Objects = Sequence[tuple[str, Box]]
+__all__ = ["Coverage", "covered", "covered_objects", "majority_error", "object_coverage"]
 
 SHARE = 0.5
 """An object counts as covered if a single patch holds so much of its box."""
@@ -90,12 +89,6 @@ def majority_error(names: Sequence[str], seen: Sequence[bool], label: str, class
     most = max(counts.values())
     leaders = [name for name, count in counts.items() if count == most]
     return 1 - (label in leaders) / len(leaders)
-
-
-def known_objects_of(dataset: ImageDataset) -> Callable[[int], Objects] | None:
-    """The method of a data set that says what lies where in an image (see `ImageDataset`); None if it has none."""
-    known: Callable[[int], Objects] | None = getattr(dataset, "objects", None)
-    return known
 
 
 def covered_objects(
