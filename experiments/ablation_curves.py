@@ -8,12 +8,10 @@ are the test errors.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from foveate.compare.curve_figure import error_points, mean_line
-from foveate.compare.predictions import Predictions, finished_runs
+from foveate.compare.curve_figure import draw_method
+from foveate.compare.predictions import finished_runs
 
 REFERENCE = "ats-10"
 """In every panel, in black."""
@@ -52,8 +50,8 @@ def draw(results: Path, path: Path) -> None:
         figure.subplots(2, 2, sharex=True, sharey=True).flat, PANELS.items(), strict=True
     ):
         for number, method in enumerate(methods):
-            _lines(panel, method, finished_runs(results, method), f"C{number}")
-        _lines(panel, REFERENCE, finished_runs(results, REFERENCE), "black")
+            draw_method(panel, method, finished_runs(results, method), f"C{number}")
+        draw_method(panel, REFERENCE, finished_runs(results, REFERENCE), "black")
         panel.set_title(title)
         panel.set_xlim(left=0)
         panel.set_yscale("log")
@@ -65,16 +63,6 @@ def draw(results: Path, path: Path) -> None:
     figure.supylabel("validation error (lines), test error (circles)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-
-
-def _lines(panel: Any, name: str, runs: Sequence[Predictions], colour: str) -> None:
-    lines = []
-    for run in runs:
-        assert run.curve is not None, "runs of older versions kept no curve: train them again"
-        lines.append(error_points(run.curve, "validation_error"))
-        panel.plot(*lines[-1], color=colour, linewidth=0.7, alpha=0.3)
-        panel.plot([run.seconds / 60], [run.error], "o", color=colour, markerfacecolor="white", markersize=4)
-    panel.plot(*mean_line(lines), color=colour, linewidth=1.8, label=name)
 
 
 if __name__ == "__main__":

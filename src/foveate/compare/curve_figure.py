@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from foveate.compare.curve import Curve
 from foveate.compare.predictions import Predictions
 from foveate.training.replace import replace_file
 
-__all__ = ["draw_curves", "error_points", "mean_line"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_curves", "draw_method"]
 
 STYLES = ("-", "--", ":", "-.")
 
@@ -42,13 +45,8 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
     FigureCanvasAgg(figure)
     panel = figure.subplots()
     for number, (name, each) in enumerate(kept.items()):
-        how: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
-        lines = [error_points(one.curve, f"{shown}_error") for one in each if one.curve is not None]
-        for line, one in zip(lines, each, strict=True):
-            panel.plot(*line, marker=".", markersize=3, alpha=0.35, linewidth=0.8, **how)
-            panel.plot([one.seconds / 60], [one.error], "o", color=how["color"], markerfacecolor="white", markersize=5)
-        if lines:
-            panel.plot(*mean_line(lines), linewidth=2, label=name, **how)
+        style = STYLES[number // 10 % len(STYLES)]
+        draw_method(panel, name, each, f"C{number % 10}", style, f"{shown}_error")
     panel.set_xlabel("minutes of training, validation included")
     panel.set_ylabel(f"{shown} error (lines), test error (circles)")
     panel.set_ylim(bottom=0)
@@ -61,14 +59,43 @@ def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> 
     return True
 
 
-def error_points(curve: Curve, error: str) -> tuple[Any, Any]:
+def draw_method(
+    panel: "Axes",
+    name: str,
+    runs: Sequence[Predictions],
+    colour: str,
+    style: str = "-",
+    error: str = "validation_error",
+) -> None:
+    """Draw how one method learnt: its runs, their mean and their test errors.
+
+    Arguments:
+        panel: of a figure; error against minutes.
+        name: of the method, for the legend.
+        runs: its runs; those that kept no curve are left out.
+        colour: of all that is drawn.
+        style: of the lines.
+        error: which error of an epoch to draw, of those that `foveate.compare.curve.Epoch` names.
+    """
+    lines = []
+    for run in runs:
+        if run.curve is None:
+            continue
+        lines.append(_points(run.curve, error))
+        panel.plot(*lines[-1], marker=".", markersize=3, alpha=0.35, linewidth=0.8, color=colour, linestyle=style)
+        panel.plot([run.seconds / 60], [run.error], "o", color=colour, markerfacecolor="white", markersize=5)
+    if lines:
+        panel.plot(*_mean(lines), linewidth=2, label=name, color=colour, linestyle=style)
+
+
+def _points(curve: Curve, error: str) -> tuple[Any, Any]:
     """Minutes and errors of the epochs that have one."""
     found = [(epoch.seconds / 60, getattr(epoch, error)) for epoch in curve.epochs]
     known = [point for point in found if point[1] is not None]
     return tuple(np.array(known, dtype=np.float64).T)
 
 
-def mean_line(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+def _mean(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
     """Mean of the lines over the minutes that all of them span, interpolated."""
     start, end = max(minutes[0] for minutes, _ in lines), min(minutes[-1] for minutes, _ in lines)
     if len(lines) == 1 or start > end:
