@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from foveate.sampling import weigh
+from foveate.training.attention_terms import feature_variety
 from foveate.training.averaging import WeightAverage
 from foveate.training.config import TrainingSettings
 from foveate.training.objective import (
@@ -46,6 +47,19 @@ def test_the_loss_adds_the_mass_not_drawn() -> None:
     losses, _ = image_losses(told, labels, TermWeights(undrawn=2.0))
     plain = cross_entropy(told.logits.float(), labels, reduction="none")
     assert (losses - plain).tolist() == pytest.approx([2 * 0.5, 2 * 0.2], abs=1e-6)
+
+
+def test_the_loss_subtracts_the_variety() -> None:
+    log_prob = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log()
+    drawn = weigh(log_prob, torch.tensor([[3, 0], [0, 2]]), "murthy")
+    told = replace(
+        output(None), draw=drawn, features=torch.tensor([[[1.0, 0.0], [0.0, 3.0]], [[2.0, 0.0], [2.0, 1.0]]])
+    )
+    labels = torch.tensor([2, 1])
+    losses, _ = image_losses(told, labels, TermWeights(variety=0.5))
+    plain = cross_entropy(told.logits.float(), labels, reduction="none")
+    assert (losses - plain).tolist() == pytest.approx((-0.5 * feature_variety(told)).tolist(), abs=1e-6)
+    assert (losses - plain).min() > 0.1
 
 
 def test_class_weights_average_to_one_over_the_images() -> None:
