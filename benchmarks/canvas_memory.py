@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _peak(side: int, steps: int) -> float:
-    from foveate.training.config import preset
+    from foveate.config.files import preset
     from foveate.training.loop import train
     from foveate.training.progress import SilentProgress
 

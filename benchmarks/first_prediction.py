@@ -58,8 +58,8 @@ def _made(folder: Path) -> tuple[Path, dict[str, Path]]:
     from PIL import Image
     from tiffs import noise
 
+    from foveate.config.files import preset
     from foveate.models import build_model, save_model
-    from foveate.training.config import preset
 
     save_model(build_model(preset("smoke").model, ("a", "b"), channels=3), folder / "model", None)
     images = {kind: folder / f"image.{kind}" for kind in KINDS}

@@ -55,9 +55,9 @@ def main() -> None:
 
 
 def _measured(path: Path) -> dict[str, float]:
+    from foveate.config.files import preset
     from foveate.images import open_image
     from foveate.models import build_model
-    from foveate.training.config import preset
 
     model = build_model(preset("smoke").model, ("a", "b"), channels=3).eval()
     seconds = []

@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foveate.images import gather, open_image
+from foveate.images import open_image
 from foveate.images.formats.tiff.source import TiffSource
-from foveate.images.gather import THREADS
+from foveate.images.tensors import THREADS, gather
 from foveate.types import Box
 
 PATCH, TILE = 100, 256
@@ -208,7 +208,7 @@ SCATTERED = {"foveate": _one_thread, "foveate, two threads": _two_threads, **OTH
 SHARING = {
     "foveate, one thread": _together,
     f"foveate, {THREADS} threads": _together_in_threads,
-    f"foveate.images.gather, {THREADS} threads": _gathered,
+    f"foveate.images.tensors, {THREADS} threads": _gathered,
     **{name: read for name, read in OTHERS.items() if name == "pyvips"},
 }
 

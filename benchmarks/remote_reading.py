@@ -15,10 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from foveate.config.files import preset
 from foveate.images import open_image
 from foveate.models import Model, build_model
-from foveate.training.config import preset
-from foveate.types import Prediction
+from foveate.models.types import Prediction
 
 BAR = 0.02
 """Share of the file that may be transferred."""

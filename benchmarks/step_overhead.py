@@ -17,14 +17,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from foveate.config.files import preset
+from foveate.config.settings import DataSettings
 from foveate.datasets import open_dataset
-from foveate.images import gather
+from foveate.images.tensors import gather
 from foveate.models import Model, build_model
-from foveate.settings import DataSettings
-from foveate.training.config import preset
-from foveate.training.loader import Loader, shares, split_indices
+from foveate.models.types import Batch
+from foveate.pipeline.loader import Loader, shares, split_indices
 from foveate.training.objective import TermWeights, image_losses
-from foveate.types import Batch
 
 ENTROPY = 1e-4
 """Weight of the attention's entropy, as in the preset."""

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from foveate.config.files import preset
 from foveate.images import open_image
 from foveate.models import Model, build_model
 from foveate.predict import find_rows
-from foveate.training.config import preset
 from foveate.view import Gallery, Pyramid, ViewServer
 
 AT_ONCE = 6

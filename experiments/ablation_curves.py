@@ -10,8 +10,8 @@ are the test errors.
 import argparse
 from pathlib import Path
 
-from foveate.compare.curve_figure import draw_method
-from foveate.compare.predictions import finished_runs
+from foveate.compare.figures import draw_method
+from foveate.compare.store import finished_runs
 
 REFERENCE = "ats-10"
 """In every panel, in black."""

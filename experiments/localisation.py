@@ -16,15 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
+from foveate.config.settings import DataSettings
 from foveate.datasets import open_dataset
+from foveate.datasets.types import ImageDataset
 from foveate.explain import Explanation, MapScores, draw_side_by_side, explain, known_objects, score_maps
-from foveate.explain.averages import Average, Localisation, average_scores
+from foveate.explain.localisation import Average, Localisation, average_scores
 from foveate.models import Model, load_model
-from foveate.settings import DataSettings
+from foveate.pipeline.loader import split_indices
 from foveate.training.folds import read_splits
-from foveate.training.loader import split_indices
 from foveate.training.run_folder import run_settings
-from foveate.types import Box, ImageDataset
+from foveate.types import Box
 
 COLUMNS = {
     "mass": "attention on objects",

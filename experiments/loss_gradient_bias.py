@@ -21,15 +21,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from foveate.config.files import merge_settings, preset
+from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
-from foveate.images import gather
+from foveate.images.tensors import gather
 from foveate.models import Model, build_model, load_model, make_batch
+from foveate.models.types import Batch
+from foveate.pipeline.loader import split_indices
 from foveate.sampling import draw, expectation
 from foveate.seeds import derive_seed
-from foveate.training.config import RunSettings, merge_settings, preset
-from foveate.training.loader import split_indices
 from foveate.training.run_folder import run_settings
-from foveate.types import Batch
 
 ESTIMATORS: dict[str, tuple[str, str | None, str]] = {
     "iid": ("iid", None, "exact"),

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foveate.compare.curve import Curve, Epoch
-from foveate.compare.predictions import Predictions, finished_runs
+from foveate.compare.store import Curve, Epoch, Predictions, finished_runs
 
 REPORTED = ((1, 0.90), (210, 0.90), (220, 0.30), (270, 0.20), (500, 0.21))
 """Epoch and test error of the original, ATS-10, 5,000 training canvases, noise over the digits: read off the plot in

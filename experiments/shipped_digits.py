@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.datasets.digits import Pool, load_pools
+from foveate.datasets.megapixel_mnist.digits import Pool, load_pools
 
 SHARE = 1 / 3
 """Of the digits, how many are scikit-learn's."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from foveate.datasets import german_speed_limits
-from foveate.datasets.image_files import reduced_png, write_image_files
+from foveate.datasets.published.image_files import reduced_png, write_image_files
 from foveate.images import open_image
 from foveate.seeds import derive_seed
 from foveate.types import Box, Size

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 from giants import levels_of, write_giant
 
+from foveate.config.files import preset
 from foveate.datasets import read_manifest
-from foveate.training.config import preset
+from foveate.datasets.types import ImageDataset
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.types import ImageDataset
 
 SETTLED = 10
 """The step from which memory must not grow."""

@@ -15,17 +15,19 @@ from foveate.cli import VERBS
 
 SOURCE = Path(__file__).parent.parent / "src" / "foveate"
 FLOORS = (
-    {"types", "errors", "settings", "seeds", "serial", "allocator"},
+    {"_version", "types", "errors", "seeds", "allocator", "atomic", "threads", "devices", "config"},
     {"sampling", "images", "networks"},
     {"models", "datasets"},
-    {"training"},
-    {"predict", "compare", "explain"},
+    {"pipeline"},
+    {"evaluation"},
+    {"training", "predict", "convert"},
+    {"compare", "explain"},
     {"view"},
     {"cli", "__main__", "__init__"},
 )
 TORCH_FREE = (
-    *("types", "errors", "settings", "seeds", "serial", "allocator"),
-    *("cli", "__init__", "__main__", "training/config.py"),
+    *("_version", "types", "errors", "seeds", "allocator", "atomic", "devices", "config"),
+    *("cli", "__init__", "__main__"),
 )
 LONGEST_FILE = 350
 
@@ -164,6 +166,10 @@ def test_no_help_loads_torch() -> None:
 def test_importing_foveate_loads_nothing_heavy() -> None:
     loaded = run_python("import sys, foveate\nprint([m for m in ('torch', 'numpy', 'argparse') if m in sys.modules])")
     assert loaded.strip() == "[]"
+
+
+def test_reading_images_loads_no_torch() -> None:
+    assert run_python("import sys, foveate.images.source\nprint('torch' in sys.modules)").strip() == "False"
 
 
 def seconds(command: list[str], repeats: int = 5) -> list[float]:

@@ -12,9 +12,9 @@ import pytest
 
 from foveate.cli import VERBS, Parser, main
 from foveate.cli.train import read_arguments
+from foveate.config.files import preset
 from foveate.datasets import megapixel_mnist
 from foveate.models import build_model, save_model
-from foveate.training.config import preset
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [

@@ -3,22 +3,24 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from foveate._version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from foveate.config.files import preset
+    from foveate.config.settings import DataSettings, ModelSettings
+    from foveate.config.training import RunSettings
     from foveate.datasets import open_dataset
     from foveate.errors import FoveateError
+    from foveate.evaluation.evaluate import evaluate
     from foveate.images import Source, open_image
-    from foveate.images.gather import gather
+    from foveate.images.tensors import gather
     from foveate.models import Model, build_model, load_model, save_model
+    from foveate.models.types import Batch, Output, Prediction
     from foveate.predict import predict_paths
     from foveate.sampling.draw import draw
-    from foveate.sampling.expectation import expectation
-    from foveate.settings import DataSettings, ModelSettings
-    from foveate.training.config import RunSettings, preset
-    from foveate.training.evaluation import evaluate
+    from foveate.sampling.estimator import expectation
     from foveate.training.loop import train
-    from foveate.types import Batch, Box, Draw, Output, Prediction
-
-__version__ = "0.1.0"
+    from foveate.types import Box, Draw
 
 __all__ = [
     "Batch",
@@ -47,19 +49,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "config.files": ("preset",),
+    "config.settings": ("DataSettings", "ModelSettings"),
+    "config.training": ("RunSettings",),
     "datasets": ("open_dataset",),
     "errors": ("FoveateError",),
+    "evaluation.evaluate": ("evaluate",),
     "images": ("Source", "open_image"),
-    "images.gather": ("gather",),
+    "images.tensors": ("gather",),
     "models": ("Model", "build_model", "load_model", "save_model"),
+    "models.types": ("Batch", "Output", "Prediction"),
     "predict": ("predict_paths",),
     "sampling.draw": ("draw",),
-    "sampling.expectation": ("expectation",),
-    "settings": ("DataSettings", "ModelSettings"),
-    "training.config": ("RunSettings", "preset"),
-    "training.evaluation": ("evaluate",),
+    "sampling.estimator": ("expectation",),
     "training.loop": ("train",),
-    "types": ("Batch", "Box", "Draw", "Output", "Prediction"),
+    "types": ("Box", "Draw"),
 }
 
 

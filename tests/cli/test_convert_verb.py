@@ -84,13 +84,13 @@ def test_a_missing_source_and_a_destination_in_the_way(photo: Path, capsys: pyte
 def test_sigterm_leaves_nothing(
     photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    halved = __import__("foveate.images.convert.pyramid", fromlist=["halved"]).halved
+    halved = __import__("foveate.convert.pyramid", fromlist=["halved"]).halved
 
     def stop(*arguments: object) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
         return halved(*arguments)
 
-    monkeypatch.setattr("foveate.images.convert.pyramid.halved", stop)
+    monkeypatch.setattr("foveate.convert.pyramid.halved", stop)
     before = signal.getsignal(signal.SIGTERM)
     path = photo.with_name("b.tif")
     assert main(["convert", str(photo), str(path), "--tile", "64"]) == 143

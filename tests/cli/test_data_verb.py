@@ -10,10 +10,10 @@ import pytest
 
 from foveate.cli import VERBS, data
 from foveate.cli.parser import Parser
+from foveate.config.settings import DataSettings
 from foveate.datasets import megapixel_mnist, read_manifest
-from foveate.datasets.export import claim_folder
+from foveate.datasets.manifest.write import claim_folder
 from foveate.errors import ConfigError, DataError, RunError
-from foveate.settings import DataSettings
 from foveate.types import Box
 
 

@@ -9,7 +9,8 @@ import pytest
 from foveate import load_model
 from foveate.cli import demo
 from foveate.cli.dispatch import main
-from foveate.training.config import RunSettings, preset
+from foveate.config.files import preset
+from foveate.config.training import RunSettings
 
 
 def tiny(name: str) -> RunSettings:

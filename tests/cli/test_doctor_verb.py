@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from foveate.__main__ import main
-from foveate.cli import health
-from foveate.cli.health import checks
+from foveate.cli import doctor as health
+from foveate.cli.doctor import checks
 from foveate.types import Draw
 
 
@@ -50,7 +50,7 @@ def test_an_old_or_missing_dependency_is_named_with_its_pip_line(
             raise metadata.PackageNotFoundError(name)
         return "0.0.1" if name == "rich" else real(name)
 
-    monkeypatch.setattr("foveate.cli.health.version", version)
+    monkeypatch.setattr("foveate.cli.doctor.version", version)
     assert main(["doctor", "--json"]) == 2
     found = report(capsys)
     assert (found["rich"]["state"], found["rich"]["remedy"]) == ("wrong", "pip install 'rich>=13'")
@@ -85,7 +85,7 @@ def test_a_full_temporary_folder_is_a_line_of_the_report(monkeypatch: pytest.Mon
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("foveate.cli.health.tempfile.NamedTemporaryFile", refuse)
+    monkeypatch.setattr("foveate.cli.doctor.tempfile.NamedTemporaryFile", refuse)
     (folder,) = [check for check in checks() if check.name == "temporary folder"]
     assert folder.state == "wrong"
     assert "No space left" in folder.found

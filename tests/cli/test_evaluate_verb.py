@@ -9,7 +9,7 @@ from commands import command
 from PIL import Image
 
 from foveate.cli import main
-from foveate.training.config import load_settings
+from foveate.config.files import load_settings
 
 
 def test_train_then_evaluate(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:

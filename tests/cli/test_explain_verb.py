@@ -14,9 +14,10 @@ from PIL import Image
 from foveate.__main__ import main
 from foveate.cli import Parser
 from foveate.cli.explain import EPILOG, add_arguments
+from foveate.config.files import merge_settings
+from foveate.config.settings import FeatureSettings, InputSettings, ModelSettings, ViewSettings
+from foveate.config.training import RunSettings
 from foveate.models import build_model, save_model
-from foveate.settings import FeatureSettings, InputSettings, ModelSettings, ViewSettings
-from foveate.training.config import RunSettings, merge_settings
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 

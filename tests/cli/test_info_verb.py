@@ -10,12 +10,12 @@ from PIL import Image
 from servers import FileServer
 
 from foveate.__main__ import main
+from foveate.config.settings import FeatureSettings, InputSettings, ModelSettings, ViewSettings
+from foveate.convert import Conversion, convert
 from foveate.images import ArraySource, Georeference, Header, open_image
-from foveate.images.convert import Conversion, convert
 from foveate.images.describe import describe
 from foveate.models import build_model, load_model, save_model
 from foveate.predict.forecast import forecast
-from foveate.settings import FeatureSettings, InputSettings, ModelSettings, ViewSettings
 from foveate.types import Level
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from foveate.__main__ import main
+from foveate.config.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.models import build_model, save_model
-from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
 
 ROWS = 1000
 EVERY = 50

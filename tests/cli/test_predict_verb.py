@@ -17,8 +17,8 @@ from PIL import Image
 from foveate.__main__ import main
 from foveate.cli import Parser
 from foveate.cli.predict import EPILOG, add_arguments
+from foveate.config.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.models import build_model, save_model
-from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
 
 RECEIPT = (
     r"[0-9]+ of [0-9]+ patches · [0-9.]+ of [0-9.]+ MB \([0-9.]+ %\) · [0-9.]+ s: open [0-9.]+, view [0-9.]+, "

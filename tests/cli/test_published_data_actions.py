@@ -12,9 +12,10 @@ from scipy.io import savemat
 
 from foveate.cli.data import colon_cancer, speed_limits
 from foveate.cli.parser import Parser
-from foveate.datasets import german_speed_limits, read_manifest, swedish_signs
-from foveate.datasets.objects import read_objects, reduced
-from foveate.datasets.swedish_signs import SETS, PublishedSet
+from foveate.datasets import german_speed_limits, read_manifest
+from foveate.datasets.manifest.objects import read_objects, reduced
+from foveate.datasets.published import swedish as swedish_signs
+from foveate.datasets.published.swedish import SETS, PublishedSet
 from foveate.errors import ConfigError, DataError, RunError
 from foveate.types import Box
 
@@ -207,7 +208,7 @@ def test_swedish_scenes_are_fetched_first_if_asked_for(tmp_path: Path, monkeypat
         fetched.append(folder)
         monkeypatch.setattr(swedish_signs, "SETS", swedish(folder))
 
-    monkeypatch.setattr("foveate.datasets.swedish_download.download_swedish_signs", fetch)
+    monkeypatch.setattr("foveate.datasets.published.swedish.download_swedish_signs", fetch)
     assert run(speed_limits, "swedish", "--download", "--out", tmp_path / "signs") == 0
     assert fetched == [tmp_path / "signs-published"]
     assert records(tmp_path / "signs" / "manifest.csv")[1]["path"] == "../signs-published/Set1/b.jpg"

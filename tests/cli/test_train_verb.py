@@ -13,7 +13,7 @@ import pytest
 from commands import command
 
 from foveate.cli import main
-from foveate.training.journal import read_journal
+from foveate.training.run_folder import read_journal
 
 
 def test_a_preset_file_and_flags_override_each_other_in_turn(config: Path, tmp_path: Path) -> None:

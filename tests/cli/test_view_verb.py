@@ -16,8 +16,8 @@ from PIL import Image
 from foveate.__main__ import main
 from foveate.cli import Parser
 from foveate.cli.view import EPILOG, add_arguments
+from foveate.config.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.models import build_model, save_model
-from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.view import ViewServer, openseadragon
 
 

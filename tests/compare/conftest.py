@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from foveate.compare import CompareSettings
+from foveate.config.serial import from_plain
+from foveate.datasets.types import Example
 from foveate.images import ArraySource, Source
-from foveate.serial import from_plain
-from foveate.types import Example
 
 BASE: dict[str, Any] = {
     "data": {"validation": 0.2, "test": 0.3},

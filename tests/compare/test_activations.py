@@ -12,12 +12,19 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.compare import activation_bytes, pixels_read_share
 from foveate.compare.memory import step_peak
+from foveate.config.settings import (
+    AttentionSettings,
+    DataSettings,
+    FeatureSettings,
+    MilSettings,
+    ModelSettings,
+    ViewSettings,
+)
+from foveate.config.training import RunSettings, TrainingSettings
 from foveate.datasets import open_dataset
 from foveate.images import ArraySource
 from foveate.models import build_model, make_batch, save_model
-from foveate.settings import AttentionSettings, DataSettings, FeatureSettings, MilSettings, ModelSettings, ViewSettings
-from foveate.training.config import RunSettings, TrainingSettings
-from foveate.types import Batch, Output
+from foveate.models.types import Batch, Output
 
 MODEL = ModelSettings(
     view=ViewSettings(scale=0.25),

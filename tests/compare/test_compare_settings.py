@@ -7,8 +7,8 @@ import pytest
 
 from foveate.compare import CompareSettings, load_comparison, save_comparison
 from foveate.compare.plan import Part, plan, read_part, shared_out
+from foveate.config.serial import from_plain
 from foveate.errors import ConfigError
-from foveate.serial import from_plain
 
 FILE = """
 preset: smoke

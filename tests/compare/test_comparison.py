@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from foveate.compare import Comparison, MethodResult, Part, compare, read_results
-from foveate.compare.work import seconds_per_step
+from foveate.compare.trial import seconds_per_step
 from foveate.errors import ConfigError, DataError, Interrupted, RunError
 from foveate.models import load_model
-from foveate.training.journal import read_journal
+from foveate.training.run_folder import read_journal
 
 CNN = {"settings": {"model": {"name": "cnn"}}}
 FOLDED: dict[str, Any] = {"folds": 2, "seeds": [0, 1], "methods": {"ats-3": {}, "cnn": {**CNN, "seeds": [1]}}}
@@ -102,7 +102,7 @@ def test_nothing_is_run_or_measured_twice(
     folded: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in folded.rglob("*") if path.is_file() and path.name != "results.png"}
-    monkeypatch.setattr("foveate.compare.work.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("foveate.compare.trial.train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr("foveate.compare.run.measure_costs", lambda *_, **__: pytest.fail("measured again"))
     compare(settings_of(**FOLDED), folded, dataset=spots_of(), tell=silent)
     assert {path: path.read_bytes() for path in before} == before
@@ -117,7 +117,7 @@ def test_runs_kept_before_a_setting_existed_still_count(
     kept = json.loads(path.read_text())
     assert kept["settings"]["model"]["input"].pop("guide")["given"] == "mask"
     path.write_text(json.dumps(kept))
-    monkeypatch.setattr("foveate.compare.work.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("foveate.compare.trial.train", lambda *_, **__: pytest.fail("trained again"))
     compare(settings, tmp_path, dataset=images, tell=silent)
     kept["settings"]["model"]["gone"] = 1  # a setting that there is no more may have mattered
     path.write_text(json.dumps(kept))
@@ -263,8 +263,8 @@ def test_all_get_the_same_time_by_the_pace_of_a_trial(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from foveate.compare.budget import Budget, read_budget
-    from foveate.compare.work import Run
-    from foveate.training.config import load_settings
+    from foveate.compare.trial import Run
+    from foveate.config.files import load_settings
 
     paces = {"ats-3": 0.5, "cnn": 0.25}
     timed: list[str] = []

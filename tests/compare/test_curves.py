@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 
 from foveate.compare import compare, read_results
-from foveate.compare.curve import EARLY, LATE, SMOOTHED, Curve, Step, begun, curve_from_plain, read_curve
-from foveate.compare.curve_figure import draw_curves
+from foveate.compare.figures import draw_curves
 from foveate.compare.plan import Part
-from foveate.compare.predictions import read_predictions
+from foveate.compare.store import (
+    EARLY,
+    LATE,
+    SMOOTHED,
+    Curve,
+    Step,
+    begun,
+    curve_from_plain,
+    read_curve,
+    read_predictions,
+)
 
 
 def silent(line: str) -> None:
@@ -109,7 +118,7 @@ def test_runs_kept_without_a_curve_count_and_are_not_drawn(
     plain = json.loads(path.read_text())
     del plain["curve"], plain["coverage"]
     path.write_text(json.dumps(plain))
-    monkeypatch.setattr("foveate.compare.work.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("foveate.compare.trial.train", lambda *_, **__: pytest.fail("trained again"))
     comparison = compare(settings, tmp_path, dataset=images, part=Part(1, 1), tell=silent)
     assert comparison is not None
     assert comparison.methods[0].quality.begun_steps is None

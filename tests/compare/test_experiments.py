@@ -7,7 +7,7 @@ import pytest
 
 from foveate.compare import load_comparison
 from foveate.compare.contenders import as_of_now, lasting
-from foveate.compare.predictions import read_predictions
+from foveate.compare.store import read_predictions
 from foveate.models import build_model
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foveate.compare.bootstrap import Tally, interval, resampled_errors, tally
-from foveate.compare.predictions import Predictions
+from foveate.compare.store import Predictions
 from foveate.compare.summary import Quality, summarise
 from foveate.errors import DataError
-from foveate.training.metrics import wilson_interval
+from foveate.evaluation.intervals import Tally, interval, resampled_errors, tally, wilson_interval
 
 CLASSES = ("a", "b", "c")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foveate.config.settings import DataSettings
 from foveate.datasets import megapixel_mnist, open_dataset
 from foveate.errors import ConfigError, DataError
-from foveate.settings import DataSettings
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from foveate.datasets import fill_splits, k_folds, read_manifest
 from foveate.datasets.splits import crossing_groups, fold_numbers
-from foveate.datasets.stratify import deal
-from foveate.datasets.units import units
+from foveate.datasets.stratify import deal, units
+from foveate.datasets.types import Example
 from foveate.errors import DataError
-from foveate.types import Example
 
 
 def manifest(folder: Path, *labels: str) -> Path:

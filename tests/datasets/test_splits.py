@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from foveate.datasets import fill_splits, k_folds
 from foveate.datasets.splits import crossing_groups, fold_numbers
+from foveate.datasets.types import Example
 from foveate.errors import DataError
-from foveate.types import Example
 
 
 def rows(count: int, classes: int = 2, prefix: str = "", **fields: str) -> list[Example]:

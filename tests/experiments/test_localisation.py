@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from foveate.config.files import merge_settings
+from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
 from foveate.explain import score_maps
-from foveate.explain.averages import average_scores
+from foveate.explain.localisation import average_scores
 from foveate.models import load_model
-from foveate.training.config import RunSettings, merge_settings
 from foveate.training.folds import Resplit, write_splits
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress

@@ -142,10 +142,10 @@ def test_a_model_is_measured_and_the_table_kept(
 def test_what_is_pulled_back_is_the_gradient_by_the_models_parameters(script: Any) -> None:
     from dataclasses import replace
 
+    from foveate.config.files import preset
+    from foveate.config.settings import DataSettings
     from foveate.datasets import megapixel_mnist
     from foveate.models import build_model, make_batch
-    from foveate.settings import DataSettings
-    from foveate.training.config import preset
 
     data = megapixel_mnist(DataSettings(canvas=(130, 150), train_images=1, test_images=2, noise=2))
     model = build_model(preset("megapixel-mnist").model, data.classes, 1).double()

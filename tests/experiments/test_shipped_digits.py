@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foveate.datasets.digits import load_pools
+from foveate.datasets.megapixel_mnist.digits import load_pools
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "shipped_digits.py"
 

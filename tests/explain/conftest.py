@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from foveate.config.settings import (
+    AttentionSettings,
+    FeatureSettings,
+    MilSettings,
+    ModelSettings,
+    PriorSettings,
+    ViewSettings,
+)
 from foveate.models import Model, build_model
-from foveate.settings import AttentionSettings, FeatureSettings, MilSettings, ModelSettings, PriorSettings, ViewSettings
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from foveate.config.settings import AttentionSettings, DataSettings, ModelSettings, ViewSettings
+from foveate.config.training import RunSettings, TrainingSettings
 from foveate.datasets import open_dataset
 from foveate.errors import ConfigError, DataError, RunError
 from foveate.explain import animate_evolution, draw_evolution
-from foveate.settings import AttentionSettings, DataSettings, ModelSettings, ViewSettings
-from foveate.training.config import RunSettings, TrainingSettings
+from foveate.training.attention_log import keep_watched
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.training.watched import keep_watched
 
 SETTINGS = RunSettings(
     data=DataSettings(

@@ -14,13 +14,12 @@ from giants import write_giant
 from PIL import Image
 from tiffs import write_pyramid
 
+from foveate.config.settings import PriorSettings, ViewSettings
 from foveate.explain import Explainer
-from foveate.explain.colours import Scale
-from foveate.explain.geojson import ring
-from foveate.explain.georeferenced import compose
+from foveate.explain.export import compose, ring
+from foveate.explain.picture import Scale
 from foveate.images import ArraySource, Georeference, Header, Masked, Source, open_image
 from foveate.models import Model
-from foveate.settings import PriorSettings, ViewSettings
 from foveate.types import Box
 
 Make = Callable[..., Model]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from foveate.config.settings import InputSettings
 from foveate.explain import explain
 from foveate.images import ArraySource, Masked
 from foveate.models import Model
-from foveate.settings import InputSettings
 from foveate.types import Box
 
 NAMES = ("attention-sampling", "uniform", "deep-mil", "cnn")

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.images import ArraySource, area_average
-from foveate.images import average as average_module
-from foveate.images.average import Bins
+from foveate.images import area as average_module
+from foveate.images.area import Bins
 
 
 def overlaps(count: int, start: Fraction, end: Fraction, pixels: int) -> list[list[Fraction]]:

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.images import ArraySource, Source, gather, open_image, unit_range
+from foveate.images import ArraySource, Source, open_image, unit_range
+from foveate.images.tensors import gather
 from foveate.types import Box
 
 

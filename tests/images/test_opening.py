@@ -8,7 +8,7 @@ from PIL import Image
 
 from foveate.errors import ImageError
 from foveate.images import ArraySource, open_image, unit_range
-from foveate.images.pixels import from_unit
+from foveate.images.header import from_unit
 
 
 @pytest.mark.parametrize("kind", [str, Path])

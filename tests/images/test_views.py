@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foveate.config.settings import ViewSettings
 from foveate.errors import ConfigError, ImageError
-from foveate.images import ArraySource, check_view, make_view, pad_views, view_size
-from foveate.settings import ViewSettings
+from foveate.images import ArraySource
+from foveate.images.tensors import check_view, make_view, pad_views, view_size
 from foveate.types import Size
 
 

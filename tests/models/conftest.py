@@ -4,9 +4,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foveate.config.settings import (
+    AttentionSettings,
+    FeatureSettings,
+    MilSettings,
+    ModelSettings,
+    PriorSettings,
+    ViewSettings,
+)
 from foveate.images import ArraySource
 from foveate.models import Model, build_model
-from foveate.settings import AttentionSettings, FeatureSettings, MilSettings, ModelSettings, PriorSettings, ViewSettings
 
 CLASSES = ("cat", "dog", "owl")
 

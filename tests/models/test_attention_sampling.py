@@ -4,11 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foveate.images import ArraySource, gather
+from foveate.config.settings import AttentionSettings, PriorSettings
+from foveate.images import ArraySource
+from foveate.images.tensors import gather
 from foveate.models import Model, make_batch
+from foveate.models.types import Batch
 from foveate.networks import contrast_prior, log_attention
-from foveate.settings import AttentionSettings, PriorSettings
-from foveate.types import Batch
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from foveate.config.settings import InputSettings
 from foveate.errors import ConfigError
 from foveate.images import ArraySource
 from foveate.models import Model, load_model, make_batch, save_model
 from foveate.networks.normalise import BandStatistics
-from foveate.settings import InputSettings
 
 Models = Callable[..., Model]
 NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil"]

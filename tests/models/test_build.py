@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from foveate.config.settings import AttentionSettings, FeatureSettings, ModelSettings, PriorSettings, ViewSettings
 from foveate.errors import ConfigError
 from foveate.models import build_model, resolve
-from foveate.settings import AttentionSettings, FeatureSettings, ModelSettings, PriorSettings, ViewSettings
 
 VALID = ModelSettings()
 

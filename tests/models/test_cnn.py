@@ -3,10 +3,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from foveate.config.settings import FeatureSettings, ViewSettings
 from foveate.errors import ConfigError
 from foveate.images import ArraySource
 from foveate.models import Model, make_batch
-from foveate.settings import FeatureSettings, ViewSettings
 from foveate.types import Box
 
 Sources = Callable[..., ArraySource]

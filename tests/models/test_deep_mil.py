@@ -14,12 +14,13 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from foveate.config.settings import FeatureSettings, MilSettings
 from foveate.errors import ConfigError, FoveateError
 from foveate.images import ArraySource
-from foveate.images.augment import Augmented, Change
+from foveate.images.augment.image import Augmented, Change
 from foveate.models import Model, make_batch
-from foveate.settings import FeatureSettings, MilSettings
-from foveate.types import Batch, Box
+from foveate.models.types import Batch
+from foveate.types import Box
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]

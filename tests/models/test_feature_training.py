@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foveate.config.settings import FeatureSettings, MilSettings
 from foveate.errors import RunError
 from foveate.images import ArraySource
 from foveate.models import Model, load_model, make_batch, save_model
-from foveate.settings import FeatureSettings, MilSettings
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from foveate.config.settings import AttentionSettings, GuideSettings, InputSettings, PriorSettings, ViewSettings
 from foveate.errors import FoveateError, ImageError
 from foveate.images import ArraySource, Source
-from foveate.images.unchanged import Unchanged
+from foveate.images.wrappers.base import Unchanged
 from foveate.models import Model, make_batch
-from foveate.models.intake import Intake
+from foveate.models.preprocess import Intake
 from foveate.sampling.geometry import Grid
-from foveate.settings import AttentionSettings, GuideSettings, InputSettings, PriorSettings, ViewSettings
 from foveate.types import Size
 
 Models = Callable[..., Model]

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.models.lattice import all_boxes, allowed_cells
+from foveate.models.deep_mil import all_boxes, allowed_cells
 from foveate.sampling.geometry import Grid
 
 SIDE = st.integers(1, 60)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from foveate.config.settings import AttentionSettings, FeatureSettings, PriorSettings, ViewSettings
 from foveate.errors import FoveateError
 from foveate.images import ArraySource
 from foveate.models import Model, build_model, make_batch
-from foveate.settings import AttentionSettings, FeatureSettings, PriorSettings, ViewSettings
-from foveate.types import Batch
+from foveate.models.types import Batch
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]

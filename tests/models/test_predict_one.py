@@ -9,7 +9,8 @@ from PIL import Image
 from foveate.errors import ConfigError, ImageError
 from foveate.images import ArraySource
 from foveate.models import Model, make_batch, prediction_seed
-from foveate.types import Batch, Box
+from foveate.models.types import Batch
+from foveate.types import Box
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]

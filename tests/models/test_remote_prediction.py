@@ -7,10 +7,10 @@ import pytest
 from giants import levels_of, write_stored
 from servers import FileServer
 
+from foveate.config.files import preset
 from foveate.images import open_image
 from foveate.images.remote.file import AHEAD
 from foveate.models import build_model
-from foveate.training.config import preset
 
 pytest.importorskip("aiohttp")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from foveate.config.settings import DataSettings
 from foveate.datasets import open_dataset
+from foveate.evaluation.evaluate import Evaluation, evaluate
 from foveate.models import load_model, shipped_models
-from foveate.models.shipped import shipped_model
-from foveate.settings import DataSettings
-from foveate.training.evaluation import Evaluation, evaluate
-from foveate.training.loader import split_indices
+from foveate.models.store import shipped_model
+from foveate.pipeline.loader import split_indices
 
 NAME = "megapixel-mnist"
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist.npz"

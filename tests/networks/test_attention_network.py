@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from torch.nn import functional
 
+from foveate.config.settings import AttentionSettings
 from foveate.errors import ImageError
 from foveate.networks import AttentionNetwork, receptive_field
-from foveate.settings import AttentionSettings
 
 MNIST = AttentionSettings(widths=(8, 8), activation="tanh", padding="same", stride=1)
 SPEED_LIMITS = AttentionSettings(widths=(8, 16, 32), activation="relu", padding="valid", stride=8, pool="max")

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional
 
+from foveate.config.settings import FeatureSettings
 from foveate.errors import ConfigError
 from foveate.networks import ConstantNorm, build_features
-from foveate.networks.bodies import SameConvolution
+from foveate.networks.cnn import SameConvolution
 from foveate.networks.features import BODIES
-from foveate.settings import FeatureSettings
 
 PAPER = {"megapixel-mnist-paper", "speed-limits-paper", "colon-cancer-paper"}
 

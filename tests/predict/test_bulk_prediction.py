@@ -12,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from foveate.config.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.errors import ConfigError, DataError
 from foveate.images import ArraySource
 from foveate.models import Model, build_model
+from foveate.models.types import Prediction
+from foveate.pipeline.distributed import open_accelerator
 from foveate.predict import (
     Failure,
     Row,
@@ -24,9 +27,6 @@ from foveate.predict import (
     prediction_columns,
     write_predictions,
 )
-from foveate.settings import FeatureSettings, ModelSettings, ViewSettings
-from foveate.training.processes import open_accelerator
-from foveate.types import Prediction
 
 SIZES = {"a.png": (70, 113), "b.jpg": (131, 64), "deep/c.png": (90, 90 + 1), "deep/d.PNG": (40, 200)}
 SETTINGS = ModelSettings(
@@ -59,7 +59,7 @@ def good(root: Path) -> list[Path]:
 
 def bare(outcome: Prediction | Failure) -> Prediction | Failure:
     """Without what a clock says."""
-    return replace(outcome, seconds=0, receipt=None) if isinstance(outcome, Prediction) else outcome
+    return replace(outcome, seconds=0.0, receipt=None) if isinstance(outcome, Prediction) else outcome
 
 
 def test_a_prediction_is_what_the_model_says_of_the_image_alone(folder: Path, model: Model) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.sampling import draw, weigh
-from foveate.sampling.baseline import leave_one_out
+from foveate.sampling.estimator import leave_one_out
 from foveate.sampling.weights import importance_weights
 
 PEAKS = (0.0, 1.0, 4.0, 30.0, 300.0, 3000.0)

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from foveate.models.types import Output
 from foveate.sampling import draw, weigh
-from foveate.training.attention_terms import attention_entropy, feature_variety, undrawn_mass
-from foveate.types import Output
+from foveate.training.objective import attention_entropy, feature_variety, undrawn_mass
 
 
 def output(attention: torch.Tensor | None) -> Output:
-    return Output(logits=torch.zeros(2, 3), attention=attention)
+    images = 2 if attention is None else len(attention)
+    return Output(logits=torch.zeros(images, 3), attention=attention)
 
 
 def test_entropy_of_known_maps_in_nats() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from foveate.config.settings import AttentionSettings, DataSettings, ModelSettings, ViewSettings
+from foveate.config.training import RunSettings, TrainingSettings
 from foveate.sampling import REMEDIES
-from foveate.settings import AttentionSettings, DataSettings, ModelSettings, ViewSettings
-from foveate.training.config import RunSettings, TrainingSettings
 from foveate.training.loop import train
 from foveate.training.progress import LineProgress
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from foveate.errors import Interrupted, MissingExtra
-from foveate.training.journal import read_journal
+from foveate.training.attention_log import map_colours, read_watched
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.training.watched import map_colours, read_watched
+from foveate.training.run_folder import read_journal
 
 Settings = Callable[..., Any]
 
@@ -115,7 +115,7 @@ def test_its_absence_is_a_line_to_type_and_no_folder(
 def test_a_board_that_is_not_asked_for_does_nothing() -> None:
     code = (
         "import sys\n"
-        "from foveate.training.board import Board\n"
+        "from foveate.training.attention_log import Board\n"
         "board = Board(None)\n"
         "board.step({'step': 1, 'loss': 1.0}); board.epoch({'step': 1}); board.maps(0, {}); board.close()\n"
         "assert not [name for name in sys.modules if 'tensorboard' in name]"

@@ -9,8 +9,8 @@ import pytest
 from epochs import watched_epoch, write_pyramids
 
 from foveate.datasets import ManifestDataset, read_manifest
+from foveate.datasets.types import ImageDataset
 from foveate.images import Source
-from foveate.types import ImageDataset
 
 FILES, BATCH = 60, 4
 """Fifteen steps."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from foveate.config.training import RunSettings
 from foveate.errors import ConfigError, Interrupted, RunError
-from foveate.training.config import RunSettings
 from foveate.training.folds import SPLITS, read_splits, train_folds, write_splits
 from foveate.training.progress import SilentProgress
 

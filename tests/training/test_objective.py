@@ -8,21 +8,21 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from foveate.config.training import TrainingSettings
+from foveate.models.probabilities import cross_entropies
+from foveate.models.types import Output
 from foveate.sampling import weigh
-from foveate.training.attention_terms import feature_variety
-from foveate.training.averaging import WeightAverage
-from foveate.training.config import TrainingSettings
 from foveate.training.objective import (
     TermWeights,
     build_optimizer,
     class_weights,
-    cross_entropies,
+    feature_variety,
     image_losses,
     optimizer_groups,
     positive_weights,
     set_rates,
 )
-from foveate.types import Output
+from foveate.training.optimisation import WeightAverage
 
 
 def output(attention: torch.Tensor | None) -> Output:

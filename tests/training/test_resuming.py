@@ -12,9 +12,9 @@ from torch import nn
 from foveate.errors import Interrupted, RunError
 from foveate.models import Model, build_model
 from foveate.training.interrupts import Interrupts
-from foveate.training.journal import read_journal
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
+from foveate.training.run_folder import read_journal
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
@@ -149,7 +149,7 @@ def test_pretrained_weights_are_not_fetched_again(
         asked.append(named["pretrained"])
         return build_model(*given, **named)
 
-    monkeypatch.setattr("foveate.training.building.build_model", build)
+    monkeypatch.setattr("foveate.training.build.build_model", build)
     for resume in (True, True):  # the first time there is nothing to resume
         settings = settings_of(training={"epochs": 1})
         train(settings, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=resume)
@@ -293,7 +293,7 @@ def test_a_second_signal_kills_as_usual() -> None:
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import foveate.training.replace as replace
+    import foveate.atomic as replace
 
     file = tmp_path / "state"
     replace.replace_file(file, b"old")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from foveate.models import Model, build_model
-from foveate.training.loader import Loader, Share, shares, split_indices
+from foveate.models.types import Batch
+from foveate.pipeline.loader import Loader, Share, shares, split_indices
 from foveate.training.objective import TermWeights, image_losses
 from foveate.training.step import Stepper
-from foveate.types import Batch
 
 PLAIN = {"optimizer": "sgd", "clip_norm": 0.0, "learning_rate": 0.5}
 

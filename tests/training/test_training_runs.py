@@ -12,13 +12,13 @@ import yaml
 from torch import nn
 
 from foveate.errors import ConfigError, DataError, ImageError, RunError
+from foveate.evaluation.evaluate import evaluate
 from foveate.models import load_model
-from foveate.training.evaluation import evaluate
-from foveate.training.journal import read_journal
-from foveate.training.loader import split_indices
+from foveate.pipeline.loader import split_indices
+from foveate.training.attention_log import read_watched
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.training.watched import read_watched
+from foveate.training.run_folder import read_journal
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
@@ -94,7 +94,7 @@ def test_an_epoch_has_a_receipt(long_run: Path) -> None:
 def test_a_model_that_was_not_saved_is_not_the_best(
     squares: Any, settings_of: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import foveate.training.keeping as keeping
+    import foveate.training.keeper as keeping
 
     def full(*_: Any) -> None:
         raise RunError("no space left: free some")

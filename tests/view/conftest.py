@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from pyramid_files import values, write_pyramid
 
+from foveate.config.settings import AttentionSettings, FeatureSettings, ModelSettings, PriorSettings, ViewSettings
 from foveate.models import Model, build_model
 from foveate.predict import find_rows
-from foveate.settings import AttentionSettings, FeatureSettings, ModelSettings, PriorSettings, ViewSettings
 from foveate.view import Gallery, ViewServer
 
 SIZE = (613, 1107)

@@ -8,12 +8,12 @@ from pyramid_files import values
 from tiffs import write_tiff
 
 import foveate.images.tile_store as tile_store
-import foveate.view.overview as overviews
-from foveate.images.tiles import TiledSource
+import foveate.view.pyramid as overviews
+from foveate.images.formats.tiled import TiledSource
 from foveate.models import Model
 from foveate.predict import find_rows
 from foveate.view import Gallery, tile_pixels
-from foveate.view.overview import overview_level
+from foveate.view.pyramid import overview_level
 
 
 def test_all_coarse_tiles_of_a_file_in_strips_decode_it_once(

@@ -6,8 +6,7 @@ from pyramid_files import values, write_pyramid
 
 from foveate.images import ArraySource, Source, open_image
 from foveate.types import Box, Size
-from foveate.view.overview import Overview
-from foveate.view.pyramid import OVERLAP, TILE, Pyramid, map_pixels, tile_pixels
+from foveate.view.pyramid import OVERLAP, TILE, Overview, Pyramid, map_pixels, tile_pixels
 
 SIZES = [(1, 1), (1, 2), (254, 255), (255, 254), (256, 509), (300, 1000), (1023, 257), (3, 1025), (510, 511)]
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from foveate.errors import ConfigError
-from foveate.explain.colours import Scale
+from foveate.explain.picture import Scale
 from foveate.models import Model
 from foveate.predict import find_rows
 from foveate.view import Gallery, Pyramid, ViewServer

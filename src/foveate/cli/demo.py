@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.config.files import preset
+from foveate.config.serial import to_plain
 from foveate.errors import RunError
-from foveate.serial import to_plain
-from foveate.training.config import preset
 
 if TYPE_CHECKING:
     from foveate.compare import CompareSettings

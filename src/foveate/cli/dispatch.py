@@ -120,7 +120,7 @@ def _verb_parser(verb: str, module: ModuleType) -> Parser:
 
 
 def _parser() -> Parser:
-    from foveate import __version__
+    from foveate._version import __version__
 
     width = max(map(len, VERBS))
     parser = Parser(

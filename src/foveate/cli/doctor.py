@@ -1,12 +1,212 @@
-"""`foveate doctor`: check this installation."""
+"""What foveate needs to work, looked at one thing after another; nothing heavy is imported before it is looked at."""
 
 import argparse
 import json
-from dataclasses import asdict
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import permutations
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
 
-from foveate.cli.health import Check, State, checks
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
+__all__ = ["EPILOG", "SUMMARY", "Check", "State", "add_arguments", "checks", "run"]
+
+TOLERANCE = 1e-10
+"""Largest error of the enumerated estimator that counts as exact in float64."""
+
+State = Literal["ok", "absent", "low", "wrong", "fault"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        state: "ok"; "absent" (optional, not installed); "low" (works, but tight); "wrong" (needs the user's hand);
+            "fault" (foveate itself is wrong).
+        found: what was found.
+        remedy: what to do about it, or "".
+    """
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def checks() -> Iterator[Check]:
+    """Look at everything foveate needs, one check after another.
+
+    Yields:
+        The checks, in the order of the report; one that cannot be made at all is a check that went wrong.
+    """
+    yield from _guarded("Python", _python)
+    yield from _guarded("dependencies", _dependencies)
+    yield from _guarded("torch", _torch)
+    yield from _guarded("temporary folder", _temporary_folder)
+    yield from _guarded("memory", _memory)
+    yield from _guarded("estimator", _estimator)
+    yield from _guarded("speed", _speed)
+
+
+def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    try:
+        yield from look()
+    except ImportError as error:
+        remedy = "install foveate again: pip install . in your clone"
+        yield Check(name, "wrong", f"cannot import: {error}", remedy)
+    except OSError as error:
+        yield Check(name, "wrong", str(error), "free some space or change the permissions")
+    except Exception as error:  # whatever a driver or a library raises, the other checks are still made
+        yield Check(name, "fault", " ".join(f"{type(error).__name__}: {error}".split()), _REPORT)
+
+
+def _python() -> Iterator[Check]:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()} ({sys.executable})"
+    good = sys.version_info >= (3, 11)
+    yield Check("Python", "ok" if good else "wrong", found, "" if good else "use Python 3.11 or newer")
+
+
+def _dependencies() -> Iterator[Check]:
+    """Versions against the lower bounds that the installed package declares; extras may be absent."""
+    from packaging.requirements import Requirement
+
+    try:
+        declared = [Requirement(text) for text in requires("foveate") or ()]
+    except PackageNotFoundError:
+        yield Check("foveate", "wrong", "not installed, only importable", "pip install . in your clone")
+        return
+    yield Check("foveate", "ok", version("foveate"))
+    for requirement in declared:
+        extra = _extra(requirement)
+        if extra == "dev" or (extra is None and requirement.marker and not requirement.marker.evaluate()):
+            continue
+        pip_line = f"pip install '{requirement.name}{requirement.specifier}'"
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Check(requirement.name, "absent" if extra else "wrong", "not installed", pip_line)
+            continue
+        good = requirement.specifier.contains(found, prereleases=True)
+        found = f"{found} (needs {requirement.specifier})"
+        yield Check(requirement.name, "ok" if good else "wrong", found, "" if good else pip_line)
+
+
+def _extra(requirement: "Requirement") -> str | None:
+    """The extra a requirement belongs to, None for one that always counts."""
+    text = str(requirement.marker or "")
+    return text.split("extra == ")[1].strip("\"' )") if "extra == " in text else None
+
+
+def _torch() -> Iterator[Check]:
+    import torch
+
+    yield Check("threads", "ok", f"{torch.get_num_threads()} on {os.cpu_count()} cores")
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        yield Check("accelerator", "ok", f"CUDA {torch.version.cuda}: {names}")
+    elif torch.backends.mps.is_available():
+        found = "Apple GPU (mps), not used: it has no float64, in which draws are computed; everything runs on the CPU"
+        yield Check("accelerator", "absent", found)
+    else:
+        build = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "CPU build"
+        yield Check("accelerator", "absent", f"none, torch is a {build}: everything runs on the CPU")
+
+
+def _temporary_folder() -> Iterator[Check]:
+    folder = tempfile.gettempdir()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"foveate")
+        file.flush()
+    yield Check("temporary folder", "ok", f"{folder} is writable")
+    for name, remedy in ((folder, "set TMPDIR to another folder"), (os.curdir, "give --out on another disk")):
+        free = shutil.disk_usage(name).free / 1e9
+        found = f"{free:.1f} GB free in {os.path.abspath(name)}"  # noqa: PTH100  resolve() would follow links
+        yield Check("disk", "low", found, f"free some space or {remedy}") if free < 1 else Check("disk", "ok", found)
+
+
+def _memory() -> Iterator[Check]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    low = memory.available < 2e9
+    found = f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB"
+    yield Check("memory", "low" if low else "ok", found, "use smaller batches: --training.batch 8" if low else "")
+
+
+def _estimator() -> Iterator[Check]:
+    """Enumerate every set of three of five cells: value and gradient of the default method, without sampling noise."""
+    import torch
+
+    from foveate.sampling import draw, expectation
+
+    cells, drawn, copies = 5, 3, 4000
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.linspace(-1, 1, cells, dtype=torch.float64).requires_grad_()
+    features = torch.randn(cells, 2, dtype=torch.float64, generator=generator)
+    log_prob = logits.log_softmax(0)
+    many = draw(log_prob.expand(copies, cells), drawn, generator=generator)
+    each = expectation(many, features[many.index])
+
+    chances: dict[tuple[int, ...], float] = {}
+    share = log_prob.detach().exp().tolist()
+    for order in permutations(range(cells), drawn):
+        chance, left = 1.0, 1.0
+        for cell in order:
+            chance, left = chance * share[cell] / left, left - share[cell]
+        chances[tuple(sorted(order))] = chances.get(tuple(sorted(order)), 0.0) + chance
+    rows = {tuple(sorted(cells_drawn)): row for row, cells_drawn in enumerate(many.index.tolist())}
+    if rows.keys() != chances.keys():
+        yield Check("estimator", "fault", f"only {len(rows)} of {len(chances)} sets are ever drawn", _REPORT)
+        return
+    weighted = [chance * each[rows[cells_drawn]] for cells_drawn, chance in chances.items()]
+    estimate = torch.stack(weighted).sum(0)
+    direction = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    exact = log_prob.exp() @ features
+    slopes = [torch.autograd.grad(value @ direction, logits, retain_graph=True)[0] for value in (estimate, exact)]
+    error = max(float((estimate - exact).detach().abs().max()), float((slopes[0] - slopes[1]).abs().max()))
+    found = f"value and gradient exact to {error:.0e} over all {len(chances)} sets"
+    good = error <= TOLERANCE
+    yield Check("estimator", "ok" if good else "fault", found, "" if good else _REPORT)
+
+
+def _speed() -> Iterator[Check]:
+    import torch
+
+    from foveate.sampling import draw
+
+    generator = torch.Generator().manual_seed(0)
+    log_prob = torch.randn(32, 3600, generator=generator).log_softmax(1)
+    milliseconds = _median_time(lambda: draw(log_prob, 10, generator=generator))
+    yield Check("speed: draws", "ok", f"{milliseconds:.1f} ms for 10 of 3,600 cells in each of 32 images")
+    patches, weight = torch.randn(32, 32, 50, 50), torch.randn(32, 32, 3, 3)
+    milliseconds = _median_time(lambda: torch.nn.functional.conv2d(patches, weight))
+    rate = 32 * 48 * 48 * 32 * 32 * 9 * 2 / milliseconds / 1e6
+    yield Check("speed: convolution", "ok", f"{rate:.0f} GFLOP/s on the CPU")
+
+
+def _median_time(act: Callable[[], object], budget: float = 0.4) -> float:
+    """Median time of a call in ms, from as many calls as fit into `budget` seconds, the first one left out."""
+    act()
+    times: list[float] = []
+    while sum(times) < budget and len(times) < 100:
+        started = perf_counter()
+        act()
+        times.append(perf_counter() - started)
+    return sorted(times)[len(times) // 2] * 1e3
+
+
+_REPORT = "please report this with the whole output of foveate doctor"
+
 
 SUMMARY = "check this installation and say what to do about what is wrong"
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.cli.looking import add_looking, check_looking
-from foveate.cli.parser import Instead
+from foveate.cli.parser import Instead, add_looking, check_looking
 from foveate.cli.predict import conclude, progress
 from foveate.errors import ConfigError
 

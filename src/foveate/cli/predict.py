@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from foveate.cli.looking import add_looking, check_looking
+from foveate.cli.parser import add_looking, check_looking
 from foveate.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from foveate.models.types import Prediction
     from foveate.predict import Failure, Summary
-    from foveate.types import Prediction
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "conclude", "progress", "run"]
 

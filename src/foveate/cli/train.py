@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.config.files import PRESETS, load_settings, merge_settings, preset
+from foveate.config.training import RunSettings
 from foveate.errors import ConfigError, FoveateError, Interrupted, RunError
-from foveate.training.config import PRESETS, RunSettings, load_settings, merge_settings, preset
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -62,7 +63,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
         ConfigError: something is unknown, missing or of the wrong type.
         RunError: a run to resume is none, or one of several folds.
     """
-    from foveate.training.flags import read_flags
+    from foveate.config.flags import read_flags
 
     arguments = [f"--data.manifest{word[6:]}" if word.split("=")[0] == "--data" else word for word in arguments]
     changes = read_flags(arguments, _parser())
@@ -93,7 +94,7 @@ def _base(name: str | None, file: str | None, out: Path) -> RunSettings:
 def _parser() -> "ArgumentParser":
     from argparse import RawDescriptionHelpFormatter
 
-    from foveate.training.flags import settings_parser
+    from foveate.config.flags import settings_parser
 
     parser = settings_parser(
         prog="foveate train", usage=USAGE, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter

@@ -7,7 +7,7 @@ import webbrowser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from foveate.cli.looking import add_looking, check_looking
+from foveate.cli.parser import add_looking, check_looking
 from foveate.errors import ConfigError, DataError, FoveateError
 
 if TYPE_CHECKING:

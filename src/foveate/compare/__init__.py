@@ -1,6 +1,12 @@
 """Methods against each other on the same images: error, time, memory, pixels."""
 
-from foveate.compare.config import (
+from foveate.compare.cost import MethodCost, pixels_read_share
+from foveate.compare.memory import activation_bytes
+from foveate.compare.plan import Part, read_part
+from foveate.compare.report import COLUMNS, markdown_report, table_rows
+from foveate.compare.results import Comparison, MethodResult, read_results, write_results
+from foveate.compare.run import compare
+from foveate.compare.settings import (
     CompareSettings,
     CostSettings,
     MethodSettings,
@@ -8,13 +14,7 @@ from foveate.compare.config import (
     save_comparison,
     with_images,
 )
-from foveate.compare.cost import MethodCost, pixels_read_share
-from foveate.compare.memory import activation_bytes
-from foveate.compare.plan import Part, read_part
-from foveate.compare.results import Comparison, MethodResult, read_results, write_results
-from foveate.compare.run import compare
 from foveate.compare.summary import Difference, Quality
-from foveate.compare.table import COLUMNS, markdown_report, table_rows
 
 __all__ = [
     "COLUMNS",

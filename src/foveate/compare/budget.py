@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.compare.kept import read_kept, write_kept
+from foveate.compare.store import read_kept, write_kept
 
 __all__ = ["BUDGET", "Budget", "read_budget", "write_budget"]
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.config.serial import from_plain, to_plain
+from foveate.config.training import RunSettings
+from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError
 from foveate.models import Model, load_model
-from foveate.serial import from_plain, to_plain
-from foveate.training.building import build_for
-from foveate.training.config import RunSettings
-from foveate.training.processes import open_accelerator
+from foveate.pipeline.distributed import open_accelerator
+from foveate.training.build import build_for
 from foveate.training.run_folder import LASTS, PLACES, WATCHES
-from foveate.types import ImageDataset
 
 __all__ = ["Contender", "as_of_now", "lasting", "model_to_measure"]
 

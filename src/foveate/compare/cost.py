@@ -13,18 +13,19 @@ from typing import Any
 
 import torch
 
-from foveate.compare.config import CostSettings
+from foveate.atomic import replace_file
 from foveate.compare.contenders import Contender, model_to_measure
 from foveate.compare.memory import activation_bytes, step_growth, step_peak
+from foveate.compare.settings import CostSettings
+from foveate.config.serial import to_plain
+from foveate.datasets.types import ImageDataset
 from foveate.errors import RunError
+from foveate.evaluation.evaluate import patches_read
 from foveate.models import Model
-from foveate.serial import to_plain
-from foveate.training.loader import Loader, Share, epoch_order, shares, split_indices
-from foveate.training.outputs import patches_read
-from foveate.training.replace import replace_file
+from foveate.models.types import Batch
+from foveate.pipeline.loader import Loader, Share, epoch_order, shares, split_indices
 from foveate.training.run_folder import environment
 from foveate.training.step import Stepper
-from foveate.types import Batch, ImageDataset
 
 __all__ = [
     "MethodCost",

@@ -17,11 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foveate.compare.contenders import model_to_measure
+from foveate.config.training import RunSettings
+from foveate.datasets.types import ImageDataset
 from foveate.models import Model
-from foveate.training.config import RunSettings
-from foveate.training.loader import Loader, shares
+from foveate.models.types import Batch
+from foveate.pipeline.loader import Loader, shares
 from foveate.training.step import Stepper
-from foveate.types import Batch, ImageDataset
 
 __all__ = ["activation_bytes", "step_growth", "step_peak"]
 
@@ -46,7 +47,7 @@ def activation_bytes(model: Model, batch: Batch, mixed_precision: str = "no") ->
         >>> import numpy as np
         >>> from foveate.images import ArraySource
         >>> from foveate.models import build_model, make_batch
-        >>> from foveate.settings import ModelSettings, ViewSettings
+        >>> from foveate.config.settings import ModelSettings, ViewSettings
         >>> settings = ModelSettings(name="cnn", view=ViewSettings(scale=1.0))
         >>> model = build_model(settings, classes=("a", "b"), channels=1)
         >>> small, large = (ArraySource(np.zeros((side, 40, 1), np.uint8)) for side in (40, 80))

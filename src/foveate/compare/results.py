@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from foveate.compare.config import Reported
+from foveate.atomic import replace_file
 from foveate.compare.cost import MethodCost
+from foveate.compare.settings import Reported
 from foveate.compare.summary import Difference, Quality
 from foveate.errors import RunError
-from foveate.training.replace import replace_file
 
 __all__ = ["Comparison", "MethodResult", "read_results", "write_results"]
 

@@ -6,22 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foveate.compare.config import CompareSettings, save_comparison
+from foveate.atomic import replace_file
 from foveate.compare.contenders import Contender
 from foveate.compare.cost import MethodCost, keep_costs, kept_costs, measure_costs
-from foveate.compare.curve_figure import draw_curves
-from foveate.compare.divide import Divider
-from foveate.compare.figure import draw_comparison
-from foveate.compare.plan import Part, Task, claimed, plan, shared_out
-from foveate.compare.predictions import Predictions
+from foveate.compare.figures import draw_comparison, draw_curves
+from foveate.compare.plan import Divider, Part, Task, claimed, plan, shared_out
+from foveate.compare.report import markdown_report
 from foveate.compare.results import Comparison, MethodResult, write_results
+from foveate.compare.settings import CompareSettings, save_comparison
+from foveate.compare.store import Predictions
 from foveate.compare.summary import summarise
-from foveate.compare.table import markdown_report
-from foveate.compare.work import Run, stoppable
+from foveate.compare.trial import Run, stoppable
+from foveate.datasets.types import ImageDataset
 from foveate.errors import Interrupted, RunError
 from foveate.training.progress import LineProgress, Progress, SilentProgress, choose_progress
-from foveate.training.replace import replace_file
-from foveate.types import ImageDataset
 
 __all__ = ["compare"]
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.compare.bootstrap import Tally, interval, resampled_errors, tally
-from foveate.compare.curve import begun
-from foveate.compare.predictions import Predictions
+from foveate.compare.store import Predictions, begun
 from foveate.errors import DataError
-from foveate.training import scores
-from foveate.training.metrics import error_interval, wilson_interval
+from foveate.evaluation import scores
+from foveate.evaluation.intervals import Tally, error_interval, interval, resampled_errors, tally, wilson_interval
 
 __all__ = ["Difference", "Quality", "summarise"]
 
@@ -73,7 +71,7 @@ class Quality:
             are known.
         objects: how many there are per such image.
         error_floor: the error that this coverage leaves at the least, mean over runs; see
-            `foveate.training.coverage.Coverage`.
+            `foveate.evaluation.coverage.Coverage`.
     """
 
     name: str

@@ -1,13 +1,13 @@
 """Data sets: your own images by manifest, published and generated ones, and how they are split."""
 
-from foveate.datasets.colon_cancer import ColonCancer, colon_cancer
-from foveate.datasets.german_signs import german_speed_limits
-from foveate.datasets.manifest import ManifestDataset, read_manifest
-from foveate.datasets.megapixel_mnist import MegapixelMnist, megapixel_mnist
+from foveate.datasets.manifest.dataset import ManifestDataset, read_manifest
+from foveate.datasets.megapixel_mnist.dataset import MegapixelMnist, megapixel_mnist
 from foveate.datasets.open import open_dataset
-from foveate.datasets.sign_scenes import SignScenes
+from foveate.datasets.published.colon_cancer import ColonCancer, colon_cancer
+from foveate.datasets.published.german import german_speed_limits
+from foveate.datasets.published.scenes import SignScenes
+from foveate.datasets.published.swedish import swedish_traffic_signs
 from foveate.datasets.splits import fill_splits, k_folds
-from foveate.datasets.swedish_signs import swedish_traffic_signs
 
 __all__ = [
     "ColonCancer",

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from foveate.datasets.colon_cancer import ColonCancer, colon_cancer
-from foveate.datasets.german_signs import german_speed_limits
-from foveate.datasets.manifest import ManifestDataset, read_manifest
-from foveate.datasets.megapixel_mnist import megapixel_mnist
-from foveate.datasets.sign_scenes import SignScenes
+from foveate.config.settings import DataSettings
+from foveate.datasets.manifest.dataset import ManifestDataset, read_manifest
+from foveate.datasets.megapixel_mnist.dataset import megapixel_mnist
+from foveate.datasets.published.colon_cancer import ColonCancer, colon_cancer
+from foveate.datasets.published.german import german_speed_limits
+from foveate.datasets.published.scenes import SignScenes
+from foveate.datasets.published.swedish import swedish_traffic_signs
 from foveate.datasets.splits import fill_splits
-from foveate.datasets.swedish_signs import swedish_traffic_signs
+from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, DataError
-from foveate.settings import DataSettings
-from foveate.types import ImageDataset
 
 __all__ = ["open_dataset"]
 

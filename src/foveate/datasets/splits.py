@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from foveate.datasets.stratify import choose, deal
-from foveate.datasets.units import unit_name, units
+from foveate.datasets.stratify import choose, deal, unit_name, units
+from foveate.datasets.types import Example
 from foveate.errors import DataError
-from foveate.types import Example
 
 __all__ = ["crossing_groups", "fill_splits", "fold_numbers", "k_folds"]
 

@@ -1,19 +1,20 @@
 """Where a model looks, what it saw there, and how well that agrees with what is there."""
 
-from foveate.explain.averages import (
+from foveate.explain.deletion import Deletion, check_deletion, delete_patches
+from foveate.explain.explainer import Explainer
+from foveate.explain.explanation import Explanation, SeenPatch, contributions, explain
+from foveate.explain.figures import animate_evolution, draw_evolution
+from foveate.explain.localisation import (
     Average,
     AverageDeletion,
     Localisation,
     check_localisation,
     deletion_over,
+    known_objects,
     localisation_over,
+    score_maps,
 )
-from foveate.explain.contributions import contributions
-from foveate.explain.deletion import Deletion, check_deletion, delete_patches
-from foveate.explain.evolution import animate_evolution, draw_evolution
-from foveate.explain.explainer import Explainer
-from foveate.explain.explanation import Explanation, SeenPatch, explain
-from foveate.explain.scores import (
+from foveate.explain.map_scores import (
     MapScores,
     attention_on_truth,
     cell_average_precision,
@@ -23,7 +24,6 @@ from foveate.explain.scores import (
     score_map,
 )
 from foveate.explain.side_by_side import draw_side_by_side
-from foveate.explain.truth import known_objects, score_maps
 
 __all__ = [
     "Average",

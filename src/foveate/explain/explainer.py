@@ -9,19 +9,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from foveate.config.settings import Method
 from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
-from foveate.explain.geojson import write_geojson
-from foveate.explain.georeferenced import write_geotiff, write_wgs84
+from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
 from foveate.explain.index import Entry, write_index
-from foveate.explain.overlay import write_overlay
 from foveate.explain.page import write_page
-from foveate.explain.picture import Rendering, jpeg, png, thumbnail_size
-from foveate.explain.record import write_map, write_record
+from foveate.explain.picture import Rendering, jpeg, png, thumbnail_size, write_overlay
 from foveate.images import Source
 from foveate.models import Look, Model
 from foveate.models.receipts import complete_receipt, receipt_line
-from foveate.settings import Method
 from foveate.types import Box
 
 __all__ = ["Explainer"]

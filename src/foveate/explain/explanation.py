@@ -6,14 +6,51 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64
+from torch import nn
 
-from foveate.explain.contributions import contributions
 from foveate.images import Georeference
 from foveate.models import Look, Model
-from foveate.sampling import AttentionHealth, diagnose
-from foveate.types import Affine, Box, Prediction, Size
+from foveate.models.types import Output, Prediction
+from foveate.sampling import AttentionHealth, coefficients, diagnose
+from foveate.types import Affine, Box, Size
 
-__all__ = ["Explanation", "SeenPatch", "explain"]
+__all__ = ["Explanation", "SeenPatch", "contributions", "explain"]
+
+
+@torch.no_grad()
+def contributions(output: Output, head: nn.Linear) -> Float64[np.ndarray, "draw patch class"]:
+    r"""What each patch adds to each logit; with the head's bias, they sum to the logits of a draw.
+
+    .. math:: c_s = a_s w_s W f_s, \qquad z = b + \sum_s c_s
+
+    With every patch read (Deep MIL) w is 1 and s runs over all cells. A logit is a matter of differences between
+    classes: what is added to all of them alike changes no probability.
+
+    Arguments:
+        output: of one image; it must have features.
+        head: from features to logits, W and b.
+
+    Returns:
+        (draws, n, classes) in nats; 0 for patches that were not read.
+
+    Example:
+        >>> head = nn.Linear(2, 3)
+        >>> attention, features = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[4.0, 0.0], [4.0, 0.0]]])
+        >>> output = Output(torch.zeros(1, 3), attention, features=features)
+        >>> torch.allclose(torch.from_numpy(contributions(output, head)).sum((0, 1)), 4.0 * head.weight[:, 0].double())
+        True
+    """
+    assert output.features is not None
+    if output.draw is not None:
+        shares = coefficients(output.draw)
+    else:
+        assert output.attention is not None
+        shares = output.attention.flatten(1).double()
+    parts = output.features.double() @ head.weight.double().T
+    if output.read is not None:
+        shares = shares.where(output.read.to(shares.device), 0.0)
+    return np.asarray((shares[:, :, None] * parts).cpu().numpy())
+
 
 LISTED = 24
 """Patches that are listed of a model which reads them all: the most attended."""
@@ -121,7 +158,7 @@ def explain(
     Example:
         >>> import numpy as np
         >>> from foveate.models import build_model
-        >>> from foveate.settings import ModelSettings
+        >>> from foveate.config.settings import ModelSettings
         >>> model = build_model(ModelSettings(patch=(24, 30), patches=4), classes=("cat", "dog"), channels=3)
         >>> seen = explain(model, model.look(np.zeros((20, 30, 3), np.uint8)))
         >>> len(seen.patches), seen.attention.shape

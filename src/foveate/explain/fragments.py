@@ -4,8 +4,8 @@ import base64
 from collections.abc import Iterable
 from html import escape
 
-from foveate.explain.colours import Scale
 from foveate.explain.explanation import Explanation, SeenPatch
+from foveate.explain.picture import Scale
 from foveate.types import Box, Size
 
 __all__ = [

@@ -39,7 +39,7 @@ def write_index(path: Path, entries: Sequence[Entry], failures: Sequence[tuple[s
         entries: one per image.
         failures: what each of the others is called, and why it failed, in a line.
     """
-    from foveate import __version__
+    from foveate._version import __version__
 
     warned = sum(bool(entry.warnings) for entry in entries)
     told = f"{len(entries)} image{'s' * (len(entries) != 1)}"

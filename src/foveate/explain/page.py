@@ -12,10 +12,9 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from foveate.explain.answers import other_answers, patch_cards, probability_table, shown_contributions, sums
-from foveate.explain.colours import Scale
 from foveate.explain.explanation import Explanation
 from foveate.explain.fragments import box_buttons, controls, data_uri, legend, list_items, map_image
-from foveate.explain.picture import jpeg, png
+from foveate.explain.picture import Scale, jpeg, png
 from foveate.types import Size
 
 __all__ = ["template", "write_page"]
@@ -65,7 +64,7 @@ def write_page(
         settings: what else is worth knowing, name → text.
         receipt: what it cost, in a line.
     """
-    from foveate import __version__
+    from foveate._version import __version__
 
     height, width = seen.size
     parts = [[float(f"{value:.5g}") for value in row] for row in shown_contributions(seen)]

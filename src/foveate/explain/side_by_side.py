@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.explain.explanation import Explanation
-from foveate.explain.panels import show_boxes, show_image, show_map, show_points, small_picture
+from foveate.explain.figures import show_boxes, show_image, show_map, show_points, small_picture
 from foveate.images import Source
 from foveate.types import Box
 

@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-from foveate.images.formats.array import ArraySource
+from foveate.images.formats.arrays import ArraySource, NpySource
 from foveate.images.formats.canvas import Canvas
-from foveate.images.formats.npy import NpySource
 from foveate.images.source import Source
 
 __all__ = ["describe", "is_lazy"]

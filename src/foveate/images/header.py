@@ -1,13 +1,113 @@
-"""What is known of an image before any pixel is read."""
+"""What pixel values mean: which types an image may hold, and their unit range."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
+from foveate.errors import ImageError
+from foveate.seeds import derive_seed
 from foveate.types import Affine, Level, Size
 
-__all__ = ["Georeference", "Header"]
+__all__ = [
+    "Georeference",
+    "Header",
+    "PatchChange",
+    "check_dtype",
+    "from_unit",
+    "full_scale",
+    "not_finite",
+    "over_black",
+    "unit_range",
+]
+
+BITS = 31
+"""Of a seed of 63 bits, how many make a random number; the next as many make the second."""
+
+FULL_SCALE = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+"""The value that means 1.0, for the types that are not floating point."""
+
+
+def check_dtype(dtype: np.dtype[Any], name: str) -> None:
+    """Refuse pixel types whose range of values is not known.
+
+    Arguments:
+        dtype: type of the pixels.
+        name: what to call the image in the error.
+
+    Raises:
+        ImageError: if the type is none of bool, uint8, uint16 and floating point.
+    """
+    if dtype not in FULL_SCALE and dtype.kind != "f":
+        raise ImageError(
+            f"{name or 'array'}: pixels must be bool, uint8, uint16 or floating point, got {dtype}: "
+            "convert it first, e.g. to float32 between 0 and 1"
+        )
+
+
+def not_finite(name: str, where: str) -> ImageError:
+    """What to raise where pixels are nan or infinite.
+
+    Arguments:
+        name: of the image, or "".
+        where: the part of it that was looked at, e.g. "its view".
+    """
+    return ImageError(
+        f"{name or 'image in memory'}: {where} has pixels that are nan or infinite: "
+        "replace them first, e.g. by the mean of their band"
+    )
+
+
+def full_scale(dtype: np.dtype[Any]) -> int:
+    """The value that means 1.0 in the unit range: 1 for bool and floating point, 255 for uint8, 65535 for uint16."""
+    return FULL_SCALE.get(dtype, 1)
+
+
+def unit_range(array: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """Pixel values as float32 in the unit range; floating-point values are taken to be in it already.
+
+    Arguments:
+        array: pixels of any shape; bool, uint8, uint16 or floating point.
+
+    Returns:
+        The same shape: uint8 / 255, uint16 / 65535, bool as 0 and 1, floating point as it is.
+
+    Raises:
+        ImageError: if the pixels are of another type.
+
+    Example:
+        >>> unit_range(np.array([0, 51, 255], dtype=np.uint8))
+        array([0. , 0.2, 1. ], dtype=float32)
+    """
+    check_dtype(array.dtype, "")
+    scale = full_scale(array.dtype)
+    if scale == 1:
+        return array.astype(np.float32)
+    result: np.ndarray = np.divide(array, np.float32(scale), dtype=np.float32)
+    return result
+
+
+def from_unit(array: Float32[np.ndarray, "*shape"], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "*shape"]:
+    """The inverse of `unit_range`: values clipped to the range of the type, halves rounded up.
+
+    Arguments:
+        array: values in the unit range.
+        dtype: the type wanted; floating-point values are neither clipped nor rounded.
+
+    Returns:
+        The same shape, of type `dtype`.
+
+    Example:
+        >>> from_unit(np.array([0.0, 0.2, 1.0], dtype=np.float32), np.dtype(np.uint8))
+        array([  0,  51, 255], dtype=uint8)
+    """
+    if dtype.kind == "f":
+        return array.astype(dtype)
+    scale = full_scale(dtype)
+    rounded: np.ndarray = np.floor(np.clip(array, 0, 1).astype(np.float64) * scale + 0.5)
+    return rounded.astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -50,3 +150,56 @@ class Header:
     bands: tuple[str, ...] = ()
     nodata: float | None = None
     georeference: Georeference | None = None
+
+
+def over_black(array: Shaped[np.ndarray, "rows columns both"]) -> Shaped[np.ndarray, "rows columns channel"]:
+    """Lay pixels over black.
+
+    Arguments:
+        array: (rows, columns, C + 1) pixels of bool, uint8, uint16 or floating point, the last of them the opacity.
+
+    Returns:
+        (rows, columns, C) of the same type, value times opacity, rounded to the nearest integer in integer types.
+
+    Example:
+        >>> over_black(np.array([[[200, 100, 51]]], np.uint8)).tolist()
+        [[[40, 20]]]
+    """
+    dtype: np.dtype[Any] = array.dtype
+    if dtype.kind == "f":
+        result: np.ndarray = array[:, :, :-1] * array[:, :, -1:]
+        return result
+    scale = full_scale(dtype)
+    wide = array.astype(np.uint32)  # 65535 · 65535 + 32767 is below 2³²
+    return ((wide[:, :, :-1] * wide[:, :, -1:] + np.uint32(scale // 2)) // np.uint32(scale)).astype(dtype)
+
+
+@dataclass(frozen=True)
+class PatchChange:
+    """How the patches of an image are changed, whichever are read.
+
+    Attributes:
+        turn: largest turn in degrees; each patch's is uniform within ±.
+        scale: least and greatest factor by which a patch is enlarged about its centre; each patch's is uniform.
+        seed: determines the change of every patch, with the patch's place.
+    """
+
+    turn: float
+    scale: tuple[float, float]
+    seed: int
+
+    def drawn(self, top: int, left: int) -> tuple[float, float]:
+        """Counter-clockwise turn in radians, and factor, of the patch at a place.
+
+        Arguments:
+            top: of the patch, in level-0 pixels.
+            left: likewise.
+
+        Example:
+            >>> PatchChange(0.0, (2.0, 2.0), seed=1).drawn(10, 20)[1]
+            2.0
+        """
+        bits = derive_seed(self.seed, top, left)
+        first, second = (bits >> BITS) % 2**BITS / 2**BITS, bits % 2**BITS / 2**BITS
+        low, high = self.scale
+        return math.radians(self.turn) * (2 * first - 1), low + (high - low) * second

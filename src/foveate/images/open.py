@@ -10,19 +10,18 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.files import open_bytes
-from foveate.images.formats.array import ArraySource
+from foveate.images.formats.arrays import ArraySource, NpySource
 from foveate.images.formats.canvas import Canvas
-from foveate.images.formats.download import Download
-from foveate.images.formats.npy import NpySource
+from foveate.images.formats.library import installed
 from foveate.images.formats.openslide import OpenSlideSource, is_slide
-from foveate.images.formats.optional import installed
 from foveate.images.formats.pillow import PillowSource
 from foveate.images.formats.raster import RasterSource
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import VipsSource
 from foveate.images.formats.zarr import ZarrSource, is_zarr
-from foveate.images.signature import Signature, signature
+from foveate.images.io.local import open_bytes
+from foveate.images.io.signature import Signature, signature
+from foveate.images.io.whole import Download
 from foveate.images.source import Source
 
 __all__ = ["Reader", "open_image"]

@@ -10,11 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from foveate.errors import ImageError
-from foveate.images.average import Bins, Region, average
-from foveate.images.files import length_of
-from foveate.images.header import Header
-from foveate.images.patch_change import PatchChange
-from foveate.images.pixels import from_unit, full_scale
+from foveate.images.area import Bins, Region, average
+from foveate.images.header import Header, PatchChange, from_unit, full_scale
+from foveate.images.io.local import length_of
 from foveate.types import Box, Level, Size
 
 __all__ = ["Source"]

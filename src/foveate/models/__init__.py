@@ -1,17 +1,14 @@
 """Classifiers of large images behind one contract, and the folders that hold them."""
 
-from foveate.models.attention_sampling import AttentionSampling
 from foveate.models.base import Model, prediction_seed
 from foveate.models.batch import make_batch
 from foveate.models.build import build_model, resolve, view_of
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
-from foveate.models.folder import load_model, save_model
-from foveate.models.intake import Intake, wanted_channels
-from foveate.models.look import Look
-from foveate.models.patches import PatchModel
-from foveate.models.shipped import shipped_models
-from foveate.models.uniform import Uniform
+from foveate.models.preprocess import Intake, wanted_channels
+from foveate.models.sampling import AttentionSampling, PatchModel, Uniform
+from foveate.models.store import load_model, save_model, shipped_models
+from foveate.models.types import Look
 
 __all__ = [
     "CNN",

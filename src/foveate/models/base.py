@@ -13,21 +13,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from foveate.config.settings import Method, ModelSettings, ViewSettings
 from foveate.errors import ConfigError
 from foveate.images import Source, open_image
 from foveate.models.batch import extents, make_batch
-from foveate.models.intake import Intake
-from foveate.models.look import Look
+from foveate.models.preprocess import Intake
 from foveate.models.probabilities import check_answers, name_predicted, probabilities
-from foveate.models.receipts import covering, peak_memory
-from foveate.models.stages import Stages
+from foveate.models.receipts import Stages, covering, peak_memory
+from foveate.models.types import Batch, Look, Output, Prediction, Receipt
 from foveate.networks import build_features
-from foveate.networks.initialisation import glorot_
+from foveate.networks.cnn import glorot_
 from foveate.networks.normalise import BandNormalisation, BandStatistics
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
-from foveate.settings import Method, ModelSettings, ViewSettings
-from foveate.types import Batch, Box, Output, Prediction, Receipt, Size
+from foveate.types import Box, Size
 
 __all__ = ["Extras", "Model", "prediction_seed"]
 
@@ -148,7 +147,7 @@ class Model(nn.Module, ABC):
             samples: independent draws per image; the probabilities are averaged over them.
 
         Returns:
-            Logits, and where it looked; see `foveate.types.Output`.
+            Logits, and where it looked; see `foveate.models.types.Output`.
         """
 
     @property

@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.images import Source, make_guide, make_view, pad_views
-from foveate.images.pixels import not_finite
-from foveate.settings import ViewSettings
-from foveate.types import Batch, Label
+from foveate.config.settings import ViewSettings
+from foveate.images import Source
+from foveate.images.header import not_finite
+from foveate.images.tensors import make_guide, make_view, pad_views
+from foveate.models.types import Batch
+from foveate.types import Label
 
 __all__ = ["extents", "make_batch"]
 

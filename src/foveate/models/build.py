@@ -7,17 +7,16 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from foveate.config.settings import InputSettings, ModelSettings, ViewSettings
 from foveate.errors import ConfigError
-from foveate.images import check_view
-from foveate.models.attention_sampling import AttentionSampling
+from foveate.images.tensors import check_view
 from foveate.models.base import Extras, Model
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.probabilities import SEPARATOR
-from foveate.models.uniform import Uniform
+from foveate.models.sampling import AttentionSampling, Uniform
 from foveate.networks import receptive_field
 from foveate.networks.normalise import BandStatistics
-from foveate.settings import InputSettings, ModelSettings, ViewSettings
 from foveate.types import Size
 
 __all__ = ["build_model", "resolve", "view_of"]

@@ -4,9 +4,9 @@ from typing import Any
 
 import yaml
 
-from foveate import __version__
+from foveate._version import __version__
+from foveate.config.serial import to_plain
 from foveate.models.base import Model
-from foveate.serial import to_plain
 
 __all__ = ["model_card"]
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from foveate.models.base import Model
-from foveate.models.stages import Stages
-from foveate.types import Batch, Output
+from foveate.models.receipts import Stages
+from foveate.models.types import Batch, Output
 
 __all__ = ["CNN"]
 

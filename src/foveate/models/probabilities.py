@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from foveate.errors import ImageError
 
-__all__ = ["SEPARATOR", "average_samples", "check_answers", "name_predicted", "probabilities"]
+__all__ = ["SEPARATOR", "average_samples", "check_answers", "cross_entropies", "name_predicted", "probabilities"]
 
 SEPARATOR = "|"
 """Between the names of several labels, in manifests and in predictions."""
@@ -106,3 +107,33 @@ def name_predicted(classes: Sequence[str], values: Sequence[float], multi_label:
     if multi_label:
         return SEPARATOR.join(name for name, value in zip(classes, values, strict=True) if value >= 0.5)
     return classes[max(range(len(values)), key=values.__getitem__)]
+
+
+def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    r"""Cross-entropy of each image.
+
+    With one label y, softmax probabilities p and class weights c; with several labels y ∈ {0, 1}, sigmoid
+    probabilities p and weights c of the positives, the mean over the C classes:
+
+    .. math::
+        L = -c_y \log p_y, \qquad
+        L = -\frac1C \sum_k \bigl(c_k y_k \log p_k + (1 - y_k) \log(1 - p_k)\bigr)
+
+    Arguments:
+        logits: (B, C).
+        labels: (B,) class numbers; with several labels (B, C), 1 for a class the image has and 0 else.
+        weights: (C,) c, or None for ones.
+
+    Returns:
+        (B,) nats.
+
+    Example:
+        >>> import torch
+        >>> cross_entropies(torch.zeros(1, 4), torch.tensor([2])), cross_entropies(torch.zeros(1, 4), torch.ones(1, 4))
+        (tensor([1.3863]), tensor([0.6931]))
+    """
+    if labels.ndim == 2:
+        each = binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none", pos_weight=weights)
+        return each.mean(1)
+    losses = cross_entropy(logits, labels, reduction="none")
+    return losses if weights is None else losses * weights[labels]

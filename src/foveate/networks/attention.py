@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foveate.config.settings import AttentionSettings
 from foveate.errors import FoveateError, ImageError
-from foveate.networks.initialisation import glorot_
-from foveate.settings import AttentionSettings
+from foveate.networks.cnn import glorot_
 
 __all__ = ["AttentionNetwork", "log_attention", "receptive_field"]
 

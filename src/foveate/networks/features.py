@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from foveate.config.settings import FeatureSettings
 from foveate.errors import ConfigError
-from foveate.networks.backbones import PREFIX, timm_body
-from foveate.networks.bodies import (
+from foveate.networks.cnn import (
     Body,
     colon_cancer_paper,
     convolutional,
@@ -17,8 +17,8 @@ from foveate.networks.bodies import (
     residual,
     speed_limits_paper,
 )
-from foveate.networks.own import OwnNetwork, import_network, own_body
-from foveate.settings import FeatureSettings
+from foveate.networks.custom import OwnNetwork, import_network, own_body
+from foveate.networks.timm import PREFIX, timm_body
 from foveate.types import Size
 
 __all__ = ["ConstantNorm", "FeatureNetwork", "build_features"]

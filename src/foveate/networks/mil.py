@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.errors import ConfigError
-from foveate.networks.initialisation import glorot_
+from foveate.networks.cnn import glorot_
 
 __all__ = ["MilAttention"]
 

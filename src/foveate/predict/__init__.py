@@ -1,12 +1,20 @@
 """Predictions for many images: found, made one by one, and written down."""
 
+from foveate.devices import choose_device
 from foveate.models.receipts import receipt_line
-from foveate.predict.device import choose_device
 from foveate.predict.forecast import describe_rows, forecast
-from foveate.predict.groups import GroupTally, check_groups, group_columns
-from foveate.predict.receipts import ReceiptTally
-from foveate.predict.rows import Failure, Row, find_rows, predict_paths
-from foveate.predict.tables import Summary, check_output, prediction_columns, write_predictions, write_rows
+from foveate.predict.predict import Failure, Row, find_rows, predict_paths
+from foveate.predict.sinks import (
+    GroupTally,
+    ReceiptTally,
+    Summary,
+    check_groups,
+    check_output,
+    group_columns,
+    prediction_columns,
+    write_predictions,
+    write_rows,
+)
 
 __all__ = [
     "Failure",

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from foveate.errors import DataError, ImageError, MissingExtra
-from foveate.images import Source, view_size
+from foveate.images import Source
 from foveate.images.describe import describe, is_lazy
+from foveate.images.tensors import view_size
 from foveate.models import Model
 from foveate.models.receipts import covering
-from foveate.predict.rows import Row
+from foveate.predict.predict import Row
 from foveate.types import Size
 
 __all__ = ["describe_rows", "forecast"]

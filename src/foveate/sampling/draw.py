@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.sampling.distribution import Distribution, drawn_from
-from foveate.sampling.keys import Generators, independent, largest, without_replacement
+from foveate.sampling.gumbel import Generators, independent, largest, without_replacement
 from foveate.sampling.weights import importance_weights, top_weights
 from foveate.types import Draw
 

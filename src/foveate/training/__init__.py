@@ -1,6 +1,6 @@
-"""Training and evaluation: import from `foveate.training.config`, `.loop` and `.evaluation`.
+"""Training and evaluation: import from `foveate.config.training`, `.loop` and `.evaluation`.
 
-Nothing is re-exported, so that `foveate.training.config` stays free of torch.
+Nothing is re-exported, so that `foveate.config.training` stays free of torch.
 """
 
 __all__: list[str] = []

@@ -10,17 +10,18 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from foveate.atomic import replace_file
+from foveate.config.training import RunSettings
 from foveate.datasets import fill_splits, k_folds, open_dataset, read_manifest
+from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import DataError, RunError
+from foveate.evaluation.evaluate import evaluate
 from foveate.models import load_model
-from foveate.training.config import RunSettings
-from foveate.training.evaluation import evaluate
-from foveate.training.loader import split_indices
+from foveate.pipeline.distributed import agreed, open_accelerator
+from foveate.pipeline.loader import split_indices
 from foveate.training.loop import train
-from foveate.training.processes import agreed, open_accelerator
 from foveate.training.progress import Progress
-from foveate.training.replace import replace_file
-from foveate.types import Box, Example, ImageDataset
+from foveate.types import Box
 
 if TYPE_CHECKING:
     from foveate.images import Source

@@ -11,27 +11,25 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
+from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError, RunError
-from foveate.training.averaging import WeightAverage
-from foveate.training.board import Board, require_tensorboard
-from foveate.training.building import build_for, loss_weights
-from foveate.training.config import RunSettings
-from foveate.training.evaluation import Evaluation, evaluate
+from foveate.evaluation.evaluate import Evaluation, evaluate
+from foveate.models.types import Batch
+from foveate.pipeline.distributed import agreed, open_accelerator, together
+from foveate.pipeline.loader import Loader, Share, epoch_order, fingerprint, shares, split_indices
+from foveate.pipeline.source_cache import OpenedImages
+from foveate.training.attention_log import Board, require_tensorboard
+from foveate.training.build import build_for, loss_weights
+from foveate.training.checkpoint import Position, has_state
 from foveate.training.interrupts import Interrupts, interruption
-from foveate.training.journal import Journal
-from foveate.training.keeping import Keeper
-from foveate.training.loader import Loader, Share, epoch_order, fingerprint, shares, split_indices
-from foveate.training.opened import OpenedImages
-from foveate.training.processes import agreed, open_accelerator, together
+from foveate.training.keeper import Keeper
+from foveate.training.optimisation import WeightAverage, annealed, learning_rate, total_steps
 from foveate.training.progress import Progress, SilentProgress, choose_progress
-from foveate.training.receipts import StepReceipts
-from foveate.training.records import SUMS, epoch_record, step_record
-from foveate.training.run_folder import prepare_folder
-from foveate.training.schedule import annealed, learning_rate, total_steps
-from foveate.training.state import Position, has_state
-from foveate.training.step import Stepper
-from foveate.types import Batch, ImageDataset
+from foveate.training.run_folder import Journal, prepare_folder
+from foveate.training.step import SUMS, Stepper, epoch_record, step_record
+from foveate.training.step_receipts import StepReceipts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

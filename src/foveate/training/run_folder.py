@@ -8,13 +8,52 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from foveate.atomic import replace_file
+from foveate.config.files import changed_keys, load_settings, save_settings
+from foveate.config.serial import from_plain
+from foveate.config.training import RunSettings
 from foveate.errors import RunError
-from foveate.serial import from_plain
-from foveate.training.config import RunSettings, changed_keys, load_settings, save_settings
-from foveate.training.replace import replace_file
-from foveate.training.state import State, load_state
+from foveate.training.checkpoint import State, load_state
 
-__all__ = ["environment", "prepare_folder", "refuse_changes", "run_settings"]
+__all__ = ["Journal", "environment", "prepare_folder", "read_journal", "refuse_changes", "run_settings"]
+
+
+class Journal:
+    """Appends records to a file; a disabled one writes nothing.
+
+    Arguments:
+        path: the file, or None to write nothing (every process but the first).
+        length: bytes to keep of what is there already.
+    """
+
+    def __init__(self, path: Path | None, length: int = 0) -> None:
+        self._path = path
+        self.length = length
+        """Bytes written so far."""
+        if path is not None:
+            with path.open("ab") as file:
+                file.truncate(min(length, file.tell()))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; it is on disk when this returns."""
+        if self._path is None:
+            return
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        with self._path.open("ab") as file:
+            file.write(line)
+        self.length += len(line)
+
+
+def read_journal(path: Path | str, kind: str | None = None) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl.
+
+    Arguments:
+        path: the file.
+        kind: "step" or "epoch" reads only these.
+    """
+    records = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return [record for record in records if kind in (None, record["kind"])]
+
 
 LASTS = ("epochs", "max_steps", "max_minutes", "patience")
 """Settings of the training that say how long it lasts."""

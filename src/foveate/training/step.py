@@ -1,33 +1,111 @@
 """One optimisation step on one batch: what the loop repeats, and what a comparison measures."""
 
 import math
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from foveate.training.config import TrainingSettings
-from foveate.training.loader import Share
-from foveate.training.objective import (
-    TermWeights,
-    build_optimizer,
-    cross_entropies,
-    image_losses,
-    optimizer_groups,
-    set_rates,
-)
-from foveate.training.processes import open_accelerator, together
-from foveate.training.records import SUMS, batch_sums
-from foveate.training.schedule import Annealed
-from foveate.types import Batch
+from foveate.config.training import TrainingSettings
+from foveate.evaluation.evaluate import Evaluation, patches_read, wrong_shares
+from foveate.models.probabilities import cross_entropies
+from foveate.models.types import Batch, Output
+from foveate.pipeline.distributed import open_accelerator, together
+from foveate.pipeline.loader import Share
+from foveate.training.checkpoint import Position
+from foveate.training.objective import TermWeights, build_optimizer, image_losses, optimizer_groups, set_rates
+from foveate.training.optimisation import Annealed
+from foveate.training.step_receipts import receipt_record
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from foveate.models import Model
 
-__all__ = ["Stepper"]
+__all__ = ["SUMS", "Stepper", "batch_sums", "epoch_record", "step_record"]
+
+SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches")
+"""What is added up over images, in the order of `batch_sums`."""
+
+
+def batch_sums(
+    output: Output, labels: Tensor, losses: Tensor, plain: Tensor, entropy: Tensor, counted: Tensor
+) -> Tensor:
+    """Sums over the images of a batch that count.
+
+    Arguments:
+        output: of the model.
+        labels: (B,) class numbers; with several labels (B, classes).
+        losses: (B,) loss per image, which is minimised.
+        plain: (B,) cross-entropy per image, without class weights and without the entropy term.
+        entropy: (B,) entropy per image.
+        counted: (B,) False for an image that only lends its presence.
+
+    Returns:
+        (6,) the sums named in `SUMS`, detached.
+    """
+    wrong, patches = wrong_shares(output.logits, labels), patches_read(output, len(labels))
+    each = [losses, plain, wrong, entropy, torch.ones_like(losses), patches]
+    return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
+
+
+def step_record(position: Position, sums: dict[str, float], rate: float, now: Annealed) -> dict[str, Any]:
+    """The line of a step, means over its global batch; "annealed" where something is."""
+    moving = {name: value for name, value in asdict(now).items() if value is not None}
+    return {
+        "kind": "step",
+        "step": position.step,
+        "epoch": position.epoch,
+        "loss": sums["loss"] / sums["images"],
+        "error": sums["errors"] / sums["images"],
+        "entropy": sums["entropy"] / sums["images"],
+        "learning_rate": rate,
+        "seconds": round(position.seconds, 3),
+        **({"annealed": moving} if moving else {}),
+    }
+
+
+def epoch_record(
+    position: Position, result: Evaluation | None, *, rate: float, better: bool, complete: bool
+) -> dict[str, Any]:
+    """The line of an epoch, means over its images as they were seen in training.
+
+    "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
+    like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
+    "attention_warnings" says what is wrong with the attention maps of most validation images, if anything. "receipt"
+    says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its steps,
+    "seconds" those of the whole run so far, validation included.
+
+    Arguments:
+        position: after the epoch's last step.
+        result: its validation, where one was due.
+        rate: learning rate of the last step.
+        better: whether this validation is the best so far.
+        complete: False if time or steps ran out within the epoch.
+    """
+    sums = position.sums
+    return {
+        "kind": "epoch",
+        "epoch": position.epoch,
+        "step": position.step,
+        "complete": complete,
+        "loss": sums["loss"] / sums["images"],
+        "training_loss": sums["cross_entropy"] / sums["images"],
+        "training_error": sums["errors"] / sums["images"],
+        "entropy": sums["entropy"] / sums["images"],
+        "learning_rate": rate,
+        "validation_error": None if result is None else result.error,
+        "validation_loss": None if result is None else result.loss,
+        "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
+        "attention_warnings": {} if result is None else result.attention_warnings,
+        "best": better,
+        "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
+        "training_seconds": round(sums["seconds"], 3),
+        "seconds": round(position.seconds, 3),
+        "receipt": receipt_record(sums),
+    }
 
 
 class Stepper:
@@ -40,7 +118,7 @@ class Stepper:
         settings: loss, optimizer and clipping.
         model: what is trained; put on the accelerator's device.
         accelerator: of this process; one for `settings.mixed_precision` if None.
-        weights: (classes,) class weights, or None; see `foveate.training.objective.cross_entropies`.
+        weights: (classes,) class weights, or None; see `foveate.models.probabilities.cross_entropies`.
 
     Attributes:
         model: as given.
@@ -52,7 +130,7 @@ class Stepper:
         >>> import numpy as np
         >>> from foveate.images import ArraySource
         >>> from foveate.models import build_model, make_batch
-        >>> from foveate.settings import ModelSettings
+        >>> from foveate.config.settings import ModelSettings
         >>> model = build_model(ModelSettings(patch=(24, 30), patches=4), ("cat", "dog"), channels=1)
         >>> stepper = Stepper(TrainingSettings(), model)
         >>> image = ArraySource(np.zeros((60, 80), np.uint8))
@@ -86,7 +164,7 @@ class Stepper:
             rate: learning rate; the settings' peak if None.
 
         Returns:
-            What `foveate.training.records.SUMS` names, summed over this process' images that count.
+            What `foveate.training.step.SUMS` names, summed over this process' images that count.
         """
         sums = dict(zip(SUMS, self.backward(images, share).tolist(), strict=True))
         self.update(self.settings.learning_rate if rate is None else rate)
@@ -105,7 +183,7 @@ class Stepper:
             now: weights of the terms of the attention, where these are annealed; the settings' if None.
 
         Returns:
-            (6,) the sums that `foveate.training.records.SUMS` names, over this process' images that count.
+            (6,) the sums that `foveate.training.step.SUMS` names, over this process' images that count.
 
         Raises:
             ImageError: an image cannot be read; raised in every process.

@@ -4,7 +4,7 @@ from typing import Any
 
 from foveate.explain import Explanation
 from foveate.explain.answers import shown_classes, shown_contributions
-from foveate.explain.colours import Scale
+from foveate.explain.picture import Scale
 from foveate.view.pyramid import OVERLAP, TILE, Pyramid
 
 __all__ = ["describe", "dzi"]

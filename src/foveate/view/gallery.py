@@ -12,19 +12,17 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
+from foveate.config.settings import Method
 from foveate.errors import ImageError
 from foveate.explain import Explanation, explain
-from foveate.explain.colours import Scale
-from foveate.explain.picture import Rendering, png, thumbnail_size
+from foveate.explain.picture import Rendering, Scale, png, thumbnail_size
 from foveate.images import Source
 from foveate.models import Look, Model
 from foveate.predict import Failure, Row, predict_paths
-from foveate.settings import Method
 from foveate.types import Box
 from foveate.view.description import describe
 from foveate.view.kept import Kept
-from foveate.view.overview import Overview, overview_level
-from foveate.view.pyramid import Pyramid, map_pixels, tile_pixels
+from foveate.view.pyramid import Overview, Pyramid, map_pixels, overview_level, tile_pixels
 
 __all__ = ["Gallery"]
 

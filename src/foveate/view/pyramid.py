@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
+from numpy import ndarray
 
-from foveate.images import Source
+from foveate.images import ArraySource, Source
 from foveate.types import Affine, Box, Size
 
-__all__ = ["OVERLAP", "TILE", "Pyramid", "map_pixels", "tile_pixels"]
+__all__ = ["OVERLAP", "TILE", "Overview", "Pyramid", "map_pixels", "overview_level", "tile_pixels"]
 
 TILE, OVERLAP = 254, 1
 """Pixels a side that are a tile's own, and pixels it shares with each neighbour: files of 256 pixels."""
@@ -141,3 +142,64 @@ def map_pixels(
 def _inside(first: int, stop: int, step: int, side: int) -> Float64[np.ndarray, " pixel"]:
     """Of every pixel of a level, the share that lies within the image."""
     return np.asarray(np.minimum(1.0, side / step - np.arange(first, stop)))
+
+
+MOST_VALUES = 1 << 24
+"""Values of an overview at most, 4 bytes each."""
+
+NEAR = 4
+"""A level of the file is near one of the pyramid if a pixel of that covers at most so many of its pixels a side."""
+
+
+def overview_level(source: Source, pyramid: Pyramid) -> int | None:
+    """The finest level that an overview would hold; None if the file has a level near it, and none is needed.
+
+    Arguments:
+        source: the image; no pixel of it is read.
+        pyramid: over it.
+
+    Example:
+        >>> import numpy as np
+        >>> source = ArraySource(np.zeros((300, 500, 3), np.uint8))
+        >>> overview_level(source, Pyramid(source.size)) is None
+        True
+    """
+    fitting = [level for level in range(pyramid.last + 1) if _values(source, pyramid, level) <= MOST_VALUES]
+    level = max(fitting, default=0)
+    step, (rows, columns) = pyramid.step(level), pyramid.level_size(level)
+    nearest = source.levels[source.level_for((rows, columns), (0, 0, rows * step, columns * step))]
+    return level if step > NEAR * min(nearest.factor) else None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A level of a pyramid, from which all coarser ones are made; exactly, up to the rounding to 32 bits.
+
+    Attributes:
+        pyramid: over the image.
+        level: of the pyramid.
+        whole: that level; what lies beyond the image counts as 0 in it.
+    """
+
+    pyramid: Pyramid
+    level: int
+    whole: Source
+
+    @classmethod
+    def of(cls, source: Source, pyramid: Pyramid, level: int) -> "Overview":
+        """Read an image once.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        step, (rows, columns) = pyramid.step(level), pyramid.level_size(level)
+        return cls(pyramid, level, ArraySource(source.view((rows, columns), (0, 0, rows * step, columns * step))))
+
+    def tile_pixels(self, level: int, box: Box) -> Float32[ndarray, "height width channel"]:
+        """As `foveate.view.pyramid.tile_pixels`, of this level or a coarser one."""
+        return tile_pixels(self.whole, self.pyramid, level, box, self.pyramid.step(self.level))
+
+
+def _values(source: Source, pyramid: Pyramid, level: int) -> int:
+    rows, columns = pyramid.level_size(level)
+    return rows * columns * source.channels

@@ -5,10 +5,39 @@ or a folder with one folder of images per class.
 """
 
 import argparse
+import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 
-__all__ = ["ACTIONS", "EPILOG", "SUMMARY", "add_arguments", "run"]
+__all__ = ["ACTIONS", "EPILOG", "SUMMARY", "add_arguments", "progress_line", "run"]
+
+
+def progress_line(what: str) -> Callable[[int, int], None]:
+    """A line on standard error: one that moves on a terminal, one for every tenth part elsewhere.
+
+    Arguments:
+        what: what is counted, e.g. "images written".
+
+    Returns:
+        What to call with the number done and the total.
+    """
+    terminal = sys.stderr.isatty()
+    last = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        step = done * (100 if terminal else 10) // max(total, 1)
+        if step == last:
+            return
+        last = step
+        if terminal:
+            print(f"\r{done}/{total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif done:
+            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
+
+    return show
+
 
 SUMMARY = "make data sets, check manifests, split them"
 

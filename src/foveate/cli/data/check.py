@@ -2,7 +2,7 @@
 
 import argparse
 
-from foveate.cli.data.progress import progress_line
+from foveate.cli.data.actions import progress_line
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, and print the report."""
-    from foveate.datasets.check import check_manifest
+    from foveate.datasets.manifest.check import check_manifest
 
     report = check_manifest(
         arguments.manifest, not arguments.quick, progress_line("images checked"), arguments.multi_label

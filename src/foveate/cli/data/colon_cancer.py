@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from foveate.cli.data.progress import progress_line
+from foveate.cli.data.actions import progress_line
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the manifest, and the images if they are in a zip file."""
     from foveate.datasets import colon_cancer
-    from foveate.datasets.image_files import write_image_files, write_listing
+    from foveate.datasets.published.image_files import write_image_files, write_listing
 
     data = colon_cancer(arguments.source)
     recipe: dict[str, object] = {"data": "colon-cancer", "source": str(arguments.source.expanduser().resolve())}

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from foveate.cli.data.progress import progress_line
-from foveate.settings import DataSettings
+from foveate.cli.data.actions import progress_line
+from foveate.config.settings import DataSettings
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make the canvases, write them, and say how to train on them."""
     from foveate.datasets import megapixel_mnist
-    from foveate.datasets.export import write_canvases
+    from foveate.datasets.manifest.write import write_canvases
 
     settings = DataSettings(
         source="megapixel-mnist",

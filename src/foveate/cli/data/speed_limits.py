@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.cli.data.progress import progress_line
+from foveate.cli.data.actions import progress_line
 from foveate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--reduce must be at least 1, got {arguments.reduce}: 2 halves both sides")
     source = _source(arguments)
     if arguments.download:
-        from foveate.datasets.swedish_download import download_swedish_signs
+        from foveate.datasets.published.swedish import download_swedish_signs
 
         download_swedish_signs(source, progress_line)
     data = _read(arguments.country, source)
@@ -83,7 +83,7 @@ def _read(country: str, source: Path) -> "SignScenes":
 
 
 def _write(data: "SignScenes", arguments: argparse.Namespace, source: Path) -> Path:
-    from foveate.datasets.image_files import check_reducible, reduced_png, write_image_files, write_listing
+    from foveate.datasets.published.image_files import check_reducible, reduced_png, write_image_files, write_listing
 
     recipe: dict[str, object] = {
         "data": f"{arguments.country} speed limits",

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.config.settings import DataSettings
 from foveate.errors import ConfigError
-from foveate.settings import DataSettings
 
 if TYPE_CHECKING:
-    from foveate.types import Example
+    from foveate.datasets.types import Example
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
 
@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Split, write, and say how many images are where."""
     from dataclasses import replace
 
-    from foveate.datasets.export import write_manifest
-    from foveate.datasets.manifest import as_dataset, read_table
+    from foveate.datasets.manifest.dataset import as_dataset, read_table
+    from foveate.datasets.manifest.write import write_manifest
     from foveate.datasets.splits import fold_numbers
 
     _check_options(arguments)

@@ -1,1 +1,1 @@
-"""One file per image format, behind one base class; `foveate.images.open` chooses among them."""
+"""Image formats: one file for each, behind one base class; `foveate.images.open` chooses among them."""

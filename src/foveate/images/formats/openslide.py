@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.images.decoded import Decoded
-from foveate.images.formats.library_file import LibraryFile, levels_of, microns, over_fill, where
-from foveate.images.formats.optional import library
+from foveate.images.formats.library import LibraryFile, levels_of, library, microns, over_fill, where
 from foveate.images.header import Header
 from foveate.types import Box, Size
 

@@ -17,15 +17,12 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.errors import ImageError, one_line
-from foveate.images.average import Bins, Region, average
-from foveate.images.colour import over_black
+from foveate.images.area import Bins, Region, average
 from foveate.images.decoded import Decoded
-from foveate.images.files import UNREADABLE, not_readable
-from foveate.images.formats.download import Download
-from foveate.images.formats.member import ZipMember
-from foveate.images.header import Header
-from foveate.images.orient import Orientation
-from foveate.images.pixels import full_scale
+from foveate.images.header import Header, full_scale, over_black
+from foveate.images.io.local import UNREADABLE, not_readable
+from foveate.images.io.whole import Download, ZipMember
+from foveate.images.orientation import Orientation
 from foveate.images.source import Source
 from foveate.types import Box, Level, Size
 

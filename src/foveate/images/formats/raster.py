@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from foveate.errors import ImageError
-from foveate.images.average import Bins, Region, average
-from foveate.images.formats.library_file import LibraryFile, kept_type, levels_of, matches, where
-from foveate.images.formats.optional import library
+from foveate.images.area import Bins, Region, average
+from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, where
 from foveate.images.header import Georeference, Header
 from foveate.types import Box, Size
 

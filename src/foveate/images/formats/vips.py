@@ -7,12 +7,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.colour import over_black
-from foveate.images.formats.library_file import LibraryFile, kept_type, levels_of, matches, microns, where
-from foveate.images.formats.optional import library
+from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, microns, where
 from foveate.images.formats.pillow import ORIENTATIONS
-from foveate.images.header import Header
-from foveate.images.orient import Orientation
+from foveate.images.header import Header, over_black
+from foveate.images.orientation import Orientation
 from foveate.types import Box, Size
 
 __all__ = ["VipsSource"]

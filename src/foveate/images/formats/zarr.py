@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.formats.multiscales import Picture, array_picture, group_pictures
-from foveate.images.formats.optional import library
+from foveate.images.formats.library import library
+from foveate.images.formats.ome import Picture, array_picture, group_pictures
+from foveate.images.formats.tiled import TiledSource, TileName
 from foveate.images.header import Header
-from foveate.images.threads import in_threads
-from foveate.images.tiles import TiledSource, TileName
+from foveate.threads import in_threads
 from foveate.types import Box, Size
 
 __all__ = ["ZARR_FILES", "ZarrSource", "is_zarr"]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from foveate.errors import ImageError
-from foveate.images.files import ByteFile
+from foveate.images.io.local import ByteFile
 from foveate.images.remote.transport import Part, Temporary, Transport, transport_for
 
 __all__ = ["RemoteFile", "merged"]

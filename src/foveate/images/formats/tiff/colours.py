@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
-from foveate.images.colour import over_black
 from foveate.images.formats.tiff.directory import Directory
-from foveate.images.pixels import full_scale
+from foveate.images.header import full_scale, over_black
 
 __all__ = ["Finish", "finish_for"]
 

@@ -10,13 +10,13 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
 from foveate.images.buffers import BUFFERS
-from foveate.images.files import ByteFile
 from foveate.images.formats.tiff.colours import finish_for
 from foveate.images.formats.tiff.directory import Directory, Values
 from foveate.images.formats.tiff.layout import size_of
 from foveate.images.formats.tiff.table import RowTable, Table
-from foveate.images.pixels import check_dtype, full_scale
-from foveate.images.tiles import TileName
+from foveate.images.formats.tiled import TileName
+from foveate.images.header import check_dtype, full_scale
+from foveate.images.io.local import ByteFile
 from foveate.types import Size
 
 __all__ = ["Segments"]

@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.files import ByteFile, open_bytes, stream
 from foveate.images.formats.pillow import ORIENTATIONS
 from foveate.images.formats.tiff.directory import read_directories
 from foveate.images.formats.tiff.layout import find_levels
-from foveate.images.formats.tiff.scale import microns_per_pixel
 from foveate.images.formats.tiff.segments import Segments
+from foveate.images.formats.tiled import TiledSource, TileName
 from foveate.images.header import Header
-from foveate.images.threads import in_threads
-from foveate.images.tiles import TiledSource, TileName
+from foveate.images.io.local import ByteFile, open_bytes, stream
+from foveate.images.scale import microns_per_pixel
+from foveate.threads import in_threads
 from foveate.types import Level, Size
 
 __all__ = ["TIFF_MAGICS", "TiffSource"]

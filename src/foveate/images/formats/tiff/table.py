@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
-from foveate.images.files import ByteFile
 from foveate.images.formats.tiff.directory import Entry
+from foveate.images.io.local import ByteFile
 
 __all__ = ["RowTable", "Table"]
 

@@ -1,0 +1,268 @@
+"""What a trained model said of its test images, kept so that nothing is ever computed twice."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from foveate.atomic import replace_file
+from foveate.errors import RunError
+from foveate.evaluation.coverage import Coverage
+from foveate.training.run_folder import read_journal
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "PREDICTIONS",
+    "Curve",
+    "Epoch",
+    "Predictions",
+    "Step",
+    "begun",
+    "curve_from_plain",
+    "finished_runs",
+    "read_curve",
+    "read_kept",
+    "read_predictions",
+    "write_kept",
+    "write_predictions",
+]
+
+Kept = TypeVar("Kept")
+
+
+def write_kept(path: Path, value: "DataclassInstance") -> None:
+    """Keep a dataclass, in one go.
+
+    Arguments:
+        path: the file to write.
+        value: what to keep.
+    """
+    replace_file(path, (json.dumps(asdict(value)) + "\n").encode())
+
+
+def read_kept(path: Path, made_of: Callable[[dict[str, Any]], Kept], remedy: str) -> Kept | None:
+    """What was kept; None if nothing was.
+
+    Arguments:
+        path: the file.
+        made_of: makes it of what JSON holds.
+        remedy: what to do about a damaged file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return made_of(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged: {remedy}") from error
+
+
+SMOOTHED = 16
+"""Logged steps, at the least, whose mean makes a point of the curve: 512 images at 32 a step."""
+
+EARLY, LATE = 100, 100
+"""Points of a curve, at the most: as fine as can be, to tell when a run begins to learn; and the rest of it."""
+
+
+class Step(NamedTuple):
+    """A point along a run.
+
+    Attributes:
+        step: steps taken by then.
+        seconds: of the whole run until then.
+        loss: as it is minimised, mean over the logged steps since the point before.
+        error: training error, likewise.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    error: float
+
+
+class Epoch(NamedTuple):
+    """A run after an epoch.
+
+    Attributes:
+        step: steps taken by then.
+        epoch: its number, counted from 1.
+        seconds: of the whole run until then.
+        training_loss: cross-entropy of the epoch's images, as they were seen.
+        training_error: error, likewise.
+        validation_error: None where it was not measured.
+        validation_covered: objects covered per validation image; None where it was not measured.
+    """
+
+    step: int
+    epoch: int
+    seconds: float
+    training_loss: float
+    training_error: float
+    validation_error: float | None
+    validation_covered: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a run learnt.
+
+    Attributes:
+        steps: points along the run.
+        epochs: all of them.
+    """
+
+    steps: tuple[Step, ...]
+    epochs: tuple[Epoch, ...]
+
+
+def read_curve(folder: Path) -> Curve:
+    """The curve of a run, from its metrics.jsonl.
+
+    Arguments:
+        folder: of the run.
+    """
+    journal = folder / "metrics.jsonl"
+    logged = [one for one in read_journal(journal, "step") if "error" in one]  # older versions wrote none
+    border = EARLY * SMOOTHED
+    steps = _points(logged[:border], SMOOTHED)
+    steps += _points(logged[border:], max(SMOOTHED, math.ceil((len(logged) - border) / LATE)))
+    known = {"validation_covered": None}  # older versions wrote none
+    epochs = [Epoch(**{name: (known | one)[name] for name in Epoch._fields}) for one in read_journal(journal, "epoch")]
+    return Curve(tuple(steps), tuple(epochs))
+
+
+def _points(logged: list[dict[str, Any]], size: int) -> list[Step]:
+    """Means over so many logged steps each; what is left over at the end makes no point."""
+    steps = []
+    for start in range(0, len(logged) - size + 1, size):
+        part = logged[start : start + size]
+        loss, error = (sum(one[key] for one in part) / size for key in ("loss", "error"))
+        steps.append(Step(part[-1]["step"], part[-1]["seconds"], round(loss, 5), round(error, 5)))
+    return steps
+
+
+def curve_from_plain(plain: dict[str, Any]) -> Curve:
+    """A curve from what `dataclasses.asdict` and JSON made of it."""
+    return Curve(tuple(Step(*row) for row in plain["steps"]), tuple(Epoch(*row) for row in plain["epochs"]))
+
+
+def begun(curve: Curve, below: float) -> int | None:
+    r"""When a run had left chance level: the first point of its curve whose training error is below a limit.
+
+    .. math:: \min \{ t : \bar e_t < \text{limit} \}
+
+    Arguments:
+        curve: of the run.
+        below: the limit, e.g. 0.8 where ten equally frequent classes leave a guess wrong in 0.9 of the images.
+
+    Returns:
+        Steps taken by then; None if there is no such point.
+
+    Example:
+        >>> begun(Curve((Step(16, 2.0, 2.3, 0.9), Step(32, 4.0, 2.0, 0.7)), ()), below=0.8)
+        32
+    """
+    return next((one.step for one in curve.steps if one.error < below), None)
+
+
+PREDICTIONS = "predictions.json"
+"""File in a run's folder."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One run's answers on its test images, and what the run took.
+
+    Attributes:
+        method: name of the entrant.
+        seed: of the run.
+        fold: which fold tested, counted from 1; None without folds.
+        classes: names of the classes, in the order of the probabilities.
+        multi_label: whether an image may have several classes.
+        ids: of the n test images, sorted.
+        groups: group of each image, or None.
+        labels: class number of each image; with several labels, the numbers of its classes.
+        probabilities: n × classes, to seven digits.
+        error: share of the test images that are wrong; with several labels, of the answers.
+        loss: mean cross-entropy of the test images, in nats.
+        training_loss: mean loss of the last epoch, as it was minimised.
+        training_error: error of the last epoch, on the images as they were shown.
+        epochs: epochs trained.
+        steps: steps trained.
+        seconds: of training and validation.
+        test_seconds: of prediction on the test images.
+        patches_per_image: full-resolution patches read per prediction, on average.
+        settings: of the run, as plain values, without the place of the images.
+        fingerprint: of the ids, labels and splits of all images of the run.
+        curve: how it learnt; None in files of older versions.
+        coverage: how many objects of the test images were covered; None where none are known.
+        minutes: of training it was given, by which its steps were settled; None if it trained as its settings say.
+    """
+
+    method: str
+    seed: int
+    fold: int | None
+    classes: tuple[str, ...]
+    multi_label: bool
+    ids: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    labels: tuple[int | tuple[int, ...], ...]
+    probabilities: tuple[tuple[float, ...], ...]
+    error: float
+    loss: float
+    training_loss: float
+    training_error: float
+    epochs: int
+    steps: int
+    seconds: float
+    test_seconds: float
+    patches_per_image: float
+    settings: dict[str, Any]
+    fingerprint: int
+    curve: Curve | None = None
+    coverage: Coverage | None = None
+    minutes: float | None = None
+
+
+def write_predictions(folder: Path, predictions: Predictions) -> None:
+    """Keep predictions in a run's folder, in one go."""
+    write_kept(folder / PREDICTIONS, predictions)
+
+
+def read_predictions(folder: Path) -> Predictions | None:
+    """The predictions kept in a run's folder; None if there are none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return read_kept(folder / PREDICTIONS, _from_plain, "delete it to predict the test images again")
+
+
+def finished_runs(folder: Path, method: str) -> list[Predictions]:
+    """The predictions of all runs of a method, by seed and fold.
+
+    Arguments:
+        folder: of a comparison.
+        method: name of the entrant.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    found = [read_predictions(path.parent) for path in folder.glob(f"{method}/**/{PREDICTIONS}")]
+    return sorted((one for one in found if one is not None), key=lambda one: (one.seed, one.fold or 0))
+
+
+def _from_plain(plain: dict[str, Any]) -> Predictions:
+    for key in ("classes", "ids", "groups"):
+        plain[key] = tuple(plain[key])
+    plain["labels"] = tuple(tuple(one) if isinstance(one, list) else one for one in plain["labels"])
+    plain["probabilities"] = tuple(tuple(row) for row in plain["probabilities"])
+    for key, read in (("curve", curve_from_plain), ("coverage", lambda one: Coverage(**one))):
+        plain[key] = None if plain.get(key) is None else read(plain[key])
+    return Predictions(**plain)

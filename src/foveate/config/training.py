@@ -1,0 +1,169 @@
+"""What a run is made of: one frozen dataclass that is the Python object, the YAML file and the flags.
+
+The string under each field is its help text. Nothing here imports torch.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from foveate.config.settings import AugmentSettings, DataSettings, ModelSettings
+from foveate.errors import ConfigError
+
+__all__ = [
+    "AnnealSettings",
+    "Ramp",
+    "RunSettings",
+    "TrainingSettings",
+]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A number that moves while a model is trained: held where it starts, then straight to where it ends."""
+
+    first: float | None = None
+    """Where it starts; the setting itself if None."""
+    last: float | None = None
+    """Where it ends; the setting itself if None."""
+    hold: float = 0.0
+    """Share of all steps over which it stays where it starts."""
+    over: float = 0.5
+    """Share of all steps over which it then moves; 0 makes a jump of it."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it does anything."""
+        return self.first is not None or self.last is not None
+
+
+@dataclass(frozen=True)
+class AnnealSettings:
+    """What is more, or less, early in training than late."""
+
+    prior: Ramp = field(default_factory=Ramp)
+    """Strength of the contrast prior, otherwise `model.prior.contrast`. A model predicts with the strength it had when
+    it was saved."""
+    entropy: Ramp = field(default_factory=Ramp)
+    """Weight of the attention's entropy, otherwise `training.entropy`."""
+    undrawn: Ramp = field(default_factory=Ramp)
+    """Weight of the attention that was not drawn, otherwise `training.undrawn`."""
+    variety: Ramp = field(default_factory=Ramp)
+    """Weight of the variety of what is drawn, otherwise `training.variety`."""
+    patches: Ramp = field(default_factory=Ramp)
+    """Patches drawn per training image, rounded; validation and prediction read `model.patches`."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("prior", -math.inf), ("entropy", 0), ("undrawn", 0), ("variety", 0), ("patches", 1)):
+            ramp: Ramp = getattr(self, name)
+            for end in ("first", "last"):
+                value = getattr(ramp, end)
+                _at_least(f"anneal.{name}.{end}", least if value is None else value, least)
+            if not (ramp.hold >= 0 and ramp.over >= 0 and ramp.hold + ramp.over <= 1):
+                raise ConfigError(
+                    f"training.anneal.{name} must hold and move within the run, got hold {ramp.hold} and over "
+                    f"{ramp.over}: set both to at least 0 and together to at most 1"
+                )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained."""
+
+    epochs: int = 30
+    """Passes over the training images."""
+    batch: int = 32
+    """Images per step, over all processes together."""
+    learning_rate: float = 2e-3
+    """Learning rate, the peak of the schedule."""
+    schedule: Literal["one-cycle", "cosine", "constant", "step"] = "one-cycle"
+    """"one-cycle" and "cosine" warm up and fall to zero along a cosine; "step" multiplies by `drop` at `drop_epoch`."""
+    warm_up: float = 0.3
+    """Share of all steps over which the learning rate rises; not for "step"."""
+    drop_epoch: int = 250
+    """Epoch, counted from 1, after which schedule "step" drops."""
+    drop: float = 0.1
+    """Factor of the drop of schedule "step"."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam, AdamW, or gradient descent with Nesterov momentum 0.9."""
+    weight_decay: float = 0.0
+    """Weight decay, as the optimizer defines it."""
+    clip_norm: float = 1.0
+    """Largest Euclidean norm of the gradient; 0 does not clip."""
+    entropy: float = 1e-4
+    """Weight λ of the attention's entropy in nats: loss = cross-entropy − λ · mean entropy."""
+    undrawn: float = 0.0
+    """Weight μ of the attention's mass on cells that were not drawn: loss + μ · mean(1 − Σ a_s). It makes attention fit
+    into the patches that are read, so that a prediction hardly depends on the draw. Anneal it from 0: before anything
+    is learnt, it would keep the attention where the first draws fell."""
+    variety: float = 0.0
+    """Weight ν of the variety of the drawn patches' features: loss − ν · mean(log of the share that differs within an
+    image). It sends attention, before anything is learnt, where an image is not like most of itself, which is what the
+    contrast prior knows beforehand. Try 0.3, annealed to 0."""
+    anneal: AnnealSettings = field(default_factory=AnnealSettings)
+    """What is more, or less, early in training than late."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """"balanced" weighs an image by 1 / (number of classes · its class's share of the training images)."""
+    averaging: float = 0.0
+    """Decay per step of a moving average of the weights, which then is validated and saved; 0 switches it off."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Precision of the networks; sampling weights are always float64."""
+    workers: int = 0
+    """Processes that prepare views; the result does not depend on it."""
+    validate_every: int = 1
+    """Epochs between validations; the last epoch is always validated."""
+    patience: int = 0
+    """Stop after so many epochs without a better validation; 0 never stops early."""
+    watch: int = 0
+    """Validation images whose attention maps are kept, in RUN/attention."""
+    watch_every: int = 1
+    """Epochs from one time that they are kept to the next; they also are before training and after the last epoch."""
+    tensorboard: bool = False
+    """Whether curves, and the maps that are kept, go to RUN/tensorboard as well; needs pip install tensorboard."""
+    log_every: int = 10
+    """Steps between two lines of RUN/metrics.jsonl."""
+    max_steps: int | None = None
+    """Stop after so many steps, and let the schedule end there; None trains all epochs."""
+    max_minutes: float | None = None
+    """Stop after so many minutes of training, wherever the schedule is; None trains all epochs."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "validate_every", "watch_every", "log_every"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "undrawn", "variety"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("warm_up", "averaging"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be in [0, 1), got {getattr(self, name)}: set it to e.g. 0.1")
+        for name in ("learning_rate", "max_steps", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"training.{name} must be positive, got {value}: set it to a number above 0")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ConfigError(f"training.{name} must be at least {least}, got {value}: set it to {least} or more")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that determines a run."""
+
+    seed: int = 0
+    """Seed of the run: initial weights, order of the images, augmentation, draws, splits."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """The images."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    """The model."""
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    """Random changes of the training images."""
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    """The training."""
+
+    def __post_init__(self) -> None:
+        if self.augment.stain and self.model.input.normalise == "image":
+            raise ConfigError(
+                f"augment.stain is {self.augment.stain}, but model.input.normalise image leaves no colours to stain: "
+                "set augment.stain to 0, or model.input.normalise to none"
+            )

@@ -1,0 +1,134 @@
+"""From one image to one file that is whole or not there."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from foveate.convert.pyramid import Strip, level_sizes, strips
+from foveate.convert.settings import Conversion
+from foveate.convert.tiff import write_tiff
+from foveate.convert.zarr import write_zarr
+from foveate.errors import ConfigError, ImageError, one_line
+from foveate.images.formats.zarr import is_zarr
+from foveate.images.handles import HANDLES
+from foveate.images.source import Source
+
+__all__ = ["convert"]
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Parts of the source decoded at a time, by readers for which that pays."""
+
+REMEDIES = {
+    errno.ENOSPC: "free some space or write elsewhere",
+    errno.EDQUOT: "free some space or write elsewhere",
+    errno.EFBIG: "write to another file system",
+    errno.EROFS: "write elsewhere",
+    errno.EACCES: "change its permissions or write elsewhere",
+    errno.EPERM: "change its permissions or write elsewhere",
+}
+
+
+def convert(
+    source: Source,
+    destination: Path | str,
+    settings: Conversion | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    threads: int = THREADS,
+) -> Path:
+    """Write an image as a tiled pyramid: each level the exact 2×2 area average of the one above.
+
+    The source is read once, in strips; memory grows with its width only. What is written appears whole under its name,
+    or not at all.
+
+    Arguments:
+        source: any image; bool becomes 0 and 255.
+        destination: file or folder to write; folders on the way are made.
+        settings: how; the defaults if None.
+        overwrite: whether an image that is there already is replaced.
+        progress: called with rows done and rows in all.
+        threads: with which the source is read.
+
+    Returns:
+        The destination.
+
+    Raises:
+        ConfigError: if the settings are impossible, or something is in the way.
+        ImageError: if the source cannot be read or the destination not written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from foveate.images import ArraySource
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> convert(ArraySource(np.zeros((300, 500, 3), np.uint8)), folder / "a.tif").stat().st_size > 1000
+        True
+    """
+    destination = Path(destination)
+    settings = (settings or Conversion()).resolved(source.header, destination)
+    _check_free(source, destination, overwrite)
+    beside = destination.with_name(f".{destination.name}.{os.getpid()}.part")
+    write = write_tiff if settings.format == "tiff" else write_zarr
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        write(beside, source, settings, _watched(source, settings.tile, threads, progress))
+        _put(beside, destination)
+    except OSError as error:
+        raise ImageError(
+            f"{destination}: cannot be written ({error.strerror or one_line(error)}): "
+            f"{REMEDIES.get(error.errno or 0, 'check the path')}"
+        ) from error
+    finally:
+        _remove(beside)
+    return destination
+
+
+def _watched(source: Source, tile: int, threads: int, progress: Callable[[int, int], None] | None) -> Iterator[Strip]:
+    total = sum(height for height, _ in level_sizes(source.size, tile))
+    done = 0
+    for strip in strips(source, tile, threads):
+        yield strip
+        done += len(strip[2])
+        if progress is not None:
+            progress(done, total)
+
+
+def _check_free(source: Source, destination: Path, overwrite: bool) -> None:
+    if not os.path.lexists(destination):
+        return
+    if source.name and Path(source.name).exists() and destination.exists() and destination.samefile(source.name):
+        raise ConfigError(f"{destination} is the image that is to be converted: give another name")
+    if destination.is_dir() and not is_zarr(destination):
+        raise ConfigError(f"{destination} is a folder, and no OME-Zarr that could be replaced: give another name")
+    if not overwrite:
+        raise ConfigError(f"{destination} is there already: give another name, or --overwrite to replace it")
+
+
+def _put(beside: Path, destination: Path) -> None:
+    """Give what was written its name; what had it goes."""
+    if beside.is_file():
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+    HANDLES.close(str(destination))  # some systems do not replace what is open
+    if not destination.is_dir() and beside.is_file():
+        beside.replace(destination)
+        return
+    old = beside.with_suffix(".old")
+    if os.path.lexists(destination):
+        destination.replace(old)
+    try:
+        beside.replace(destination)
+    except BaseException:
+        if os.path.lexists(old):
+            old.replace(destination)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        path.unlink()

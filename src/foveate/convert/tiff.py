@@ -1,0 +1,234 @@
+"""A pyramid in one BigTIFF: tiled pages, the finest first, the others marked as reduced."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.convert.pyramid import Strip, level_sizes
+from foveate.convert.settings import Conversion, is_colour, stored_type
+from foveate.errors import ImageError
+from foveate.images.header import Georeference, Header
+from foveate.images.source import Source
+from foveate.types import Size
+
+__all__ = ["ExtraTag", "meaning_tags", "resolution", "write_tiff"]
+
+ExtraTag = tuple[int, int, int, Any, bool]
+"""Number, type, count (0: as many as there are), value, and whether it is written once only: as tifffile wants it."""
+
+ASCII = 2
+
+GEOTIFF = (33550, 33922, 34264, 34735, 34736, 34737)
+"""Pixel scale, tie points, transformation, keys, and their numbers and texts: OGC GeoTIFF 1.1, section 7."""
+
+GDAL_METADATA, GDAL_NODATA = 42112, 42113
+
+
+def resolution(mpp: float | None, factor: float) -> dict[str, Any]:
+    """What tifffile is to write about the size of a pixel.
+
+    Arguments:
+        mpp: microns per level-0 pixel.
+        factor: of the level.
+    """
+    if mpp is None:
+        return {}
+    per_centimetre = 10_000 / (mpp * factor)
+    return {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
+
+
+def meaning_tags(header: Header, name: str) -> list[ExtraTag]:
+    """Bands and nodata as GDAL writes them, and the georeference as GeoTIFF does.
+
+    Raises:
+        ImageError: if there is a georeference and no rasterio to write it.
+    """
+    tags: list[ExtraTag] = []
+    if header.bands:
+        items = "".join(
+            f'<Item name="DESCRIPTION" sample={quoteattr(str(number))} role="description">{escape(band)}</Item>'
+            for number, band in enumerate(header.bands)
+        )
+        tags.append((GDAL_METADATA, ASCII, 0, f"<GDALMetadata>{items}</GDALMetadata>", True))
+    if header.nodata is not None:
+        tags.append((GDAL_NODATA, ASCII, 0, f"{header.nodata:.17g}", True))
+    if header.georeference is not None:
+        tags += _geotiff(header.georeference, name)
+    return tags
+
+
+def _geotiff(where: Georeference, name: str) -> list[ExtraTag]:
+    """The tags that rasterio writes of a place; the keys are too many to be written by hand."""
+    try:
+        import rasterio
+    except ImportError as error:
+        raise ImageError(f"{name}: to keep where on the earth it lies: pip install 'foveate[geo]'") from error
+    import numpy as np
+    import tifffile
+
+    with rasterio.MemoryFile() as memory:
+        profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
+        transform = rasterio.Affine(*where.transform)
+        with memory.open(**profile, crs=where.crs or None, transform=transform) as one:
+            one.write(np.zeros((1, 1, 1), np.uint8))
+        with tifffile.TiffFile(BytesIO(memory.read())) as tiff:
+            page = tiff.pages.first
+            found = [page.tags.get(code) for code in GEOTIFF]
+            return [
+                (tag.code, int(tag.dtype), 0 if isinstance(tag.value, str) else tag.count, tag.value, True)
+                for tag in found
+                if tag is not None
+            ]
+
+
+THREADS = 4
+"""Tiles encoded at a time."""
+
+FULL_COLOUR = 90
+"""Quality of JPEG from which colours are kept at full resolution."""
+
+
+def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterable[Strip]) -> None:
+    """Write a pyramid; tiles of coarser levels wait in a temporary file until those of level 0 are written.
+
+    Source: TIFF 6.0 (1992), section 15, tiled images; section 8, NewSubfileType; Adobe Photoshop TIFF notes, deflate.
+
+    Arguments:
+        path: of the file, which is made.
+        source: what it is made of, for its header.
+        settings: resolved.
+        strips: of all levels, as `pyramid.strips` gives them.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from tifffile import TiffWriter
+
+    sizes = level_sizes(source.size, settings.tile)
+    encode = _encoder(settings, stored_type(source.header), source.channels)
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tempfile.TemporaryFile(dir=path.parent, prefix=".foveate-") as waiting,
+        path.open("wb") as file,
+        TiffWriter(file, bigtiff=True) as tiff,
+    ):
+        kept = _Waiting(waiting, len(sizes))
+
+        def finest() -> Iterator[bytes]:
+            for level, _, strip in strips:
+                encoded = pool.map(encode, _tiles(strip, settings.tile))
+                if level == 0:
+                    yield from encoded
+                else:
+                    kept.add(level, encoded)
+
+        for level, size in enumerate(sizes):
+            # a chain, for tifffile closes generators that it has had enough of
+            tiles = chain(finest() if level == 0 else kept.tiles(level))
+            tiff.write(
+                tiles,
+                **_page(source, settings, size),
+                subfiletype=0 if level == 0 else 1,
+                **resolution(source.mpp, float(2**level)),
+                extratags=meaning_tags(source.header, source.name) if level == 0 else [],
+                software="foveate",
+                metadata=None,
+            )
+            for _ in tiles:  # what follows the last tile of level 0: the ends of the other levels
+                pass
+
+
+class _Waiting:
+    """Encoded tiles in a temporary file, in order of arrival."""
+
+    def __init__(self, file: IO[bytes], levels: int) -> None:
+        self._file = file
+        self._places: list[list[tuple[int, int]]] = [[] for _ in range(levels)]
+        self._end = 0
+
+    def add(self, level: int, tiles: Iterable[bytes]) -> None:
+        self._file.seek(self._end)
+        for tile in tiles:
+            self._file.write(tile)
+            self._places[level].append((self._end, len(tile)))
+            self._end += len(tile)
+
+    def tiles(self, level: int) -> Iterator[bytes]:
+        for offset, length in self._places[level]:
+            self._file.seek(offset)
+            yield self._file.read(length)
+
+
+def _page(source: Source, settings: Conversion, size: Size) -> dict[str, Any]:
+    """What tifffile is to be told of a level's pixels."""
+    channels, dtype = source.channels, stored_type(source.header)
+    colour = is_colour(source.header)
+    jpeg, kind = settings.compression == "jpeg", "adobe_deflate" if settings.compression == "deflate" else None
+    return {
+        "shape": size if channels == 1 else (*size, channels),
+        "dtype": dtype.newbyteorder("<"),
+        "tile": (settings.tile, settings.tile),
+        "compression": kind or (None if settings.compression == "none" else settings.compression),
+        "predictor": settings.compression in PREDICTED,
+        "photometric": "rgb" if colour or (jpeg and channels == 3) else "minisblack",
+        "planarconfig": None if channels == 1 else "contig",
+        "extrasamples": None if channels == 1 or colour or jpeg else ["unspecified"] * (channels - 1),
+        "subsampling": _subsampling(settings) if jpeg and channels == 3 else None,
+    }
+
+
+PREDICTED = ("deflate", "zstd", "lzw")
+"""Compressions that code differences between neighbours: TIFF 6.0, section 14, and Adobe's floating-point predictor."""
+
+
+def _subsampling(settings: Conversion) -> tuple[int, int]:
+    return (1, 1) if settings.quality >= FULL_COLOUR else (2, 2)
+
+
+def _tiles(
+    strip: Shaped[np.ndarray, "rows width channel"], side: int
+) -> Iterator[Shaped[np.ndarray, "side side channel"]]:
+    """The tiles of a row; beyond the border the last pixels are repeated, which compresses well and does not ring."""
+    for left in range(0, strip.shape[1], side):
+        tile = strip[:, left : left + side]
+        missing = side - tile.shape[0], side - tile.shape[1]
+        yield np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else tile
+
+
+def _encoder(
+    settings: Conversion, dtype: "np.dtype[np.generic]", channels: int
+) -> Callable[[Shaped[np.ndarray, "side side channel"]], bytes]:
+    import imagecodecs
+
+    if settings.compression == "jpeg":
+        colours: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "YCBCR", "subsampling": _subsampling(settings)}
+        more: dict[str, Any] = colours if channels == 3 else {}
+
+        def encode_jpeg(tile: Shaped[np.ndarray, "side side channel"]) -> bytes:
+            plain = np.ascontiguousarray(tile if channels == 3 else tile[:, :, 0])
+            return bytes(imagecodecs.jpeg8_encode(plain, level=settings.quality, **more))
+
+        return encode_jpeg
+    little = dtype.newbyteorder("<")
+    if settings.compression == "none":
+        return lambda tile: tile.astype(little, copy=False).tobytes()
+    differences: Callable[..., Any] = imagecodecs.floatpred_encode if dtype.kind == "f" else imagecodecs.delta_encode
+    squeeze: Callable[[Any], bytes | bytearray] = {
+        "deflate": lambda data: imagecodecs.zlib_encode(data, level=6),
+        "zstd": lambda data: imagecodecs.zstd_encode(data, level=9),
+        "lzw": imagecodecs.lzw_encode,
+    }[str(settings.compression)]
+
+    def encode(tile: Shaped[np.ndarray, "side side channel"]) -> bytes:
+        plain = np.ascontiguousarray(tile, little)
+        return bytes(squeeze(differences(plain, axis=-2)))
+
+    return encode

@@ -1,0 +1,1 @@
+"""Manifests: your own images, listed in a CSV file or sorted into class folders."""

@@ -1,0 +1,290 @@
+"""What may be wrong with a manifest, found before a run of hours finds it."""
+
+import hashlib
+import os
+import stat
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from foveate.datasets.manifest.dataset import missing_files, read_table, several_labels_fault
+from foveate.datasets.manifest.report import Finding, Report, kind_name
+from foveate.datasets.manifest.table import SPLIT_NAMES, Row, Table, label_names
+from foveate.datasets.splits import crossing_groups
+from foveate.datasets.types import Example
+from foveate.errors import FoveateError, ImageError
+from foveate.images import Masked, Source, open_image
+from foveate.types import Box, Size
+
+__all__ = ["check_manifest", "count_findings", "pixel_hints"]
+
+FEW_IMAGES = 5
+"""A class or a split of fewer images deserves a word."""
+
+
+def count_findings(counts: Mapping[tuple[str, str], int], images: Mapping[str, int]) -> Iterator[tuple[bool, Finding]]:
+    """Find classes and splits that have too few images, or labels that are missing altogether.
+
+    Arguments:
+        counts: (split or "", class or "") → images.
+        images: split or "" → images.
+
+    Yields:
+        Whether it is a problem (else a hint), and what it is.
+
+    Example:
+        >>> [finding.message for _, finding in count_findings({("train", "a"): 70, ("test", "b"): 30}, {})]
+        ["class 'b' has no image to train on, write some into the split train"]
+    """
+    if counts and not any(label for _, label in counts):
+        yield False, Finding("label", _NO_LABEL)
+    trains = any(split in ("", "train") for split, _ in counts)
+    few = dict[str, int]()
+    for label in dict.fromkeys(label for _, label in counts if label):
+        if trains and not counts.get(("", label), 0) + counts.get(("train", label), 0):
+            message = f"class {label!r} has no image to train on, write some into the split train"
+            yield True, Finding("class", message)
+        else:
+            few[label] = sum(count for (_, name), count in counts.items() if name == label)
+    few = {label: count for label, count in few.items() if count < FEW_IMAGES}
+    if trains and few:
+        named = ", ".join(f"{label} {count}" for label, count in list(few.items())[:8]) + (
+            ", …" if len(few) > 8 else ""
+        )
+        yield (
+            False,
+            Finding(
+                "class",
+                f"classes with fewer than {FEW_IMAGES} images are hard to learn and to test ({named}): add images",
+            ),
+        )
+    for split in dict.fromkeys(SPLIT_NAMES.values()):
+        if 0 < images.get(split, 0) < FEW_IMAGES:
+            count = images[split]
+            size = f"split {split} has {count} image{'' if count == 1 else 's'}"
+            yield False, Finding("split", f"{size}: {_FEW_IN[split]}")
+
+
+_NO_LABEL = "no image has a label: to train, write classes in a column label, or sort images into one folder per class"
+
+_FEW_IN = {
+    "train": "too few to learn from",
+    "validation": "what is chosen by so few is chosen by chance",
+    "test": "an error measured on so few says little",
+}
+
+
+def pixel_hints(kinds: Mapping[tuple[int, str], int]) -> Iterator[Finding]:
+    """Say what becomes of mixed and unusual pixels, and which setting changes it.
+
+    Arguments:
+        kinds: (channels, type of a value) → images.
+
+    Yields:
+        The hints.
+
+    Example:
+        >>> [hint.message for hint in pixel_hints({(3, "uint8"): 9})]
+        []
+    """
+    channels = {channels for channels, _ in kinds}
+    types = {dtype for _, dtype in kinds}
+    named = ", ".join(f"{kind_name(*kind)}: {count}" for kind, count in sorted(kinds.items()))
+    if channels == {1, 3}:
+        yield Finding(
+            "pixels",
+            f"grey and RGB images are mixed ({named}), and grey ones are taken as RGB: set model.input.colour grey to "
+            "take all as grey",
+        )
+    elif len(channels) > 1 and channels <= {1, 3, 4}:
+        yield Finding(
+            "pixels",
+            f"images with and without an alpha channel are mixed ({named}): set model.input.colour rgb to take all as "
+            "RGB",
+        )
+    elif len(channels) > 1:
+        least = min(channels)
+        bands = " ".join(str(band) for band in range(min(least, 3)))
+        yield Finding(
+            "pixels",
+            f"images of {_list(channels)} bands are mixed ({named}): set model.input.bands to those all have, e.g. "
+            f"{bands}",
+        )
+    if any(dtype.startswith(("float", "int")) for dtype in types):
+        yield Finding(
+            "pixels",
+            f"pixels are taken to lie between 0 and 1 where they are floating-point ({named}): where they do not, set "
+            "model.input.normalise bands",
+        )
+    elif "uint16" in types:
+        yield Finding(
+            "pixels",
+            f"16-bit pixels are divided by 65535 ({named}): where the values use fewer bits, set model.input.normalise "
+            "bands",
+        )
+    elif len(types) > 1 or max(channels, default=0) > 4:
+        yield Finding("pixels", f"bands may differ in range ({named}): set model.input.normalise bands if they do")
+
+
+def _list(numbers: set[int]) -> str:
+    *others, last = sorted(numbers)
+    return f"{', '.join(map(str, others))} and {last}"
+
+
+MASK_LOOK = (64, 64)
+"""Cells in which a mask is looked for something to look at."""
+
+
+def check_manifest(
+    path: str | Path,
+    pixels: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    multi_label: bool = False,
+) -> Report:
+    """Look for bad rows, missing and unreadable files, images that are there twice, and groups that cross splits.
+
+    Arguments:
+        path: a manifest, or a folder of class folders; labels may be missing.
+        pixels: whether to read the last pixel of every image, which finds files that were cut short, and every file
+            of a size that occurs twice, which finds copies; else headers only.
+        progress: called with the number of images looked at and their total.
+        multi_label: whether a label is the names of any number of classes, with | between.
+
+    Returns:
+        The counts, the problems, and hints about what may be meant otherwise.
+
+    Raises:
+        DataError: if the manifest cannot be read as one at all.
+    """
+    table = read_table(path, require_labels=False, multi_label=multi_label)
+    missing = missing_files(table)
+    absent, unreadable = set(missing), dict[str, str]()
+    rows = [row for row in table.rows if table.file(row.path) not in absent]
+    sizes: list[Size] = []
+    kinds: Counter[tuple[int, str]] = Counter()
+    masks: list[Finding] = []
+    for done, row in enumerate(rows):
+        if progress is not None:
+            progress(done + 1, len(rows))
+        file = table.file(row.path)
+        try:
+            source = _look_at(file, row.mpp, pixels)
+        except Exception as error:  # decoders stumble in ways of their own; here it is always the file's fault
+            unreadable[file] = _reason(file, error)
+        else:
+            sizes.append(source.size)
+            kinds[source.channels, str(source.dtype)] += 1
+            mask = None if row.mask is None else table.file(row.mask)
+            if pixels and mask is not None and mask not in absent:
+                masks += _mask_findings(source, mask)
+    readable = [row for row in rows if table.file(row.path) not in unreadable]
+    copies = _copies(table, readable, unreadable) if pixels else []
+    counts = Counter((row.split or "", label) for row in table.rows for label in _labels(row, multi_label))
+    about_counts = list(count_findings(counts, Counter(row.split or "" for row in table.rows)))
+    return Report(
+        images=len(table.rows),
+        counts=counts,
+        problems=(
+            *(Finding("row", fault) for fault in table.problems),
+            *(Finding("missing", f"missing: {file}{_dangling(file)}") for file in missing),
+            *(Finding("unreadable", f"unreadable: {reason}") for reason in unreadable.values()),
+            *masks,
+            *(Finding("copy", copy) for copy in copies),
+            *_row_problems(table, multi_label),
+            *(finding for is_problem, finding in about_counts if is_problem),
+        ),
+        hints=(*(finding for is_problem, finding in about_counts if not is_problem), *pixel_hints(kinds)),
+        sizes=tuple(sizes),
+        kinds=kinds,
+        multi_label=multi_label,
+    )
+
+
+def _labels(row: Row, multi_label: bool) -> list[str]:
+    """The classes a row counts for; "" for a row without any, nothing for several where one is wanted."""
+    if not multi_label:
+        return [] if "|" in (row.label or "") else [row.label or ""]
+    return label_names(row.label or "") or [""]
+
+
+def _row_problems(table: Table, multi_label: bool) -> Iterator[Finding]:
+    """What is wrong with the rows among themselves; no file is looked at."""
+    fault = None if multi_label else several_labels_fault(table)
+    if fault is not None:
+        yield Finding("label", fault)
+    crossing = crossing_groups(Example(row.path, None, row.split, row.group) for row in table.rows)
+    for group, splits in sorted(crossing.items()):
+        yield Finding("group", f"group {group} crosses splits: {', '.join(splits)}")
+    if 0 < sum(row.label is None for row in table.rows) < len(table.rows):
+        yield from (Finding("label", f"no label: {row.path}") for row in table.rows if row.label is None)
+
+
+def _look_at(file: str, mpp: float | None, pixels: bool) -> Source:
+    """The image, its header read, and its last pixel if wanted; pipes and devices might never end and are refused."""
+    mode = stat.S_IFREG if "://" in file else Path(file).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ImageError(f"{file}: a pipe or a device, not an image: name a file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a decoder's doubts, of no use without the file's name
+        source = open_image(file, mpp=mpp)
+        height, width = source.size
+        if pixels:
+            source.read(Box(height - 1, width - 1, 1, 1))
+    return source
+
+
+def _mask_findings(source: Source, mask: str) -> list[Finding]:
+    try:
+        share = Masked(source, mask).valid(MASK_LOOK)
+    except Exception as error:  # as with images
+        return [Finding("mask", f"mask: {_reason(mask, error)}")]
+    return [] if share.any() else [Finding("mask", f"mask: {mask} leaves nothing of {source.name} to look at")]
+
+
+def _reason(file: str, error: Exception) -> str:
+    """Why a file cannot be read, in a line."""
+    if isinstance(error, FoveateError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{file}: cannot be read ({error.strerror}): check the path and the file's mode"
+    what = " ".join(str(error).split()) or type(error).__name__
+    return f"{file}: cannot be read ({what}): replace the file or remove its row"
+
+
+def _dangling(file: str) -> str:
+    return " (a link that leads nowhere)" if os.path.islink(file) else ""  # noqa: PTH114  no error, whatever the name
+
+
+def _copies(table: Table, rows: Iterable[Row], unreadable: dict[str, str]) -> list[str]:
+    """Rows whose files have the same content; only files of the same length are read.
+
+    Files that cannot be read are added to `unreadable`, unless they are there.
+    """
+    by_length: dict[int, list[Row]] = defaultdict(list)
+    by_content: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        with _noted(table.file(row.path), unreadable) as file:
+            if file.is_file():
+                by_length[file.stat().st_size].append(row)
+    for some in by_length.values():
+        for row in some if len(some) > 1 else ():
+            with _noted(table.file(row.path), unreadable) as file, file.open("rb") as content:
+                by_content[hashlib.file_digest(content, "sha256").hexdigest()].append(row)
+    return [_copy(same) for same in by_content.values() if len(same) > 1]
+
+
+@contextmanager
+def _noted(file: str, unreadable: dict[str, str]) -> Iterator[Path]:
+    try:
+        yield Path(file)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        unreadable.setdefault(file, _reason(file, error))
+
+
+def _copy(same: list[Row]) -> str:
+    labels = {tuple(sorted(label_names(row.label or ""))) for row in same}
+    splits = {row.split for row in same}
+    worse = [f"different {name}" for name, values in (("labels", labels), ("splits", splits)) if len(values) > 1]
+    return f"same content{', ' + ' and '.join(worse) if worse else ''}: {', '.join(row.path for row in same)}"

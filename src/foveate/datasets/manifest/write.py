@@ -1,0 +1,231 @@
+"""Data sets written to disk: generated canvases as image files, and manifests."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from foveate.datasets.manifest.objects import OBJECTS, known_objects_of, read_objects, reduced, write_objects
+from foveate.datasets.manifest.table import Row, Table
+from foveate.datasets.megapixel_mnist.dataset import MegapixelMnist
+from foveate.datasets.types import ImageDataset
+from foveate.errors import RunError
+from foveate.types import Box, Label
+
+__all__ = ["claim_folder", "label_cell", "list_images", "write_canvases", "write_images", "write_manifest"]
+
+_RECIPE = "megapixel-mnist.json"
+
+
+def claim_folder(folder: Path, record: str, recipe: Mapping[str, object], resume: bool) -> None:
+    """Take a folder to write images to, and say in it what they are made from.
+
+    Arguments:
+        folder: where to; made if need be.
+        record: name of the file in it that holds the recipe.
+        recipe: what the images are made from, in words of JSON.
+        resume: whether a folder of the same recipe is no obstacle.
+
+    Raises:
+        RunError: if the folder is in the way or a file, or was made from another recipe, or its record is damaged.
+    """
+    path = folder / record
+    part = path.with_name(f"{record}.part")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file, images need a folder: choose another --out")
+    if path.exists() and resume:
+        made, wanted = _read_record(path), json.loads(json.dumps(recipe))
+        name = next((name for name in {**made, **wanted} if made.get(name) != wanted.get(name)), None)
+        if name is not None:
+            raise RunError(
+                f"{folder} was begun with {name} {made.get(name)}, not {wanted.get(name)}: give the same options to "
+                "resume, or another --out"
+            )
+        return
+    if folder.exists() and any(entry != part for entry in folder.iterdir()):
+        finish = ", or --resume to finish what was begun there" if path.exists() else ""
+        raise RunError(f"{folder} is not empty: give another --out{finish}")
+    folder.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def write_canvases(
+    data: MegapixelMnist,
+    folder: Path,
+    recipe: dict[str, object],
+    format: Literal["png", "canvas"] = "png",  # noqa: A002
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write canvases as image files with a manifest, each file whole or not at all.
+
+    Arguments:
+        data: the canvases.
+        folder: where to; made if need be. Gets images/<id>.png or .npz, megapixel-mnist.json, objects.csv and, last,
+            manifest.csv.
+        recipe: what the canvases were made from, in words of JSON; a folder is resumed with the same one only.
+        format: "png", or "canvas" for archives of the stamps and their places, small whatever the size.
+        resume: whether to keep what a stopped call has written, rather than refuse a folder that is not empty.
+        progress: called with the number of images written and their total.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: if the folder is in the way or was made from another recipe.
+    """
+
+    def write(index: int, file: Path) -> None:
+        canvas = data.open(index)
+        if format == "png":
+            pixels = canvas.read(Box(0, 0, *data.size))
+            Image.fromarray(pixels[:, :, 0] if data.channels == 1 else pixels).save(file, format="PNG")
+        else:
+            canvas.save(file)
+
+    claim_folder(folder, _RECIPE, {**recipe, "format": format}, resume)
+    suffix = ".png" if format == "png" else ".npz"
+    return write_images(data, folder, [f"{example.id}{suffix}" for example in data.examples], write, progress)
+
+
+def write_images(
+    data: ImageDataset,
+    folder: Path,
+    names: Sequence[str],
+    write: Callable[[int, Path], object],
+    progress: Callable[[int, int], None] | None = None,
+    reduce: int = 1,
+) -> Path:
+    """Write the images that are not there yet, each whole or not at all, and then a manifest of all.
+
+    Arguments:
+        data: classes and examples.
+        folder: of `claim_folder`. Gets images/<name>, objects.csv and, last, manifest.csv.
+        names: names of the files, one per example, folders in them allowed.
+        write: writes the image of an example to a file.
+        progress: called with the number of images written and their total.
+        reduce: by what whole factor `write` makes images smaller.
+
+    Returns:
+        The manifest.
+    """
+    for index, name in enumerate(names):
+        file = folder / "images" / name
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.part")
+            write(index, part)
+            part.replace(file)
+        if progress is not None:
+            progress(index + 1, len(names))
+    return list_images(data, folder, [f"images/{name}" for name in names], reduce)
+
+
+def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: int = 1) -> Path:
+    """Write the manifest of a data set whose images have been written or found, and what lies where, if it knows.
+
+    Arguments:
+        data: classes and examples.
+        folder: gets manifest.csv and, if the data set knows, objects.csv, in place of those that are there.
+        paths: where the image of each example is, relative to the folder.
+        reduce: by what whole factor these are smaller than those of the data set.
+
+    Returns:
+        The manifest.
+    """
+    rows = [
+        Row(path, label_cell(example.label, data.classes), example.split, example.group)
+        for path, example in zip(paths, data.examples, strict=True)
+    ]
+    manifest = folder / "manifest.csv"
+    manifest.unlink(missing_ok=True)
+    objects_of = known_objects_of(data)
+    if objects_of is not None:
+        write_objects(folder, ((path, reduced(objects_of(index), reduce)) for index, path in enumerate(paths)))
+    return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
+
+
+def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence[int | None] | None = None) -> Path:
+    """Write rows as a manifest that leads to the same files, with the columns that have something in them.
+
+    An objects.csv goes with it, unless there is one where it goes.
+
+    Arguments:
+        table: where the rows are from; its folder is what their paths are relative to.
+        rows: what to write.
+        out: the new CSV file; paths become relative to it.
+        folds: number of each row's fold, for a column of that name.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RunError: if there is something at `out` already.
+        DataError: if the objects.csv that goes with it is at fault; nothing has been written then.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists: choose another name or remove it")
+    marked = None if (out.parent / OBJECTS).exists() else read_objects(table.folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    extra = [name for name in table.extra if folds is None or name != "fold"]
+    kept = [table.extra.index(name) for name in extra]
+    optional = [
+        name for name in ("split", "group", "mpp", "mask") if any(getattr(row, name) is not None for row in rows)
+    ]
+    part = out.with_name(out.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", *optional, *extra, *([] if folds is None else ["fold"])])
+        for i, row in enumerate(rows):
+            cells = {name: getattr(row, name) for name in optional}
+            if row.mask is not None:
+                cells["mask"] = _moved(row.mask, table.folder, out.parent)
+            fold = [] if folds is None else [folds[i]]
+            path = _moved(row.path, table.folder, out.parent)
+            writer.writerow([path, row.label, *cells.values(), *(row.extra[k] for k in kept), *fold])
+    part.replace(out)
+    if marked is not None:
+        moved = ((_moved(row.path, table.folder, out.parent), marked.get(row.path, ())) for row in rows)
+        write_objects(out.parent, moved)
+    return out
+
+
+def label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
+    """What stands in a manifest for an example's label.
+
+    Arguments:
+        label: the index of its class, those of its classes, or None.
+        classes: names of the classes.
+
+    Returns:
+        The name, the names with | between, or None.
+
+    Example:
+        >>> label_cell(1, ("cat", "dog")), label_cell((0, 1), ("cat", "dog")), label_cell((), ("cat", "dog"))
+        ('dog', 'cat|dog', '')
+    """
+    if label is None:
+        return None
+    return "|".join(classes[i] for i in label) if isinstance(label, tuple) else classes[label]
+
+
+def _read_record(path: Path) -> dict[str, object]:
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no text at all
+        made = None
+    if not isinstance(made, dict):
+        raise RunError(f"{path} is damaged: give another --out, or remove {path.parent} to start anew")
+    return made
+
+
+def _moved(path: str, old: Path, new: Path) -> str:
+    """A path relative to one folder, made relative to another; absolute ones and addresses stay."""
+    if "://" in path or Path(path).is_absolute() or old.resolve() == new.resolve():
+        return path
+    return Path(os.path.relpath(old.resolve() / path, new.resolve())).as_posix()

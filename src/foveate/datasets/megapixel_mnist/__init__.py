@@ -1,0 +1,1 @@
+"""Megapixel MNIST: canvases of any size, generated from handwritten digits."""

@@ -1,0 +1,202 @@
+"""Megapixel MNIST: canvases of any size with five handwritten digits, three of them of the class, among pen strokes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from foveate.config.settings import DataSettings
+from foveate.datasets.megapixel_mnist.digits import SIDE, Pool, load_pools
+from foveate.datasets.megapixel_mnist.strokes import Uniforms, draw_strokes
+from foveate.datasets.types import Example
+from foveate.errors import DataError
+from foveate.images import Canvas
+from foveate.types import Box, Size
+
+__all__ = ["MegapixelMnist", "megapixel_mnist"]
+
+DIGITS, TARGETS = 5, 3
+"""Digits on a canvas, and how many of them are of its class."""
+
+STROKES = 50
+"""Noise patterns of a split, from which every stroke of its canvases is chosen."""
+
+_TRIES, _RESTARTS = 200, 200
+"""Places tried for a digit before all are taken off again, and how often that is done."""
+
+
+@dataclass(frozen=True)
+class MegapixelMnist:
+    """Generated canvases: what is where on each of them, and the stamps to paste; pixels are made when read.
+
+    Attributes:
+        classes: "0" to "9".
+        examples: the training canvases, then the test canvases, with ids such as "train-00012".
+        size: (height, width) of a canvas.
+        channels: values per pixel, all alike.
+        noise_over_digits: whether strokes are pasted over digits or under them.
+        stamps: (S, 28, 28) every digit shown and every noise pattern.
+        stamp_labels: (S,) value of the digit, or −1 for a noise pattern.
+        stamp_index: (n, 5 + noise) stamps on each canvas, its five digits first, the three of its class leading.
+        positions: (n, 5 + noise, 2) their top left corners (row, column).
+        multi_label: False.
+    """
+
+    classes: tuple[str, ...]
+    examples: Sequence[Example]
+    size: Size
+    channels: int
+    noise_over_digits: bool
+    stamps: npt.NDArray[np.uint8]
+    stamp_labels: npt.NDArray[np.int8]
+    stamp_index: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.int32]
+    multi_label: bool = False
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def open(self, index: int) -> Canvas:
+        """The canvas of example `index`: (height, width, channels) uint8, black but for its stamps."""
+        order = np.arange(self.stamp_index.shape[1])
+        if not self.noise_over_digits:
+            order = np.roll(order, -DIGITS)
+        stamps = self.stamps[self.stamp_index[index, order]]
+        return Canvas(
+            stamps, self.positions[index, order], self.size, name=self.examples[index].id, channels=self.channels
+        )
+
+    def digits(self, index: int) -> tuple[tuple[str, Box], ...]:
+        """The five digits of example `index`: their class and the square they are pasted on, in pixels."""
+        shown = zip(self.stamp_index[index, :DIGITS], self.positions[index, :DIGITS], strict=True)
+        return tuple(
+            (self.classes[self.stamp_labels[stamp]], Box(int(row), int(column), SIDE, SIDE))
+            for stamp, (row, column) in shown
+        )
+
+    def objects(self, index: int) -> tuple[tuple[str, Box], ...]:
+        """What lies in example `index`, as every data set that knows it says it: the five digits."""
+        return self.digits(index)
+
+
+def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
+    """Generate Megapixel MNIST.
+
+    Every canvas has a class, uniform over the ten; three digits of that class and two of others, drawn with
+    replacement; their places uniform such that no two overlap; and noise strokes of a bank of 50, pasted wherever
+    they fall. Digits and strokes of the test canvases appear on no training canvas. A canvas depends on the seed, its
+    split and its number alone, not on how many canvases there are.
+
+    Katharopoulos and Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019; the
+    rules are those of its code.
+
+    Arguments:
+        settings: `digits`, `canvas`, `channels`, `train_images`, `test_images`, `noise`, `noise_over_digits` and
+            `generator_seed` are used.
+
+    Returns:
+        The data set; its examples' splits are "train" and "test".
+
+    Raises:
+        DataError: if the canvas is too small for five digits or for noise, a number of images is out of range, or
+            the digits cannot be had.
+
+    Example:
+        >>> data = megapixel_mnist(DataSettings(canvas=(300, 200), train_images=4, test_images=2))
+        >>> data.examples[5].id, data.open(5).size
+        ('test-00001', (300, 200))
+    """
+    _check(settings)
+    parts = [
+        _generate(settings, split, pool, count)
+        for split, pool, count in zip(
+            ("train", "test"), load_pools(settings.digits), (settings.train_images, settings.test_images), strict=True
+        )
+    ]
+    offset = len(parts[0].stamps)
+    return MegapixelMnist(
+        classes=tuple(str(value) for value in range(10)),
+        examples=tuple(example for part in parts for example in part.examples),
+        size=settings.canvas,
+        channels=settings.channels,
+        noise_over_digits=settings.noise_over_digits,
+        stamps=np.concatenate([part.stamps for part in parts]),
+        stamp_labels=np.concatenate([part.stamp_labels for part in parts]),
+        stamp_index=np.concatenate([parts[0].stamp_index, parts[1].stamp_index + offset]).astype(np.int32),
+        positions=np.concatenate([part.positions for part in parts]),
+    )
+
+
+def _check(settings: DataSettings) -> None:
+    height, width = settings.canvas
+    if (height // SIDE) * (width // SIDE) < DIGITS:
+        raise DataError(
+            f"a canvas of {height}×{width} pixels is too small for {DIGITS} digits of {SIDE}×{SIDE}: "
+            "set data.canvas to at least 112 112"
+        )
+    if settings.noise > 0 and min(height, width) <= 2 * SIDE:
+        raise DataError(
+            f"noise strokes keep {SIDE} pixels from the border, which a canvas of {height}×{width} does not allow: "
+            f"make data.canvas larger than {2 * SIDE} on both sides, or set data.noise to 0"
+        )
+    if settings.train_images < 1 or settings.test_images < 0 or settings.noise < 0:
+        raise DataError(
+            f"train_images must be at least 1, test_images and noise at least 0, got {settings.train_images}, "
+            f"{settings.test_images} and {settings.noise}: correct the settings under data"
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    examples: list[Example]
+    stamps: npt.NDArray[np.uint8]
+    stamp_labels: npt.NDArray[np.int8]
+    stamp_index: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int32]
+
+
+def _generate(settings: DataSettings, split: str, pool: Pool, count: int) -> _Part:
+    seed, noise = settings.generator_seed, settings.noise
+    bank = draw_strokes(Uniforms(seed, split, "strokes"), STROKES, SIDE)
+    same = [np.flatnonzero(pool.labels == value) for value in range(10)]
+    other = [np.flatnonzero(pool.labels != value) for value in range(10)]
+    examples = []
+    digits = np.empty((count, DIGITS), dtype=np.int64)
+    patterns = np.empty((count, noise), dtype=np.int64)
+    positions = np.empty((count, DIGITS + noise, 2), dtype=np.int32)
+    for i in range(count):
+        uniforms = Uniforms(seed, split, i)
+        label = uniforms.integer(10)
+        digits[i, :TARGETS] = same[label][uniforms.integers(len(same[label]), TARGETS)]
+        digits[i, TARGETS:] = other[label][uniforms.integers(len(other[label]), DIGITS - TARGETS)]
+        positions[i, :DIGITS] = _place(uniforms, settings.canvas)
+        patterns[i] = uniforms.integers(STROKES, noise)
+        for axis, extent in enumerate(settings.canvas):
+            positions[i, DIGITS:, axis] = SIDE + uniforms.integers(extent - 2 * SIDE, noise)
+        examples.append(Example(id=f"{split}-{i:05d}", label=label, split=split))
+    shown, digits_shown = np.unique(digits, return_inverse=True)  # what no canvas shows need not stay in memory
+    return _Part(
+        examples=examples,
+        stamps=np.concatenate([pool.images[shown], bank]),
+        stamp_labels=np.concatenate([pool.labels[shown], np.full(STROKES, -1)]).astype(np.int8),
+        stamp_index=np.concatenate([digits_shown.reshape(count, DIGITS), patterns + len(shown)], axis=1),
+        positions=positions,
+    )
+
+
+def _place(uniforms: Uniforms, canvas: Size) -> list[tuple[int, int]]:
+    """Top left corners of five squares that do not overlap, one after the other, each uniform where there is room."""
+    height, width = canvas
+    for _ in range(_RESTARTS):
+        places: list[tuple[int, int]] = []
+        for _ in range(_TRIES):
+            row, column = uniforms.integer(height - SIDE + 1), uniforms.integer(width - SIDE + 1)
+            if all(abs(row - top) >= SIDE or abs(column - left) >= SIDE for top, left in places):
+                places.append((row, column))
+                if len(places) == DIGITS:
+                    return places
+    raise DataError(
+        f"{DIGITS} digits of {SIDE}×{SIDE} pixels found no room on a canvas of {height}×{width}: "
+        "set data.canvas to at least 112 112"
+    )

@@ -1,0 +1,54 @@
+"""Examples and the contract of a data set: what training, evaluation and prediction ask of one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from foveate.images import Source
+from foveate.types import Label
+
+__all__ = ["Example", "ImageDataset"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a data set.
+
+    Attributes:
+        id: what names the image in draws, splits and reports: unique in its data set, independent of row order.
+        label: index of its class (several labels: the sorted indices of its classes), or None where it is unknown.
+        split: "train", "validation", "test" or None where no split is given.
+        group: what must not be split (a patient, a scene); None makes every image a group of its own.
+    """
+
+    id: str
+    label: Label | None
+    split: str | None = None
+    group: str | None = None
+
+
+class ImageDataset(Protocol):
+    """What training, evaluation and prediction ask of a data set.
+
+    One that also knows what lies where has a method `objects(index)`, which gives the class and the `Box` of every
+    object of an example, in level-0 pixels of its file; evaluation then says how many of them were covered.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; an example's label is an index into them."""
+        ...
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an example's label is a tuple of classes, any number of them, instead of one."""
+        ...
+
+    @property
+    def examples(self) -> "Sequence[Example]":
+        """One per image, in a fixed order."""
+        ...
+
+    def open(self, index: int) -> "Source":
+        """The image of example `index`; cheap, it reads no pixel."""
+        ...

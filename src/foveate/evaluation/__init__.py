@@ -1,0 +1,1 @@
+"""Evaluation: scores, confidence intervals, coverage of objects; everything that judges a trained model."""

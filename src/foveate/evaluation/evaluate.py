@@ -1,0 +1,334 @@
+"""How well a model does on labelled images: each counted exactly once, however many processes share the work."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.config.settings import Method
+from foveate.datasets.types import Example, ImageDataset
+from foveate.errors import DataError, FoveateError
+from foveate.evaluation import scores
+from foveate.evaluation.coverage import Coverage, covered_objects, object_coverage
+from foveate.evaluation.intervals import error_interval
+from foveate.models.probabilities import check_answers, cross_entropies
+from foveate.models.types import Batch, Output
+from foveate.pipeline.loader import Loader, shares
+from foveate.pipeline.source_cache import OpenedImages
+from foveate.sampling import AttentionHealth, common_warnings, diagnose
+from foveate.types import Size
+
+if TYPE_CHECKING:
+    from foveate.models import Model
+
+__all__ = ["Evaluation", "evaluate", "patches_read", "wrong_shares"]
+
+
+def wrong_shares(logits: Tensor, labels: Tensor) -> Tensor:
+    """How wrong the answer to each image is.
+
+    Arguments:
+        logits: (B, C).
+        labels: (B,) class numbers; with several labels (B, C), 1 for a class the image has and 0 else.
+
+    Returns:
+        (B,) 0 or 1; with several labels the share of the C classes on which the answer at probability ½ is wrong.
+
+    Example:
+        >>> wrong_shares(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor([0.5000])
+    """
+    if labels.ndim == 2:
+        return ((logits >= 0) != (labels > 0)).to(logits).mean(1)
+    return (logits.argmax(1) != labels).to(logits)
+
+
+def patches_read(output: Output, images: int) -> Tensor:
+    """Number of full-resolution patches read of each image, over all its draws.
+
+    Arguments:
+        output: of a model.
+        images: B, number of images.
+
+    Returns:
+        (B,) int64.
+    """
+    read = output.read if output.read is not None else None if output.draw is None else output.draw.valid
+    if read is not None:
+        return read.reshape(images, -1).sum(1)
+    count = 0 if output.boxes is None else output.boxes.shape[0] * output.boxes.shape[1] // images
+    return torch.full((images,), count, device=output.logits.device)
+
+
+TINY = float(np.finfo(np.float64).eps)
+"""Least probability whose logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How wrong a model is on n images, or on n groups of images.
+
+    Attributes:
+        indices: example numbers of the images, sorted by id.
+        labels: (n,) int64 class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
+        probabilities: (n, classes) float64; of a group, the mean over its images.
+        error: share of images whose most probable class is wrong; with several labels, share of all answers "has it"
+            (from probability ½ on) and "has it not" that are wrong, over images and classes (the Hamming loss).
+        loss: mean cross-entropy in nats; with several labels binary, and the mean over the classes.
+        interval: 95 % interval of the error (Wilson; bootstrap, by group where groups have several images, and where
+            there are several labels).
+        patches_per_image: mean number of full-resolution patches read.
+        view_size: (height, width) of the low-resolution view, the commonest one; (1, 1) for a model without.
+        ids: n ids of the images; of groups their names.
+        classes: names of the classes.
+        by_group: whether the images of a group were taken together.
+        coverage: how many of the objects in the images were covered by patches; None where the data set knows none.
+        attention: figures of the attention map of each image; none of a model without attention.
+    """
+
+    indices: tuple[int, ...]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    error: float
+    loss: float
+    interval: tuple[float, float]
+    patches_per_image: float
+    view_size: Size
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    by_group: bool = False
+    coverage: Coverage | None = None
+    attention: tuple[AttentionHealth, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of images, or of groups."""
+        return len(self.ids)
+
+    @property
+    def attention_warnings(self) -> dict[str, str]:
+        """What is wrong with the attention maps of most images; see `foveate.sampling.common_warnings`."""
+        return common_warnings(self.attention)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    @property
+    def confusion(self) -> NDArray[np.int64] | None:
+        """(classes, classes) images by true (row) and predicted class; None with several labels."""
+        return None if self.several else self._table
+
+    @property
+    def balanced_error(self) -> float:
+        """1 − mean recall over the classes present; see `foveate.evaluation.scores.balanced_error`."""
+        return scores.balanced_error(self._table)
+
+    @property
+    def recalls(self) -> dict[str, float | None]:
+        """Class → share of its images that are recognised; None for a class without an image."""
+        return dict(zip(self.classes, scores.recalls(self._table), strict=True))
+
+    @cached_property
+    def auc(self) -> float | None:
+        """Area under the receiver operating characteristic; see `foveate.evaluation.scores.auc`."""
+        return scores.auc(self.labels, self.probabilities)
+
+    @property
+    def exact_match_error(self) -> float | None:
+        """Share of images not all of whose labels are right; None unless there are several."""
+        return float((scores.wrong_shares(self.labels, self.probabilities) > 0).mean()) if self.several else None
+
+    @cached_property
+    def mean_average_precision(self) -> float | None:
+        """See `foveate.evaluation.scores.average_precision`; None unless there are several labels."""
+        return scores.average_precision(self.labels, self.probabilities) if self.several else None
+
+    @cached_property
+    def _table(self) -> NDArray[np.int64]:
+        return scores.answer_table(self.labels, self.probabilities)
+
+    def plain(self) -> dict[str, object]:
+        """What `foveate evaluate` writes."""
+        plain: dict[str, object] = {
+            "error": self.error,
+            "n": self.n,
+            "interval": list(self.interval),
+            "loss": self.loss,
+            "balanced_error": self.balanced_error,
+            "auc": self.auc,
+            "recalls": self.recalls,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "patches_per_image": self.patches_per_image,
+            "view_size": list(self.view_size),
+        }
+        if self.several:
+            plain |= {
+                "exact_match_error": self.exact_match_error,
+                "mean_average_precision": self.mean_average_precision,
+            }
+        if self.coverage is not None:
+            plain["coverage"] = asdict(self.coverage)
+        return plain | {"by_group": True, "images": len(self.indices)} if self.by_group else plain
+
+
+@dataclass(frozen=True)
+class _Row:
+    index: int
+    probabilities: list[float]
+    loss: float
+    patches: int
+    view_size: Size
+    covered: tuple[bool, ...] | None
+    attention: AttentionHealth | None
+
+
+def evaluate(
+    model: "Model",
+    dataset: ImageDataset,
+    indices: Sequence[int],
+    *,
+    seed: int = 0,
+    samples: int = 1,
+    method: Method | None = None,
+    batch: int = 32,
+    workers: int = 0,
+    check: Callable[[], None] | None = None,
+    by_group: bool = False,
+    opened: OpenedImages | None = None,
+) -> Evaluation:
+    """Classify labelled images and count the errors.
+
+    Within a process group every process calls this, does its part, and returns the same result.
+
+    Arguments:
+        model: on the device to work on; its mode is restored afterwards.
+        dataset: the images.
+        indices: example numbers, sorted by id.
+        seed: draws depend on it, the file's name and the sample alone, so that `Model.predict` with the same seed
+            draws the same cells (`foveate.models.prediction_seed`).
+        samples: draws per image whose probabilities are averaged.
+        method: how cells are drawn; None as the model was set.
+        batch: images at a time, over all processes together; the result does not depend on it.
+        workers: processes that make views.
+        check: called after every batch; may raise to stop.
+        by_group: take the images of a group (a patient) together, by the mean of their probabilities; an image without
+            a group stands alone.
+        opened: where images stay open from one evaluation to the next.
+
+    Raises:
+        DataError: there is no image to evaluate on, or images of one group have different labels.
+        ImageError: an image cannot be read; raised in every process.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    if not indices:
+        raise DataError("there is no labelled image to evaluate on: check the split and the manifest")
+    if by_group:
+        _check_groups(dataset, indices)
+    loader = Loader(dataset, model.view, seed, model.intake, workers=workers, opened=opened)
+    state = PartialState()
+    plan = [share for share in shares(indices, batch, state.process_index, state.num_processes) if share.counted]
+    rows: list[_Row | FoveateError] = []
+    try:
+        with model.evaluating(method), closing(loader.evaluation(plan)) as batches:
+            for share, images in zip(plan, batches, strict=True):
+                output = model(images.to(model.device), samples=samples)
+                seen = covered_objects(dataset, share.indices, images, output)
+                rows += _rows(model, output, images, share.indices, seen)
+                if check is not None:
+                    check()
+    except FoveateError as error:
+        rows = [error]  # the others wait for what this process has to say
+    return _summary(dataset, indices, _whole(gather_object(rows)), by_group)
+
+
+def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
+    for row in rows:
+        if isinstance(row, FoveateError):
+            raise row
+    return [row for row in rows if isinstance(row, _Row)]
+
+
+def _rows(
+    model: "Model", output: Output, images: Batch, indices: Sequence[int], seen: Sequence[tuple[bool, ...] | None]
+) -> list[_Row]:
+    assert images.labels is not None
+    logits = output.logits.double().cpu()
+    losses = cross_entropies(logits, images.labels).tolist()
+    patches = patches_read(output, len(images)).tolist()
+    health = _health(model, output, len(images))
+    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen, health)
+    return [_Row(*row) for row in zip(*columns, strict=True)]
+
+
+def _health(model: "Model", output: Output, images: int) -> Sequence[AttentionHealth | None]:
+    if not model.attends or output.attention is None or output.cell_mask is None:
+        return [None] * images
+    return diagnose(output.attention, output.cell_mask, model.patches)
+
+
+def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row], by_group: bool) -> Evaluation:
+    found = {row.index: row for row in rows}
+    assert len(found) == len(rows) == len(indices)
+    ordered = [found[index] for index in indices]
+    examples = [dataset.examples[index] for index in indices]
+    ids, groups = [one.id for one in examples], [one.group for one in examples]
+    labels = scores.label_array([one.label for one in examples], len(dataset.classes), dataset.multi_label)
+    probabilities = np.array([row.probabilities for row in ordered], dtype=np.float64)
+    loss = float(np.mean([row.loss for row in ordered]))
+    check_answers(ids, probabilities, "among its pixels or the model's weights")
+    if by_group:
+        ids, probabilities, labels = _by_group(dataset, indices, probabilities, labels)
+        groups = [None] * len(ids)  # each is independent of the others now
+        means = torch.from_numpy(probabilities)
+        logits = means.logit(TINY) if labels.ndim == 2 else means.clamp(min=TINY).log()
+        loss = float(cross_entropies(logits, torch.from_numpy(labels)).mean())
+    wrong = scores.wrong_shares(labels, probabilities).tolist()
+    return Evaluation(
+        indices=tuple(indices),
+        labels=labels,
+        probabilities=probabilities,
+        error=sum(wrong) / len(wrong),
+        loss=loss,
+        interval=error_interval(wrong, groups),
+        patches_per_image=float(np.mean([row.patches for row in ordered])),
+        view_size=Counter(row.view_size for row in ordered).most_common(1)[0][0],
+        ids=tuple(ids),
+        classes=tuple(dataset.classes),
+        by_group=by_group,
+        coverage=object_coverage(dataset, indices, [row.covered for row in ordered]),
+        attention=tuple(row.attention for row in ordered if row.attention is not None),
+    )
+
+
+def _check_groups(dataset: ImageDataset, indices: Sequence[int]) -> None:
+    known: dict[str, Example] = {}
+    for one in (dataset.examples[index] for index in indices):
+        first = one if one.group is None else known.setdefault(one.group, one)
+        if first.label != one.label:
+            raise DataError(
+                f"the images of group {one.group!r} have different labels ({first.id} and {one.id}), so the group as a "
+                "whole has none: correct them, or evaluate image by image"
+            )
+
+
+def _by_group(
+    dataset: ImageDataset, indices: Sequence[int], probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
+    """Names, mean probabilities and labels of the groups, sorted; an image without a group is one of its own."""
+    examples = [dataset.examples[index] for index in indices]
+    keys = [(one.id, False) if one.group is None else (one.group, True) for one in examples]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    found, means, common = scores.group_means([keys[i] for i in order], probabilities[order], labels[order])
+    assert common is not None
+    return [name for name, _ in found], means, common

@@ -1,0 +1,209 @@
+"""How sure an error, or a difference of errors, is: whole images or groups drawn again, jointly for all runs."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Tally",
+    "bootstrap_interval",
+    "error_interval",
+    "interval",
+    "resampled_errors",
+    "tally",
+    "unit_names",
+    "wilson_interval",
+]
+
+Z = 1.959963984540054
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+def wilson_interval(errors: int, n: int) -> tuple[float, float]:
+    r"""95 % score interval of a proportion.
+
+    .. math:: \frac{p + z^2/2n \pm z\sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+    Arguments:
+        errors: number of wrong answers.
+        n: number of answers, at least 1.
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson_interval(10, 100)]
+        [0.0552, 0.1744]
+    """
+    p, z2 = errors / n, Z * Z
+    middle = p + z2 / (2 * n)
+    half = Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    scale = 1 + z2 / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def bootstrap_interval(
+    wrong: Sequence[float], groups: Sequence[str], seed: int = 0, resamples: int = 4000
+) -> tuple[float, float]:
+    """95 % percentile interval of the error when whole groups are drawn again, with replacement.
+
+    Images of one patient or scene are not independent; resampling groups keeps their dependence
+    (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 8).
+
+    Arguments:
+        wrong: one value per image, in [0, 1].
+        groups: the group of each image.
+        seed: of the resampling.
+        resamples: number of bootstrap samples.
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+
+    Example:
+        >>> bootstrap_interval([True, True, False, False], ["a", "a", "b", "b"])
+        (0.0, 1.0)
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(member, minlength=len(names))
+    errors = np.bincount(member, weights=np.asarray(wrong, dtype=np.float64), minlength=len(names))
+    generator = np.random.default_rng(seed)
+    shares = np.empty(resamples)
+    for resample in range(resamples):
+        drawn = generator.integers(len(names), size=len(names))
+        shares[resample] = errors[drawn].sum() / sizes[drawn].sum()
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def error_interval(wrong: Sequence[float], groups: Sequence[str | None]) -> tuple[float, float]:
+    """95 % interval of the error: Wilson's where every image is on its own and right or wrong, bootstrap otherwise.
+
+    Otherwise: where a group has several images, or an image is partly wrong because it has several labels.
+
+    Arguments:
+        wrong: one value per image, in [0, 1]; at least one.
+        groups: the group of each image; None is a group of its own.
+
+    Example:
+        >>> error_interval([True, False, False], [None, None, None]) == wilson_interval(1, 3)
+        True
+    """
+    named = unit_names(groups)
+    partly = any(one not in (0, 1) for one in wrong)
+    if partly or len(set(named)) < len(named):
+        return bootstrap_interval(wrong, named)
+    return wilson_interval(sum(bool(one) for one in wrong), len(wrong))
+
+
+def unit_names(groups: Sequence[str | None]) -> list[str]:
+    """What is drawn again as a whole, image by image: its group, or the image where it has none.
+
+    Example:
+        >>> unit_names(["p", None, "p"])
+        ['group p', '1', 'group p']
+    """
+    return [f"{number}" if group is None else f"group {group}" for number, group in enumerate(groups)]
+
+
+BLOCK = 4_000_000
+"""Numbers drawn at a time."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one method got wrong, by run seed and by unit, the unit being an image or a group.
+
+    Attributes:
+        errors: (seeds, units) sum of the errors on a unit's images in the runs of a seed.
+        counts: (seeds, units) number of these images; 0 where a seed did not test a unit.
+    """
+
+    errors: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The mean over seeds of the share of images that are wrong."""
+        return float(np.mean(self.seed_errors))
+
+    @property
+    def seed_errors(self) -> NDArray[np.float64]:
+        """(seeds,) the share of images that are wrong, folds pooled."""
+        shares: NDArray[np.float64] = self.errors.sum(1) / self.counts.sum(1)
+        return shares
+
+
+def tally(wrong: Sequence[Sequence[tuple[str, float]]], units: Sequence[str]) -> Tally:
+    """Add up errors.
+
+    Arguments:
+        wrong: for every seed, a (unit, error) per image tested.
+        units: names of all units.
+    """
+    place = {unit: number for number, unit in enumerate(units)}
+    errors, counts = (np.zeros((len(wrong), len(units))) for _ in range(2))
+    for seed, images in enumerate(wrong):
+        for unit, error in images:
+            errors[seed, place[unit]] += error
+            counts[seed, place[unit]] += 1
+    return Tally(errors, counts)
+
+
+def resampled_errors(tallies: Sequence[Tally], resamples: int = 10_000, seed: int = 0) -> list[NDArray[np.float64]]:
+    r"""Errors of several methods on the same bootstrap samples.
+
+    .. math:: e^*_r = \frac1S \sum_s \frac{\sum_g c_{rg} E_{sg}}{\sum_g c_{rg} N_{sg}},
+              \qquad c_r \sim \mathrm{Multinomial}(G;\ 1/G, \dots, 1/G)
+
+    Units, not runs, are drawn again: a unit that is drawn twice counts twice in all seeds, folds and methods, so that
+    differences of methods are paired (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 8). The
+    chance of training is not in these intervals; the errors of the seeds show it.
+
+    Arguments:
+        tallies: of the methods, over the same G units.
+        resamples: number R of bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        (R,) errors of each method, NaN where a sample holds none of its images.
+
+    Example:
+        >>> one = Tally(np.array([[1.0, 1.0]]), np.array([[1.0, 1.0]]))
+        >>> resampled_errors([one], resamples=3)[0].tolist()
+        [1.0, 1.0, 1.0]
+    """
+    units = tallies[0].errors.shape[1]
+    parts: list[list[NDArray[np.float64]]] = [[] for _ in tallies]
+    for drawn in _draws(units, resamples, seed):
+        for part, one in zip(parts, tallies, strict=True):
+            tested = drawn @ one.counts.T
+            with np.errstate(invalid="ignore", divide="ignore"):
+                shares = np.where(tested > 0, drawn @ one.errors.T / tested, np.nan)
+            known = np.isfinite(shares)
+            part.append(np.where(known, shares, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan))
+    return [np.concatenate(part) for part in parts]
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Central 95 % of bootstrap values, NaN left out.
+
+    Example:
+        >>> interval(np.arange(201.0))
+        (5.0, 195.0)
+    """
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _draws(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each unit is in each sample, (samples, units), a block of samples at a time."""
+    generator = np.random.default_rng(seed)
+    even = np.full(units, 1 / units)
+    step = max(1, BLOCK // units)
+    for start in range(0, resamples, step):
+        yield generator.multinomial(units, even, size=min(step, resamples - start)).astype(np.float64)

@@ -1,0 +1,269 @@
+"""What an explanation says, for programs: JSON and arrays."""
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveate.explain.explanation import Explanation, SeenPatch
+from foveate.explain.picture import class_colour
+from foveate.images import Georeference
+from foveate.images.formats.library import library
+from foveate.types import Affine, Box, Size
+
+__all__ = [
+    "AFFINE",
+    "compose",
+    "feature_collection",
+    "ring",
+    "write_geojson",
+    "write_geotiff",
+    "write_map",
+    "write_record",
+    "write_wgs84",
+]
+
+AFFINE = (
+    "x = a*column + b*row + c, y = d*column + e*row + f; cell (row, column) covers [row, row+1) x [column, column+1)"
+)
+"""What the six numbers mean, in words that go into the files."""
+
+
+def write_map(folder: Path, seen: Explanation) -> None:
+    """Write the attention map at its own resolution: `attention.npz`, and `attention.tif` of float32.
+
+    The .npz file has attention (rows, columns), cell_mask, affine (a, b, c, d, e, f) from cells to level-0 pixels of
+    the file, and size (height, width) of the image. The TIFF file has the same affine map in its description.
+
+    Arguments:
+        folder: where to write.
+        seen: with an attention map.
+    """
+    import tifffile
+
+    assert seen.attention is not None
+    assert seen.cell_mask is not None
+    assert seen.affine is not None
+    np.savez_compressed(
+        folder / "attention.npz",
+        attention=seen.attention.astype(np.float32),
+        cell_mask=seen.cell_mask,
+        affine=np.array(seen.affine, np.float64),
+        size=np.array(seen.size, np.int64),
+    )
+    description = json.dumps({"affine": seen.affine, "meaning": AFFINE, "size": seen.size})
+    tifffile.imwrite(
+        folder / "attention.tif",
+        seen.attention.astype(np.float32),
+        photometric="minisblack",
+        description=description,
+        metadata=None,
+    )
+
+
+def write_record(path: Path, seen: Explanation, settings: dict[str, str]) -> None:
+    """Write all figures of an explanation as JSON.
+
+    Arguments:
+        path: file to write.
+        seen: what it says.
+        settings: how it was made, name → text.
+    """
+    path.write_text(
+        json.dumps(_plain(seen) | {"made": settings}, indent=1, ensure_ascii=False) + "\n", "utf-8", "replace"
+    )
+
+
+def _plain(seen: Explanation) -> dict[str, Any]:
+    prediction, health = seen.prediction, seen.health
+    return {
+        "path": seen.path,
+        "predicted": prediction.predicted,
+        "probabilities": prediction.probabilities,
+        "classes": list(seen.classes),
+        "size": list(seen.size),
+        "patches": [
+            {
+                "draw": patch.draw,
+                "box": [patch.box.top, patch.box.left, patch.box.height, patch.box.width],
+                "attention": patch.attention,
+                "weight": patch.weight,
+                "contributions": list(patch.contributions),
+            }
+            for patch in seen.patches
+        ],
+        "draws": [
+            {"logits": logits.tolist(), "probabilities": values.tolist()}
+            for logits, values in zip(seen.logits, seen.probabilities, strict=True)
+        ],
+        "bias": None if seen.bias is None else seen.bias.tolist(),
+        "unlisted": None if seen.rest is None else seen.rest.tolist(),
+        "affine": None if seen.affine is None else list(seen.affine),
+        "health": None
+        if health is None
+        else {
+            "findings": list(health.findings),
+            "cells": health.cells,
+            "effective_cells": health.effective_cells,
+            "border_mass": health.border_mass,
+            "border_cells": health.border_cells,
+        },
+        "warnings": list(seen.warnings),
+        "note": seen.note,
+        "what_if": [
+            {
+                "seed": seed,
+                "predicted": other.predicted,
+                "probabilities": other.probabilities,
+                "boxes": [[box.top, box.left, box.height, box.width] for box in other.boxes],
+            }
+            for seed, other in seen.others
+        ],
+    }
+
+
+Point = tuple[float, float]
+"""(x, y)."""
+
+
+def write_geojson(path: Path, seen: Explanation) -> None:
+    """Write the patches as annotations that QuPath (0.4 and later) opens by dropping the file on the image.
+
+    Coordinates are (x, y) in level-0 pixels from the top left corner, as QuPath's documentation, "Exporting
+    annotations", says.
+
+    Arguments:
+        path: file to write.
+        seen: whose patches.
+    """
+    path.write_text(json.dumps(feature_collection(seen), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def feature_collection(seen: Explanation, place: Callable[[Sequence[Point]], list[Point]] = list) -> dict[str, Any]:
+    """The patches as a GeoJSON object (RFC 7946): a closed ring each, cut at the border of the image.
+
+    Each is of the class that it speaks for most; its attention, its weight and what it adds to every class are its
+    measurements. They are locked, for they are what was seen.
+
+    Arguments:
+        seen: whose patches.
+        place: from points (x, y) in level-0 pixels to where they go.
+    """
+    return {
+        "type": "FeatureCollection",
+        "features": [_feature(seen, number, patch, place) for number, patch in enumerate(seen.patches)],
+    }
+
+
+def ring(box: Box, size: Size) -> list[Point]:
+    """Corners (x, y) of what of a box lies in the image, the first one again at the end; counter-clockwise as seen.
+
+    Example:
+        >>> ring(Box(-5, 10, 20, 30), (100, 35))
+        [(10, 0), (10, 15), (35, 15), (35, 0), (10, 0)]
+    """
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom, right = min(box.bottom, size[0]), min(box.right, size[1])
+    return [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
+
+
+def _feature(
+    seen: Explanation, number: int, patch: SeenPatch, place: Callable[[Sequence[Point]], list[Point]]
+) -> dict[str, Any]:
+    spoken_for = max(range(len(seen.classes)), key=patch.contributions.__getitem__)
+    named = zip(seen.classes, patch.contributions, strict=True)
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"foveate:{seen.path!a}:{number}:{patch.box}")),
+        "geometry": {"type": "Polygon", "coordinates": [place(ring(patch.box, seen.size))]},
+        "properties": {
+            "objectType": "annotation",
+            "name": f"draw {patch.draw + 1}, patch {number + 1}",
+            "classification": {"name": seen.classes[spoken_for], "color": list(class_colour(spoken_for))},
+            "isLocked": True,
+            "measurements": {
+                "attention": patch.attention,
+                "weight": patch.weight,
+                **{f"contribution to {name}": value for name, value in named},
+            },
+        },
+    }
+
+
+NOWHERE = -1.0
+"""No-data value of cells that may not be looked at; attention is never negative."""
+
+
+def compose(outer: Affine, inner: Affine) -> Affine:
+    """The affine map that applies `inner` first: from cells to pixels, and from there to the ground.
+
+    Example:
+        >>> compose((10.0, 0.0, 500.0, 0.0, -10.0, 900.0), (4.0, 0.0, 1.0, 0.0, 8.0, 2.0))
+        (40.0, 0.0, 510.0, 0.0, -80.0, 880.0)
+    """
+    a, b, c, d, e, f = outer
+    g, h, i, j, k, m = inner
+    return a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f
+
+
+def write_geotiff(path: Path, seen: Explanation, where: Georeference) -> None:
+    """Write the attention map as a float32 GeoTIFF of one pixel per cell, with the image's reference system.
+
+    Arguments:
+        path: file to write.
+        seen: with an attention map.
+        where: where the image lies.
+
+    Raises:
+        ImageError: rasterio is not installed.
+    """
+    rasterio = library("rasterio", seen.path)
+    assert seen.attention is not None
+    assert seen.cell_mask is not None
+    assert seen.affine is not None
+    rows, columns = seen.attention.shape
+    with rasterio.open(
+        str(path),
+        "w",
+        driver="GTiff",
+        height=rows,
+        width=columns,
+        count=1,
+        dtype="float32",
+        crs=where.crs or None,
+        transform=rasterio.Affine(*compose(where.transform, seen.affine)),
+        nodata=NOWHERE,
+        compress="deflate",
+    ) as dataset:
+        dataset.write(np.where(seen.cell_mask, seen.attention, np.float32(NOWHERE)), 1)
+        dataset.set_band_description(1, "attention")
+
+
+def write_wgs84(path: Path, seen: Explanation, where: Georeference) -> None:
+    """Write the patches as GeoJSON in degrees, (longitude, latitude) of WGS84, as RFC 7946 wants it.
+
+    Corners are carried over and joined by straight lines, and rings run counter-clockwise.
+
+    Arguments:
+        path: file to write.
+        seen: whose patches.
+        where: where the image lies; its reference system must be known.
+
+    Raises:
+        ImageError: rasterio is not installed.
+    """
+    warp = library("rasterio.warp", seen.path)
+    a, b, c, d, e, f = where.transform
+
+    def on_earth(points: Sequence[Point]) -> list[Point]:
+        ground = [(a * x + b * y + c, d * x + e * y + f) for x, y in points]
+        longitudes, latitudes = warp.transform(where.crs, "EPSG:4326", *map(list, zip(*ground, strict=True)))
+        ring = list(zip(longitudes, latitudes, strict=True))
+        area = sum(x * v - u * y for (x, y), (u, v) in pairwise(ring))
+        return ring if area > 0 else ring[::-1]
+
+    path.write_text(json.dumps(feature_collection(seen, on_earth), ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""Random changes of patches, each about its own centre, made where the patches are: on the model's device."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from foveate.images.header import PatchChange
+
+__all__ = ["change_patches"]
+
+
+def change_patches(
+    patches: Float[Tensor, "rows draw channel height width"],
+    changes: Sequence[PatchChange | None],
+    boxes: Int[Tensor, "rows draw 4"],
+) -> Float[Tensor, "rows draw channel height width"]:
+    r"""Turn and enlarge patches about their centres.
+
+    A pixel at p from the centre shows, by bilinear interpolation, what was at
+
+    .. math:: \frac1s \begin{pmatrix} \cos\varphi & -\sin\varphi \\ \sin\varphi & \cos\varphi \end{pmatrix} p
+
+    and the nearest pixel of the patch where that lies outside. Nothing beyond the patch is read.
+
+    Arguments:
+        patches: (rows, n, C, h, w).
+        changes: one per row; None leaves the row's patches as they are.
+        boxes: (rows, n, 4) top, left, height, width in level-0 pixels; on the CPU.
+
+    Returns:
+        (rows, n, C, h, w); `patches` itself if there is nothing to change.
+
+    Example:
+        >>> from foveate.images import PatchChange
+        >>> from foveate.images.augment.patches import change_patches
+        >>> patch, twice = torch.tensor([0.0, 4.0, 8.0]).view(1, 1, 1, 1, 3), PatchChange(0.0, (2.0, 2.0), seed=1)
+        >>> change_patches(patch, [twice], torch.tensor([[[0, 0, 1, 3]]])).flatten().round(decimals=3)
+        tensor([2., 4., 6.])
+    """
+    rows = [row for row, change in enumerate(changes) if change is not None]
+    if not rows:
+        return patches
+    height, width = patches.shape[3:]
+    maps = []
+    for row in rows:
+        change = changes[row]
+        assert change is not None
+        for top, left, _, _ in boxes[row].tolist():
+            turn, scale = change.drawn(top, left)
+            cosine, sine = math.cos(turn) / scale, math.sin(turn) / scale
+            # torch measures x and y in halves of the patch's own sides
+            maps.append([[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
+    chosen = patches[rows].flatten(0, 1)
+    grid = affine_grid(torch.tensor(maps).to(chosen), list(chosen.shape), align_corners=False)
+    moved = grid_sample(chosen, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    moved = moved.view(len(rows), *patches.shape[1:])
+    if len(rows) == len(changes):
+        return moved
+    return patches.index_copy(0, torch.tensor(rows, device=patches.device), moved)

@@ -1,0 +1,227 @@
+"""Images that another library opens by their path and reads in parts."""
+
+import importlib
+import math
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.errors import ImageError, one_line
+from foveate.images.formats.handles import LIBRARY_HANDLES, state_of
+from foveate.images.header import FULL_SCALE
+from foveate.images.io.local import not_readable
+from foveate.images.scale import DOCUMENT_DPI, MOST_OBLONG, PLAUSIBLE
+from foveate.images.source import Source
+from foveate.threads import in_threads
+from foveate.types import Box, Level, Size
+
+__all__ = ["LibraryFile", "installed", "kept_type", "levels_of", "library", "matches", "microns", "over_fill", "where"]
+
+EXTRAS = {"openslide": "openslide", "pyvips": "vips", "zarr": "zarr", "rasterio": "geo", "fsspec": "remote"}
+"""Module: the extra that installs it."""
+
+
+def library(module: str, name: str) -> Any:
+    """An optional library, imported now.
+
+    Arguments:
+        module: what to import.
+        name: of the image that needs it.
+
+    Raises:
+        ImageError: it is not installed; the line says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError):  # OSError: the Python part is there, the C library is not
+        root = module.partition(".")[0]
+        raise ImageError(
+            f"{name}: reading it needs {root}, which is not installed: pip install 'foveate[{EXTRAS[root]}]'"
+        ) from None
+
+
+def installed(module: str) -> bool:
+    """Whether an optional library can be imported."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+class LibraryFile(Source):
+    """A file read through another library; what that holds open is bounded over all sources of the process.
+
+    The library does not tell which bytes of the file it reads, so `bytes_read` counts the bytes of the pixels decoded.
+
+    A subclass opens handles (`_handle`, `_close_handle`), one for each of its `_handles`, and reads with them inside
+    `_using`.
+
+    Arguments:
+        path: the file.
+        mpp: microns per pixel; overrides what the file says.
+    """
+
+    _left_behind: tuple[str, ...] = ("_state",)
+    _shared = True
+    """Whether several threads may use one handle at a time."""
+    _remedy = "convert it, e.g. to a tiled TIFF, or leave it out"
+
+    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+        super().__init__(str(path), mpp)
+        self._path = Path(path)
+        self._state: Hashable = None
+
+    @property
+    def threaded(self) -> bool:
+        """True."""
+        return True
+
+    def _open(self) -> None:
+        try:
+            self._state = state_of(self._path)
+        except OSError as error:
+            raise not_readable(self.name, error) from error
+        if self._path.is_dir():
+            raise not_readable(self.name, IsADirectoryError())
+
+    @abstractmethod
+    def _handle(self, level: int) -> Any:
+        """Open the file anew, to read a level."""
+
+    @staticmethod
+    @abstractmethod
+    def _close_handle(handle: Any) -> None:
+        """Close what `_handle` opened, when the source may be gone."""
+
+    @abstractmethod
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        """What the library raises on files that it cannot read."""
+
+    @contextmanager
+    def _using(self, level: int, doing: str) -> Iterator[Any]:
+        """An open handle of a level; whatever the library raises meanwhile becomes one line, and the handle is closed.
+
+        Arguments:
+            level: index into `levels`.
+            doing: what is read, e.g. "level 1, rows 0 … 9"; "" while opening.
+        """
+        key = self._key(level)
+        try:
+            with LIBRARY_HANDLES.borrow(key, lambda: self._anew(level), self._close_handle, self._shared) as handle:
+                yield handle
+        except ImageError:
+            raise
+        except self._errors() as error:
+            LIBRARY_HANDLES.drop(key)  # errors may stay with a handle; the next read opens another one
+            what = f"{doing} cannot be read" if doing else "broken image, or of a kind not supported here"
+            reason = error.__cause__ or error  # rasterio says there what GDAL said
+            raise ImageError(f"{self.name}: {what} ({one_line(reason)}): {self._remedy}") from error
+
+    def _anew(self, level: int) -> Any:
+        if self._state not in (None, state_of(self._path)):  # None: closed by another thread meanwhile
+            raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
+        return self._handle(level)
+
+    def _fetch_many(
+        self, boxes: Sequence[Box], level: int, threads: int
+    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+        return in_threads(lambda box: np.array(self._fetch(box, level), self.dtype), boxes, threads)
+
+    def _key(self, level: int) -> Hashable:
+        if self._state is None:
+            self._open()
+        return (type(self).__name__, self.name, self._state, level)
+
+    def close(self) -> None:
+        """Let go of what is open; the next read opens again."""
+        with self._lock:
+            if self._state is not None:
+                LIBRARY_HANDLES.drop(*(self._key(level) for level in range(self._handles())))
+            super().close()
+
+    def _handles(self) -> int:
+        """Numbers 0 … n−1 under which handles may be open."""
+        return 1 if self._known is None else len(self._known.levels)
+
+
+def where(box: Box, level: int) -> str:
+    """The part of an image that could not be read."""
+    return f"level {level}, {box.height}×{box.width} pixels at row {box.top}, column {box.left}"
+
+
+def kept_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    """The type that values of a file are read as: as they are, or, integers of no known range, as float32.
+
+    Arguments:
+        dtype: type in the file, of either byte order.
+        name: of the image.
+
+    Raises:
+        ImageError: they are no numbers, or complex ones.
+
+    Example:
+        >>> kept_type(np.dtype(">u2"), "a"), kept_type(np.dtype(np.int16), "a")
+        (dtype('uint16'), dtype('float32'))
+    """
+    native = dtype.newbyteorder("=")
+    if native in FULL_SCALE or native.kind == "f":
+        return native
+    if native.kind in "iu":
+        return np.dtype(np.float32)
+    raise ImageError(f"{name}: pixels must be bool, integers or floating point, got {native}: convert it first")
+
+
+def matches(full: Size, small: Size) -> bool:
+    """Whether an image can be the same picture as another, but smaller: both sides shrink alike, within a pixel.
+
+    Example:
+        >>> matches((2967, 2220), (741, 555)), matches((2967, 2220), (431, 1280))
+        (True, False)
+    """
+    fits = abs(full[0] * small[1] - full[1] * small[0]) <= full[0] + full[1]
+    return fits and small[0] < full[0] and small[1] < full[1]
+
+
+def levels_of(sizes: list[Size]) -> tuple[Level, ...]:
+    """Levels of these sizes, finest first, with the exact factor of each axis."""
+    height, width = sizes[0]
+    return tuple(Level(size, (height / size[0], width / size[1])) for size in sizes)
+
+
+def microns(down: float, along: float, told: bool = True) -> float | None:
+    """Microns per pixel of an image whose pixels have these sides; None if they cannot be right.
+
+    Arguments:
+        down: microns, down the rows.
+        along: microns, along the columns.
+        told: the file tells them of what it shows; if not, they come from resolution tags, which may be those of a
+            screen or a printer (`foveate.images.scale`).
+    """
+    if not all(0 < side < math.inf for side in (down, along)) or max(down, along) > MOST_OBLONG * min(down, along):
+        return None
+    mean = down if down == along else math.sqrt(down * along)
+    document = any(math.isclose(25400 / mean, dpi, rel_tol=1e-3) for dpi in DOCUMENT_DPI)
+    return mean if told or (not document and PLAUSIBLE[0] <= mean <= PLAUSIBLE[1]) else None
+
+
+def over_fill(
+    rgba: Shaped[np.ndarray, "height width 4"], fill: tuple[int, int, int]
+) -> Shaped[np.ndarray, "height width 3"]:
+    """Lay colours (not multiplied by their opacity) over a colour, rounded to the nearest integer.
+
+    Example:
+        >>> over_fill(np.array([[[200, 100, 0, 255], [9, 9, 9, 0]]], np.uint8), (255, 255, 0)).tolist()
+        [[[200, 100, 0], [255, 255, 0]]]
+    """
+    opacity = rgba[:, :, 3:]
+    if opacity.min(initial=255) == 255:
+        return np.ascontiguousarray(rgba[:, :, :3])
+    wide = rgba[:, :, :3].astype(np.uint32) * opacity + np.array(fill, np.uint32) * (255 - opacity.astype(np.uint32))
+    result: np.ndarray = ((wide + 127) // 255).astype(np.uint8)
+    return result

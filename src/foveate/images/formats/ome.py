@@ -1,0 +1,224 @@
+"""What the JSON of an OME-Zarr image, or the shape of a Zarr array, says of its axes, levels and scale."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from foveate.errors import ImageError
+from foveate.images.formats.library import kept_type
+from foveate.images.header import Header
+from foveate.types import Box, Level, Size
+
+__all__ = ["Multiscale", "Picture", "array_picture", "group_pictures"]
+
+MICRONS = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "decimeter": 1e5,
+    "meter": 1e6,
+    "inch": 25400.0,
+    "foot": 304800.0,
+}
+"""Units of length that OME-Zarr names, in microns."""
+
+MOST_BANDS = 64
+"""A plain array whose last axis is longer than this has its channels elsewhere, or lacks them."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How an array becomes an image.
+
+    Attributes:
+        header: what is told of the image.
+        axes: a letter for every axis of the arrays: y, x, c; any other one is read at index 0.
+    """
+
+    header: Header
+    axes: str
+
+    def selection(self, box: Box) -> tuple[slice | int, ...]:
+        """The index into an array of all axes that takes out a box."""
+        parts: dict[str, slice | int] = {
+            "y": slice(box.top, box.bottom),
+            "x": slice(box.left, box.right),
+            "c": slice(None),
+        }
+        return tuple(parts.get(axis, 0) for axis in self.axes)
+
+    def tile(self, array: Any) -> Size:
+        """(height, width) of the chunks of an array."""
+        return int(array.chunks[self.axes.index("y")]), int(array.chunks[self.axes.index("x")])
+
+    def laid_out(self, part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "height width channel"]:
+        """What was taken out, channels last."""
+        left = [axis for axis in self.axes if axis in "yxc"]
+        order = [left.index(axis) for axis in "yxc" if axis in left]
+        turned = part.transpose(order)
+        return turned if turned.ndim == 3 else turned[:, :, None]
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """A multiscale image, as its JSON describes it.
+
+    Attributes:
+        name: of the image, for errors.
+        paths: of its arrays in the group.
+        axes: a letter for every axis; "" if the JSON names none.
+        scales: of every array, what its scale transformations multiply every axis with; () if there are none.
+        microns: (of y, of x) microns per unit; None where that is not told.
+        bands: names of the channels.
+        kind: what it is, in a few words.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    axes: str
+    scales: tuple[tuple[float, ...], ...]
+    microns: dict[str, float | None] = field(default_factory=dict)
+    bands: tuple[str, ...] = ()
+    kind: str = "OME-Zarr"
+
+    def measured(self, arrays: Sequence[Any], inside: str = "") -> Picture:
+        """The image of these arrays, finest first."""
+        first = arrays[0]
+        axes = self.axes or "tczyx"[-len(first.shape) :]
+        for array in arrays:
+            if len(array.shape) != len(axes) or 0 in array.shape or array.dtype != first.dtype:
+                raise ImageError(
+                    f"{self.name}: every level must have the axes {axes} and one type, got shape {tuple(array.shape)} "
+                    f"of {array.dtype}: write the image again"
+                )
+        if axes.count("y") != 1 or axes.count("x") != 1 or len(set(axes)) != len(axes):
+            raise ImageError(f"{self.name}: an image must have one axis y and one axis x, got {axes}: name its axes")
+        if len({array.shape[axes.index("c")] for array in arrays if "c" in axes}) > 1:
+            raise ImageError(f"{self.name}: every level must have the same channels: write the image again")
+        down, along = axes.index("y"), axes.index("x")
+        full = (first.shape[down], first.shape[along])
+        levels = []
+        for number, array in enumerate(arrays):
+            size = (array.shape[down], array.shape[along])
+            factor = tuple(self._factor(number, axis, full[i], size[i]) for i, axis in enumerate((down, along)))
+            levels.append(Level(size, (factor[0], factor[1])))
+        if any(one.size[0] < two.size[0] or one.size[1] < two.size[1] for one, two in itertools.pairwise(levels)):
+            raise ImageError(f"{self.name}: levels must go from fine to coarse: write the image again")
+        return _picture(self.name, self.kind + inside, axes, levels, first, self._mpp(down, along), self.bands)
+
+    def _factor(self, level: int, axis: int, full: int, size: int) -> float:
+        """As the scale says, if a level so scaled has this size and reaches the border; else as the sizes say."""
+        if all(len(scale) > axis for scale in (self.scales[0], self.scales[level])) and self.scales[0][axis] > 0:
+            factor = self.scales[level][axis] / self.scales[0][axis]
+            if factor > 0 and size - 1 < full / factor <= size + 1e-9:
+                return factor
+        return full / size
+
+    def _mpp(self, down: int, along: int) -> float | None:
+        units = self.microns.get("y"), self.microns.get("x")
+        scale = self.scales[0]
+        if None in units or len(scale) <= max(down, along):
+            return None
+        product = scale[down] * scale[along] * (units[0] or 0) * (units[1] or 0)
+        return math.sqrt(product) if product > 0 and math.isfinite(product) else None
+
+
+def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:
+    """Read the attributes of an OME-Zarr group; its first multiscale image counts.
+
+    Raises:
+        ImageError: there is none.
+    """
+    ome = attributes.get("ome", attributes)
+    scenes = ome.get("multiscales") if isinstance(ome, dict) else None
+    if not scenes:
+        raise ImageError(f"{name}: a Zarr group with no multiscale image: name an image or an array inside it")
+    scene = scenes[0]
+    axes = [axis if isinstance(axis, str) else axis["name"] for axis in scene.get("axes", ())]
+    units = {axis["name"]: axis.get("unit") for axis in scene.get("axes", ()) if isinstance(axis, dict)}
+    letters = "".join(axis.lower() if len(axis) == 1 else "?" for axis in axes)
+    common = _scale(scene)
+    scales = [_product(_scale(dataset), common) for dataset in scene["datasets"]]
+    labels = [channel.get("label") for channel in (ome.get("omero") or {}).get("channels", ())]
+    return Multiscale(
+        name,
+        tuple(dataset["path"] for dataset in scene["datasets"]),
+        letters,
+        tuple(scales),
+        {axis: MICRONS.get(str(unit).lower()) for axis, unit in units.items()},
+        tuple(str(label) for label in labels) if labels and all(labels) else (),
+        f"OME-Zarr {ome.get('version') or scene.get('version') or ''}".strip(),
+    )
+
+
+def array_picture(array: Any, name: str) -> Picture:
+    """A plain array as an image of one level.
+
+    Raises:
+        ImageError: it has another number of axes, or its channels are not last.
+    """
+    named = getattr(array.metadata, "dimension_names", None) or dict(array.attrs.asdict()).get("_ARRAY_DIMENSIONS")
+    names = [str(axis).lower() for axis in named or ()]
+    short = {"height": "y", "width": "x", "row": "y", "column": "x", "channel": "c", "band": "c", "time": "t"}
+    axes = "".join(axis if len(axis) == 1 else short.get(axis, "?") for axis in names)
+    if not ("y" in axes and "x" in axes):
+        axes = {2: "yx", 3: "yxc"}.get(len(array.shape), "")
+        if not axes or (len(axes) == 3 and array.shape[2] > MOST_BANDS):
+            raise ImageError(
+                f"{name}: an array must be (height, width) or (height, width, channels), got shape "
+                f"{tuple(array.shape)}: name its dimensions (dimension_names, e.g. c, y, x)"
+            )
+    return Multiscale(name, ("",), axes, ((),), kind="Zarr array").measured([array])
+
+
+def _picture(
+    name: str,
+    kind: str,
+    axes: str,
+    levels: list[Level],
+    array: Any,
+    mpp: float | None,
+    bands: tuple[str, ...],
+) -> Picture:
+    shape = dict(zip(axes, array.shape, strict=True))
+    tile = dict(zip(axes, array.chunks, strict=True))
+    channels = shape.get("c", 1)
+    left = [f"{axis} = 0 of {length}" for axis, length in shape.items() if axis not in "yxc" and length > 1]
+    stored: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
+    dtype = kept_type(stored, name)
+    notes = [kind, *left, *([] if dtype == stored else [f"{stored} as {dtype}"])]
+    return Picture(
+        Header(
+            tuple(levels),
+            channels,
+            dtype,
+            ", ".join(notes),
+            mpp,
+            (tile["y"], tile["x"]),
+            bands if len(bands) == channels else (),
+        ),
+        axes,
+    )
+
+
+def _scale(described: dict[str, Any]) -> tuple[float, ...]:
+    """The product of the scale transformations."""
+    result: tuple[float, ...] = ()
+    for change in described.get("coordinateTransformations") or ():
+        if change.get("type") == "scale" and "scale" in change:
+            result = _product(result, tuple(float(value) for value in change["scale"]))
+    return result
+
+
+def _product(one: tuple[float, ...], two: tuple[float, ...]) -> tuple[float, ...]:
+    """Axis by axis; one without axes changes nothing."""
+    if not one or not two:
+        return one or two
+    return tuple(a * b for a, b in zip(one, two, strict=True))

@@ -1,0 +1,207 @@
+"""Images decoded in tiles: every tile once, however many boxes and threads want it."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+import foveate.images.area as averages
+import foveate.images.tile_store as tile_store
+from foveate.errors import ImageError
+from foveate.images.area import Bins, Region, average
+from foveate.images.header import full_scale
+from foveate.images.orientation import Orientation
+from foveate.images.source import Source
+from foveate.images.tile_store import TILES, Tenant, TileName
+from foveate.types import Box, Size
+
+__all__ = ["TileName", "TiledSource"]
+
+BATCH_BYTES = 2**25
+"""Decoded tiles held at a time while a large box is read, beside those kept."""
+
+Tile = Shaped[np.ndarray, "rows columns channel"]
+
+AS_STORED = Orientation()
+
+
+class TiledSource(Source):
+    """An image whose levels are decoded in tiles; a subclass says how large they are and decodes them.
+
+    Boxes are put together of tiles here, each decoded once per call however many boxes share it, and kept in a store
+    that all sources of the process share (`foveate.images.tile_store`). Views are averaged in strips that end where
+    tiles do, so that memory is bounded and no tile is decoded twice; a view, or a box, of more than a quarter of the
+    store passes by it, or it would drop all that is in there.
+
+    Attributes:
+        tiles_decoded: tiles decoded so far, views included.
+    """
+
+    _reads_file = True
+    _orientation: Orientation = AS_STORED
+    """How to lay down what is stored, known once the header is; levels are those of what is laid down."""
+
+    def __init__(self, name: str = "", mpp: float | None = None) -> None:
+        super().__init__(name, mpp)
+        self.tiles_decoded = 0
+        self._tenant: Tenant | None = None
+
+    @abstractmethod
+    def _tile(self, level: int) -> Size:
+        """(height, width) of the tiles of a level, as they are stored."""
+
+    @abstractmethod
+    def _decode(self, level: int, wanted: Sequence[TileName], threads: int) -> Sequence[Tile]:
+        """Decode tiles; at the border they may end where the image does, or go on.
+
+        Arguments:
+            level: index into `levels`.
+            wanted: (row, column) in the grid of tiles, all different.
+            threads: tiles decoded at the same time; see `foveate.threads`.
+        """
+
+    def grid(self, level: int = 0) -> Size:
+        """(rows, columns) of the tiles of a level."""
+        height, width = self._stored(level)
+        rows, columns = self._tile(level)
+        return -(-height // rows), -(-width // columns)
+
+    def _stored(self, level: int) -> Size:
+        return self._orientation.size(self.levels[level].size)
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+        return self._fetch_many([box], level, 1)[0]
+
+    def _fetch_many(
+        self, boxes: Sequence[Box], level: int, threads: int
+    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+        self._ensure_open()
+        turn = self._orientation
+        if turn is AS_STORED:
+            return self._assembled(boxes, level, threads)
+        size = self._stored(level)
+        before = self._assembled([turn.box_before(box, size) for box in boxes], level, threads)
+        return [np.ascontiguousarray(turn.apply(part)) for part in before]
+
+    def _assembled(
+        self, boxes: Sequence[Box], level: int, threads: int, keep: bool | None = None
+    ) -> list[Shaped[np.ndarray, "height width channel"]]:
+        """Boxes that lie inside the image as it is stored, put together of tiles."""
+        height, width = self._tile(level)
+        if len(boxes) == 1:  # most reads: nothing is shared
+            touched = _touched(boxes[0], height, width)
+            shares = {name: [0] for name in touched}
+        else:
+            shares = {}
+            for i, box in enumerate(boxes):
+                for name in _touched(box, height, width):
+                    shares.setdefault(name, []).append(i)
+            touched = list(shares)
+        channels, dtype = self.channels, self.dtype
+        each = height * width * channels * dtype.itemsize
+        if keep is None:
+            keep = self._to_be_kept(len(touched), each)
+        results = [np.empty((box.height, box.width, channels), dtype) for box in boxes]
+        batch = max(threads, BATCH_BYTES // each, 1)
+        for start in range(0, len(touched), batch):
+            some = touched[start : start + batch]
+            for (row, column), tile in zip(some, self._tiles(level, some, threads, keep), strict=True):
+                for i in shares[row, column]:
+                    _paste(results[i], boxes[i], tile, row * height, column * width)
+        return results
+
+    def _to_be_kept(self, count: int, each: int) -> bool:
+        return count == 1 or count * each <= tile_store.TILE_BYTES // 4
+
+    def _tiles(self, level: int, wanted: Sequence[TileName], threads: int, keep: bool) -> list[Tile]:
+        tenant = self._tenant
+        if tenant is None:
+            with self._lock:
+                tenant = self._tenant = self._tenant or Tenant()
+
+        def decode(some: list[TileName]) -> Sequence[Tile]:
+            tiles = self._decode(level, some, threads)
+            self._check(level, some, tiles)
+            with self._lock:
+                self.tiles_decoded += len(tiles)
+            return tiles
+
+        return TILES.tiles(tenant.number, level, wanted, decode, keep)
+
+    def _check(self, level: int, names: Sequence[TileName], tiles: Sequence[np.ndarray]) -> None:
+        (bottom, right), (height, width) = self._stored(level), self._tile(level)
+        channels, dtype = self.channels, self.dtype
+        for (row, column), tile in zip(names, tiles, strict=True):
+            need = min(height, bottom - row * height), min(width, right - column * width)
+            shape = tile.shape
+            if len(shape) != 3 or shape[0] < need[0] or shape[1] < need[1] or shape[2] != channels:
+                raise self._broken_tile(level, (row, column), f"it is {shape}, not {(*need, channels)}")
+            if tile.dtype != dtype:
+                raise self._broken_tile(level, (row, column), f"its values are {tile.dtype}, not {dtype}")
+
+    def _broken_tile(self, level: int, name: TileName, reason: str) -> ImageError:
+        return ImageError(
+            f"{self._label()}: broken tile at row {name[0]}, column {name[1]} of level {level} ({reason}): "
+            "copy the file again, or leave it out"
+        )
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        level = self.level_for(size, region)
+        self._ensure_open()
+        down, along = self.levels[level].factor
+        turn, whole = self._orientation, self._orientation.size(self.size)
+        if turn.transpose:
+            down, along = along, down
+        region, window, size = turn.region_before(region, whole), turn.box_before(window, whole), turn.size(size)
+        rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), down)
+        columns = Bins.over(size[1], region[1], region[3], (window.left, window.right), along)
+        (north, south), (west, east) = rows.extent(), columns.extent()
+        height, width = self._tile(level)
+        grid = (-(-south // height) - north // height) * (-(-east // width) - west // width)
+        keep = self._to_be_kept(grid, height * width * self.channels * self.dtype.itemsize)
+        # where a row of tiles is too much to hold, some columns of tiles are averaged, then the next
+        wide = max(1, averages.BLOCK_ELEMENTS // (height * width * self.channels)) * width
+        result = np.zeros((*size, self.channels))
+        for left in range(west // width * width, east, wide):
+            first, stop = max(left, west), min(left + wide, east)
+
+            def strip(top: int, bottom: int, first: int = first, stop: int = stop) -> np.ndarray:
+                return self._assembled([Box(top, first, bottom - top, stop - first)], level, 1, keep)[0]
+
+            some = columns if (first, stop) == (west, east) else columns.within(first, stop)
+            result += average(strip, rows, some, self.channels, height)
+        result /= full_scale(self.dtype)
+        return turn.apply(result)
+
+    def close(self) -> None:
+        """Drop the decoded tiles and let go of what is open; the next read opens again."""
+        with self._lock:
+            tenant, self._tenant = self._tenant, None
+            if tenant is not None:
+                tenant.leave()
+            super().close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_tenant": None}
+
+
+def _touched(box: Box, height: int, width: int) -> list[TileName]:
+    """The tiles that a box touches, row by row."""
+    columns = range(box.left // width, (box.right - 1) // width + 1)
+    return [(row, column) for row in range(box.top // height, (box.bottom - 1) // height + 1) for column in columns]
+
+
+def _paste(
+    result: Shaped[np.ndarray, "height width channel"],
+    box: Box,
+    tile: Tile,
+    top: int,
+    left: int,
+) -> None:
+    """Copy what a tile whose corner lies at (top, left) shows of a box."""
+    down, along = top - box.top, left - box.left
+    first, start = max(0, down), max(0, along)
+    last, stop = min(box.height, down + tile.shape[0]), min(box.width, along + tile.shape[1])
+    result[first:last, start:stop] = tile[first - down : last - down, start - along : stop - along]

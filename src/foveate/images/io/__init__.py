@@ -1,0 +1,1 @@
+"""Bytes of files, here or elsewhere, of which only what is asked for is read."""

@@ -1,0 +1,117 @@
+"""Members of zip archives, read without unpacking the archive."""
+
+import functools
+import io
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveate.errors import ImageError, one_line
+from foveate.images.decoded import Decoded
+from foveate.images.io.local import ByteFile
+
+__all__ = ["BROKEN_ZIP", "Download", "ZipMember"]
+
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
+"""What zipfile raises on archives that are cut short, damaged, encrypted or packed in an unknown way."""
+
+ARCHIVES = 4
+"""Archives a process keeps open: the directory of a large one takes longer to read than a member."""
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A file in a zip archive; it opens like a path does.
+
+    Attributes:
+        archive: the zip file.
+        member: name of the file in it, with slashes.
+    """
+
+    archive: Path
+    member: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.member}"
+
+    def open(self, mode: str = "rb") -> io.BytesIO:  # noqa: ARG002  only so can an image be opened
+        """The file's bytes, unpacked in memory.
+
+        Raises:
+            OSError: if the archive cannot be opened.
+            ImageError: if it is broken, encrypted, or has no such member.
+        """
+        try:
+            archive = self._opened()
+            return io.BytesIO(archive.read(self.member))
+        except KeyError:
+            raise ImageError(f"{self}: no such file in the zip archive: check its name") from None
+        except OSError:
+            raise
+        except Exception as error:  # cut short, damaged, encrypted: every way of packing has errors of its own
+            raise self._broken(error) from error
+
+    def stored_bytes(self) -> int:
+        """Bytes the file takes in the archive."""
+        return self._opened().getinfo(self.member).compress_size
+
+    def _opened(self) -> zipfile.ZipFile:
+        state = self.archive.stat()
+        return _archive(str(self.archive), state.st_mtime_ns, state.st_size, os.getpid())
+
+    def _broken(self, error: BaseException) -> ImageError:
+        return ImageError(
+            f"{self}: broken or encrypted zip archive ({one_line(error)}): copy it again, or unpack it yourself"
+        )
+
+
+@functools.lru_cache(maxsize=ARCHIVES)
+def _archive(path: str, changed: int, length: int, process: int) -> zipfile.ZipFile:  # noqa: ARG001
+    """An open archive, as it is now; a forked process opens its own, for the position in the file would be shared."""
+    return zipfile.ZipFile(path)
+
+
+@dataclass
+class Download:
+    """A file that is downloaded whole when it is opened; it opens like a path does.
+
+    Its bytes are kept among the decoded images of the process, and downloaded again when they had to make room.
+
+    Attributes:
+        file: where it is.
+    """
+
+    file: ByteFile
+    _kept: Decoded | None = field(default=None, repr=False, compare=False)
+    _fetched: int = field(default=0, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.file.name
+
+    def open(self, mode: str = "rb") -> io.BytesIO:  # noqa: ARG002  only so can an image be opened
+        """The file's bytes, in memory.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        if self._kept is None:
+            self._kept = Decoded()
+        return io.BytesIO(self._kept.pixels("file", self._download).tobytes())
+
+    def stored_bytes(self) -> int:
+        """Bytes downloaded since this was last asked."""
+        fetched, self._fetched = self._fetched, 0
+        return fetched
+
+    def _download(self) -> np.ndarray:
+        data = np.frombuffer(self.file.read(0, self.file.size), np.uint8)[:, None, None]
+        self._fetched += data.nbytes
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}

@@ -1,0 +1,1 @@
+"""Wrappers: sources that make something else of another source's pixels."""

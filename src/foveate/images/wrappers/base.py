@@ -1,0 +1,113 @@
+"""Sources that make something else of another source's pixels."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Shaped
+
+from foveate.images.area import Region
+from foveate.images.header import Header
+from foveate.images.source import Source
+from foveate.types import Box, Size
+
+__all__ = ["PixelWrapper", "Unchanged", "Wrapper", "original"]
+
+
+class Wrapper(Source):
+    """A source that reads another one; name, microns per pixel, threads, bytes and handles are the other's.
+
+    Attributes:
+        source: the other one.
+    """
+
+    _reads_file = True
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.name)
+        self.source = source
+
+    @property
+    def threaded(self) -> bool:
+        """Whether reading the original in threads is faster now."""
+        return self.source.threaded
+
+    @property
+    def mpp(self) -> float | None:
+        """Microns per level-0 pixel: as given, else the original's."""
+        return self.source.mpp if self._mpp is None else self._mpp
+
+    @mpp.setter
+    def mpp(self, value: float | None) -> None:
+        self._mpp = value
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of the original so far."""
+        return self.source.bytes_read
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Length of the original's file."""
+        return self.source.file_bytes
+
+    def to_file(self, box: Box) -> Box:
+        """Where a box lies in the file: where the original says."""
+        return self.source.to_file(box)
+
+    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
+        """Which cells of a view mean something: those of the original."""
+        return self.source.valid(size, region)
+
+    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
+        """What is known of where to look: what is known of the original."""
+        return self.source.guide(size, region)
+
+    def close(self) -> None:
+        """Close the original."""
+        self.source.close()
+
+
+class PixelWrapper(Wrapper):
+    """A source whose every pixel is made of the same pixel of another one, and which has the other's levels."""
+
+    @abstractmethod
+    def _change(self, pixels: Shaped[np.ndarray, "height width *band"]) -> Shaped[np.ndarray, "height width *channel"]:
+        """What becomes of the other's pixels; these may be written to."""
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
+        return self._change(self.source.read(box, level))
+
+    def _fetch_many(
+        self, boxes: Sequence[Box], level: int, threads: int
+    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+        return [self._change(pixels) for pixels in self.source.read_many(boxes, level, threads)]
+
+
+def original(source: Source) -> Source:
+    """What is under all wrappers of a source: the one that reads a file."""
+    while isinstance(source, Wrapper):
+        source = source.source
+    return source
+
+
+class Unchanged(Wrapper):
+    """A source with the pixels, levels and header of another one.
+
+    Arguments:
+        source: the other one.
+    """
+
+    def _measure(self) -> Header:
+        return self.source.header
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+        return self.source.read(box, level)
+
+    def _fetch_many(
+        self, boxes: Sequence[Box], level: int, threads: int
+    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+        return self.source.read_many(boxes, level, threads)
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        return self.source._view(size, region, window)

@@ -1,0 +1,138 @@
+"""Grey images as RGB, RGB images as grey, transparency over black."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from foveate.errors import ImageError
+from foveate.images.area import Region
+from foveate.images.header import Header, over_black
+from foveate.images.source import Source
+from foveate.images.wrappers.base import PixelWrapper
+from foveate.types import Box, Size
+
+__all__ = ["Bands", "Colour"]
+
+
+class Bands(PixelWrapper):
+    """An image of some of another image's bands; everything stays lazy, levels and type are kept.
+
+    Arguments:
+        source: the image; its header is read.
+        indices: bands wanted, counted from 0, in the order wanted; one may come twice.
+
+    Raises:
+        ImageError: if no band is named, or one that the image does not have.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> source = Bands(ArraySource(np.arange(8, dtype=np.uint8).reshape(1, 2, 4)), (3, 0))
+        >>> source.channels, source.read(Box(0, 0, 1, 2)).tolist()
+        (2, [[[3, 0], [7, 4]]])
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        super().__init__(source)
+        self.indices = tuple(indices)
+        last = source.channels - 1
+        if not self.indices or not all(0 <= index <= last for index in self.indices):
+            wanted = ", ".join(map(str, self.indices)) or "none"
+            raise ImageError(
+                f"{self._label()}: bands must be among 0 … {last}, the image's own, got {wanted}: "
+                "set model.input.bands to those it has, counted from 0"
+            )
+
+    def _measure(self) -> Header:
+        original = self.source.header
+        names = tuple(original.bands[index] for index in self.indices) if original.bands else ()
+        return replace(original, channels=len(self.indices), bands=names)
+
+    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Shaped[np.ndarray, "height width channel"]:
+        return pixels[:, :, list(self.indices)]
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        return self.source._view(size, region, window)[:, :, list(self.indices)]
+
+
+LUMA = (299, 587, 114)
+"""Thousandths of red, green and blue in grey: ITU-R Recommendation BT.601, luma."""
+
+KINDS = {"rgb": 3, "grey": 1}
+"""Kinds of images that can be asked for, and their channels."""
+
+
+class Colour(PixelWrapper):
+    r"""An image as RGB or as grey; everything stays lazy, levels and type are kept.
+
+    .. math:: y = 0.299\,r + 0.587\,g + 0.114\,b
+
+    Grey becomes RGB by repetition. RGB becomes grey by the luma of ITU-R Recommendation BT.601, rounded to the type in
+    reads; views are averages of the luma before rounding. Four channels are taken as red, green, blue and opacity, and
+    laid over black. An image that is of the wanted kind already is left as it is.
+
+    Arguments:
+        source: the image; its header is read.
+        kind: "rgb" or "grey".
+
+    Raises:
+        ImageError: if the image has neither 1, 3 nor 4 channels.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> grey = ArraySource(np.array([[10, 20]], np.uint8))
+        >>> Colour(grey, "rgb").read(Box(0, 1, 1, 1)).tolist()
+        [[[20, 20, 20]]]
+        >>> Colour(ArraySource(np.array([[[200, 100, 50]]], np.uint8)), "grey").read(Box(0, 0, 1, 1)).tolist()
+        [[[124]]]
+    """
+
+    def __init__(self, source: Source, kind: Literal["rgb", "grey"]) -> None:
+        super().__init__(source)
+        self.kind = kind
+        if source.channels not in (1, 3, 4):
+            raise ImageError(
+                f"{self._label()}: only images of 1 (grey), 3 (RGB) or 4 channels (RGB and opacity) can be made "
+                f"{kind}, got {source.channels} channels: choose bands with model.input.bands instead"
+            )
+
+    def _measure(self) -> Header:
+        original = self.source.header
+        channels = KINDS[self.kind]
+        if channels == original.channels:
+            return original
+        nodata = None if original.channels == 4 else original.nodata  # the same in all bands
+        return replace(original, channels=channels, bands=(), nodata=nodata)
+
+    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Shaped[np.ndarray, "height width channel"]:
+        if pixels.shape[2] == 4:
+            pixels = over_black(pixels)
+        if pixels.shape[2] == self.channels:
+            return pixels
+        if self.kind == "rgb":
+            return np.repeat(pixels, 3, axis=2)
+        return _luma(pixels)
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        if self.source.channels == 4:
+            # colour times opacity is no linear function of the pixels: it must be taken before the average
+            return super()._view(size, region, window)
+        seen = self.source._view(size, region, window)
+        if seen.shape[2] == self.channels:
+            return seen
+        if self.kind == "rgb":
+            return np.repeat(seen, 3, axis=2)
+        weights = np.array(LUMA) / sum(LUMA)
+        return (seen @ weights)[:, :, None]
+
+
+def _luma(pixels: Shaped[np.ndarray, "rows columns 3"]) -> Shaped[np.ndarray, "rows columns 1"]:
+    dtype: np.dtype[Any] = pixels.dtype
+    if dtype.kind == "f":
+        weights = (np.array(LUMA) / sum(LUMA)).astype(dtype)
+        grey: np.ndarray = pixels @ weights
+        return grey[:, :, None]
+    total = pixels.astype(np.uint32) @ np.array(LUMA, np.uint32)
+    return ((total + np.uint32(sum(LUMA) // 2)) // np.uint32(sum(LUMA))).astype(dtype)[:, :, None]

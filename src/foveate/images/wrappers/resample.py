@@ -1,0 +1,104 @@
+"""Images brought to one scale: so many microns per pixel, whatever the scanner."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from foveate.errors import ImageError
+from foveate.images.area import Region
+from foveate.images.header import Header
+from foveate.images.source import Source
+from foveate.images.wrappers.base import Wrapper
+from foveate.types import Box, Level, Size
+
+__all__ = ["Resampled", "at_mpp"]
+
+SAME = 0.01
+"""Images within this share of the scale wanted are taken as they are: scanners tell theirs no better."""
+
+
+class Resampled(Wrapper):
+    r"""An image as it would be at another resolution: exact area averages, read from the nearest finer level.
+
+    Pixel p of h covers [p, p + 1) · H / h of the original's H, exactly and per axis; values are in the unit range.
+
+    Arguments:
+        source: the image.
+        size: (height, width) of the result; where it is larger than the image, pixels are repeated.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> Resampled(ArraySource(np.array([[0, 255, 255, 255]], np.uint8)), (1, 2)).read(Box(0, 0, 1, 2))[0, :, 0]
+        array([0.5, 1. ], dtype=float32)
+    """
+
+    def __init__(self, source: Source, size: Size) -> None:
+        super().__init__(source)
+        self._wanted = size
+        if source.mpp is not None:
+            self.mpp = source.mpp * math.sqrt(math.prod(self._scale()))
+
+    def to_file(self, box: Box) -> Box:
+        """Where a box lies in the file, rounded to whole pixels."""
+        top, left, bottom, right = map(round, self._before((box.top, box.left, box.bottom, box.right)))
+        return self.source.to_file(Box(top, left, max(1, bottom - top), max(1, right - left)))
+
+    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
+        """Which cells of a view mean something: those of the original."""
+        return self.source.valid(size, None if region is None else self._before(region))
+
+    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
+        """What is known of where to look: what is known of the original."""
+        return self.source.guide(size, None if region is None else self._before(region))
+
+    def _measure(self) -> Header:
+        original = self.source.header
+        return replace(
+            original, levels=(Level(self._wanted, (1.0, 1.0)),), dtype=np.dtype(np.float32), tile=None, nodata=None
+        )
+
+    def _read(self, box: Box, level: int) -> Float32[np.ndarray, "height width channel"]:  # noqa: ARG002
+        return self.source.view(box.size, self._before((box.top, box.left, box.bottom, box.right)))
+
+    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        if window.size == self._wanted:
+            return self.source._view(size, self._before(region), Box(0, 0, *self.source.size))
+        return super()._view(size, region, window)
+
+    def _scale(self) -> tuple[float, float]:
+        """Pixels of the original per pixel."""
+        height, width = self.source.size
+        return height / self._wanted[0], width / self._wanted[1]
+
+    def _before(self, region: Region) -> Region:
+        down, along = self._scale()
+        return region[0] * down, region[1] * along, region[2] * down, region[3] * along
+
+
+def at_mpp(source: Source, mpp: float) -> Source:
+    """An image brought to a scale.
+
+    Arguments:
+        source: the image.
+        mpp: microns per pixel wanted.
+
+    Returns:
+        The image itself if it has that scale already, within 1 %.
+
+    Raises:
+        ImageError: if its own microns per pixel are not known.
+    """
+    own = source.mpp
+    if own is None:
+        raise ImageError(
+            f"{source.name or 'image in memory'}: to bring it to {mpp} microns per pixel its own are needed, which are "
+            "not known: give mpp in the manifest, or leave model.input.mpp unset"
+        )
+    if abs(own / mpp - 1) <= SAME:
+        return source
+    height, width = source.size
+    return Resampled(
+        source, (max(1, math.floor(height * own / mpp + 0.5)), max(1, math.floor(width * own / mpp + 0.5)))
+    )

@@ -1,0 +1,230 @@
+"""What all models share that look at a view, draw cells and read the patches behind them."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.config.settings import Method, ModelSettings
+from foveate.models.base import Extras, Model
+from foveate.models.batch import extents
+from foveate.models.patch_features import patch_features
+from foveate.models.probabilities import average_samples
+from foveate.models.receipts import Stages
+from foveate.models.types import Batch, Output
+from foveate.networks import AttentionNetwork, ContrastPrior, log_attention, receptive_field
+from foveate.sampling import draw, expectation
+from foveate.sampling.geometry import Grid
+from foveate.seeds import derive_seed
+from foveate.types import Size
+
+__all__ = ["AttentionSampling", "PatchModel", "Uniform", "footprints"]
+
+
+class PatchModel(Model):
+    r"""Draw N cells of a map over the view, read the patches behind them, estimate the image's features, classify.
+
+    .. math:: \hat\Phi = \sum_s a_s w_s f_s, \qquad y = \mathrm{softmax}(W \hat\Phi + b)
+
+    A subclass says what the distribution a is. See docs/method.md.
+
+    Arguments:
+        settings: resolved settings; `attention.stride` of None counts as 1.
+        classes: names of the classes.
+        channels: channels of the images.
+        extras: what else it is made with.
+
+    Attributes:
+        grid: where the cells of the map lie in the view and in the image.
+    """
+
+    grid: Grid
+
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
+        super().__init__(settings, classes, channels, extras)
+        self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
+
+    @property
+    def reads_patches(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def draw_method(self) -> Method:
+        """How cells are drawn now."""
+        return self.method
+
+    @abstractmethod
+    def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
+        """Log probability of every cell of the map, normalised over the valid ones, −inf elsewhere."""
+
+    def forward(self, batch: Batch, samples: int = 1) -> Output:
+        """Look, draw, read, classify.
+
+        Arguments:
+            batch: views and mask on the model's device, sources and seeds. The t-th draw of image b comes from
+                `derive_seed(batch.seeds[b], t)`, whatever else is in the batch.
+            samples: draws per image; attention is computed once, patches are read for each.
+
+        Returns:
+            Logits, attention, draw, boxes and features; see `foveate.models.types.Output`.
+
+        Raises:
+            FoveateError: if an image has no cell to look at.
+            ImageError: if a patch cannot be read.
+        """
+        stages = Stages()
+        with stages("attention"):
+            batch = self.normalised(batch)
+            batch = replace(batch, views=batch.views.contiguous(memory_format=torch.channels_last))
+            cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
+            log_prob = self.log_attention(batch, cell_mask)
+        allowed = cell_mask.flatten(1)
+        with stages("draw"):
+            drawn = draw(
+                log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
+                self.training_patches if self.training else self.patches,
+                self.draw_method,
+                mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
+                generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],
+            )
+            boxes = self._boxes(batch, drawn.index.cpu(), cell_mask.shape[2], samples)
+        features = self._features(batch, boxes, drawn.valid.cpu(), samples, stages)
+        # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
+        noisy = self.training and log_prob.requires_grad and drawn.method != "top"
+        baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
+        gradient = self.settings.gradient if noisy else "exact"
+        with stages("classify"):
+            estimate = expectation(drawn, features, baseline, gradient)
+            logits = self.head(estimate.to(self.head.weight.dtype))
+        return Output(
+            logits=average_samples(logits, samples, self.multi_label),
+            # Masked once more: the entropy of an exact 0 has an infinite slope.
+            attention=log_prob.exp().masked_fill(~allowed, 0).view(cell_mask.shape),
+            draw=drawn,
+            boxes=boxes,
+            features=features,
+            read=drawn.valid,
+            cell_mask=cell_mask,
+            seconds=stages.seconds,
+        )
+
+    def _boxes(
+        self, batch: Batch, index: Int[Tensor, "rows draw"], columns: int, samples: int
+    ) -> Int[Tensor, "rows draw 4"]:
+        view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
+        image_sizes = [source.size for source in batch.sources for _ in range(samples)]
+        return self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
+
+    def _features(
+        self,
+        batch: Batch,
+        boxes: Int[Tensor, "rows draw 4"],
+        valid: Bool[Tensor, "rows draw"],
+        samples: int,
+        stages: Stages,
+    ) -> Float[Tensor, "rows draw feature"]:
+        sources = [source for source in batch.sources for _ in range(samples)]
+        return patch_features(self.features, self.normalise, sources, boxes, valid, self.device, stages)
+
+
+def footprints(batch: Batch, patch: Size) -> list[Size]:
+    """(height, width) of a patch in view pixels, image by image, rounded half up and at least 1."""
+    sizes = zip(batch.view_sizes, (source.size for source in batch.sources), strict=True)
+    return [(_rounded(patch[0] * view[0], image[0]), _rounded(patch[1] * view[1], image[1])) for view, image in sizes]
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    return max(1, (2 * numerator + denominator) // (2 * denominator))
+
+
+def _generator(seed: int, sample: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, sample))
+
+
+class AttentionSampling(PatchModel):
+    r"""ATS-N: attention over the view, N patches drawn from it, trained end to end from image labels.
+
+    .. math:: a = \mathrm{softmax}(z(\mathrm{view}) + \alpha p), \qquad \Phi = \sum_i a_i f_i = E_{I \sim a}[f_I]
+
+    Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models" (ICML 2019), with an
+    exact gradient, a baseline, a pooled map and a contrast prior: see docs/method.md. The expectation and, through
+    plain autograd, its gradient are unbiased for every method but "top"; the loss, nonlinear in it, is not.
+
+    Arguments:
+        settings: resolved settings.
+        classes: names of the classes.
+        channels: channels of the images.
+        extras: what else it is made with.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
+        super().__init__(settings, classes, channels, extras)
+        self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
+        contrast = settings.prior.contrast
+        self.prior = ContrastPrior(contrast, settings.prior.epsilon) if contrast != 0 else None
+
+    def anneal(self, prior: float | None = None, patches: int | None = None) -> None:
+        """Set the strength of the prior and the patches drawn in training."""
+        super().anneal(prior, patches)
+        if prior is not None and self.prior is not None:
+            self.prior.strength.fill_(prior)
+
+    def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
+        """Log attention over the valid cells: network, prior, smoothing."""
+        inside = None if _same_size(batch) else extents(batch)
+        logits = self.attention(batch.views, inside)
+        if self.prior is not None:
+            where = (batch.mask, cell_mask, batch.view_sizes, footprints(batch, self.settings.patch))
+            logits = logits.float() + self.prior(batch.views, *where, self.attention.stride, self.grid.field)
+        if batch.prior is not None:
+            logits = logits.float() + self.grid.cell_means(batch.prior, batch.mask, batch.view_sizes)
+        return log_attention(logits, cell_mask, self.settings.attention.smoothing, batch.ids)
+
+
+def _same_size(batch: Batch) -> bool:
+    return all(size == tuple(batch.views.shape[2:]) for size in batch.view_sizes)
+
+
+class Uniform(PatchModel):
+    r"""U-N: the mean of the features of N patches drawn uniformly, without replacement, from the valid cells.
+
+    .. math:: \hat\Phi = \frac1N \sum_s f_s
+
+    The baseline of Katharopoulos & Fleuret (ICML 2019), on the same cells, patches and features as attention
+    sampling: what attention adds is the difference. It always draws with method "uniform".
+
+    Arguments:
+        settings: resolved settings; those of the attention network only say where the cells lie.
+        classes: names of the classes.
+        channels: channels of the images.
+        extras: what else it is made with.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+    ) -> None:
+        super().__init__(settings, classes, channels, extras)
+        self.method = "uniform"
+
+    @property
+    def attends(self) -> bool:
+        """False: its map says which cells there are, and nothing else."""
+        return False
+
+    @property
+    def draw_method(self) -> Method:
+        """Always "uniform"."""
+        return "uniform"
+
+    def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
+        """Log of 1 / K_valid on the valid cells."""
+        logits = batch.views.new_zeros(cell_mask.shape)
+        return log_attention(logits, cell_mask, names=batch.ids)

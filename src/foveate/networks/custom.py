@@ -1,0 +1,235 @@
+"""What a network made elsewhere takes and gives, found by running it on zeros."""
+
+import importlib
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveate.errors import ConfigError, FoveateError
+from foveate.networks.cnn import Body
+from foveate.types import Size
+
+__all__ = ["OwnNetwork", "import_network", "measure", "one_line", "own_body", "smallest_input"]
+
+LONGEST_SEARCHED = 256
+"""Side of the largest zeros tried to find the smallest input: what needs more is made for one size."""
+
+
+class _WrongSizeError(ConfigError):
+    """A network does not take inputs of a size."""
+
+
+def measure(layers: nn.Module, channels: int, size: Size, what: str) -> int:
+    """Run layers on zeros in evaluation mode, as if nothing had happened.
+
+    Neither the random state nor any buffer nor the mode of any layer is changed.
+
+    Arguments:
+        layers: from (M, C, h, w) to (M, D).
+        channels: C.
+        size: (h, w), in pixels.
+        what: the network's name, for messages.
+
+    Returns:
+        D, features per patch.
+
+    Raises:
+        ConfigError: if the layers fail or do not give one vector per patch.
+
+    Example:
+        >>> measure(nn.Sequential(nn.Flatten(), nn.Linear(3 * 20, 7)), 3, (4, 5), "mine")
+        7
+    """
+    at = next((parameter.device for parameter in layers.parameters()), None)
+    modes = [(layer, layer.training) for layer in layers.modules()]
+    layers.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            # One patch alone as well: a network that squeezes its output loses it.
+            shapes = [_shape(layers(torch.zeros(count, channels, *size, device=at)), what) for count in (1, 2)]
+    except FoveateError:
+        raise
+    except Exception as error:
+        raise _WrongSizeError(
+            f"the feature network {what} cannot take patches of {size[0]}×{size[1]} pixels and {channels} channels "
+            f"({one_line(error)}): set model.patch to a size it takes or choose another model.features.name"
+        ) from error
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+    if shapes[0][1:] != shapes[1][1:] or [shape[0] for shape in shapes] != [1, 2] or len(shapes[0]) != 2:
+        raise ConfigError(
+            f"the feature network {what} gives {shapes[0]} for one patch and {shapes[1]} for two, not one vector each: "
+            "let it map (M, C, h, w) to (M, D) or (M, D, rows, columns)"
+        )
+    return shapes[0][1]
+
+
+def _shape(features: object, what: str) -> tuple[int, ...]:
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        kind = f"a tensor of {features.dtype}" if isinstance(features, Tensor) else type(features).__name__
+        raise ConfigError(
+            f"the feature network {what} gives {kind}, not a tensor of floating-point numbers: "
+            "let it map (M, C, h, w) to (M, D) or (M, D, rows, columns)"
+        )
+    return tuple(features.shape)
+
+
+def smallest_input(layers: nn.Module, channels: int, what: str) -> int:
+    """Find the least side of an input, for layers that take inputs of any size from there on.
+
+    Arguments:
+        layers: from (M, C, h, w) to (M, D).
+        channels: C.
+        what: the network's name, for messages.
+
+    Returns:
+        The side, in pixels.
+
+    Raises:
+        ConfigError: if the layers take some sizes only.
+
+    Example:
+        >>> pool = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        >>> smallest_input(pool, 1, "mine")
+        5
+    """
+    fails, works = 0, 1
+    while not _takes(layers, channels, (works, works), what):
+        fails, works = works, 2 * works
+        if works > LONGEST_SEARCHED:
+            break
+    # A network that takes patches of one size takes some square, but not one a few pixels wider.
+    if works > LONGEST_SEARCHED or not _takes(layers, channels, (works + 1, works + 3), what):
+        raise ConfigError(
+            f"the feature network {what} takes patches of one size, not whole views: choose another model.features.name"
+        )
+    while works - fails > 1:
+        middle = (works + fails) // 2
+        if _takes(layers, channels, (middle, middle), what):
+            works = middle
+        else:
+            fails = middle
+    return works
+
+
+def _takes(layers: nn.Module, channels: int, size: Size, what: str) -> bool:
+    try:
+        measure(layers, channels, size, what)
+    except _WrongSizeError:
+        return False
+    return True
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error of somebody else's in one line of reasonable length, without a full stop.
+
+    Example:
+        >>> one_line(RuntimeError("No  kernel. Try another."))
+        'RuntimeError: No kernel. Try another'
+    """
+    text = " ".join(str(error).split()).rstrip(".")
+    if len(text) > 240:
+        text = text[:239] + "…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class OwnNetwork(nn.Module):
+    """A module of the user's, and the mean over positions if it gives one vector per position.
+
+    Patches are handed over in the plain memory layout, for a module may well call `Tensor.view`.
+
+    Arguments:
+        network: (M, C, h, w) → (M, D) or (M, D, rows, columns).
+
+    Example:
+        >>> import torch
+        >>> OwnNetwork(nn.Conv2d(3, 8, 3))(torch.zeros(2, 3, 9, 7)).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    # Not annotated as a Tensor: what somebody's module gives is for `measure` to judge.
+    def forward(self, patches: Float[Tensor, "patch channel height width"]) -> Any:
+        """Map (M, C, h, w) patches in the unit range to (M, D) features."""
+        features = self.network(patches.contiguous())
+        return features.mean((2, 3)) if isinstance(features, Tensor) and features.ndim == 4 else features
+
+
+def own_body(network: nn.Module, channels: int, patch: Size | None, what: str = "") -> Body:
+    """Measure a module of the user's.
+
+    Arguments:
+        network: (M, C, h, w) → (M, D) or (M, D, rows, columns); used as it is, not copied.
+        channels: C.
+        patch: (height, width) of a patch, in pixels; None for inputs of any size.
+        what: the network's name, for messages; that of its class if empty.
+
+    Returns:
+        Layers (M, C, h, w) → (M, D).
+
+    Raises:
+        ConfigError: if the module takes or gives anything else.
+
+    Example:
+        >>> own_body(nn.Sequential(nn.Conv2d(1, 5, 3, stride=2), nn.ReLU()), channels=1, patch=(20, 30)).dimension
+        5
+    """
+    what = what or f"{type(network).__name__} (yours)"
+    layers = OwnNetwork(network)
+    smallest = smallest_input(layers, channels, what) if patch is None else min(patch)
+    return Body(layers, measure(layers, channels, patch or (smallest, smallest), what), smallest)
+
+
+def import_network(name: str, channels: int) -> nn.Module:
+    """Make the network that a function of the user's gives.
+
+    Arguments:
+        name: "package.module:function"; the function is called with the number of channels and gives an `nn.Module`.
+        channels: channels of a patch.
+
+    Returns:
+        What the function gave.
+
+    Raises:
+        ConfigError: if the function cannot be had, fails or gives something else.
+
+    Example:
+        >>> import_network("torch.nn:InstanceNorm2d", channels=3).num_features
+        3
+    """
+    where, _, function_name = name.partition(":")
+    if not function_name.isidentifier() or not all(part.isidentifier() for part in where.split(".")):
+        raise ConfigError(
+            f"model.features.name {name!r} names no function of yours: write it as package.module:function"
+        )
+    try:
+        module = importlib.import_module(where)
+    except Exception as error:
+        raise ConfigError(
+            f"the module {where} of model.features.name {name} cannot be imported ({one_line(error)}): install it, or "
+            "name the folder it lies in in PYTHONPATH"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(
+            f"the module {where} ({getattr(module, '__file__', None)}) has no function {function_name}: "
+            "write model.features.name as package.module:function"
+        )
+    try:
+        network = function(channels)
+    except Exception as error:
+        raise ConfigError(
+            f"{name}, called with {channels} channels, failed ({one_line(error)}): let it take the number of channels "
+            "and give an nn.Module"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"{name}, called with {channels} channels, gave {type(network).__name__}: let it give an nn.Module"
+        )
+    return network

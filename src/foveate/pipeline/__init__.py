@@ -1,0 +1,1 @@
+"""The data pipeline: batches of images, read ahead, shared out among processes."""

@@ -1,0 +1,133 @@
+"""One prediction per image, over many images: what fails is reported and the rest goes on."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+from foveate.config.settings import Method
+from foveate.datasets import read_manifest
+from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
+from foveate.errors import ConfigError, DataError, ImageError, MissingExtra
+from foveate.images import Source, is_zarr, open_image
+from foveate.models import Look, Model
+from foveate.models.types import Prediction
+
+__all__ = ["Failure", "Row", "find_rows", "predict_paths"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image to predict.
+
+    Attributes:
+        path: what the image is called in the results: the path as the user gave it, or as the manifest says.
+        open: opens it, reading no pixel; may raise.
+        group: what it belongs to (a patient), by the manifest's group column; or None.
+    """
+
+    path: str
+    open: Callable[[], Source]
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be predicted.
+
+    Attributes:
+        path: the row's.
+        stage: "open" or "read".
+        message: one line that says what was wrong.
+    """
+
+    path: str
+    stage: str
+    message: str
+
+
+def find_rows(paths: Iterable[str | Path]) -> list[Row]:
+    """Expand what a user names into rows: images, folders (searched for images, recursively) and manifests (`.csv`).
+
+    Arguments:
+        paths: files, addresses, Zarr folders, other folders and manifests; a file that does not exist becomes a row
+            that fails.
+
+    Returns:
+        One row per image, in the order given (folders sorted); an image named twice is one row.
+
+    Raises:
+        DataError: if a folder holds no image or a manifest is not one.
+    """
+    rows: dict[str, Row] = {}
+    for path in paths:
+        for file, row in _rows(path):
+            rows.setdefault(file, row)
+    return list(rows.values())
+
+
+def predict_paths(
+    model: Model,
+    rows: Iterable[Row | str | Path],
+    samples: int = 1,
+    method: Method | None = None,
+    seed: int = 0,
+    seen: Callable[[str, Look], None] | None = None,
+) -> Iterator[Prediction | Failure]:
+    """Predict one image after another; each as `model.predict` would on its own, in any company and order.
+
+    Arguments:
+        model: a model in evaluation mode.
+        rows: rows of `find_rows`, or paths of images.
+        samples: draws whose probabilities are averaged, at least 1.
+        method: how cells are drawn; the model's own method if None.
+        seed: seed of the draws.
+        seen: called with the row's path and what the model saw of every image that could be read; if it raises as a
+            reader would, the image has failed.
+
+    Yields:
+        A `Prediction` for every image that could be read, a `Failure` for every other, in order.
+
+    Raises:
+        ConfigError: if `samples` or `method` is not valid.
+    """
+    if samples < 1:
+        raise ConfigError(f"samples must be at least 1, got {samples}: 1 is one draw, 4 averages four")
+    for row in rows:
+        row = row if isinstance(row, Row) else _file_row(row)
+        started, stage = perf_counter(), "open"
+        try:
+            source = row.open()
+            stage = "read"
+            look = model.look(source, samples=samples, method=method, seed=seed)
+            seconds = perf_counter() - started
+            if seen is not None:
+                seen(row.path, look)
+        except (ImageError, DataError, MissingExtra, OSError) as error:
+            yield Failure(row.path, stage, " ".join(str(error).split()))
+        else:
+            yield replace(look.prediction, path=row.path, seconds=seconds)
+
+
+def _rows(path: str | Path) -> Iterator[tuple[str, Row]]:
+    """The file and the row of every image that a path stands for."""
+    if "://" in str(path):
+        yield str(path), _file_row(path)
+        return
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        dataset = read_manifest(path, require_labels=False, check_files=False)
+        for i, (file, example) in enumerate(zip(dataset.files, dataset.examples, strict=True)):
+            yield file, Row(example.id, partial(dataset.open, i), example.group)
+        return
+    whole = not path.is_dir() or is_zarr(path)
+    images = [path] if whole else [path / name for name in image_files(path)]
+    if not images:
+        raise DataError(f"folder {path} holds no images ({' '.join(IMAGE_SUFFIXES)}): name the files themselves")
+    for image in images:
+        yield str(image), _file_row(image)
+
+
+def _file_row(path: str | Path) -> Row:
+    return Row(str(path), partial(open_image, path))

@@ -1,0 +1,254 @@
+"""Where a run looks in a few validation images, epoch by epoch: how that is found, kept in RUN/attention and read."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+from numpy.typing import NDArray
+
+from foveate.atomic import replace_file
+from foveate.datasets.types import ImageDataset
+from foveate.errors import MissingExtra, RunError
+from foveate.pipeline.loader import Loader, shares
+from foveate.training.checkpoint import Position
+from foveate.types import Box
+
+if TYPE_CHECKING:
+    from foveate.models import Model
+
+__all__ = [
+    "Arrays",
+    "Board",
+    "WatchedImage",
+    "keep_watched",
+    "map_colours",
+    "read_watched",
+    "require_tensorboard",
+    "watch_attention",
+    "watched_images",
+]
+
+FOLDER = "attention"
+"""Of a run, where an .npz file per epoch is kept."""
+
+COLOURS = "magma"
+"""Matplotlib's colour map of the maps that are compared from epoch to epoch."""
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class WatchedImage:
+    """Where a model looked in one image.
+
+    Attributes:
+        id: of the image.
+        attention: (rows, columns) probability of each cell of its map.
+        extent: (top, left, bottom, right) of the map, in level-0 pixels of the file.
+        boxes: (n, 4) top, left, height, width of the patches drawn, likewise; none where none are drawn.
+    """
+
+    id: str
+    attention: Float32[np.ndarray, "row column"]
+    extent: tuple[float, float, float, float]
+    boxes: Int64[np.ndarray, "patch 4"]
+
+
+def watch_attention(
+    model: "Model", dataset: ImageDataset, indices: Sequence[int], seed: int = 0
+) -> dict[str, NDArray[np.generic]]:
+    """Where a model looks in a few images.
+
+    Arguments:
+        model: on the device to work on.
+        dataset: the images.
+        indices: example numbers.
+        seed: as for `evaluate`, so that these are the very draws of the validation.
+
+    Returns:
+        "ids" (n,). Where the model has a map, "attention" (n, rows, columns) probabilities, zero beyond a smaller
+        image's map; "cells" (n, 2) rows and columns of each image's own map; and "extent" (n, 4) its top, left, bottom
+        and right in level-0 pixels of the file. Where it draws, "boxes" (n, N, 4) top, left, height, width of the
+        patches read, likewise.
+    """
+    loader = Loader(dataset, model.view, seed, model.intake)
+    (images,) = loader.evaluation(shares(indices, len(indices)))
+    with model.evaluating():
+        output = model(images.to(model.device))
+    arrays: dict[str, NDArray[np.generic]] = {"ids": np.array(images.ids)}
+    if output.attention is not None and model.grid is not None and model.attends:
+        seen = [source.size for source in images.sources] if model.view is None else images.view_sizes
+        extents = [model.grid.extent(size, dataset.open(index).size) for size, index in zip(seen, indices, strict=True)]
+        arrays["attention"] = output.attention.float().cpu().numpy()
+        arrays["cells"] = np.array([model.grid.shape(size) for size in seen])
+        arrays["extent"] = np.array(extents)
+    if output.boxes is not None and output.draw is not None:
+        rows = zip(images.sources, output.boxes.tolist(), strict=True)
+        own = [[source.to_file(Box(*box)) for box in boxes] for source, boxes in rows]
+        arrays["boxes"] = np.array([[(box.top, box.left, *box.size) for box in boxes] for boxes in own])
+    return arrays
+
+
+def keep_watched(folder: Path, epoch: int, arrays: Arrays) -> None:
+    """Keep what was seen in a run's folder.
+
+    Arguments:
+        folder: of the run.
+        epoch: after which; 0 before training.
+        arrays: of `watch_attention`.
+    """
+    content = BytesIO()
+    named: dict[str, Any] = dict(arrays)
+    np.savez_compressed(content, **named)
+    replace_file(folder / FOLDER / f"epoch-{epoch:03d}.npz", content.getvalue())
+
+
+def read_watched(folder: Path) -> list[tuple[int, list[WatchedImage]]]:
+    """The maps that a run kept.
+
+    Arguments:
+        folder: of the run.
+
+    Returns:
+        Epoch, and what was seen after it; in order of epoch.
+
+    Raises:
+        RunError: there is none.
+    """
+    found = []
+    for file in (folder / FOLDER).glob("epoch-*.npz"):
+        number = re.fullmatch(r"epoch-(\d+)", file.stem)
+        if number is None:
+            continue
+        with np.load(file) as arrays:
+            if "extent" in arrays:
+                found.append((int(number[1]), watched_images(arrays)))
+    if not found:
+        raise RunError(f"{folder / FOLDER} holds no attention maps: train a model that attends with --training.watch 4")
+    return sorted(found, key=lambda one: one[0])
+
+
+def watched_images(arrays: Arrays) -> list[WatchedImage]:
+    """What `watch_attention` found, image by image; none of a model without a map."""
+    if "attention" not in arrays:
+        return []
+    maps, boxes = arrays["attention"], arrays.get("boxes")
+    images = []
+    for row, (name, (rows, columns)) in enumerate(zip(arrays["ids"], arrays["cells"].tolist(), strict=True)):
+        top, left, bottom, right = arrays["extent"][row].tolist()
+        own = np.zeros((0, 4)) if boxes is None else boxes[row]
+        cells = maps[row, :rows, :columns].astype(np.float32)
+        images.append(WatchedImage(str(name), cells, (top, left, bottom, right), own.astype(np.int64)))
+    return images
+
+
+def map_colours(attention: Float32[np.ndarray, "row column"]) -> UInt8[np.ndarray, "row column 3"]:
+    """A map in colours from 0 to its own largest probability.
+
+    Example:
+        >>> map_colours(np.array([[0.0, 0.1, 0.2]], np.float32)).mean(2).round(-1)
+        array([[  0., 120., 230.]])
+    """
+    from matplotlib import colormaps
+
+    largest = max(float(attention.max()), float(np.finfo(np.float32).tiny))
+    return np.asarray(colormaps[COLOURS](attention.astype(np.float64) / largest, bytes=True))[:, :, :3]
+
+
+STEP = ("loss", "error", "entropy", "learning_rate")
+EPOCH = (
+    "training_loss",
+    "training_error",
+    "entropy",
+    "validation_loss",
+    "validation_error",
+    "validation_covered",
+    "patches_per_second",
+)
+"""What is shown of the records of metrics.jsonl, under the same names."""
+
+SIDE = 256
+"""Longest side of the picture of a map, about, in pixels."""
+
+FLUSH_SECONDS = 10
+
+
+class Board:
+    """Writes what TensorBoard shows of a run; a disabled one writes and imports nothing.
+
+    In TensorBoard a run is two: "steps" and "epochs", the maps among the latter. What a stopped run wrote after the
+    state that it is resumed from is no longer shown.
+
+    Arguments:
+        folder: to write to; None to write nothing (unless asked, and in every process but the first).
+        resumed: where the run goes on; None where it starts.
+
+    Raises:
+        MissingExtra: TensorBoard is needed and not installed.
+    """
+
+    def __init__(self, folder: Path | None, resumed: Position | None = None) -> None:
+        self._writers: dict[str, Any] = {}
+        if folder is None:
+            return
+        writer = require_tensorboard()
+        # the figures of an epoch stand at its last step, which may be saved before them: `closed` is when they were
+        kept: dict[str, int | None] = {"steps": None, "epochs": None}
+        if resumed is not None:
+            kept = {"steps": resumed.step, "epochs": resumed.closed}
+        for name, step in kept.items():
+            first = None if step is None else step + 1
+            self._writers[name] = writer(str(folder / name), purge_step=first, flush_secs=FLUSH_SECONDS)
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Show a step's record: loss, error, entropy, learning rate, and what is annealed."""
+        moving = {f"annealed/{name}": value for name, value in record.get("annealed", {}).items()}
+        self._show("steps", record | moving, (*STEP, *moving))
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Show an epoch's record: its errors and losses in training and validation; it is on disk when this returns."""
+        self._show("epochs", record, EPOCH)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def maps(self, step: int, arrays: Arrays) -> None:
+        """Show attention maps, a picture per image, each in colours from 0 to its own largest probability.
+
+        Arguments:
+            step: steps taken.
+            arrays: of `watch_attention`.
+        """
+        if not self._writers:
+            return
+        for image in watched_images(arrays):
+            size = max(1, SIDE // max(image.attention.shape))
+            picture = map_colours(image.attention).repeat(size, 0).repeat(size, 1)
+            self._writers["epochs"].add_image(f"attention/{image.id}", picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what has not been written yet."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _show(self, run: str, record: dict[str, Any], names: Sequence[str]) -> None:
+        for name in names if self._writers else ():
+            if record.get(name) is not None:
+                self._writers[run].add_scalar(name, record[name], record["step"])
+
+
+def require_tensorboard() -> Any:
+    """Torch's writer for TensorBoard, a class.
+
+    Raises:
+        MissingExtra: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra("training.tensorboard needs TensorBoard: pip install 'tensorboard>=2.18'") from error
+    return SummaryWriter

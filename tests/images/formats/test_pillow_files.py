@@ -1,0 +1,367 @@
+"""Files Pillow reads: what their pixels become, how large ones are seen small, and what broken ones say."""
+
+import gc
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.errors import ImageError
+from foveate.images import PillowSource, area_average, decoded, open_image
+from foveate.images.area import average as decoded_average
+from foveate.images.formats import pillow
+from foveate.types import Box
+
+ORIENT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+def scene(height: int, width: int) -> np.ndarray:
+    """A smooth colour picture with a few edges, of the kind JPEG is made for."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(y / 17 + x / 29), np.cos(y / 41 - x / 13), np.sin(x / 23) * np.cos(y / 31)]
+    picture = np.stack([127 + 90 * wave for wave in waves], -1)
+    picture[height // 3 : height // 2, width // 4 : width // 3] = (220, 30, 60)
+    return picture.astype(np.uint8)
+
+
+def whole(source: PillowSource) -> np.ndarray:
+    return source.read(Box(0, 0, *source.size))
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_exif_orientation_holds_for_size_reads_and_views(tag: int, format_: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    path = tmp_path / "turned"
+    lossless = {"lossless": True} if format_ == "WEBP" else {}
+    Image.fromarray(scene(96, 160)).save(path, format_, exif=exif, **lossless)
+    with Image.open(path) as image:
+        stored = scene(96, 160) if format_ == "TIFF" else np.asarray(image)  # Pillow turns a TIFF itself
+    upright = ORIENT[tag](stored)
+    source = PillowSource(path)
+    assert source.size == upright.shape[:2]
+    np.testing.assert_array_equal(source.read(Box(3, -2, 50, 40)), np.pad(upright, ((0, 0), (2, 0), (0, 0)))[3:53, :40])
+    region = (5.5, -3.0, 80.25, 90.0)
+    for size in ((9, 7), (50, 40)):
+        close = 0.03 if format_ == "JPEG" else 1e-6
+        np.testing.assert_allclose(source.view(size, region), area_average(upright, size, region), atol=close)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_turned_by_its_xmp_only_has_one_size(compression: str, tmp_path: Path) -> None:
+    path = tmp_path / "turned"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    Image.fromarray(scene(30, 50)).save(path, "TIFF", tiffinfo={700: xmp}, compression=compression)
+    source = PillowSource(path)
+    assert source.size == (50, 30)
+    np.testing.assert_array_equal(whole(source), np.rot90(scene(30, 50), -1))
+
+
+@pytest.mark.parametrize(("factor", "scale"), [(1.5, 1), (3.9, 1), (4.1, 2), (8.3, 4), (16.5, 8), (40.0, 8)])
+@pytest.mark.parametrize(("height", "width"), [(401, 683), (300, 452)])
+def test_jpeg_views_decode_at_half_the_scale_they_need(
+    factor: float, scale: int, height: int, width: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "scene.jpg"
+    Image.fromarray(scene(height, width)).save(path, quality=92)
+    source = PillowSource(path)
+    assert source.size == (height, width)
+    size = (int(height / factor), int(width / factor))
+    assert source._scale(height / size[0], width / size[1]) == scale
+    assert source._decode(scale).shape[:2] == (-(-height // scale), -(-width // scale))
+    view, full = source.view(size), whole(source)
+    # the view is that of the image whose every scale × scale block has been replaced by its mean, as the DCT rounds it
+    edges = [np.minimum(np.arange(0, side + scale, scale), side) for side in (height, width)]
+    blocks = np.add.reduceat(np.add.reduceat(full / 255, edges[0][:-1], axis=0), edges[1][:-1], axis=1)
+    lengths = [np.diff(edge) for edge in edges]
+    means = blocks / np.multiply.outer(*lengths)[:, :, None]
+    coarse = means.repeat(lengths[0], 0).repeat(lengths[1], 1)
+    assert np.abs(view - area_average(coarse, size)).mean() < (1e-6 if scale == 1 else 0.002)
+    assert np.abs(view - area_average(full, size)).mean() < (1e-6 if scale == 1 else 0.01)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_jpeg_views_of_whole_scaled_pixels_are_the_average(scale: int, tmp_path: Path) -> None:
+    path = tmp_path / "grey.jpg"
+    Image.fromarray(scene(160, 240)[:, :, 0]).save(path, quality=95)
+    source = PillowSource(path)
+    assert source.size == (160, 240)
+    size = (160 // scale, 240 // scale)
+    assert source._scale(float(scale), float(scale)) == scale
+    difference = np.abs(source.view(size) - area_average(whole(source), size))
+    assert difference.mean() < 1 / 255
+
+
+def test_jpeg_border_pixels_weigh_what_lies_inside(tmp_path: Path) -> None:
+    # 65 = 8·8 + 1: the ninth pixel of the scaled decode stands for one row only
+    array = np.zeros((65, 81, 3), np.uint8)
+    array[64:] = 255
+    path = tmp_path / "border.jpg"
+    Image.fromarray(array).save(path, quality=100, subsampling=0)
+    view = PillowSource(path).view((1, 1))
+    np.testing.assert_allclose(view[0, 0], 1 / 65, atol=1.5e-3)
+
+
+def test_a_view_does_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    path = tmp_path / "scene.jpg"
+    Image.fromarray(scene(333, 500)).save(path)
+    fresh, used = PillowSource(path), PillowSource(path)
+    whole(used)
+    np.testing.assert_array_equal(fresh.view((60, 90)), used.view((60, 90)))
+
+
+def test_every_mode_becomes_grey_or_rgb(tmp_path: Path) -> None:
+    rgb = scene(20, 30)
+    image = Image.fromarray(rgb)
+    alpha = np.tile(np.linspace(0, 255, 30).astype(np.uint8), (20, 1))
+    grey = np.asarray(image.convert("L"))
+    over_black = np.rint(rgb * (alpha[:, :, None] / 255.0)).astype(np.uint8)
+    cases = {
+        "L": (image.convert("L"), "PNG", grey[:, :, None]),
+        "1": (image.convert("1"), "PNG", np.asarray(image.convert("1").convert("L"))[:, :, None]),
+        "P": (image.quantize(8), "PNG", np.asarray(image.quantize(8).convert("RGB"))),
+        "CMYK": (image.convert("CMYK"), "TIFF", np.asarray(image.convert("CMYK").convert("RGB"))),
+        "RGBA": (Image.fromarray(np.dstack([rgb, alpha])), "PNG", over_black),
+        "LA": (
+            Image.merge("LA", [image.convert("L"), Image.fromarray(alpha)]),
+            "PNG",
+            np.rint(grey * (alpha / 255.0)).astype(np.uint8)[:, :, None],
+        ),
+    }
+    for mode, (picture, format_, expected) in cases.items():
+        picture.save(tmp_path / mode, format_)
+        source = open_image(tmp_path / mode)
+        assert (source.channels, source.dtype) == (expected.shape[2], np.uint8), mode
+        np.testing.assert_array_equal(source.read(Box(0, 0, 20, 30)), expected, err_msg=mode)
+
+
+def test_transparent_palette_entries_are_black(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), mode=None).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.save(tmp_path / "p", "PNG", transparency=bytes([255, 0]))
+    assert whole(PillowSource(tmp_path / "p"))[:, :, :2].tolist() == [[[255, 0], [0, 0]], [[0, 0], [255, 0]]]
+
+
+def test_sixteen_bits_stay(tmp_path: Path) -> None:
+    array = np.arange(0, 60000, 1000, dtype=np.uint16).reshape(5, 12)
+    Image.fromarray(array).save(tmp_path / "deep", "PNG")
+    source = open_image(tmp_path / "deep")
+    assert (source.dtype, source.channels) == (np.uint16, 1)
+    np.testing.assert_array_equal(source.read(Box(0, 0, 5, 12))[:, :, 0], array)
+    np.testing.assert_allclose(source.view((1, 1)).item(), array.mean() / 65535, rtol=1e-6)
+
+
+def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "scene.jpg"
+    Image.fromarray(scene(200, 300)).save(path)
+    source, length = PillowSource(path), path.stat().st_size
+    assert (source.size, source.bytes_read) == ((200, 300), 0)
+    source.view((20, 30))
+    assert source.bytes_read == length
+    for top in range(0, 100, 10):
+        source.read(Box(top, 0, 9, 9))
+    assert source.bytes_read == 2 * length
+    source.close()
+    source.read(Box(0, 0, 9, 9))
+    assert source.bytes_read == 3 * length
+
+
+def test_decoded_pixels_are_bounded_and_go_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = decoded.Store()
+    monkeypatch.setattr(decoded, "DECODED", store)
+    monkeypatch.setattr(decoded, "DECODED_BYTES", 2 * 40 * 50 * 3)
+    sources = []
+    for i in range(3):
+        Image.fromarray(scene(40, 50)).save(tmp_path / f"{i}.png")
+        sources.append(PillowSource(tmp_path / f"{i}.png"))
+        whole(sources[-1])
+    assert list(store._held) == [(sources[i]._kept.number, 1) for i in (1, 2)]
+    whole(sources[1])
+    whole(sources[0])
+    assert list(store._held) == [(sources[i]._kept.number, 1) for i in (1, 0)]
+    assert store._bytes == 2 * 40 * 50 * 3
+    sources[0].close()
+    del sources[1:]
+    gc.collect()
+    assert not store._held
+    assert store._bytes == 0
+
+
+def test_views_of_a_kept_source_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = decoded.Store()
+    monkeypatch.setattr(decoded, "DECODED", store)
+    path = tmp_path / "scene.jpg"
+    Image.fromarray(scene(200, 328)).save(path)
+    source, length = PillowSource(path), path.stat().st_size
+    first = {size: source.view(size) for size in ((50, 82), (25, 41), (12, 20))}
+    number = source._kept.number
+    kept = [name for _, name in store._held]
+    assert sorted(name for name in kept if isinstance(name, int)) == [4, 8]
+    assert all(one == number for one, _ in store._held)
+    assert source.bytes_read == 2 * length
+    for size, view in first.items():
+        np.testing.assert_array_equal(source.view(size), view)
+    assert source.bytes_read == 2 * length
+    monkeypatch.setattr(decoded, "DECODED_BYTES", 1)  # what is in use stays, all else goes
+    whole(source)
+    assert list(store._held) == [(number, 1)]
+    for size, view in first.items():
+        np.testing.assert_array_equal(source.view(size), view)
+    assert list(store._held) == [(number, ("view", 12, 20))]
+    source.close()
+    assert not store._held
+    np.testing.assert_array_equal(source.view((50, 82)), first[50, 82])
+
+
+def png_header(height: int, width: int) -> bytes:
+    """A PNG that claims a size and holds no pixels."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def test_large_legal_sizes_pass_without_warning_and_larger_ones_do_not(tmp_path: Path) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    path = tmp_path / "large.png"
+    path.write_bytes(png_header(20000, 50000) + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_image(path).size == (20000, 50000)
+    path.write_bytes(png_header(30000, 50000) + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
+    assert str(caught.value) == (
+        f"{path}: 30000×50000 pixels are more than the 1073741824 that can be decoded whole: "
+        "make it smaller, or cut it into several images"
+    )
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+SIZED = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+
+
+@pytest.mark.parametrize("format_", SIZED)
+@pytest.mark.parametrize("theirs", [1500, 500])
+def test_pillows_own_limit_does_not_hold_and_stays(
+    theirs: int, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large"
+    Image.fromarray(scene(40, 50)[:, :, 0]).save(path, format_)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", theirs)  # 2000 pixels: a warning above 1500, an error above 500
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = open_image(path)
+        assert whole(source).shape[:2] == source.size == (40, 50)
+        source.view((4, 5))
+    assert theirs == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("format_", SIZED)
+@pytest.mark.parametrize("ours", [1500, 500])
+def test_more_than_our_own_limit_is_one_line(
+    ours: int, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large"
+    Image.fromarray(scene(40, 50)[:, :, 0]).save(path, format_)
+    theirs = Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(pillow, "MAX_PIXELS", ours)
+    with pytest.raises(ImageError) as caught:
+        open_image(path, reader="pillow")  # left to choose, it would read TIFF in parts
+    assert str(caught.value).replace("40×50", "2000") == (
+        f"{path}: 2000 pixels are more than the {ours} that can be decoded whole: "
+        "make it smaller, or cut it into several images"
+    )
+    assert theirs == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillows_own_limit_comes_back_after_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(scene(40, 50)).save(tmp_path / "large", "TIFF")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(lambda _: whole(PillowSource(tmp_path / "large")).shape, range(100)))
+    assert set(sizes) == {(40, 50, 3)}
+    assert Image.MAX_IMAGE_PIXELS == 1500
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG"])
+def test_truncated_files_open_but_do_not_read(format_: str, tmp_path: Path) -> None:
+    path = tmp_path / "cut"
+    Image.fromarray(scene(300, 400)).save(path, format_)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_image(path)
+    assert source.size == (300, 400)
+    for act in (lambda: source.read(Box(0, 0, 5, 5)), lambda: source.view((3, 4))):
+        with pytest.raises(ImageError) as caught:
+            act()
+        message = str(caught.value)
+        assert message.startswith(f"{path}: broken image, or of a kind not supported here (")
+        assert message.endswith("): export it again, e.g. as PNG, or leave it out")
+        assert "\n" not in message
+
+
+def test_files_that_are_not_images_say_so(tmp_path: Path) -> None:
+    text = tmp_path / "notes.jpg"
+    text.write_text("not an image\n")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 50)
+    cases = {
+        text: "not an image that can be read here: give one of JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM, JPEG2000, "
+        "or a canvas file (.npz)",
+        tmp_path / "empty.png": "not an image that can be read here",
+        tmp_path / "broken.png": "broken image, or of a kind not supported here (",
+        tmp_path / "missing.png": "no such file: check the path",
+        tmp_path: "a folder, not an image: name a file in it",
+    }
+    for path, message in cases.items():
+        for door in (open_image, lambda path: PillowSource(path).size):
+            with pytest.raises(ImageError) as caught:
+                door(path)
+            assert str(caught.value).startswith(f"{path}: {message}")
+            assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scene.png"
+    Image.fromarray(scene(30, 40)).save(path)
+    source = open_image(path)
+    Image.fromarray(scene(20, 40)).save(path)
+    with pytest.raises(ImageError, match="it was 30×40 when first opened"):
+        source.read(Box(0, 0, 1, 1))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_small_views_of_the_whole_are_averaged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "scene.png"
+    Image.fromarray(scene(48, 66)).save(path, exif=exif)
+    source = PillowSource(path)
+    small, large = ((8, 11), (40, 60)) if orientation == 1 else ((11, 8), (60, 40))
+    expected = area_average(ORIENT[orientation](scene(48, 66)), small)
+    first = source.view(small)
+    np.testing.assert_allclose(first, expected, atol=1e-7)
+    first += 1  # the caller's own
+    source.view(large)
+    averaged = []
+    monkeypatch.setattr(pillow, "average", lambda *given: averaged.append(given) or decoded_average(*given))
+    np.testing.assert_allclose(source.view(small), expected, atol=1e-7)
+    assert not averaged
+    source.view(large)  # too large to keep
+    source.view(small, (1, 0, *source.size))  # not the whole
+    assert len(averaged) == 2
