@@ -20,12 +20,11 @@ BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: force help setup demo viewer test test-slow lint format bench
+.PHONY: force help setup demo test test-slow lint format bench
 
 help:
 	@echo "make setup      make .venv and install foveate with its development tools"
 	@echo "make demo       train the demonstration and print its table (about five minutes on two cores)"
-	@echo "make viewer     fetch what the page of foveate view needs, with npm"
 	@echo "make test       lint, types, then the fast tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff and mypy alone"
@@ -58,10 +57,6 @@ $(BENCH_STAMP): $(STAMP)
 
 demo: setup
 	$(BIN)/foveate demo --out runs/demo
-
-# The package is taken from here if it is here already: openseadragon-*.tgz, as npm pack has it.
-viewer:
-	$(PYTHON) src/foveate/view/openseadragon.py $(wildcard openseadragon-*.tgz)
 
 lint: setup
 	$(BIN)/ruff check .

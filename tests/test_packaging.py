@@ -1,13 +1,12 @@
 """The files around the code agree with it and with each other."""
 
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from packaging.utils import canonicalize_name
 from foveate import __version__
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ("setup", "demo", "viewer", "test", "test-slow", "lint", "bench")
+TARGETS = ("setup", "demo", "test", "test-slow", "lint", "bench")
 
 
 @pytest.fixture(scope="module")
@@ -141,55 +140,18 @@ esac
     assert not (clone / ".venv").exists()
 
 
-@pytest.fixture
-def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The build hook as hatchling would make it, over a source tree of its own; what it warns of is in `warnings`."""
-    interface = ModuleType("hatchling.builders.hooks.plugin.interface")
-    interface.BuildHookInterface = object  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, interface.__name__, interface)
-    monkeypatch.setenv("PATH", str(tmp_path))  # no npm
-    place = tmp_path / "tree" / "src" / "foveate" / "view"
-    place.mkdir(parents=True)
-    shutil.copy(ROOT / "src" / "foveate" / "view" / "openseadragon.py", place)
-    made = runpy.run_path(str(ROOT / "hatch_build.py"))["OpenSeadragonHook"]()
-    warnings: list[str] = []
-    made.root, made.app = str(tmp_path / "tree"), SimpleNamespace(display_warning=warnings.append)
-    return SimpleNamespace(made=made, warnings=warnings, vendor=place / "vendor", root=tmp_path / "tree")
-
-
-def test_a_wheel_is_built_without_npm_and_says_what_it_lacks(hook: SimpleNamespace) -> None:
-    hook.made.initialize("standard", {})
-    (warning,) = hook.warnings
-    assert warning.startswith("foveate view is left without its page: npm, which fetches OpenSeadragon, is not inst")
-    assert not hook.vendor.exists()
-
-
-def test_an_editable_installation_fetches_nothing(hook: SimpleNamespace) -> None:
-    hook.made.initialize("editable", {})
-    assert hook.warnings == []
-
-
-def test_what_was_fetched_before_is_taken_as_it_is(hook: SimpleNamespace) -> None:
-    hook.vendor.mkdir()
-    for name in ("openseadragon.min.js", "openseadragon-LICENSE.txt"):
-        (hook.vendor / name).touch()
-    hook.made.initialize("standard", {})
-    assert hook.warnings == []
-
-
-def test_a_package_beside_it_is_used_if_it_is_the_right_one(hook: SimpleNamespace) -> None:
-    (hook.root / "openseadragon-6.1.1.tgz").write_bytes(b"another")
-    hook.made.initialize("standard", {})
-    (warning,) = hook.warnings
-    assert "openseadragon-6.1.1.tgz is not the package openseadragon@6.1.1, its SHA-512 is" in warning
-    assert not hook.vendor.exists()
-
-
-def test_what_git_ignores_of_the_viewer_goes_into_the_wheel() -> None:
-    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    assert built["artifacts"] == ["src/foveate/view/vendor/*.js", "src/foveate/view/vendor/*.txt"]
-    assert "custom" in built["hooks"]
-    assert "/src/foveate/view/vendor/" in (ROOT / ".gitignore").read_text().splitlines()
+def test_a_wheel_has_what_the_pages_need(tmp_path: Path) -> None:
+    """Built by hatchling as pip would: nothing is fetched, and what is no Python is in it, too."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    package = ROOT / "src" / "foveate"
+    folders = ("view/vendor", "view/page", "explain/template")
+    expected = [file for folder in folders for file in (package / folder).iterdir() if file.is_file()]
+    assert {"openseadragon.min.js", "openseadragon-LICENSE.txt", "page.html"} <= {file.name for file in expected}
+    with zipfile.ZipFile(wheel) as built:
+        for file in expected:
+            assert built.read(f"foveate/{file.relative_to(package).as_posix()}") == file.read_bytes()
 
 
 def test_what_only_benchmarks_need_is_installed_for_them_alone(clone: Path) -> None:

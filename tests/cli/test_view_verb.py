@@ -18,7 +18,7 @@ from foveate.cli import Parser
 from foveate.cli.view import EPILOG, add_arguments
 from foveate.config.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.models import build_model, save_model
-from foveate.view import ViewServer, openseadragon
+from foveate.view import ViewServer
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As if OpenSeadragon were there."""
-    for name in openseadragon.FILES:
-        (tmp_path / name).touch()
-    monkeypatch.setattr(openseadragon, "FOLDER", tmp_path)
-    monkeypatch.setattr(openseadragon, "is_there", lambda: True)
-
-
-@pytest.mark.skipif(not openseadragon.is_there(), reason="OpenSeadragon is not there: make viewer")
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise")
 def test_it_serves_until_ctrl_c(house: Path) -> None:
     words = [sys.executable, "-m", "foveate", "view", "model", "a.png", "broken.png", "--port", "0", "--no-browser"]
@@ -64,7 +54,6 @@ def test_it_serves_until_ctrl_c(house: Path) -> None:
     assert (running.returncode, out, err) == (130, "", "foveate: stopped by Ctrl-C\n")
 
 
-@pytest.mark.usefixtures("fetched")
 def test_the_browser_opens_where_there_is_a_screen(
     house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,7 +73,6 @@ def test_the_browser_opens_where_there_is_a_screen(
     assert capsys.readouterr().out.splitlines()[-1] == f"1 image: open {opened[0]} (Ctrl-C ends it)"
 
 
-@pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -111,18 +99,6 @@ def test_what_is_wrong_is_code_2_and_one_line(
     (line,) = said.err.splitlines()
     assert told in line
     assert said.out == ""
-
-
-def test_without_openseadragon_it_says_how_to_get_it(
-    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(openseadragon, "is_there", lambda: False)
-    assert main(["view", str(house / "model"), str(house / "a.png")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == (
-        "foveate: error: the page needs OpenSeadragon, which this installation lacks because there was no npm when it "
-        f"was built: install npm and run {sys.executable} {openseadragon.__file__} (in a clone: make viewer)"
-    )
 
 
 def test_the_examples_are_understood() -> None:

@@ -17,7 +17,6 @@ from foveate.explain.picture import Scale
 from foveate.models import Model
 from foveate.predict import find_rows
 from foveate.view import Gallery, Pyramid, ViewServer
-from foveate.view.openseadragon import is_there
 
 
 def ask(server: ViewServer, path: str, host: str | None = "127.0.0.1", method: str = "GET") -> tuple[int, Any, bytes]:
@@ -226,7 +225,6 @@ def test_the_page_may_load_from_here_alone(server: ViewServer) -> None:
     assert b'="/' not in page
 
 
-@pytest.mark.skipif(not is_there(), reason="OpenSeadragon is not there: make viewer")
 def test_openseadragon_is_served(server: ViewServer) -> None:
     status, headers, body = ask(server, "/openseadragon.min.js")
     assert (status, headers.get_content_type()) == (200, "text/javascript")

@@ -10,9 +10,6 @@ from browsers import Watched, open_browser
 from PIL import Image
 
 from foveate.view import ViewServer
-from foveate.view.openseadragon import is_there
-
-pytestmark = pytest.mark.skipif(not is_there(), reason="OpenSeadragon is not there: make viewer")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from foveate.cli.parser import add_looking, check_looking
-from foveate.errors import ConfigError, DataError, FoveateError
+from foveate.errors import DataError, FoveateError
 
 if TYPE_CHECKING:
     from foveate.predict import Row
@@ -43,11 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foveate.models import load_model
     from foveate.predict import choose_device, find_rows
     from foveate.view import Gallery, ViewServer
-    from foveate.view.openseadragon import missing
 
-    lacking = missing()
-    if lacking is not None:
-        raise ConfigError(lacking)
     device = choose_device(arguments.device)
     rows = find_rows(arguments.paths)
     _check_some(rows)

@@ -14,7 +14,6 @@ from typing import Any
 from foveate.errors import ConfigError, FoveateError
 from foveate.view.description import dzi
 from foveate.view.gallery import Gallery
-from foveate.view.openseadragon import script
 
 __all__ = ["HOST", "ViewServer"]
 
@@ -24,9 +23,10 @@ Answer = tuple[str, bytes]
 """Kind and content of what is sent."""
 
 PAGE = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    "/": ("page/page.html", "text/html"),
+    "/page.css": ("page/page.css", "text/css"),
+    "/page.js": ("page/page.js", "text/javascript"),
+    "/openseadragon.min.js": ("vendor/openseadragon.min.js", "text/javascript"),
 }
 
 NUMBER = r"(\d{1,9})"
@@ -158,9 +158,7 @@ def find(gallery: Gallery, path: str) -> Answer | None:
     path = path.partition("?")[0]
     if path in PAGE:
         name, kind = PAGE[path]
-        return kind, files("foveate.view").joinpath("page", name).read_bytes()
-    if path == "/openseadragon.min.js":
-        return "text/javascript", script().read_bytes()
+        return kind, files("foveate.view").joinpath(name).read_bytes()
     if path == "/images.json":
         return _json(gallery.overview())
     found = re.fullmatch(rf"/images/{NUMBER}([._].+)", path, re.ASCII)
