@@ -13,19 +13,25 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from foveate.config.settings import DataSettings
 from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
-from foveate.explain import Explanation, MapScores, draw_side_by_side, explain, known_objects, score_maps
+from foveate.explain import Explanation, MapScores, explain, known_objects, score_maps
+from foveate.explain.figures import show_boxes, show_image, show_map, small_picture
 from foveate.explain.localisation import Average, Localisation, average_scores
+from foveate.images import Source
 from foveate.models import Model, load_model
 from foveate.pipeline.loader import split_indices
 from foveate.training.folds import read_splits
 from foveate.training.run_folder import run_settings
 from foveate.types import Box
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = {
     "mass": "attention on objects",
@@ -36,6 +42,12 @@ COLUMNS = {
     "objects_hit": "objects hit",
 }
 """Scores and what the table calls them."""
+
+SIDE, TITLE, DPI = 2.4, 0.3, 120
+"""Longer side of a panel and height of a line of text in inches, and pixels per inch."""
+
+TRUTH = "#00d0ff"
+"""Colour of what is known to be there; the maps have none like it."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,59 @@ def draw(contest: Contest, ids: Sequence[str], path: Path, samples: int, seed: i
     sources = [tested(first, name).dataset.open(tested(first, name).indices[name]) for name in ids]
     seen = {called: [look(runs, name) for name in ids] for called, runs in contest.items()}
     draw_side_by_side(path, sources, [objects_of(first, name) for name in ids], seen)
+
+
+def draw_side_by_side(
+    path: Path | str,
+    sources: Sequence[Source],
+    objects: Sequence[Sequence[Box]],
+    seen: Mapping[str, Sequence[Explanation]],
+) -> None:
+    """Draw a row per image: the image with what is known to be there, then the attention map of each model.
+
+    Objects of one pixel are drawn as dots, larger ones as frames. Each map has a scale of its own, from 0 to its
+    largest probability; the frames over it are the patches of the model's first draw, if it draws. A model without a
+    map has its patches over the image. After the figures of Katharopoulos & Fleuret, "Processing Megapixel Images with
+    Deep Attention-Sampling Models" (ICML 2019), section 4.
+
+    Arguments:
+        path: the picture to write; its ending chooses the format.
+        sources: the images, one per row.
+        objects: what is there, image by image, in level-0 pixels.
+        seen: name of each model → what it saw, image by image.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = 1 + len(seen)
+    heights = [SIDE * min(1.0, source.size[0] / source.size[1]) + TITLE for source in sources]
+    figure = Figure(figsize=(SIDE * columns, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(sources), columns, squeeze=False, height_ratios=heights)
+    for row, (source, known) in enumerate(zip(sources, objects, strict=True)):
+        picture = small_picture(source)
+        show_image(panels[row, 0], picture, source.size, source.name.rpartition("/")[2])
+        points = [box for box in known if box.size == (1, 1)]
+        middles = np.array([(box.left + box.width / 2, box.top + box.height / 2) for box in points]).reshape(-1, 2)
+        panels[row, 0].plot(*middles.T, linestyle="none", marker="o", markersize=1.5, color=TRUTH)
+        show_boxes(panels[row, 0], [box for box in known if box.size != (1, 1)], TRUTH)
+        for panel, (name, told) in zip(panels[row, 1:], seen.items(), strict=True):
+            title = name if row == 0 else ""
+            show_image(panel, picture, source.size, title)
+            _show_seen(panel, told[row], title)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
+
+
+def _show_seen(panel: "Axes", seen: Explanation, title: str) -> None:
+    extent = seen.extent
+    if seen.attention is not None and extent is not None:
+        show_map(panel, seen.attention, extent, seen.size, title)
+    if seen.drawn:
+        show_boxes(panel, [patch.box for patch in seen.patches if patch.draw == 0])
 
 
 def table(judged: Mapping[str, Localisation]) -> str:

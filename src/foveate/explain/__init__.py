@@ -23,7 +23,6 @@ from foveate.explain.map_scores import (
     pointing_game,
     score_map,
 )
-from foveate.explain.side_by_side import draw_side_by_side
 
 __all__ = [
     "Average",
@@ -44,7 +43,6 @@ __all__ = [
     "delete_patches",
     "deletion_over",
     "draw_evolution",
-    "draw_side_by_side",
     "explain",
     "hit_rates",
     "known_objects",

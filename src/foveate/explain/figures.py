@@ -25,7 +25,6 @@ __all__ = [
     "show_boxes",
     "show_image",
     "show_map",
-    "show_points",
     "small_picture",
 ]
 
@@ -89,12 +88,6 @@ def show_boxes(panel: "Axes", boxes: Iterable[Box], colour: str = "white") -> No
         panel.add_patch(
             Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=0.6)
         )
-
-
-def show_points(panel: "Axes", boxes: Iterable[Box], colour: str = "white") -> None:
-    """Dot the middles of boxes, in level-0 pixels."""
-    middles = np.array([(box.left + box.width / 2, box.top + box.height / 2) for box in boxes]).reshape(-1, 2)
-    panel.plot(*middles.T, linestyle="none", marker="o", markersize=1.5, color=colour)
 
 
 def _finish(panel: "Axes", size: Size, title: str) -> None:
