@@ -1,4 +1,4 @@
-"""The eight ways to lay an image down: flips and quarter turns, of arrays, sizes, boxes and regions."""
+"""Orientation of an image, as EXIF and TIFF number it: flips and quarter turns of arrays, sizes, boxes and regions."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,15 @@ from jaxtyping import Shaped
 from foveate.images.area import Region
 from foveate.types import Box, Size
 
-__all__ = ["Orientation"]
+__all__ = ["ORIENTATION_TAG", "Orientation"]
+
+ORIENTATION_TAG = 274
+"""Of EXIF and of TIFF 6.0, section 8: how to lay down what is stored."""
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """Flip, then swap rows with columns.
+    """Orientation: flips, after which rows may be swapped with columns.
 
     Attributes:
         flip_rows: turn upside down.
@@ -36,6 +39,16 @@ class Orientation:
         """Flip, then turn counter-clockwise by a multiple of 90°, as `numpy.rot90` does."""
         turns = quarter_turns % 4
         return cls(flip_rows ^ (turns in (2, 3)), flip_columns ^ (turns in (1, 2)), turns % 2 == 1)
+
+    @classmethod
+    def tagged(cls, number: int) -> "Orientation":
+        """The orientation that a tag's number means; numbers that mean none leave an image as it is stored.
+
+        Example:
+            >>> Orientation.tagged(8) == Orientation.turned(1), Orientation.tagged(0) == Orientation()
+            (True, True)
+        """
+        return ORIENTATIONS.get(number, Orientation())
 
     def apply(self, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """The array (rows, columns, …) laid down so; a view of it, not a copy."""
@@ -66,3 +79,16 @@ class Orientation:
         if self.flip_columns:
             left, right = size[1] - right, size[1] - left
         return top, left, bottom, right
+
+
+ORIENTATIONS = {
+    1: Orientation(),
+    2: Orientation(flip_columns=True),
+    3: Orientation.turned(2),
+    4: Orientation(flip_rows=True),
+    5: Orientation(transpose=True),
+    6: Orientation.turned(3),
+    7: Orientation(flip_rows=True, flip_columns=True, transpose=True),
+    8: Orientation.turned(1),
+}
+"""By the tag's number."""

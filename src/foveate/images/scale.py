@@ -1,16 +1,20 @@
-"""Microns per pixel, as the many dialects of TIFF tell it."""
+"""Microns per pixel: every dialect in which a file tells its scale, and which of them are believed."""
 
 import html
 import math
 import re
+from collections.abc import Mapping, Sequence
 
 from foveate.images.formats.tiff.directory import Directory
+from foveate.types import Affine
 
-__all__ = ["microns_per_pixel"]
+__all__ = ["ome_zarr_mpp", "openslide_mpp", "projected_mpp", "resolution_mpp", "tiff_mpp"]
 
 MICRONS = {
-    "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6,
-    "inch": 25400.0, "in": 25400.0, "å": 1e-4, "pm": 1e-6,
+    "pm": 1e-6, "å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3,
+    "cm": 1e4, "m": 1e6, "in": 25400.0, "inch": 25400.0,
+    "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "decimeter": 1e5,
+    "meter": 1e6, "foot": 304800.0,
 }  # fmt: skip
 """Of the units of length that images are measured in; U+00B5 and U+03BC are both written for micro."""
 
@@ -18,15 +22,21 @@ DOCUMENT_DPI = (72, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 350, 360, 4
                 2400, 4800)  # fmt: skip
 """Dots per inch of screens, printers and flatbed scanners, which say nothing of what is on the image."""
 
+DPI_TOLERANCE = 2e-3
+"""Share by which a resolution may differ from a usual one and still be it: files round it to whole dots per metre."""
+
 PLAUSIBLE = (0.01, 100.0)
 """Microns per pixel that a resolution tag is believed; a centimetre of 10 pixels is libvips' way to know nothing."""
 
 MOST_OBLONG = 10.0
-"""Sides of a pixel that differ by more are a mistake."""
+"""Sides of a pixel that differ by more are a mistake, in TIFF files and slides: nobody scans so."""
+
+Sides = tuple[float, float]
+"""Height and width of a pixel in microns."""
 
 
-def microns_per_pixel(page: Directory) -> float | None:
-    """Microns per pixel that a page tells: Aperio's, OME's or ImageJ's description, or else the resolution tags.
+def tiff_mpp(page: Directory) -> float | None:
+    """Microns per pixel that a TIFF page tells: Aperio's, OME's or ImageJ's description, or else the resolution tags.
 
     Resolution tags are believed if they are no usual resolution of screens, printers or scanners.
 
@@ -37,21 +47,82 @@ def microns_per_pixel(page: Directory) -> float | None:
         The geometric mean of a pixel's sides; None if nothing is known.
     """
     text = page.text(270)
-    sides = _aperio(text) or _ome(text)
-    if sides is None:
-        sides = _imagej(text, page) if text.startswith("ImageJ=") else _resolution(page)
-    if sides is None or not all(0 < side < math.inf for side in sides) or max(sides) > MOST_OBLONG * min(sides):
+    sides = _aperio(text) or _ome_xml(text)
+    if sides is None and text.startswith("ImageJ="):
+        return _mean(_imagej(text, page))
+    return _mean(sides) if sides else _tiff_resolution(page)
+
+
+def openslide_mpp(properties: Mapping[str, str]) -> float | None:
+    """Microns per pixel among the properties of a slide; of a plain TIFF they are no more than its resolution tags.
+
+    Example:
+        >>> openslide_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"})
+        0.25
+    """
+    sides = (_float(properties.get("openslide.mpp-y", "")), _float(properties.get("openslide.mpp-x", "")))
+    return resolution_mpp(*sides) if properties.get("openslide.vendor") == "generic-tiff" else _mean(sides)
+
+
+def resolution_mpp(down: float, along: float) -> float | None:
+    """Microns per pixel of resolution tags, which may be those of a screen, a printer or a scanner: then None.
+
+    Arguments:
+        down: height of a pixel in microns.
+        along: its width.
+
+    Example:
+        >>> resolution_mpp(0.25, 0.25), resolution_mpp(25400 / 300, 25400 / 300)
+        (0.25, None)
+    """
+    for side in (down, along):
+        if not PLAUSIBLE[0] <= side <= PLAUSIBLE[1]:
+            return None
+        if any(abs(25400 / side / usual - 1) < DPI_TOLERANCE for usual in DOCUMENT_DPI):
+            return None
+    return _mean((down, along))
+
+
+def projected_mpp(transform: Affine, metres: float) -> float | None:
+    """Microns per pixel on the ground, of a raster in a projected coordinate system.
+
+    Arguments:
+        transform: (a, b, c, d, e, f) of `foveate.images.header.Georeference`.
+        metres: length of the unit of the coordinate system.
+    """
+    a, b, _, d, e, _ = transform
+    return _mean((math.hypot(b, e) * metres * 1e6, math.hypot(a, d) * metres * 1e6), math.inf)
+
+
+def ome_zarr_mpp(scale: Sequence[float], units: Sequence[str | None]) -> float | None:
+    """Microns per pixel of an OME-Zarr image.
+
+    Arguments:
+        scale: height and width of a pixel.
+        units: in which they are told.
+
+    Example:
+        >>> ome_zarr_mpp((0.5, 0.5), ("micrometer", "micrometer")), ome_zarr_mpp((0.5, 0.5), ("micrometer", None))
+        (0.5, None)
+    """
+    down, along = (side * MICRONS.get(str(unit).lower(), 0.0) for side, unit in zip(scale, units, strict=True))
+    return _mean((down, along), math.inf)
+
+
+def _mean(sides: Sides | None, most_oblong: float = MOST_OBLONG) -> float | None:
+    """The geometric mean of a pixel's sides; None if they cannot be right."""
+    if sides is None or not all(0 < side < math.inf for side in sides) or max(sides) > most_oblong * min(sides):
         return None
     # equal sides stay what they are: the root of a square may differ in the last digit
     return sides[0] if sides[0] == sides[1] else math.sqrt(sides[0] * sides[1])
 
 
-def _aperio(text: str) -> tuple[float, float] | None:
+def _aperio(text: str) -> Sides | None:
     found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", text) if text.startswith("Aperio") else None
     return (_float(found[1]),) * 2 if found else None
 
 
-def _ome(text: str) -> tuple[float, float] | None:
+def _ome_xml(text: str) -> Sides | None:
     found = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", text) if "<OME" in text or ":OME" in text else None
     if found is None:
         return None
@@ -64,26 +135,25 @@ def _ome(text: str) -> tuple[float, float] | None:
     return (sides[0], sides[1]) if all(sides) else None
 
 
-def _imagej(text: str, page: Directory) -> tuple[float, float] | None:
+def _imagej(text: str, page: Directory) -> Sides | None:
     found = re.search(r"^unit=(.+)$", text, re.MULTILINE)
     unit = found[1].strip().lower().replace("\\u00b5", "µ") if found else ""
-    across, down = (page.numbers(tag) for tag in (282, 283))
-    if unit not in MICRONS or not (across and down and across[0] > 0 and down[0] > 0):
-        return None
-    return MICRONS[unit] / down[0], MICRONS[unit] / across[0]
+    return _sides(page, MICRONS.get(unit))
 
 
-def _resolution(page: Directory) -> tuple[float, float] | None:
+def _tiff_resolution(page: Directory) -> float | None:
     unit = {2: 25400.0, 3: 10000.0}.get(page.number(296, 2))
+    # where there are geographical keys, they tell the scale
+    sides = None if 34735 in page.tags else _sides(page, unit)
+    return resolution_mpp(*sides) if sides else None
+
+
+def _sides(page: Directory, unit: float | None) -> Sides | None:
+    """A pixel's sides by XResolution and YResolution: pixels per so many microns."""
     across, down = (page.numbers(tag) for tag in (282, 283))
-    if unit is None or 34735 in page.tags or not (across and down and across[0] > 0 and down[0] > 0):
-        return None  # where there are geographical keys, they tell the scale
-    sides = (unit / down[0], unit / across[0])
-    for side in sides:
-        dpi = 25400 / side
-        if not PLAUSIBLE[0] <= side <= PLAUSIBLE[1] or any(abs(dpi / usual - 1) < 2e-3 for usual in DOCUMENT_DPI):
-            return None
-    return sides
+    if unit is None or not (across and down and across[0] > 0 and down[0] > 0):
+        return None
+    return unit / down[0], unit / across[0]
 
 
 def _float(text: str) -> float:

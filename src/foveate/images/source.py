@@ -184,7 +184,35 @@ class Source(ABC):
                 f"{self._label()}: a region must go down and to the right, got top {top}, left {left}, "
                 f"bottom {bottom}, right {right}: order it as (top, left, bottom, right)"
             )
-        return self._view(size, (top, left, bottom, right), Box(0, 0, height, width)).astype(np.float32)
+        return self.average_of(size, (top, left, bottom, right), Box(0, 0, height, width)).astype(np.float32)
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average behind `view`: exact, from the coarsest level that is fine enough; arguments are not checked.
+
+        Wrappers call it of the image they wrap: it is not rounded to float32, and knows of a window.
+
+        Arguments:
+            size: (rows, columns) of the result.
+            region: what it shows, in level-0 pixels.
+            window: within the image; pixels outside it count as 0.
+
+        Returns:
+            (rows, columns, channels) in the unit range.
+
+        Raises:
+            ImageError: if the file cannot be read.
+        """
+        level = self.level_for(size, region)
+        down, along = self.levels[level].factor
+        rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), down)
+        columns = Bins.over(size[1], region[1], region[3], (window.left, window.right), along)
+        west, east = columns.extent()
+
+        def strip(start: int, stop: int) -> Shaped[np.ndarray, "..."]:
+            part = self._fetch(Box(start, west, stop - start, east - west), level)
+            return part.reshape(*part.shape[:2], self.channels)
+
+        return average(strip, rows, columns, self.channels) / full_scale(self.dtype)
 
     def thumbnail(self, longest_side: int) -> Shaped[np.ndarray, "height width channel"]:
         """Show the whole image small; images that are smaller already are not enlarged.
@@ -264,20 +292,6 @@ class Source(ABC):
     @abstractmethod
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
         """Read a box that lies inside the image; (height, width) is welcome where there is one channel."""
-
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        """The area average of what lies in `window` (within the image), from the coarsest level that is fine enough."""
-        level = self.level_for(size, region)
-        down, along = self.levels[level].factor
-        rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), down)
-        columns = Bins.over(size[1], region[1], region[3], (window.left, window.right), along)
-        west, east = columns.extent()
-
-        def strip(start: int, stop: int) -> Shaped[np.ndarray, "..."]:
-            part = self._fetch(Box(start, west, stop - start, east - west), level)
-            return part.reshape(*part.shape[:2], self.channels)
-
-        return average(strip, rows, columns, self.channels) / full_scale(self.dtype)
 
     def level_for(self, size: Size, region: Region) -> int:
         """The level that a view is made from: the coarsest one that is as fine as the view.

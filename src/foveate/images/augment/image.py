@@ -195,12 +195,15 @@ class Augmented(Wrapper):
             results.append(result)
         return results
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the original, changed."""
         covered = self._covered(window)
         if covered is None:
             return np.zeros((*size, self.channels))
         turn = self._orientation
-        result = turn.apply(self.source._view(turn.size(size), self._region_before(region), self.to_original(covered)))
+        result = turn.apply(
+            self.source.average_of(turn.size(size), self._region_before(region), self.to_original(covered))
+        )
         if not self._shades and self.change.stain is None:
             return result
         rows = Bins.over(size[0], region[0], region[2], (covered.top, covered.bottom)).coverage

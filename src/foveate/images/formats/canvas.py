@@ -127,7 +127,7 @@ class Canvas(Source):
             result[top + above : top + rows, left + before : left + columns] = stamps[i, above:rows, before:columns]
         return self._coloured(result)
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Sum of (row weights) · (visible pixels) · (column weights) over the stamps."""
         top, left, bottom, right = region
         touched = self._touching(window)

@@ -1,7 +1,6 @@
 """Images that another library opens by their path and reads in parts."""
 
 import importlib
-import math
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +14,11 @@ from foveate.errors import ImageError, one_line
 from foveate.images.formats.handles import LIBRARY_HANDLES, state_of
 from foveate.images.header import FULL_SCALE
 from foveate.images.io.local import not_readable
-from foveate.images.scale import DOCUMENT_DPI, MOST_OBLONG, PLAUSIBLE
 from foveate.images.source import Source
 from foveate.threads import in_threads
 from foveate.types import Box, Level, Size
 
-__all__ = ["LibraryFile", "installed", "kept_type", "levels_of", "library", "matches", "microns", "over_fill", "where"]
+__all__ = ["LibraryFile", "installed", "kept_type", "levels_of", "library", "matches", "over_fill", "where"]
 
 EXTRAS = {"openslide": "openslide", "pyvips": "vips", "zarr": "zarr", "rasterio": "geo", "fsspec": "remote"}
 """Module: the extra that installs it."""
@@ -192,22 +190,6 @@ def levels_of(sizes: list[Size]) -> tuple[Level, ...]:
     """Levels of these sizes, finest first, with the exact factor of each axis."""
     height, width = sizes[0]
     return tuple(Level(size, (height / size[0], width / size[1])) for size in sizes)
-
-
-def microns(down: float, along: float, told: bool = True) -> float | None:
-    """Microns per pixel of an image whose pixels have these sides; None if they cannot be right.
-
-    Arguments:
-        down: microns, down the rows.
-        along: microns, along the columns.
-        told: the file tells them of what it shows; if not, they come from resolution tags, which may be those of a
-            screen or a printer (`foveate.images.scale`).
-    """
-    if not all(0 < side < math.inf for side in (down, along)) or max(down, along) > MOST_OBLONG * min(down, along):
-        return None
-    mean = down if down == along else math.sqrt(down * along)
-    document = any(math.isclose(25400 / mean, dpi, rel_tol=1e-3) for dpi in DOCUMENT_DPI)
-    return mean if told or (not document and PLAUSIBLE[0] <= mean <= PLAUSIBLE[1]) else None
 
 
 def over_fill(

@@ -1,7 +1,6 @@
 """What the JSON of an OME-Zarr image, or the shape of a Zarr array, says of its axes, levels and scale."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,22 +11,10 @@ from jaxtyping import Shaped
 from foveate.errors import ImageError
 from foveate.images.formats.library import kept_type
 from foveate.images.header import Header
+from foveate.images.scale import ome_zarr_mpp
 from foveate.types import Box, Level, Size
 
 __all__ = ["Multiscale", "Picture", "array_picture", "group_pictures"]
-
-MICRONS = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "decimeter": 1e5,
-    "meter": 1e6,
-    "inch": 25400.0,
-    "foot": 304800.0,
-}
-"""Units of length that OME-Zarr names, in microns."""
 
 MOST_BANDS = 64
 """A plain array whose last axis is longer than this has its channels elsewhere, or lacks them."""
@@ -75,7 +62,7 @@ class Multiscale:
         paths: of its arrays in the group.
         axes: a letter for every axis; "" if the JSON names none.
         scales: of every array, what its scale transformations multiply every axis with; () if there are none.
-        microns: (of y, of x) microns per unit; None where that is not told.
+        units: of length along the axes, where they are told.
         bands: names of the channels.
         kind: what it is, in a few words.
     """
@@ -84,7 +71,7 @@ class Multiscale:
     paths: tuple[str, ...]
     axes: str
     scales: tuple[tuple[float, ...], ...]
-    microns: dict[str, float | None] = field(default_factory=dict)
+    units: dict[str, str | None] = field(default_factory=dict)
     bands: tuple[str, ...] = ()
     kind: str = "OME-Zarr"
 
@@ -122,12 +109,10 @@ class Multiscale:
         return full / size
 
     def _mpp(self, down: int, along: int) -> float | None:
-        units = self.microns.get("y"), self.microns.get("x")
         scale = self.scales[0]
-        if None in units or len(scale) <= max(down, along):
+        if len(scale) <= max(down, along):
             return None
-        product = scale[down] * scale[along] * (units[0] or 0) * (units[1] or 0)
-        return math.sqrt(product) if product > 0 and math.isfinite(product) else None
+        return ome_zarr_mpp((scale[down], scale[along]), (self.units.get("y"), self.units.get("x")))
 
 
 def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:
@@ -152,7 +137,7 @@ def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:
         tuple(dataset["path"] for dataset in scene["datasets"]),
         letters,
         tuple(scales),
-        {axis: MICRONS.get(str(unit).lower()) for axis, unit in units.items()},
+        units,
         tuple(str(label) for label in labels) if labels and all(labels) else (),
         f"OME-Zarr {ome.get('version') or scene.get('version') or ''}".strip(),
     )

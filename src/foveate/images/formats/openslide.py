@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.images.decoded import Decoded
-from foveate.images.formats.library import LibraryFile, levels_of, library, microns, over_fill, where
+from foveate.images.formats.library import LibraryFile, levels_of, library, over_fill, where
 from foveate.images.header import Header
+from foveate.images.scale import openslide_mpp
 from foveate.types import Box, Size
 
 __all__ = ["OpenSlideSource", "is_slide"]
@@ -92,7 +93,7 @@ class OpenSlideSource(LibraryFile):
             3,
             np.dtype(np.uint8),
             f"OpenSlide, {properties.get('openslide.vendor', 'unknown vendor')}{note}",
-            _microns(properties),
+            openslide_mpp(properties),
             (tile[0], tile[1]) if all(tile) else None,
         )
 
@@ -144,14 +145,6 @@ def _background(colour: str | None) -> tuple[int, int, int]:
     except ValueError:
         value = 0
     return (value >> 16) & 255, (value >> 8) & 255, value & 255
-
-
-def _microns(properties: dict[str, str]) -> float | None:
-    try:
-        x, y = (float(properties[f"openslide.mpp-{axis}"]) for axis in "xy")
-    except (KeyError, ValueError):
-        return None
-    return microns(y, x, told=properties.get("openslide.vendor") != "generic-tiff")
 
 
 _CACHES: dict[int, Any] = {}

@@ -22,7 +22,7 @@ from foveate.images.decoded import Decoded
 from foveate.images.header import Header, full_scale, over_black
 from foveate.images.io.local import UNREADABLE, not_readable
 from foveate.images.io.whole import Download, ZipMember
-from foveate.images.orientation import Orientation
+from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.source import Source
 from foveate.types import Box, Level, Size
 
@@ -33,18 +33,6 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 
 MAX_PIXELS = 2**30
 """Images with more pixels are refused: decoding takes them into memory whole, RGB in about 10 bytes a pixel."""
-
-ORIENTATIONS = {
-    1: Orientation(),
-    2: Orientation(flip_columns=True),
-    3: Orientation.turned(2),
-    4: Orientation(flip_rows=True),
-    5: Orientation(transpose=True),
-    6: Orientation.turned(3),
-    7: Orientation(flip_rows=True, flip_columns=True, transpose=True),
-    8: Orientation.turned(1),
-}
-"""EXIF tag 274: how to lay down what is stored."""
 
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """What Pillow raises on files of too many pixels; the warning where warnings are errors."""
@@ -99,7 +87,7 @@ class PillowSource(Source):
                 if width * height > MAX_PIXELS:
                     raise self._too_large(f"{height}×{width}")
                 channels, dtype = _values(image, self.name)
-                self._orientation = ORIENTATIONS.get(_orientation_tag(image), ORIENTATIONS[1])
+                self._orientation = Orientation.tagged(_orientation_tag(image))
                 self._scalable = image.format in ("JPEG", "MPO")
         except BROKEN as error:
             raise self._broken(error) from error
@@ -111,7 +99,8 @@ class PillowSource(Source):
         pixels: np.ndarray = self._orientation.apply(self._decoded(1))
         return pixels[box.top : box.bottom, box.left : box.right]
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the image, or of a JPEG decoded smaller; see the class."""
         turn, stored = self._orientation, self._stored_size
         region, window = turn.region_before(region, stored), turn.box_before(window, stored)
         seen = turn.size(size)
@@ -265,7 +254,7 @@ def _decoded_size(image: Image.Image) -> Size:
     if isinstance(image, TiffImageFile):
         # decoding lays it down as its tag or its XMP says; `size` tells so beforehand for the tag only
         columns, rows = image.tag_v2[256], image.tag_v2[257]
-        return ORIENTATIONS.get(image.getexif().get(0x0112, 1), ORIENTATIONS[1]).size((rows, columns))
+        return Orientation.tagged(image.getexif().get(ORIENTATION_TAG, 1)).size((rows, columns))
     return image.size[1], image.size[0]
 
 
@@ -275,7 +264,7 @@ def _orientation_tag(image: Image.Image) -> int:
     # asking a PNG without EXIF in its header for EXIF would decode all of it, to see whether some follows the pixels
     if image.format == "PNG" and "exif" not in image.info:
         return 1
-    return int(image.getexif().get(0x0112, 1))
+    return int(image.getexif().get(ORIENTATION_TAG, 1))
 
 
 def _values(image: Image.Image, name: str) -> tuple[int, np.dtype[Any]]:

@@ -1,6 +1,5 @@
 """GeoTIFF, cloud-optimised GeoTIFF and the other rasters that GDAL reads."""
 
-import math
 import threading
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
 from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, where
 from foveate.images.header import Georeference, Header
+from foveate.images.scale import projected_mpp
 from foveate.types import Box, Size
 
 __all__ = ["RasterSource"]
@@ -86,7 +86,7 @@ class RasterSource(LibraryFile):
                 dataset.count,
                 dtype,
                 f"GDAL, {dataset.driver}{note}",
-                _microns(dataset),
+                _mpp(dataset),
                 None if block == full else block,
                 tuple(name or f"band {i}" for i, name in enumerate(names, 1)) if any(names) else (),
                 next((float(value) for value in dataset.nodatavals if value is not None), None),
@@ -158,11 +158,8 @@ def _georeference(dataset: Any) -> Georeference | None:
     return Georeference("" if dataset.crs is None else dataset.crs.to_wkt(), (a, b, c, d, e, f))
 
 
-def _microns(dataset: Any) -> float | None:
-    """The geometric mean of both sides of a pixel on the ground."""
+def _mpp(dataset: Any) -> float | None:
     if dataset.crs is None or not dataset.crs.is_projected:
         return None
-    metres = float(dataset.crs.linear_units_factor[1])
-    a, b, _, d, e, _ = tuple(dataset.transform)[:6]
-    mean = math.sqrt(math.hypot(a, d) * math.hypot(b, e)) * metres * 1e6
-    return mean if mean > 0 else None
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    return projected_mpp((a, b, c, d, e, f), float(dataset.crs.linear_units_factor[1]))

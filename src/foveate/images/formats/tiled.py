@@ -24,8 +24,6 @@ BATCH_BYTES = 2**25
 
 Tile = Shaped[np.ndarray, "rows columns channel"]
 
-AS_STORED = Orientation()
-
 
 class TiledSource(Source):
     """An image whose levels are decoded in tiles; a subclass says how large they are and decodes them.
@@ -40,7 +38,7 @@ class TiledSource(Source):
     """
 
     _reads_file = True
-    _orientation: Orientation = AS_STORED
+    _orientation: Orientation = Orientation()
     """How to lay down what is stored, known once the header is; levels are those of what is laid down."""
 
     def __init__(self, name: str = "", mpp: float | None = None) -> None:
@@ -79,7 +77,7 @@ class TiledSource(Source):
     ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
         self._ensure_open()
         turn = self._orientation
-        if turn is AS_STORED:
+        if turn == Orientation():
             return self._assembled(boxes, level, threads)
         size = self._stored(level)
         before = self._assembled([turn.box_before(box, size) for box in boxes], level, threads)
@@ -147,7 +145,8 @@ class TiledSource(Source):
             "copy the file again, or leave it out"
         )
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average, in strips that end where tiles do."""
         level = self.level_for(size, region)
         self._ensure_open()
         down, along = self.levels[level].factor

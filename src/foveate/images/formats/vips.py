@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, microns, where
-from foveate.images.formats.pillow import ORIENTATIONS
+from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, where
 from foveate.images.header import Header, over_black
 from foveate.images.orientation import Orientation
+from foveate.images.scale import resolution_mpp
 from foveate.types import Box, Size
 
 __all__ = ["VipsSource"]
@@ -92,7 +92,7 @@ class VipsSource(LibraryFile):
                     f"{self.name}: pixels must be integers or floating point, got {image.format}: convert it first"
                 )
             loader = str(_field(image, "vips-loader") or "")
-            self._orientation = ORIENTATIONS.get(int(_field(image, "orientation") or 1), ORIENTATIONS[1])
+            self._orientation = Orientation.tagged(int(_field(image, "orientation") or 1))
             self._transparent = not loader.startswith("tiff") and (image.bands, image.interpretation) in {
                 (2, "b-w"), (2, "grey16"), (4, "srgb"), (4, "rgb16"), (4, "scrgb")
             }  # fmt: skip
@@ -105,7 +105,7 @@ class VipsSource(LibraryFile):
             tile = tuple(int(_field(image, f"tile-{side}") or 0) for side in ("height", "width"))
             mpp = None
             if _field(image, "resolution-unit") == "cm" and min(image.xres, image.yres) > 0:
-                mpp = microns(1000 / image.yres, 1000 / image.xres, told=False)
+                mpp = resolution_mpp(1000 / image.yres, 1000 / image.xres)
             stored = np.dtype(TYPES[image.format])
             bands = image.bands - self._transparent
         self._options = ({}, *(found[size] for size in sizes[1:]))

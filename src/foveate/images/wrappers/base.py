@@ -109,5 +109,6 @@ class Unchanged(Wrapper):
     ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
         return self.source.read_many(boxes, level, threads)
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        return self.source._view(size, region, window)
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the original."""
+        return self.source.average_of(size, region, window)

@@ -53,8 +53,9 @@ class Bands(PixelWrapper):
     def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Shaped[np.ndarray, "height width channel"]:
         return pixels[:, :, list(self.indices)]
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        return self.source._view(size, region, window)[:, :, list(self.indices)]
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the bands wanted."""
+        return self.source.average_of(size, region, window)[:, :, list(self.indices)]
 
 
 LUMA = (299, 587, 114)
@@ -115,11 +116,12 @@ class Colour(PixelWrapper):
             return np.repeat(pixels, 3, axis=2)
         return _luma(pixels)
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the original, in other colours."""
         if self.source.channels == 4:
             # colour times opacity is no linear function of the pixels: it must be taken before the average
-            return super()._view(size, region, window)
-        seen = self.source._view(size, region, window)
+            return super().average_of(size, region, window)
+        seen = self.source.average_of(size, region, window)
         if seen.shape[2] == self.channels:
             return seen
         if self.kind == "rgb":

@@ -62,10 +62,11 @@ class Resampled(Wrapper):
     def _read(self, box: Box, level: int) -> Float32[np.ndarray, "height width channel"]:  # noqa: ARG002
         return self.source.view(box.size, self._before((box.top, box.left, box.bottom, box.right)))
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the original where all of it is seen."""
         if window.size == self._wanted:
-            return self.source._view(size, self._before(region), Box(0, 0, *self.source.size))
-        return super()._view(size, region, window)
+            return self.source.average_of(size, self._before(region), Box(0, 0, *self.source.size))
+        return super().average_of(size, region, window)
 
     def _scale(self) -> tuple[float, float]:
         """Pixels of the original per pixel."""

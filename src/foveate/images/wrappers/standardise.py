@@ -96,9 +96,10 @@ class Standardised(PixelWrapper):
         result: np.ndarray = (unit_range(pixels) - mean.astype(np.float32)) / deviation.astype(np.float32)
         return result
 
-    def _view(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the original, standardised."""
         mean, deviation = self.statistics()
-        seen = self.source._view(size, region, window)
+        seen = self.source.average_of(size, region, window)
         rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom)).coverage
         columns = Bins.over(size[1], region[1], region[3], (window.left, window.right)).coverage
         result: np.ndarray = (seen - np.outer(rows, columns)[:, :, None] * mean) / deviation

@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.formats.pillow import ORIENTATIONS
 from foveate.images.formats.tiff.directory import read_directories
 from foveate.images.formats.tiff.layout import find_levels
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName
 from foveate.images.header import Header
 from foveate.images.io.local import ByteFile, open_bytes, stream
-from foveate.images.scale import microns_per_pixel
+from foveate.images.orientation import ORIENTATION_TAG, Orientation
+from foveate.images.scale import tiff_mpp
 from foveate.threads import in_threads
 from foveate.types import Level, Size
 
@@ -81,13 +81,11 @@ class TiffSource(TiledSource):
             level = Segments(page, file, self.name)
             if (level.channels, level.dtype) == (first.channels, first.dtype):
                 levels.append(level)
-        orientation = ORIENTATIONS.get(layout.pages[0].number(274, 1), ORIENTATIONS[1])
-        if orientation != ORIENTATIONS[1]:
-            self._orientation = orientation
+        self._orientation = Orientation.tagged(layout.pages[0].number(ORIENTATION_TAG, 1))
         if self._known is not None and [level.size for level in self._known.levels] != self._sizes(levels):
             raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
-        self._words = how, microns_per_pixel(layout.pages[0])
+        self._words = how, tiff_mpp(layout.pages[0])
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
         self._file, self._segments = file, tuple(levels)
 
