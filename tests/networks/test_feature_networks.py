@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import hypothesis.strategies as st
 import pytest
@@ -181,3 +183,15 @@ def test_smallest_patch_is_the_smallest(name: str) -> None:
     smallest = build_features(FeatureSettings(name), 1, (64, 64)).smallest
     network = build_features(FeatureSettings(name), 1, (smallest, smallest + 3)).eval()
     assert network(torch.rand(2, 1, smallest, smallest + 3)).isfinite().all()
+
+
+def test_narrow_strided_shortcuts_do_not_corrupt_memory() -> None:
+    """Of a strided 1×1 convolution with few channels, oneDNN's weight gradient writes where it may not: issue 6035."""
+    code = (
+        "import torch\nfrom foveate.networks.cnn import SameConvolution\n"
+        "values = torch.rand(5, 6, 22, 26).contiguous(memory_format=torch.channels_last)\n"
+        "layer = SameConvolution(6, 6, 1, 2)\n"
+        "for _ in range(50): layer(values).sum().backward()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -22,6 +22,9 @@ __all__ = [
     "speed_limits_paper",
 ]
 
+ONEDNN_BLOCK = 16
+"""Channels in one block of oneDNN's convolutions with AVX-512; 8 with AVX2."""
+
 
 def glorot_(module: nn.Module) -> None:
     """Glorot uniform weights and zero bias in every convolution and linear layer, as Keras begins.
@@ -179,6 +182,10 @@ class SameConvolution(nn.Conv2d):
     def forward(self, input: Float[Tensor, "patch before height width"]) -> Float[Tensor, "patch after rows cols"]:  # noqa: A002
         """Convolve (M, before, h, w) to (M, after, ⌈h / stride⌉, ⌈w / stride⌉)."""
         kernel, stride = self.kernel_size[0], self.stride[0]
+        if kernel == 1 and self.in_channels < ONEDNN_BLOCK:
+            # oneDNN's weight gradient of a strided 1×1 convolution writes past its workspace here (oneDNN issue 6035);
+            # without a stride, over every stride-th pixel, it is the same convolution and has no such workspace
+            return functional.conv2d(input[:, :, ::stride, ::stride], self.weight)
         missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in input.shape[2:]]
         top, left = (total // 2 for total in missing)
         if missing == [2 * top, 2 * left]:
