@@ -24,7 +24,7 @@ def test_resolutions_that_no_image_has_say_nothing(side: float) -> None:
 def test_the_mean_of_both_sides_is_geometric() -> None:
     assert resolution_mpp(0.2, 0.8) == pytest.approx(0.4)
     assert openslide_mpp({"openslide.mpp-x": "0.2", "openslide.mpp-y": "0.8"}) == pytest.approx(0.4)
-    assert ome_zarr_mpp((2, 8), ("nanometer", "nanometer")) == pytest.approx(0.004)
+    assert ome_zarr_mpp((2.0, 8.0), ("nanometer", "nanometer")) == pytest.approx(0.004)
     assert projected_mpp((0.0, 2.0, 7.0, -8.0, 0.0, 9.0), 0.5) == pytest.approx(2e6)
     assert resolution_mpp(0.3, 0.3) == 0.3
 
