@@ -24,7 +24,7 @@ from foveate.explain import Explanation, MapScores, explain, known_objects, scor
 from foveate.explain.figures import show_boxes, show_image, show_map, small_picture
 from foveate.explain.localisation import Average, Localisation, average_scores
 from foveate.images import Source
-from foveate.models import Model, load_model
+from foveate.models import DrawOptions, Model, load_model
 from foveate.pipeline.loader import split_indices
 from foveate.training.folds import read_splits
 from foveate.training.run_folder import run_settings
@@ -148,7 +148,9 @@ def draw(contest: Contest, ids: Sequence[str], path: Path, samples: int, seed: i
 
     def look(runs: Sequence[Trained], name: str) -> Explanation:
         run = tested(runs, name)
-        return explain(run.model, run.model.look(run.dataset.open(run.indices[name]), samples, seed=seed), name)
+        return explain(
+            run.model, run.model.look(run.dataset.open(run.indices[name]), DrawOptions(samples, seed=seed)), name
+        )
 
     first = next(iter(contest.values()))
     sources = [tested(first, name).dataset.open(tested(first, name).indices[name]) for name in ids]

@@ -17,7 +17,8 @@ from foveate.datasets.types import Example
 from foveate.evaluation.coverage import covered, covered_objects, majority_error, object_coverage
 from foveate.evaluation.evaluate import evaluate
 from foveate.images import ArraySource, Source
-from foveate.models import Model, build_model, make_batch
+from foveate.models import DrawOptions, Model, build_model, make_batch
+from foveate.pipeline.loader import LoadOptions
 from foveate.training.folds import Resplit
 from foveate.types import Box
 
@@ -123,7 +124,7 @@ def test_evaluation_counts_what_the_patches_it_read_cover() -> None:
     assert everything is not None
     assert (everything.covered_per_image, everything.error_floor) == (1.0, 0.0)
     model = model_of()
-    result = evaluate(model, known, indices, batch=4, seed=3)
+    result = evaluate(model, known, indices, DrawOptions(seed=3), loading=LoadOptions(4))
     expected = []
     for index in indices:
         prediction = model.predict(known.open(index), seed=3)
@@ -131,14 +132,14 @@ def test_evaluation_counts_what_the_patches_it_read_cover() -> None:
         expected += covered([things[index][0][1]], corners)
     assert result.coverage is not None
     assert 0 < result.coverage.covered_per_image < 1, "else nothing is shown"
-    several = evaluate(model, known, indices, samples=6).coverage
+    several = evaluate(model, known, indices, DrawOptions(6)).coverage
     assert several is not None
     assert several.covered_per_image >= result.coverage.covered_per_image
     plain: Any = result.plain()
     assert plain["coverage"]["covered_per_image"] == result.coverage.covered_per_image
     assert evaluate(model_of("cnn"), known, indices).coverage is None
     renamed = Resplit(known, tuple(known.examples))
-    assert evaluate(model, renamed, indices, batch=4, seed=3).coverage == result.coverage
+    assert evaluate(model, renamed, indices, DrawOptions(seed=3), loading=LoadOptions(4)).coverage == result.coverage
 
 
 def test_patches_that_were_not_read_cover_nothing() -> None:

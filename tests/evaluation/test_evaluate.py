@@ -14,8 +14,8 @@ from foveate.datasets import read_manifest
 from foveate.errors import DataError, ImageError
 from foveate.evaluation.evaluate import evaluate
 from foveate.evaluation.intervals import wilson_interval
-from foveate.models import Model, build_model
-from foveate.pipeline.loader import split_indices
+from foveate.models import DrawOptions, Model, build_model
+from foveate.pipeline.loader import LoadOptions, split_indices
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def model(settings_of: Callable[..., Any]) -> Model:
 
 def test_every_image_counts_once_and_the_batch_does_not_matter(model: Model, squares: Any) -> None:
     indices = split_indices(squares, "validation")
-    results = [evaluate(model, squares, indices, seed=4, batch=batch) for batch in (1, 3, 50)]
+    results = [
+        evaluate(model, squares, indices, DrawOptions(seed=4), loading=LoadOptions(batch)) for batch in (1, 3, 50)
+    ]
     for result in results:
         assert result.indices == indices
         assert result.n == 7
@@ -43,7 +45,7 @@ def test_every_image_counts_once_and_the_batch_does_not_matter(model: Model, squ
 
 def test_samples_are_averaged_and_counted(model: Model, squares: Any) -> None:
     indices = split_indices(squares, "test")
-    one, four = (evaluate(model, squares, indices, samples=samples) for samples in (1, 4))
+    one, four = (evaluate(model, squares, indices, DrawOptions(samples)) for samples in (1, 4))
     assert four.patches_per_image == 4 * one.patches_per_image
     assert not np.allclose(one.probabilities, four.probabilities)
 
@@ -57,7 +59,7 @@ def test_predicting_with_the_same_seed_gives_the_same(
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
         rows.append(f"{name}.png,{label}")
     (tmp_path / "images.csv").write_text("\n".join(rows))
-    result = evaluate(model, read_manifest(tmp_path / "images.csv"), (0, 1), seed=6)
+    result = evaluate(model, read_manifest(tmp_path / "images.csv"), (0, 1), DrawOptions(seed=6))
     for name, row in zip("ab", result.probabilities, strict=True):
         alone = model.predict(tmp_path / f"{name}.png", seed=6)
         assert np.allclose(row, list(alone.probabilities.values()), atol=1e-6)
@@ -66,14 +68,14 @@ def test_predicting_with_the_same_seed_gives_the_same(
 
 def test_mode_and_method_are_restored(model: Model, squares: Any) -> None:
     model.train()
-    evaluate(model, squares, (0, 1), method="top")
+    evaluate(model, squares, (0, 1), DrawOptions(method="top"))
     assert model.training
     assert model.method == "murthy"
 
 
 def test_top_does_not_depend_on_the_seed(model: Model, squares: Any) -> None:
-    first, second = (evaluate(model, squares, range(6), seed=seed, method="top") for seed in (1, 2))
-    drawn = evaluate(model, squares, range(6), seed=1)
+    first, second = (evaluate(model, squares, range(6), DrawOptions(seed=seed, method="top")) for seed in (1, 2))
+    drawn = evaluate(model, squares, range(6), DrawOptions(seed=1))
     assert np.array_equal(first.probabilities, second.probabilities)
     assert not np.allclose(first.probabilities, drawn.probabilities)
 
@@ -140,7 +142,7 @@ def test_a_group_of_two_minds_is_named_before_any_work(model: Model, squares: An
 def test_several_labels_by_hand(colours: Any, settings_of: Callable[..., Any]) -> None:
     model = build_model(settings_of().model, colours.classes, channels=3, seed=1, multi_label=True)
     indices = split_indices(colours, None)
-    result = evaluate(model, colours, indices, seed=2)
+    result = evaluate(model, colours, indices, DrawOptions(seed=2))
     labels = np.array([[k in colours.examples[i].label for k in range(3)] for i in indices])
     p = result.probabilities
     assert np.array_equal(result.labels, labels)
@@ -157,7 +159,7 @@ def test_several_labels_by_hand(colours: Any, settings_of: Callable[..., Any]) -
     assert plain["confusion"] is None
     assert 0 < plain["mean_average_precision"] <= 1
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    grouped = evaluate(model, colours, indices, seed=2, by_group=True)
+    grouped = evaluate(model, colours, indices, DrawOptions(seed=2), by_group=True)
     assert grouped.n == 11
     assert np.allclose(grouped.probabilities[0], p[[i for i, k in enumerate(indices) if k in (0, 1)]].mean(0))
 
@@ -174,8 +176,8 @@ def test_a_model_that_reads_every_patch_counts_them_and_keeps_no_boxes(
 ) -> None:
     settings = settings_of(model={"name": "deep-mil"})
     model = build_model(settings.model, ("blue", "red"), channels=3, seed=1)
-    assert evaluate(model, squares, (0, 2), batch=1).patches_per_image == 3 * 3, "of 60 × 80 in 26 × 28"
-    both = [evaluate(model, squares, (0, 1, 2), batch=batch) for batch in (1, 3)]
+    assert evaluate(model, squares, (0, 2), loading=LoadOptions(1)).patches_per_image == 3 * 3, "of 60 × 80 in 26 × 28"
+    both = [evaluate(model, squares, (0, 1, 2), loading=LoadOptions(batch)) for batch in (1, 3)]
     assert both[0].patches_per_image == both[1].patches_per_image
     assert np.allclose(both[0].probabilities, both[1].probabilities, atol=1e-5)
     assert both[0].view_size == (1, 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,16 +20,16 @@ from foveate.explain import Explainer
 from foveate.explain.export import compose, ring
 from foveate.explain.picture import Scale
 from foveate.images import ArraySource, Georeference, Header, Masked, Source, open_image
-from foveate.models import Model
+from foveate.models import DrawOptions, Model
 from foveate.types import Box
 
 Make = Callable[..., Model]
 Draw = Callable[..., np.ndarray]
 
 
-def explained(model: Model, source: Source, out: Path, name: str = "image.png", **options: int) -> Path:
-    explainer = Explainer(model, out, **options)  # type: ignore[arg-type]
-    explainer(name, model.look(source, explainer.samples, explainer.method, explainer.seed))
+def explained(model: Model, source: Source, out: Path, name: str = "image.png", **options: Any) -> Path:
+    explainer = Explainer(model, out, **options)
+    explainer(name, model.look(source, explainer.options))
     assert explainer.finish() == out / "index.html"
     return out / explainer.entries[0].folder
 
@@ -122,7 +123,7 @@ def test_the_map_and_its_affine_in_every_file(tmp_path: Path, pointing: Make, ca
 
 def test_geojson_is_valid_and_comes_back_as_a_mask(tmp_path: Path, pointing: Make, canvas: Draw) -> None:
     model, pixels = pointing(), canvas((200, 310), (12, 290))
-    folder = explained(model, ArraySource(pixels), tmp_path, samples=2)
+    folder = explained(model, ArraySource(pixels), tmp_path, options=DrawOptions(2))
     content = json.loads((folder / "patches.geojson").read_text())
     record = json.loads((folder / "explanation.json").read_text())
     assert content["type"] == "FeatureCollection"
@@ -242,7 +243,7 @@ def test_models_without_a_map_or_a_draw(name: str, tmp_path: Path, pointing: Mak
 def test_what_if_is_what_predict_says_with_other_seeds(tmp_path: Path, pointing: Make) -> None:
     model = pointing()
     source = ArraySource(np.random.default_rng(0).integers(0, 255, (217, 305), dtype=np.uint8), name="a/b.png")
-    folder = explained(model, source, tmp_path, what_if=2, seed=7)
+    folder = explained(model, source, tmp_path, what_if=2, options=DrawOptions(seed=7))
     told = json.loads((folder / "explanation.json").read_text())["what_if"]
     assert [one["seed"] for one in told] == [8, 9]
     for one in told:
@@ -275,8 +276,8 @@ def test_the_page_of_a_giant_image_is_small_and_soon_made(gigapixels: float, tmp
     write_giant(tmp_path / "giant.tif", count, count, levels=6)
     model = pointing(channels=3, view=ViewSettings(longest_side=512), patch=(256, 256), patches=16)
     source = open_image(tmp_path / "giant.tif")
-    look = model.look(source, samples=4)
-    explainer = Explainer(model, tmp_path / "seen", samples=4)
+    look = model.look(source, DrawOptions(4))
+    explainer = Explainer(model, tmp_path / "seen", DrawOptions(4))
     started = time.process_time()
     explainer("giant.tif", look)
     seconds = time.process_time() - started  # of the processor: a busy machine is not the page's fault

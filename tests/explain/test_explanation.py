@@ -11,7 +11,7 @@ from PIL import Image
 from foveate.config.settings import InputSettings
 from foveate.explain import explain
 from foveate.images import ArraySource, Masked
-from foveate.models import Model
+from foveate.models import DrawOptions, Model
 from foveate.types import Box
 
 NAMES = ("attention-sampling", "uniform", "deep-mil", "cnn")
@@ -27,7 +27,7 @@ def test_the_answer_is_that_of_predict(
     source = ArraySource(pixels, name="folder/canvas.png")
     given = {"samples": samples, "method": method, "seed": 5}
     predicted = model.predict(source, **given)  # type: ignore[arg-type]
-    seen = explain(model, model.look(source, **given))  # type: ignore[arg-type]
+    seen = explain(model, model.look(source, DrawOptions(**given)))  # type: ignore[arg-type]
     assert seen.prediction.probabilities == predicted.probabilities
     assert seen.prediction.boxes == predicted.boxes
     if seen.patches and name != "deep-mil":
@@ -42,7 +42,7 @@ def test_bias_and_contributions_sum_to_the_logits(
     name: str, samples: int, pointing: Make, canvas: Callable[..., np.ndarray]
 ) -> None:
     model = pointing(name=name)
-    look = model.look(canvas((373, 460), (60, 170)), samples=samples)
+    look = model.look(canvas((373, 460), (60, 170)), DrawOptions(samples))
     seen = explain(model, look)
     assert seen.bias is not None
     assert seen.rest is not None
@@ -64,7 +64,7 @@ def test_several_labels_have_contributions_too(pointing: Make, canvas: Callable[
     from foveate.models import build_model
 
     model = build_model(pointing().settings, ("a", "b"), 1, multi_label=True).eval()
-    seen = explain(model, model.look(canvas((173, 260), (60, 170)), samples=2))
+    seen = explain(model, model.look(canvas((173, 260), (60, 170)), DrawOptions(2)))
     mean = 1 / (1 + np.exp(-seen.logits))
     assert seen.prediction.probabilities == pytest.approx(dict(zip("ab", mean.mean(0), strict=True)), abs=1e-6)
 

@@ -13,7 +13,7 @@ from foveate.errors import ConfigError, DataError
 from foveate.explain import Deletion, MapScores, delete_patches, deletion_over, localisation_over, score_maps
 from foveate.explain.localisation import SCORES, average, average_deletions, average_scores
 from foveate.images import ArraySource, Source
-from foveate.models import Model
+from foveate.models import DrawOptions, Model
 from foveate.types import Box
 
 Make = Callable[..., Model]
@@ -70,14 +70,14 @@ def test_a_model_is_scored_image_by_image(name: str, pointing: Make) -> None:
     data = megapixel_mnist(DataSettings(canvas=(420, 510), train_images=5, test_images=1, noise=0))
     grouped = replace(data, examples=tuple(replace(one, group="all") for one in data.examples))
     model = pointing(name=name, view=ViewSettings(scale=0.25), patch=(50, 40), patches=10)
-    told = localisation_over(model, data, range(5), samples=2, seed=1, method="iid")
+    told = localisation_over(model, data, range(5), DrawOptions(2, "iid", 1))
     each = [one for _, one in score_maps(model, data, range(5), 2, 1, "iid")]
     assert told == average_scores(each, [None] * 5)
     assert told.images == 5
     assert told.objects_per_image == 5.0
     assert told.scores["mass"] is not None
     assert (told.scores["objects_hit"] is None) == (name == "deep-mil")
-    together = localisation_over(model, grouped, range(5), samples=2, seed=1, method="iid")
+    together = localisation_over(model, grouped, range(5), DrawOptions(2, "iid", 1))
     assert together.scores["mass"] is not None
     assert together.scores["mass"].interval == pytest.approx((together.scores["mass"].mean,) * 2, abs=1e-12)
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_scored_is_refused_before_an_image_is_opened(
 
 def test_deletion_over_images(pointing: Make) -> None:
     model, data = pointing(patch=(56, 72)), Empty()
-    told = deletion_over(model, data, (0, 2), samples=2, seed=3)
-    each = [delete_patches(model, data.open(index), samples=2, seed=3) for index in (0, 2)]
+    told = deletion_over(model, data, (0, 2), DrawOptions(2, seed=3))
+    each = [delete_patches(model, data.open(index), options=DrawOptions(2, seed=3)) for index in (0, 2)]
     assert told == average_deletions(each, [None, None])
     assert len(told.covered) == len(told.by_attention) == len(told.by_chance) == 6

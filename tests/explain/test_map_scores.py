@@ -23,7 +23,7 @@ from foveate.explain import (
 )
 from foveate.explain.deletion import Covered
 from foveate.images import ArraySource, open_image
-from foveate.models import Model
+from foveate.models import DrawOptions, Model
 from foveate.training.folds import Resplit
 from foveate.types import Box
 
@@ -84,7 +84,7 @@ def test_hit_rates_by_hand() -> None:
 
 def test_scores_of_a_map_that_points(pointing: Make, canvas: Draw) -> None:
     model = pointing(patch=(56, 72))
-    seen = explain(model, model.look(canvas((417, 605), (120, 430)), samples=3))
+    seen = explain(model, model.look(canvas((417, 605), (120, 430)), DrawOptions(3)))
     found, missed = score_map(seen, [Box(106, 416, 28, 28)]), score_map(seen, [Box(330, 60, 28, 28)])
     assert found is not None
     assert missed is not None
@@ -184,13 +184,13 @@ def test_a_covered_image_is_covered_at_every_level(tmp_path: Path) -> None:
 def test_covering_what_the_attention_points_at_changes_the_answer_more(pointing: Make, canvas: Draw) -> None:
     model = pointing(patch=(56, 72))
     source = ArraySource(canvas((417, 605), (120, 430)))
-    told = delete_patches(model, source, (1, 3, 9), samples=4)
+    told = delete_patches(model, source, (1, 3, 9), DrawOptions(4))
     assert told.covered == (0, 1, 3, 9)
     first = model.predict(source, samples=4)
     assert told.by_attention[0] == told.by_chance[0] == max(first.probabilities.values())
     moved = abs(told.by_attention[-1] - told.by_attention[0])
     assert moved > 3 * abs(told.by_chance[1] - told.by_chance[0])
-    again = delete_patches(model, source, (1, 3, 9), samples=4)
+    again = delete_patches(model, source, (1, 3, 9), DrawOptions(4))
     assert again == told
     assert told.drop == pytest.approx(np.mean(told.by_chance[1:]) - np.mean(told.by_attention[1:]))
 

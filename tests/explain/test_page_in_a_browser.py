@@ -10,7 +10,7 @@ from browsers import Watched, open_browser
 
 from foveate.explain import Explainer
 from foveate.images import ArraySource
-from foveate.models import Model
+from foveate.models import DrawOptions, Model
 
 Make = Callable[..., Model]
 Draw = Callable[..., np.ndarray]
@@ -26,9 +26,9 @@ def browser() -> Iterator[Any]:
 def written(tmp_path: Path, pointing: Make, canvas: Draw) -> Path:
     """The page of an image whose name wants to be escaped, of four draws and two other seeds."""
     model = pointing(channels=3, classes=("cat", "<b>dog", "owl & co"))
-    explainer = Explainer(model, tmp_path, samples=4, what_if=2)
+    explainer = Explainer(model, tmp_path, DrawOptions(4), what_if=2)
     source = ArraySource(canvas((417, 605), (120, 430), channels=3))
-    explainer('</script><i>odd & "name".png', model.look(source, samples=4))
+    explainer('</script><i>odd & "name".png', model.look(source, DrawOptions(4)))
     explainer.finish()
     return tmp_path / explainer.entries[0].folder / "explanation.html"
 

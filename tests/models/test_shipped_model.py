@@ -9,7 +9,7 @@ import pytest
 from foveate.config.settings import DataSettings
 from foveate.datasets import open_dataset
 from foveate.evaluation.evaluate import Evaluation, evaluate
-from foveate.models import load_model, shipped_models
+from foveate.models import DrawOptions, load_model, shipped_models
 from foveate.models.store import shipped_model
 from foveate.pipeline.loader import split_indices
 
@@ -35,7 +35,7 @@ def measured(digits: str, noise_over_digits: bool, images: int = 300) -> Evaluat
     dataset = open_dataset(settings, seed=0)
     indices = split_indices(dataset, "test")
     assert len(indices) == images
-    return evaluate(load_model(NAME), dataset, indices, seed=SEED)
+    return evaluate(load_model(NAME), dataset, indices, DrawOptions(seed=SEED))
 
 
 def test_it_is_small_and_on_the_shelf() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from foveate.errors import ConfigError, DataError, ImageError, RunError
 from foveate.evaluation.evaluate import evaluate
-from foveate.models import load_model
+from foveate.models import DrawOptions, load_model
 from foveate.pipeline.loader import split_indices
 from foveate.training.attention_log import read_watched
 from foveate.training.loop import train
@@ -119,7 +119,7 @@ def test_half_precision_needs_a_gpu(squares: Any, settings_of: Settings, tmp_pat
 
 def test_the_saved_model_is_the_best_one(long_run: Path, squares: Any) -> None:
     model = load_model(long_run)
-    again = evaluate(model, squares, split_indices(squares, "validation"), seed=3)
+    again = evaluate(model, squares, split_indices(squares, "validation"), DrawOptions(seed=3))
     epochs = read_journal(long_run / "metrics.jsonl", "epoch")
     assert len(epochs) == 4
     assert again.error == min(record["validation_error"] for record in epochs)
@@ -214,7 +214,7 @@ def test_several_labels_are_learnt(colours: Any, settings_of: Settings, tmp_path
     assert epochs[-1]["training_loss"] < 0.4
     model = load_model(tmp_path / "run")
     assert model.multi_label
-    result = evaluate(model, colours, split_indices(colours, "train"), seed=3)
+    result = evaluate(model, colours, split_indices(colours, "train"), DrawOptions(seed=3))
     assert result.error < 0.25
 
 
@@ -236,7 +236,7 @@ def test_a_network_of_the_users_own(squares: Any, settings_of: Settings, tmp_pat
     settings = settings_of(training={"epochs": 1})
     result = run(settings, tmp_path / "run", squares, features=network())
     model = load_model(tmp_path / "run", features=network())
-    again = evaluate(model, squares, split_indices(squares, "validation"), seed=3)
+    again = evaluate(model, squares, split_indices(squares, "validation"), DrawOptions(seed=3))
     assert again.error == result.validation_error
 
 

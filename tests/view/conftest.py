@@ -11,7 +11,7 @@ from PIL import Image
 from pyramid_files import values, write_pyramid
 
 from foveate.config.settings import AttentionSettings, FeatureSettings, ModelSettings, PriorSettings, ViewSettings
-from foveate.models import Model, build_model
+from foveate.models import DrawOptions, Model, build_model
 from foveate.predict import find_rows
 from foveate.view import Gallery, ViewServer
 
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def gallery(model: Model, folder: Path) -> Gallery:
-    return Gallery(model, find_rows([folder / name for name in ("a.png", "b.tif", "c.png")]), samples=2)
+    return Gallery(model, find_rows([folder / name for name in ("a.png", "b.tif", "c.png")]), DrawOptions(2))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from foveate.errors import ConfigError
 from foveate.explain.picture import Scale
-from foveate.models import Model
+from foveate.models import DrawOptions, Model
 from foveate.predict import find_rows
 from foveate.view import Gallery, Pyramid, ViewServer
 
@@ -97,7 +97,7 @@ def test_what_an_image_is_said_to_be(server: ViewServer, model: Model, folder: P
 
 
 def test_the_peak_of_the_map_lies_where_its_affine_map_says(server: ViewServer, model: Model, folder: Path) -> None:
-    look = model.look(folder / "a.png", samples=2)
+    look = model.look(folder / "a.png", DrawOptions(2))
     assert look.output.attention is not None
     attention = look.output.attention[0].numpy()
     row, column = np.unravel_index(attention.argmax(), attention.shape)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from foveate.datasets.types import ImageDataset
     from foveate.evaluation.evaluate import Evaluation
     from foveate.explain import AverageDeletion, Localisation
-    from foveate.models import Model
+    from foveate.models import DrawOptions, Model
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "print_tables", "run"]
 
@@ -169,9 +169,9 @@ def run(namespace: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} must be at least {least}, got {value}: leave it out or give {least} or more")
     from foveate.atomic import replace_file
     from foveate.evaluation.evaluate import evaluate
-    from foveate.models import load_model
+    from foveate.models import DrawOptions, load_model
     from foveate.pipeline.distributed import open_accelerator
-    from foveate.pipeline.loader import split_indices
+    from foveate.pipeline.loader import LoadOptions, split_indices
 
     accelerator = open_accelerator()
     model = load_model(namespace.model).to(accelerator.device)
@@ -184,12 +184,15 @@ def run(namespace: argparse.Namespace) -> int:
         raise ConfigError("--by-group needs to know which images belong together: give --data with a column group")
     _check_maps(namespace, model, dataset, indices)
     seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
-    options = {name: getattr(namespace, name) for name in ("samples", "method", "batch", "workers", "by_group")}
-    result = evaluate(model, dataset, indices, seed=seed, **options)
+    options, loading = (
+        DrawOptions(namespace.samples, namespace.method, seed),
+        LoadOptions(namespace.batch, namespace.workers),
+    )
+    result = evaluate(model, dataset, indices, options, loading=loading, by_group=namespace.by_group)
     figures = result.plain()
     figures |= {"split": split or "all", "samples": namespace.samples, "method": namespace.method or model.method}
     if accelerator.is_main_process:
-        localisation, deletion = _judge_maps(namespace, model, dataset, indices, seed)
+        localisation, deletion = _judge_maps(namespace, model, dataset, indices, options)
         judged = {"localisation": localisation, "deletion": deletion}
         figures |= {name: one.plain() for name, one in judged.items() if one is not None}
         text = json.dumps(figures, indent=2) + "\n"
@@ -214,12 +217,16 @@ def _check_maps(namespace: argparse.Namespace, model: "Model", dataset: "ImageDa
 
 
 def _judge_maps(
-    namespace: argparse.Namespace, model: "Model", dataset: "ImageDataset", indices: Sequence[int], seed: int
+    namespace: argparse.Namespace,
+    model: "Model",
+    dataset: "ImageDataset",
+    indices: Sequence[int],
+    options: "DrawOptions",
 ) -> "tuple[Localisation | None, AverageDeletion | None]":
     """What the maps are worth, as far as it is asked."""
     from foveate.explain import deletion_over, localisation_over
 
-    given = (model, dataset, indices, namespace.samples, seed, namespace.method)
+    given = (model, dataset, indices, options)
     return (
         localisation_over(*given) if namespace.localisation else None,
         deletion_over(*given) if namespace.deletion else None,

@@ -50,13 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.evolution:
         return _draw_evolution(arguments)
     from foveate.explain import Explainer
-    from foveate.models import load_model
+    from foveate.models import DrawOptions, load_model
     from foveate.predict import (
         ReceiptTally,
         check_output,
         choose_device,
         find_rows,
-        predict_paths,
+        predict_rows,
         receipt_line,
         write_predictions,
     )
@@ -65,10 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
     rows = find_rows(arguments.paths)
     model = load_model(arguments.run).to(device)
-    given = (arguments.samples, arguments.method, arguments.seed)
-    explainer = Explainer(model, arguments.out, *given, what_if=arguments.what_if, run=arguments.run)
+    options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
+    explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)
     costs = ReceiptTally()
-    outcomes = costs.watch(predict_paths(model, rows, *given, seen=explainer))
+    outcomes = costs.watch(predict_rows(model, rows, options, seen=explainer))
     summary = write_predictions(out, model.classes, progress(outcomes, len(rows), "explaining"))
     index = explainer.finish([(failure.path, failure.message) for failure in summary.failures])
     code = conclude(summary, out)

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_looking(arguments)
     if arguments.out is not None and arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder: give a file, e.g. {arguments.out / 'predictions.csv'}")
-    from foveate.models import load_model
+    from foveate.models import DrawOptions, load_model
     from foveate.predict import (
         GroupTally,
         ReceiptTally,
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_output,
         choose_device,
         find_rows,
-        predict_paths,
+        predict_rows,
         receipt_line,
         write_predictions,
     )
@@ -71,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     rows = find_rows(arguments.paths)
     groups = check_groups(rows, out) if arguments.by_group and out is not None else None
     model = load_model(arguments.run).to(device)
+    options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
     tally = GroupTally(model.classes, model.multi_label)
     with ExitStack() as stack:
         costs = ReceiptTally(None if arguments.receipts is None else stack.enter_context(_opened(arguments.receipts)))
-        outcomes = costs.watch(predict_paths(model, rows, arguments.samples, arguments.method, arguments.seed))
+        outcomes = costs.watch(predict_rows(model, rows, options))
         if out is not None and not is_stream:
             summary = write_predictions(out, model.classes, tally.watch(rows, progress(outcomes, len(rows))))
         else:

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     check_looking(arguments)
-    from foveate.models import load_model
+    from foveate.models import DrawOptions, load_model
     from foveate.predict import choose_device, find_rows
     from foveate.view import Gallery, ViewServer
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = find_rows(arguments.paths)
     _check_some(rows)
     model = load_model(arguments.run).to(device)
-    gallery = Gallery(model, rows, arguments.samples, arguments.method, arguments.seed)
+    gallery = Gallery(model, rows, DrawOptions(arguments.samples, arguments.method, arguments.seed))
     with ViewServer(gallery, arguments.port) as server:
         print(f"{len(rows)} image{'s' * (len(rows) != 1)}: open {server.address} (Ctrl-C ends it)", flush=True)
         if not arguments.no_browser and _has_screen():

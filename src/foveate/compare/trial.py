@@ -21,8 +21,8 @@ from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import RunError
 from foveate.evaluation.evaluate import Evaluation, evaluate
-from foveate.models import load_model
-from foveate.pipeline.loader import fingerprint, split_indices
+from foveate.models import DrawOptions, load_model
+from foveate.pipeline.loader import LoadOptions, fingerprint, split_indices
 from foveate.training.checkpoint import has_state
 from foveate.training.folds import write_splits
 from foveate.training.interrupts import Interrupts, interruption
@@ -124,7 +124,8 @@ class Run:
         test = split_indices(self.images, "test")
         start = time.perf_counter()
         with stoppable(f"while testing {self.task}", self.remedy) as check:
-            tested = evaluate(model, self.images, test, seed=settings.seed, batch=settings.training.batch, check=check)
+            options, loading = DrawOptions(seed=settings.seed), LoadOptions(settings.training.batch)
+            tested = evaluate(model, self.images, test, options, loading=loading, check=check)
         predictions = self._predictions(settings, outcome, tested, time.perf_counter() - start)
         write_predictions(self.folder, predictions)
         return predictions

@@ -12,16 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.config.settings import Method
 from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import DataError, FoveateError
 from foveate.evaluation import scores
 from foveate.evaluation.coverage import Coverage, covered_objects, object_coverage
 from foveate.evaluation.intervals import error_interval
 from foveate.models.probabilities import check_answers, cross_entropies
-from foveate.models.types import Batch, Output
-from foveate.pipeline.loader import Loader, shares
-from foveate.pipeline.source_cache import OpenedImages
+from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Output
+from foveate.pipeline.loader import ALONE, Loader, LoadOptions, shares
 from foveate.sampling import AttentionHealth, common_warnings, diagnose
 from foveate.types import Size
 
@@ -195,15 +193,11 @@ def evaluate(
     model: "Model",
     dataset: ImageDataset,
     indices: Sequence[int],
+    options: DrawOptions = ONE_DRAW,
     *,
-    seed: int = 0,
-    samples: int = 1,
-    method: Method | None = None,
-    batch: int = 32,
-    workers: int = 0,
-    check: Callable[[], None] | None = None,
+    loading: LoadOptions = ALONE,
     by_group: bool = False,
-    opened: OpenedImages | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Classify labelled images and count the errors.
 
@@ -213,16 +207,11 @@ def evaluate(
         model: on the device to work on; its mode is restored afterwards.
         dataset: the images.
         indices: example numbers, sorted by id.
-        seed: draws depend on it, the file's name and the sample alone, so that `Model.predict` with the same seed
-            draws the same cells (`foveate.models.prediction_seed`).
-        samples: draws per image whose probabilities are averaged.
-        method: how cells are drawn; None as the model was set.
-        batch: images at a time, over all processes together; the result does not depend on it.
-        workers: processes that make views.
-        check: called after every batch; may raise to stop.
+        options: how to draw; `Model.predict` with the same seed draws the same cells.
+        loading: images at a time, and how they come; no result depends on it.
         by_group: take the images of a group (a patient) together, by the mean of their probabilities; an image without
             a group stands alone.
-        opened: where images stay open from one evaluation to the next.
+        check: called after every batch; may raise to stop.
 
     Raises:
         DataError: there is no image to evaluate on, or images of one group have different labels.
@@ -235,14 +224,16 @@ def evaluate(
         raise DataError("there is no labelled image to evaluate on: check the split and the manifest")
     if by_group:
         _check_groups(dataset, indices)
-    loader = Loader(dataset, model.view, seed, model.intake, workers=workers, opened=opened)
+    loader = Loader(dataset, model.view, options.seed, model.intake, workers=loading.workers, opened=loading.opened)
     state = PartialState()
-    plan = [share for share in shares(indices, batch, state.process_index, state.num_processes) if share.counted]
+    plan = [
+        share for share in shares(indices, loading.batch, state.process_index, state.num_processes) if share.counted
+    ]
     rows: list[_Row | FoveateError] = []
     try:
-        with model.evaluating(method), closing(loader.evaluation(plan)) as batches:
+        with model.evaluating(options.method), closing(loader.evaluation(plan)) as batches:
             for share, images in zip(plan, batches, strict=True):
-                output = model(images.to(model.device), samples=samples)
+                output = model(images.to(model.device), samples=options.samples)
                 seen = covered_objects(dataset, share.indices, images, output)
                 rows += _rows(model, output, images, share.indices, seen)
                 if check is not None:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 
-from foveate.config.settings import Method
 from foveate.errors import ConfigError
 from foveate.explain.explanation import explain
 from foveate.images import Source
 from foveate.images.header import Header, from_unit
 from foveate.images.wrappers.base import Wrapper
 from foveate.models import Look, Model
+from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.seeds import derive_seed
 from foveate.types import Box
 
@@ -78,12 +78,7 @@ class Deletion:
 
 
 def delete_patches(
-    model: Model,
-    source: Source,
-    steps: Sequence[int] = STEPS,
-    samples: int = 1,
-    method: Method | None = None,
-    seed: int = 0,
+    model: Model, source: Source, steps: Sequence[int] = STEPS, options: DrawOptions = ONE_DRAW
 ) -> Deletion:
     """Cover the patches behind the most attended cells with the image's mean colour, and predict again.
 
@@ -96,9 +91,7 @@ def delete_patches(
         model: with an attention of its own.
         source: the image.
         steps: numbers of patches to cover, ascending.
-        samples: draws per prediction.
-        method: how cells are drawn; None as the model was set.
-        seed: of the draws, and of what is covered by chance.
+        options: how to draw; what is covered by chance depends on its seed, too.
 
     Raises:
         ConfigError: the model has no attention, or no step covers a patch.
@@ -107,19 +100,19 @@ def delete_patches(
     check_deletion(model)
     if not steps or min(steps) < 1:
         raise ConfigError(f"deletion needs steps of at least one patch, got {list(steps)}: use e.g. 1 2 5 10")
-    look = model.look(source, samples, method, seed)
+    look = model.look(source, options)
     seen = explain(model, look)
     assert seen.attention is not None
     assert seen.cell_mask is not None
     cells = np.flatnonzero(seen.cell_mask)
     attended = cells[np.argsort(-seen.attention.flat[cells], kind="stable")]
-    anywhere = np.random.default_rng(derive_seed(seed, "deletion", look.source.name)).permutation(cells)
+    anywhere = np.random.default_rng(derive_seed(options.seed, "deletion", look.source.name)).permutation(cells)
     fill = from_unit(source.view((1, 1)), source.dtype)[0, 0]
     answer = seen.classes[seen.shown_class]
 
     def probability(order: Int[np.ndarray, " cell"], count: int) -> float:
         covered = Covered(source, _boxes(model, look, order[:count]), fill)
-        return model.predict(covered, samples, method, seed).probabilities[answer]
+        return model.look(covered, options).prediction.probabilities[answer]
 
     before = look.prediction.probabilities[answer]
     return Deletion(

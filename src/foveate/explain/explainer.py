@@ -3,13 +3,12 @@
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from foveate.config.settings import Method
 from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
 from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
@@ -19,6 +18,7 @@ from foveate.explain.picture import Rendering, jpeg, png, thumbnail_size, write_
 from foveate.images import Source
 from foveate.models import Look, Model
 from foveate.models.receipts import complete_receipt, receipt_line
+from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.types import Box
 
 __all__ = ["Explainer"]
@@ -31,7 +31,7 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 @dataclass
 class Explainer:
-    """Writes what a model saw, image by image; `foveate.predict.predict_paths` calls it with every look.
+    """Writes what a model saw, image by image; `foveate.predict.predict_rows` calls it with every look.
 
     Every image gets a folder: explanation.html, explanation.json, overlay.png, patches/, patches.geojson, and of a
     model with attention attention.tif and attention.npz. Where the image lies on earth, attention.tif is a GeoTIFF and
@@ -40,9 +40,7 @@ class Explainer:
     Attributes:
         model: the one that looks.
         out: folder for all.
-        samples: draws per image.
-        method: how cells are drawn; None as the model was set.
-        seed: of the draws.
+        options: how it draws.
         what_if: how many other seeds to try: seed + 1, seed + 2 …
         run: what the model is called.
         entries: what has been written so far.
@@ -50,9 +48,7 @@ class Explainer:
 
     model: Model
     out: Path
-    samples: int = 1
-    method: Method | None = None
-    seed: int = 0
+    options: DrawOptions = ONE_DRAW
     what_if: int = 0
     run: str = ""
     entries: list[Entry] = field(default_factory=list)
@@ -62,7 +58,7 @@ class Explainer:
 
         Arguments:
             path: what to call it.
-            look: at it, with these samples, method and seed.
+            look: at it, with these options.
 
         Raises:
             ImageError: its pixels cannot be read.
@@ -70,8 +66,9 @@ class Explainer:
         """
         draw = look.output.draw
         count = 0 if draw is None or draw.method == "top" else self.what_if  # no seed would change a thing
-        again = range(self.seed + 1, self.seed + 1 + count)
-        others = [(seed, self.model.predict(look.opened, self.samples, self.method, seed)) for seed in again]
+        first = self.options.seed + 1
+        again = [replace(self.options, seed=seed) for seed in range(first, first + count)]
+        others = [(options.seed, self.model.look(look.opened, options).prediction) for options in again]
         seen = explain(self.model, look, path, others)
         folder = self._folder(path)
         unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -131,7 +128,9 @@ class Explainer:
         name = self.model.settings.name
         told = {"model": f"{self.run} ({name})" if self.run else name}
         if drawn:
-            told |= {"draws": str(self.samples), "method": self.method or self.model.method, "seed": str(self.seed)}
+            options = self.options
+            told |= {"draws": str(options.samples), "method": options.method or self.model.method}
+            told |= {"seed": str(options.seed)}
         return told | {"image shown": stretched}
 
     def _folder(self, path: str) -> Path:

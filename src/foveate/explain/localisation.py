@@ -17,6 +17,7 @@ from foveate.explain.deletion import Deletion, delete_patches
 from foveate.explain.explanation import explain
 from foveate.explain.map_scores import MapScores, score_map
 from foveate.models import Model
+from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.training.folds import Resplit
 from foveate.types import Box
 
@@ -81,18 +82,24 @@ def score_maps(
         seed: of the draws.
         method: how cells are drawn; None as the model was set.
 
-    Yields:
-        Example number and scores of every image with an object.
+    Returns:
+        Example number and scores of every image with an object, one after the other.
 
     Raises:
         DataError: the data set does not tell.
         ImageError: an image cannot be read.
     """
+    return _scored(model, dataset, indices, DrawOptions(samples, method, seed))
+
+
+def _scored(
+    model: Model, dataset: ImageDataset, indices: Sequence[int], options: DrawOptions
+) -> Iterator[tuple[int, MapScores]]:
     for index in indices:
         objects = known_objects(dataset, index)
         if not objects:
             continue  # nothing to find, so nothing to look for
-        found = score_map(explain(model, model.look(dataset.open(index), samples, method, seed)), objects)
+        found = score_map(explain(model, model.look(dataset.open(index), options)), objects)
         if found is not None:
             yield index, found
 
@@ -229,12 +236,7 @@ def check_localisation(model: Model, dataset: ImageDataset, indices: Sequence[in
 
 
 def localisation_over(
-    model: Model,
-    dataset: ImageDataset,
-    indices: Sequence[int],
-    samples: int = 1,
-    seed: int = 0,
-    method: Method | None = None,
+    model: Model, dataset: ImageDataset, indices: Sequence[int], options: DrawOptions = ONE_DRAW
 ) -> Localisation:
     """How well the maps and draws of a model find what is known to be there.
 
@@ -242,9 +244,7 @@ def localisation_over(
         model: the one that looks.
         dataset: as for `known_objects`.
         indices: example numbers; images without an object are left out.
-        samples: draws per image.
-        seed: of the draws.
-        method: how cells are drawn; None as the model was set.
+        options: how to draw.
 
     Raises:
         ConfigError: as `check_localisation`.
@@ -252,17 +252,12 @@ def localisation_over(
         ImageError: an image cannot be read.
     """
     check_localisation(model, dataset, indices)
-    found = dict(score_maps(model, dataset, indices, samples, seed, method))
+    found = dict(_scored(model, dataset, indices, options))
     return average_scores(list(found.values()), [dataset.examples[index].group for index in found])
 
 
 def deletion_over(
-    model: Model,
-    dataset: ImageDataset,
-    indices: Sequence[int],
-    samples: int = 1,
-    seed: int = 0,
-    method: Method | None = None,
+    model: Model, dataset: ImageDataset, indices: Sequence[int], options: DrawOptions = ONE_DRAW
 ) -> AverageDeletion:
     """Whether a model's answers rest on what its attention points at, over images; see `delete_patches`.
 
@@ -270,14 +265,11 @@ def deletion_over(
         model: with an attention of its own.
         dataset: the images.
         indices: example numbers; at least one.
-        samples: draws per prediction.
-        seed: of the draws, and of what is covered by chance.
-        method: how cells are drawn; None as the model was set.
+        options: how to draw; what is covered by chance depends on its seed, too.
 
     Raises:
         ConfigError: the model has no attention.
         ImageError: an image cannot be read.
     """
-    options = {"samples": samples, "method": method, "seed": seed}
-    told = [delete_patches(model, dataset.open(index), **options) for index in indices]  # type: ignore[arg-type]
+    told = [delete_patches(model, dataset.open(index), options=options) for index in indices]
     return average_deletions(told, [dataset.examples[index].group for index in indices])

@@ -8,12 +8,13 @@ from foveate.models.deep_mil import DeepMil
 from foveate.models.preprocess import Intake, wanted_channels
 from foveate.models.sampling import AttentionSampling, PatchModel, Uniform
 from foveate.models.store import load_model, save_model, shipped_models
-from foveate.models.types import Look
+from foveate.models.types import DrawOptions, Look
 
 __all__ = [
     "CNN",
     "AttentionSampling",
     "DeepMil",
+    "DrawOptions",
     "Intake",
     "Look",
     "Model",

@@ -14,13 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.config.settings import Method, ModelSettings, ViewSettings
-from foveate.errors import ConfigError
 from foveate.images import Source, open_image
 from foveate.models.batch import extents, make_batch
 from foveate.models.preprocess import Intake
 from foveate.models.probabilities import check_answers, name_predicted, probabilities
 from foveate.models.receipts import Stages, covering, peak_memory
-from foveate.models.types import Batch, Look, Output, Prediction, Receipt
+from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Look, Output, Prediction, Receipt
 from foveate.networks import build_features
 from foveate.networks.cnn import glorot_
 from foveate.networks.normalise import BandNormalisation, BandStatistics
@@ -256,41 +255,30 @@ class Model(nn.Module, ABC):
             >>> prediction.patches, sorted(prediction.probabilities)
             (4, ['cat', 'dog'])
         """
-        return self.look(image, samples, method, seed).prediction
+        return self.look(image, DrawOptions(samples, method, seed)).prediction
 
-    def look(
-        self,
-        image: str | Path | Source | np.ndarray,
-        samples: int = 1,
-        method: Method | None = None,
-        seed: int = 0,
-    ) -> Look:
+    def look(self, image: str | Path | Source | np.ndarray, options: DrawOptions = ONE_DRAW) -> Look:
         """Classify one image as `predict` does, and keep what was seen on the way.
 
         Arguments:
             image: as for `predict`.
-            samples: likewise.
-            method: likewise.
-            seed: likewise.
+            options: how to draw.
 
         Returns:
             The prediction, the image as it was opened and as the model took it, and the model's output.
 
         Raises:
             ImageError: as `predict`.
-            ConfigError: as `predict`.
         """
-        if samples < 1:
-            raise ConfigError(f"samples must be at least 1, got {samples}: 1 is one draw, 4 averages four")
         start, stages = time.perf_counter(), Stages()
         with stages("open"):
             opened = image if isinstance(image, Source) else open_image(image)
             source = self.intake(opened)
         before = opened.bytes_read
-        with self.evaluating(method), torch.inference_mode():
+        with self.evaluating(options.method), torch.inference_mode():
             with stages("view"):
-                batch = make_batch([source], self.view, [prediction_seed(seed, source.name)], ids=[source.name])
-            output = self(batch.to(self.device), samples)
+                batch = make_batch([source], self.view, [prediction_seed(options.seed, source.name)], ids=[source.name])
+            output = self(batch.to(self.device), options.samples)
             values = self.probabilities(output.logits.double())[0].tolist()
         check_answers([source.name or "the array"], np.array([values]), "in the weights")
         boxes = tuple(source.to_file(box) for box in _read_boxes(output))

@@ -1,4 +1,4 @@
-"""Batches, outputs, predictions and receipts: what goes into a model and what comes out of it."""
+"""Batch, output, prediction and receipt: what goes into a model and what comes out of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -8,10 +8,42 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from foveate.config.settings import Method
+from foveate.errors import ConfigError
 from foveate.images import Source
 from foveate.types import Box, Draw, Size
 
-__all__ = ["Batch", "Look", "Output", "Prediction", "Receipt"]
+__all__ = ["ONE_DRAW", "Batch", "DrawOptions", "Look", "Output", "Prediction", "Receipt"]
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """Draw options of a prediction: how many draws, how, and from which seed.
+
+    Attributes:
+        samples: independent draws per image, whose probabilities are averaged.
+        method: how cells are drawn; None as the model was set, "top" for the most attended cells.
+        seed: draws depend on it, the image's name and the sample alone (`foveate.models.prediction_seed`).
+
+    Raises:
+        ConfigError: samples is less than 1.
+
+    Example:
+        >>> DrawOptions(samples=4)
+        DrawOptions(samples=4, method=None, seed=0)
+    """
+
+    samples: int = 1
+    method: Method | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {self.samples}: 1 is one draw, 4 averages four")
+
+
+ONE_DRAW = DrawOptions()
+"""What a model does unless it is told otherwise."""
 
 
 @dataclass(frozen=True)

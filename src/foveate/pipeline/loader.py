@@ -24,7 +24,7 @@ from foveate.models.types import Batch
 from foveate.pipeline.source_cache import OpenedImages
 from foveate.seeds import derive_seed
 
-__all__ = ["Loader", "Share", "epoch_order", "fingerprint", "shares", "split_indices"]
+__all__ = ["ALONE", "LoadOptions", "Loader", "Share", "epoch_order", "fingerprint", "shares", "split_indices"]
 
 
 def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
@@ -108,6 +108,25 @@ def shares(order: Sequence[int], batch: int, rank: int = 0, world: int = 1) -> l
         part = tuple(whole[first : first + size + (rank < larger)])
         result.append(Share(part or (whole[0],), len(part), len(whole)))
     return result
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Loading options: how images come to a model, which changes no result.
+
+    Attributes:
+        batch: images at a time, over all processes together.
+        workers: processes that make views; 0 makes them here.
+        opened: where images stay open from one pass over them to the next.
+    """
+
+    batch: int = 32
+    workers: int = 0
+    opened: OpenedImages | None = None
+
+
+ALONE = LoadOptions()
+"""32 images at a time, and nothing that outlives the pass."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from foveate.devices import choose_device
 from foveate.models.receipts import receipt_line
 from foveate.predict.forecast import describe_rows, forecast
-from foveate.predict.predict import Failure, Row, find_rows, predict_paths
+from foveate.predict.predict import Failure, Row, find_rows, predict_paths, predict_rows
 from foveate.predict.sinks import (
     GroupTally,
     ReceiptTally,
@@ -30,6 +30,7 @@ __all__ = [
     "forecast",
     "group_columns",
     "predict_paths",
+    "predict_rows",
     "prediction_columns",
     "receipt_line",
     "write_predictions",

@@ -9,12 +9,12 @@ from time import perf_counter
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
 from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
-from foveate.errors import ConfigError, DataError, ImageError, MissingExtra
+from foveate.errors import DataError, ImageError, MissingExtra
 from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
-from foveate.models.types import Prediction
+from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
 
-__all__ = ["Failure", "Row", "find_rows", "predict_paths"]
+__all__ = ["Failure", "Row", "find_rows", "predict_paths", "predict_rows"]
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,39 @@ def predict_paths(
         seen: called with the row's path and what the model saw of every image that could be read; if it raises as a
             reader would, the image has failed.
 
-    Yields:
+    Returns:
         A `Prediction` for every image that could be read, a `Failure` for every other, in order.
 
     Raises:
-        ConfigError: if `samples` or `method` is not valid.
+        ConfigError: if `samples` is not valid.
     """
-    if samples < 1:
-        raise ConfigError(f"samples must be at least 1, got {samples}: 1 is one draw, 4 averages four")
+    wanted = (row if isinstance(row, Row) else _file_row(row) for row in rows)
+    return predict_rows(model, wanted, DrawOptions(samples, method, seed), seen)
+
+
+def predict_rows(
+    model: Model,
+    rows: Iterable[Row],
+    options: DrawOptions = ONE_DRAW,
+    seen: Callable[[str, Look], None] | None = None,
+) -> Iterator[Prediction | Failure]:
+    """Predictions row by row, as `predict_paths`.
+
+    Arguments:
+        model: a model in evaluation mode.
+        rows: of `find_rows`.
+        options: how to draw.
+        seen: as for `predict_paths`.
+
+    Yields:
+        One outcome per row, in order.
+    """
     for row in rows:
-        row = row if isinstance(row, Row) else _file_row(row)
         started, stage = perf_counter(), "open"
         try:
             source = row.open()
             stage = "read"
-            look = model.look(source, samples=samples, method=method, seed=seed)
+            look = model.look(source, options)
             seconds = perf_counter() - started
             if seen is not None:
                 seen(row.path, look)

@@ -16,9 +16,9 @@ from foveate.datasets import fill_splits, k_folds, open_dataset, read_manifest
 from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import DataError, RunError
 from foveate.evaluation.evaluate import evaluate
-from foveate.models import load_model
+from foveate.models import DrawOptions, load_model
 from foveate.pipeline.distributed import agreed, open_accelerator
-from foveate.pipeline.loader import split_indices
+from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.loop import train
 from foveate.training.progress import Progress
 from foveate.types import Box
@@ -169,7 +169,8 @@ def train_folds(
         agreed(accelerator, partial(write_splits, folder, filled, "resume with the images and the --folds"))
         result = train(settings, folder, resume=True, dataset=split, progress=progress, remedy=remedy)
         model = load_model(folder).to(accelerator.device)
-        tested = evaluate(model, split, split_indices(split, "test"), seed=settings.seed, batch=settings.training.batch)
+        test, loading = split_indices(split, "test"), LoadOptions(settings.training.batch)
+        tested = evaluate(model, split, test, DrawOptions(seed=settings.seed), loading=loading)
         errors.append(tested.error)
         records.append({"fold": number, "validation_error": result.validation_error, **tested.plain()})
     summary = {

@@ -16,9 +16,9 @@ from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError, RunError
 from foveate.evaluation.evaluate import Evaluation, evaluate
-from foveate.models.types import Batch
+from foveate.models.types import Batch, DrawOptions
 from foveate.pipeline.distributed import agreed, open_accelerator, together
-from foveate.pipeline.loader import Loader, Share, epoch_order, fingerprint, shares, split_indices
+from foveate.pipeline.loader import Loader, LoadOptions, Share, epoch_order, fingerprint, shares, split_indices
 from foveate.pipeline.source_cache import OpenedImages
 from foveate.training.attention_log import Board, require_tensorboard
 from foveate.training.build import build_for, loss_weights
@@ -253,11 +253,9 @@ class _Run:
             self.stepper.model,
             self.dataset,
             self.validation_indices,
-            seed=self.settings.seed,
-            batch=training.batch,
-            workers=training.workers,
+            DrawOptions(seed=self.settings.seed),
+            loading=LoadOptions(training.batch, training.workers, self.opened),
             check=self._stop if alone else None,
-            opened=self.opened,
         )
 
     def _watch(self, epoch: int) -> None:

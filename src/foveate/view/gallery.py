@@ -5,20 +5,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
-from foveate.config.settings import Method
 from foveate.errors import ImageError
 from foveate.explain import Explanation, explain
 from foveate.explain.picture import Rendering, Scale, png, thumbnail_size
 from foveate.images import Source
 from foveate.models import Look, Model
-from foveate.predict import Failure, Row, predict_paths
+from foveate.models.types import ONE_DRAW, DrawOptions
+from foveate.predict import Failure, Row, predict_rows
 from foveate.types import Box
 from foveate.view.description import describe
 from foveate.view.kept import Kept
@@ -56,18 +55,13 @@ class Gallery:
     Images go by their numbers, which is all that a page can ask for: what has no number here cannot be seen.
 
     Arguments:
-        model: the one that looks; it predicts as `foveate.predict.predict_paths` would.
+        model: the one that looks; it predicts as `foveate.predict.predict_rows` would.
         rows: of `foveate.predict.find_rows`.
-        samples: draws per image.
-        method: how cells are drawn; None as the model was set.
-        seed: of the draws.
+        options: how to draw.
     """
 
-    def __init__(
-        self, model: Model, rows: Sequence[Row], samples: int = 1, method: Method | None = None, seed: int = 0
-    ) -> None:
-        self._rows = tuple(rows)
-        self._predict = partial(predict_paths, model, samples=samples, method=method, seed=seed)
+    def __init__(self, model: Model, rows: Sequence[Row], options: DrawOptions = ONE_DRAW) -> None:
+        self._rows, self._options = tuple(rows), options
         self._model, self._bands = model, model.settings.input.bands
         self._seen: dict[int, Seen] = {}
         self._failed: dict[int, str] = {}
@@ -172,7 +166,7 @@ class Gallery:
             self._seen[number] = Seen(told, rendering, Pyramid(told.size), opened.mpp, colours)
             self._hold(number, opened)
 
-        (outcome,) = self._predict([self._rows[number]], seen=keep)
+        (outcome,) = predict_rows(self._model, [self._rows[number]], self._options, seen=keep)
         if isinstance(outcome, Failure):
             self._failed[number] = outcome.message
             raise ImageError(outcome.message)
