@@ -14,10 +14,12 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from original_gradient import original_expectation
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -31,15 +33,19 @@ from foveate.pipeline.loader import split_indices
 from foveate.sampling import draw, expectation
 from foveate.seeds import derive_seed
 from foveate.training.run_folder import run_settings
+from foveate.types import Draw
 
-ESTIMATORS: dict[str, tuple[str, str | None, str]] = {
-    "iid": ("iid", None, "exact"),
-    "des_raj": ("des_raj", None, "exact"),
-    "murthy": ("murthy", None, "exact"),
-    "murthy, baseline": ("murthy", "leave-one-out", "exact"),
-    "original": ("des_raj", None, "original"),
+Estimator = Callable[[Draw, Tensor], Tensor]
+"""From a draw and the features of its patches to the estimate."""
+
+ESTIMATORS: dict[str, tuple[str, Estimator]] = {
+    "iid": ("iid", expectation),
+    "des_raj": ("des_raj", expectation),
+    "murthy": ("murthy", expectation),
+    "murthy, baseline": ("murthy", partial(expectation, baseline="leave-one-out")),
+    "original": ("des_raj", original_expectation),
 }
-"""Name → method, baseline and gradient."""
+"""Name → how cells are drawn, and what is made of them."""
 
 ROWS = 512
 """Draws worked on at a time."""
@@ -153,13 +159,13 @@ class Whole:
 
     def drawn(self, name: str, patches: int, draws: int, generator: torch.Generator) -> list[Tensor]:
         """The mean of the gradients at Φ̂ over so many draws."""
-        method, baseline, gradient = ESTIMATORS[name]
+        method, estimator = ESTIMATORS[name]
         images = len(self.labels)
 
         def estimate(log_prob: Tensor, features: Tensor) -> Tensor:
             found = draw(log_prob.repeat_interleave(repeats, 0), patches, method, generator=generator)
             image = torch.arange(images).repeat_interleave(repeats)[:, None]
-            return expectation(found, features[image, found.index], baseline, gradient)
+            return estimator(found, features[image, found.index])
 
         total: list[Tensor] = []
         left = draws

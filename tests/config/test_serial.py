@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from foveate.config.serial import from_plain, to_plain
 from foveate.config.settings import AttentionSettings, ModelSettings, ViewSettings
+from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
 
 
@@ -92,3 +93,23 @@ def test_errors_name_the_key_and_the_remedy(plain: object, message: str) -> None
     with pytest.raises(ConfigError) as caught:
         from_plain(Outer, plain, "run")
     assert str(caught.value) == message
+
+
+def test_settings_that_are_gone_are_read_at_the_value_that_did_nothing_and_else_refused() -> None:
+    """Every setting that some released version wrote into its files, at its default."""
+    retired = {
+        "model": {"gradient": "exact"},
+        "training": {
+            "undrawn": 0.0,
+            "anneal": {"undrawn": {"first": None, "last": None, "hold": 0.0, "over": 0.5}},
+        },
+    }
+    assert from_plain(RunSettings, retired) == RunSettings()
+    for name, plain in (
+        ("model.gradient", {"model": {"gradient": "original"}}),
+        ("training.undrawn", {"training": {"undrawn": 0.3}}),
+        ("training.anneal.undrawn", {"training": {"anneal": {"undrawn": {"first": 0.1}}}}),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            from_plain(RunSettings, plain)
+        assert str(caught.value) == f"{name} is no longer a setting: leave it out"

@@ -11,7 +11,7 @@ import torch
 from oracles import ordered_draws
 from torch import Tensor
 
-from foveate.sampling import expectation, weigh
+from foveate.sampling import weigh
 
 FILE = Path(__file__).parents[2] / "experiments" / "loss_gradient_bias.py"
 CELLS, DRAWN = 5, 3
@@ -88,13 +88,13 @@ def pulled(toy: Any) -> Any:
 
 def enumerated(script: Any, toy: Any, pulled: Any, name: str) -> dict[str, Tensor]:
     """The mean gradient over all draws, image by image: their draws are independent, and the loss is their mean."""
-    method, baseline, gradient = script.ESTIMATORS[name]
+    method, estimator = script.ESTIMATORS[name]
     total: list[Tensor] = []
     for image in range(2):
         index, probability = ordered_draws(toy.log_prob[image].exp(), DRAWN, method == "iid")
         log_prob, features = (one.clone().requires_grad_() for one in (toy.log_prob, toy.features))
         drawn = weigh(log_prob[image].expand(len(index), -1), index, method)
-        logits = toy.head(expectation(drawn, features[image][index], baseline, gradient))
+        logits = toy.head(estimator(drawn, features[image][index]))
         losses = -logits.log_softmax(1)[:, toy.labels[image]]
         found = torch.autograd.grad(probability @ losses / 2, [log_prob, features])
         total = [one + other for one, other in zip(total, found, strict=True)] if total else list(found)

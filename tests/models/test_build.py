@@ -91,11 +91,6 @@ def test_a_stride_that_is_set_stays() -> None:
             "model.prior.epsilon must be positive, got -1.0: set it to e.g. 0.01",
         ),
         (
-            {"gradient": "original", "baseline": "none"},
-            "model.gradient original is that of method des_raj with baseline none, got murthy and none: set both, or "
-            "set model.gradient to exact",
-        ),
-        (
             {"name": "cnm"},
             "no model 'cnm', there are attention-sampling, cnn, deep-mil, uniform: set model.name to one of them",
         ),

@@ -1,4 +1,4 @@
-"""The terms of the attention: entropy, undrawn mass, variety."""
+"""The terms of the attention: entropy, variety."""
 
 import math
 from dataclasses import replace
@@ -8,7 +8,7 @@ import torch
 
 from foveate.models.types import Output
 from foveate.sampling import draw, weigh
-from foveate.training.objective import attention_entropy, feature_variety, undrawn_mass
+from foveate.training.objective import attention_entropy, feature_variety
 
 
 def output(attention: torch.Tensor | None) -> Output:
@@ -30,29 +30,6 @@ def test_masked_cells_take_no_gradient_and_no_nan() -> None:
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0, 2] == 0
-
-
-def test_undrawn_mass_counts_every_cell_once_and_its_gradient_gathers_the_attention() -> None:
-    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log().requires_grad_()
-    log_prob = logits.log_softmax(1)
-    told = output(None)
-    once = weigh(log_prob, torch.tensor([[3, 0, 1], [0, 2, 3]]), "murthy")
-    twice = weigh(log_prob, torch.tensor([[3, 0, 3], [0, 0, 0]]), "iid")
-    left = undrawn_mass(replace(told, draw=once))
-    assert left.tolist() == pytest.approx([0.3, 0.1])
-    assert undrawn_mass(replace(told, draw=twice)).tolist() == pytest.approx([0.5, 0.3])
-    left.sum().backward()
-    assert logits.grad is not None
-    # ∂U/∂z_i = a_i (Σ_S a − 1{i ∈ S}): a step against it moves attention from what was not drawn to what was
-    assert logits.grad[0].tolist() == pytest.approx([-0.1 * 0.3, -0.2 * 0.3, 0.3 * 0.7, -0.4 * 0.3])
-
-
-def test_nothing_is_undrawn_where_all_is_drawn_or_nothing_is() -> None:
-    log_prob = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]]).log()
-    mask = torch.tensor([[True, True, False], [True, True, False]])
-    whole = draw(log_prob, 3, mask=mask, generator=torch.Generator().manual_seed(1))
-    assert undrawn_mass(replace(output(None), draw=whole)).tolist() == pytest.approx([0, 0], abs=1e-7)
-    assert undrawn_mass(output(None)).tolist() == [0, 0]
 
 
 FEATURES = torch.tensor([[3.0, 4.0], [3.0, 4.0], [5.0, 0.0], [0.0, 0.0]])

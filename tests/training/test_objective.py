@@ -40,15 +40,6 @@ def test_the_loss_is_cross_entropy_minus_entropy() -> None:
     assert torch.allclose(entropy, torch.full((2,), math.log(6)))
 
 
-def test_the_loss_adds_the_mass_not_drawn() -> None:
-    log_prob = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log()
-    told = replace(output(None), draw=weigh(log_prob, torch.tensor([[3, 0], [0, 2]]), "des_raj"))
-    labels = torch.tensor([2, 1])
-    losses, _ = image_losses(told, labels, TermWeights(undrawn=2.0))
-    plain = cross_entropy(told.logits.float(), labels, reduction="none")
-    assert (losses - plain).tolist() == pytest.approx([2 * 0.5, 2 * 0.2], abs=1e-6)
-
-
 def test_the_loss_subtracts_the_variety() -> None:
     log_prob = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]).log()
     drawn = weigh(log_prob, torch.tensor([[3, 0], [0, 2]]), "murthy")

@@ -75,9 +75,9 @@ def test_a_ramp_is_held_moves_and_stays() -> None:
 def test_ramps_move_what_is_set_and_patches_are_whole() -> None:
     changes = {"prior": {"last": 0.0, "over": 1.0}, "patches": {"first": 25, "over": 1.0}}
     settings = merge_settings(RunSettings(), {"model": {"prior": {"contrast": 2.0}}, "training": {"anneal": changes}})
-    assert annealed(settings, 0, 5) == Annealed(prior=2.0, entropy=None, undrawn=None, variety=None, patches=25)
-    assert annealed(settings, 1, 5) == Annealed(prior=1.5, entropy=None, undrawn=None, variety=None, patches=21)
-    assert annealed(settings, 4, 5) == Annealed(prior=0.0, entropy=None, undrawn=None, variety=None, patches=10)
+    assert annealed(settings, 0, 5) == Annealed(prior=2.0, entropy=None, variety=None, patches=25)
+    assert annealed(settings, 1, 5) == Annealed(prior=1.5, entropy=None, variety=None, patches=21)
+    assert annealed(settings, 4, 5) == Annealed(prior=0.0, entropy=None, variety=None, patches=10)
 
 
 @pytest.mark.parametrize(

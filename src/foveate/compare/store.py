@@ -198,8 +198,8 @@ class Predictions:
         seconds: of training and validation.
         test_seconds: of prediction on the test images.
         patches_per_image: full-resolution patches read per prediction, on average.
-        settings: of the run, as plain values, without the place of the images.
-        fingerprint: of the ids, labels and splits of all images of the run.
+        settings: of the run, as plain values, without the place of the images; None in a frozen record.
+        fingerprint: of the ids, labels and splits of all images of the run; None in a frozen record.
         curve: how it learnt; None in files of older versions.
         coverage: how many objects of the test images were covered; None where none are known.
         minutes: of training it was given, by which its steps were settled; None if it trained as its settings say.
@@ -223,8 +223,8 @@ class Predictions:
     seconds: float
     test_seconds: float
     patches_per_image: float
-    settings: dict[str, Any]
-    fingerprint: int
+    settings: dict[str, Any] | None = None
+    fingerprint: int | None = None
     curve: Curve | None = None
     coverage: Coverage | None = None
     minutes: float | None = None

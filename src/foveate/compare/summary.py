@@ -160,7 +160,7 @@ def summarise(
             answers[name],
             tallies[name],
             drawn[name],
-            _difference(answers, units, name, reference, resamples, seed),
+            _difference(answers, units, name, reference, drawn, resamples, seed),
             begun_below,
         )
         for name in runs
@@ -202,15 +202,20 @@ def _difference(
     units: Sequence[str],
     name: str,
     reference: str,
+    drawn: Mapping[str, NDArray[np.float64]],
     resamples: int,
     seed: int,
 ) -> Difference | None:
     """The paired bootstrap, on the seeds that both ran."""
-    seeds = [one for one in _seeds(answers[name]) if one in _seeds(answers[reference])]
+    own, other = _seeds(answers[name]), _seeds(answers[reference])
+    seeds = [one for one in own if one in other]
     if name == reference or not seeds:
         return None
     pair = [_tally(answers[one], seeds, units) for one in (name, reference)]
-    first, second = resampled_errors(pair, resamples, seed)
+    if len(seeds) == len(own) == len(other):  # on these samples both have been drawn already
+        first, second = drawn[name], drawn[reference]
+    else:
+        first, second = resampled_errors(pair, resamples, seed)
     found = first - second
     return Difference(
         reference=reference,

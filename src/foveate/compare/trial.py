@@ -64,9 +64,14 @@ class Run:
 
         Arguments:
             least: seconds it must have been trained; its epochs are then its own.
+
+        Raises:
+            RunError: they are damaged, or a frozen record.
         """
         kept = read_predictions(self.folder)
-        if kept is None or kept.fingerprint != self._fingerprint() or kept.seconds < least:
+        if kept is not None and kept.settings is None:
+            raise RunError(f"{self.folder} holds a record of results, which is never added to: choose another --out")
+        if kept is None or kept.settings is None or kept.fingerprint != self._fingerprint() or kept.seconds < least:
             return None
         wanted = lasting(self.settings)
         if kept.minutes != self.minutes:

@@ -43,7 +43,8 @@ def from_plain(cls: type[Settings], plain: Any, where: str = "") -> Settings:
     Arguments:
         cls: the dataclass; its fields may be numbers, strings, booleans, paths, literals, optionals, tuples, lists,
             string-keyed dicts and further dataclasses.
-        plain: a mapping from field names to plain values; absent fields keep their defaults.
+        plain: a mapping from field names to plain values; absent fields keep their defaults. Names in the class's
+            `RETIRED` are accepted at the value given there, which did nothing.
         where: what the mapping is called in error messages, e.g. "model" or the file's name.
 
     Returns:
@@ -65,7 +66,12 @@ def from_plain(cls: type[Settings], plain: Any, where: str = "") -> Settings:
         raise ConfigError(f"{where or 'the settings'} must be a mapping of keys to values, got {plain!r}")
     known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
+    # Files of older versions name settings that are gone: at the value that did nothing, they still say nothing.
+    retired = getattr(cls, "RETIRED", {})
+    plain = {key: value for key, value in plain.items() if key not in retired or value != retired[key]}
     for key in plain:
+        if key in retired:
+            raise ConfigError(f"{_join(where, key)} is no longer a setting: leave it out")
         if key not in known:
             raise ConfigError(f"unknown key {_join(where, key)}: {_suggestion(str(key), list(known), where)}")
     values = {key: _value(hints[key], value, _join(where, key)) for key, value in plain.items()}

@@ -4,7 +4,7 @@ The string under each field is its help text. Nothing here imports torch.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from foveate.errors import ConfigError
 from foveate.types import Size
@@ -142,6 +142,7 @@ class MilSettings:
 class ModelSettings:
     """A classifier of large images."""
 
+    RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
     name: Literal["attention-sampling", "uniform", "cnn", "deep-mil"] = "attention-sampling"
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), or
     attention over all patches of a grid (Deep MIL)."""
@@ -157,9 +158,6 @@ class ModelSettings:
     """How cells are drawn in training and, unless told otherwise, in prediction."""
     baseline: Literal["leave-one-out", "none"] = "leave-one-out"
     """Baseline of the attention's gradient in training."""
-    gradient: Literal["exact", "original"] = "exact"
-    """"original" is the attention's gradient in the paper's released code, to compare with: it is biased, ever more as
-    attention peaks. It needs method des_raj and baseline none."""
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     """The attention network."""
     prior: PriorSettings = field(default_factory=PriorSettings)

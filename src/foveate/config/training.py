@@ -5,7 +5,7 @@ The string under each field is its help text. Nothing here imports torch.
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from foveate.config.settings import AugmentSettings, DataSettings, ModelSettings
 from foveate.errors import ConfigError
@@ -41,20 +41,19 @@ class Ramp:
 class AnnealSettings:
     """What is more, or less, early in training than late."""
 
+    RETIRED: ClassVar[dict[str, Any]] = {"undrawn": {"first": None, "last": None, "hold": 0.0, "over": 0.5}}
     prior: Ramp = field(default_factory=Ramp)
     """Strength of the contrast prior, otherwise `model.prior.contrast`. A model predicts with the strength it had when
     it was saved."""
     entropy: Ramp = field(default_factory=Ramp)
     """Weight of the attention's entropy, otherwise `training.entropy`."""
-    undrawn: Ramp = field(default_factory=Ramp)
-    """Weight of the attention that was not drawn, otherwise `training.undrawn`."""
     variety: Ramp = field(default_factory=Ramp)
     """Weight of the variety of what is drawn, otherwise `training.variety`."""
     patches: Ramp = field(default_factory=Ramp)
     """Patches drawn per training image, rounded; validation and prediction read `model.patches`."""
 
     def __post_init__(self) -> None:
-        for name, least in (("prior", -math.inf), ("entropy", 0), ("undrawn", 0), ("variety", 0), ("patches", 1)):
+        for name, least in (("prior", -math.inf), ("entropy", 0), ("variety", 0), ("patches", 1)):
             ramp: Ramp = getattr(self, name)
             for end in ("first", "last"):
                 value = getattr(ramp, end)
@@ -70,6 +69,7 @@ class AnnealSettings:
 class TrainingSettings:
     """How a model is trained."""
 
+    RETIRED: ClassVar[dict[str, Any]] = {"undrawn": 0.0}
     epochs: int = 30
     """Passes over the training images."""
     batch: int = 32
@@ -92,10 +92,6 @@ class TrainingSettings:
     """Largest Euclidean norm of the gradient; 0 does not clip."""
     entropy: float = 1e-4
     """Weight λ of the attention's entropy in nats: loss = cross-entropy − λ · mean entropy."""
-    undrawn: float = 0.0
-    """Weight μ of the attention's mass on cells that were not drawn: loss + μ · mean(1 − Σ a_s). It makes attention fit
-    into the patches that are read, so that a prediction hardly depends on the draw. Anneal it from 0: before anything
-    is learnt, it would keep the attention where the first draws fell."""
     variety: float = 0.0
     """Weight ν of the variety of the drawn patches' features: loss − ν · mean(log of the share that differs within an
     image). It sends attention, before anything is learnt, where an image is not like most of itself, which is what the
@@ -130,7 +126,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "watch_every", "log_every"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "undrawn", "variety"):
+        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "variety"):
             _at_least(name, getattr(self, name), 0)
         for name in ("warm_up", "averaging"):
             if not 0 <= getattr(self, name) < 1:

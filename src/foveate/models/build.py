@@ -189,11 +189,6 @@ def _check(settings: ModelSettings, channels: int) -> None:
             f"model.attention.smoothing must be at least 0 and less than 1, got {attention.smoothing}: "
             "it is a share, e.g. 1e-5"
         )
-    if settings.gradient == "original" and (settings.method, settings.baseline) != ("des_raj", "none"):
-        raise ConfigError(
-            f"model.gradient original is that of method des_raj with baseline none, got {settings.method} and "
-            f"{settings.baseline}: set both, or set model.gradient to exact"
-        )
     longest, field = settings.view.longest_side, receptive_field(attention)
     if settings.name in SIGHTED and longest is not None and longest < field:
         raise ConfigError(

@@ -98,9 +98,8 @@ class PatchModel(Model):
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method != "top"
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
-        gradient = self.settings.gradient if noisy else "exact"
         with stages("classify"):
-            estimate = expectation(drawn, features, baseline, gradient)
+            estimate = expectation(drawn, features, baseline)
             logits = self.head(estimate.to(self.head.weight.dtype))
         return Output(
             logits=average_samples(logits, samples, self.multi_label),

@@ -7,7 +7,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.sampling.original import original_slopes
 from foveate.sampling.weights import thresholds
 from foveate.types import Draw
 
@@ -90,7 +89,6 @@ def expectation(
     draw: Draw,
     features: Float[Tensor, "batch draw feature"],
     baseline: str | None = None,
-    gradient: str = "exact",
 ) -> Float[Tensor, "batch feature"]:
     r"""Estimate Φ = Σ_i a_i f_i from the drawn cells; its ordinary autograd gradient estimates that of Φ.
 
@@ -108,15 +106,12 @@ def expectation(
         draw: the cells drawn, from `foveate.sampling.draw`.
         features: (B, n, D) features of the patches behind them, in any unit; slots that are not valid do not count.
         baseline: "leave-one-out" for b_s = the estimate of Φ from the other cells, None for b = 0.
-        gradient: "exact"; or "original" for the **biased** attention gradient of the authors' code, with draws of
-            "des_raj" and no baseline: to compare with, see `foveate.sampling.original`.
 
     Returns:
         (B, D) the estimate, in the wider of the dtypes of features and attention.
 
     Raises:
-        FoveateError: features do not match the draw, baseline or gradient are unknown, or the draw has none of that
-            kind.
+        FoveateError: features do not match the draw, the baseline is unknown, or the draw has none of that kind.
 
     Example:
         >>> import torch
@@ -132,19 +127,10 @@ def expectation(
         raise FoveateError(f"features must have one row per drawn cell, {expected} of them, got shape {got}")
     if baseline not in (None, "leave-one-out"):
         raise FoveateError(f"unknown baseline {baseline!r}: choose 'leave-one-out' or None")
-    if gradient not in ("exact", "original"):
-        raise FoveateError(f"unknown gradient {gradient!r}: choose 'exact' or 'original'")
-    if gradient == "original" and baseline is not None:
-        raise FoveateError("the original gradient has no baseline: pass baseline=None, or leave gradient at 'exact'")
     with torch.autocast(device_type=features.device.type, enabled=False):
         dtype = torch.promote_types(features.dtype, draw.log_prob.dtype)
         features = features.to(dtype).masked_fill(~draw.valid[:, :, None], 0.0)
         coefficient = coefficients(draw).to(dtype)
-        if gradient == "original":
-            slopes = original_slopes(draw, features.detach().double()).to(dtype)
-            nothing = (draw.log_prob - draw.log_prob.detach()).to(dtype)
-            weighed = torch.bmm(coefficient.detach()[:, None, :], features)
-            return (weighed + torch.bmm(nothing[:, None, :], slopes))[:, 0]
         estimate = torch.bmm(coefficient[:, None, :], features)[:, 0]
         if baseline is None:
             return estimate

@@ -22,7 +22,6 @@ __all__ = [
     "optimizer_groups",
     "positive_weights",
     "set_rates",
-    "undrawn_mass",
 ]
 
 LEAST_VARIETY = 1e-3
@@ -45,28 +44,6 @@ def attention_entropy(output: Output) -> Tensor:
     flat = output.attention.flatten(1)
     entropy: Tensor = torch.special.entr(torch.where(flat > 0, flat, 1.0)).sum(1)
     return entropy
-
-
-def undrawn_mass(output: Output) -> Tensor:
-    r"""Share of each image's attention that its patches do not account for.
-
-    .. math:: U = 1 - \sum_{i \in S} a_i
-
-    S are the cells drawn, each counted once. An estimate of the image's features is exact where U is 0, and moves from
-    draw to draw the more, the larger U is.
-
-    Arguments:
-        output: of a model, one draw an image.
-
-    Returns:
-        (B,) in [0, 1]; 0 for a model that draws nothing. Its gradient moves attention to the cells that were drawn.
-    """
-    drawn = output.draw
-    if drawn is None:
-        return output.logits.new_zeros(len(output.logits))
-    repeated = (drawn.index[:, :, None] == drawn.index[:, None, :]).tril(-1).any(2)
-    share = torch.where(drawn.valid & ~repeated, drawn.log_prob, -torch.inf).exp().sum(1)
-    return (1 - share).clamp(min=0)
 
 
 def feature_variety(output: Output) -> Tensor:
@@ -111,12 +88,10 @@ class TermWeights(NamedTuple):
 
     Attributes:
         entropy: λ.
-        undrawn: μ.
         variety: ν.
     """
 
     entropy: float = 0.0
-    undrawn: float = 0.0
     variety: float = 0.0
 
 
@@ -125,12 +100,12 @@ def image_losses(
 ) -> tuple[Tensor, Tensor]:
     r"""Loss and entropy of each image: what training minimises.
 
-    .. math:: L_b = \mathrm{CE}_b - \lambda H_b + \mu U_b - \nu V_b
+    .. math:: L_b = \mathrm{CE}_b - \lambda H_b - \nu V_b
 
     Arguments:
         output: of a model.
         labels: as `cross_entropies`.
-        terms: λ, μ and ν of the entropy, the undrawn mass and the variety, see `foveate.training.objective`.
+        terms: λ and ν of the entropy and the variety, see `foveate.training.objective`.
         weights: (classes,) as `cross_entropies`, or None for ones.
 
     Returns:
@@ -138,8 +113,6 @@ def image_losses(
     """
     entropy = attention_entropy(output)
     losses = cross_entropies(output.logits.float(), labels, weights) - terms.entropy * entropy
-    if terms.undrawn:
-        losses = losses + terms.undrawn * undrawn_mass(output)
     if terms.variety:
         losses = losses - terms.variety * feature_variety(output)
     return losses, entropy

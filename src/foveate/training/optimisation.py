@@ -147,14 +147,12 @@ class Annealed:
     Attributes:
         prior: strength of the contrast prior.
         entropy: weight of the attention's entropy.
-        undrawn: weight of the attention that was not drawn.
         variety: weight of the variety of what is drawn.
         patches: patches drawn per training image.
     """
 
     prior: float | None
     entropy: float | None
-    undrawn: float | None
     variety: float | None
     patches: int | None
 
@@ -169,7 +167,7 @@ def annealed(settings: RunSettings, step: int, total: int) -> Annealed:
 
     Example:
         >>> annealed(RunSettings(), step=3, total=10)
-        Annealed(prior=None, entropy=None, undrawn=None, variety=None, patches=None)
+        Annealed(prior=None, entropy=None, variety=None, patches=None)
     """
     ramps, model = settings.training.anneal, settings.model
 
@@ -180,7 +178,6 @@ def annealed(settings: RunSettings, step: int, total: int) -> Annealed:
     return Annealed(
         prior=value(ramps.prior, model.prior.contrast),
         entropy=value(ramps.entropy, settings.training.entropy),
-        undrawn=value(ramps.undrawn, settings.training.undrawn),
         variety=value(ramps.variety, settings.training.variety),
         patches=None if patches is None else round(patches),
     )

@@ -1,11 +1,18 @@
 """The gradient of the paper's released code: reproduced, and shown to be biased, by enumeration of every draw."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from oracles import full_expectation, ordered_draws, original_attention_gradient
+from original_gradient import original_expectation, original_gradient
 from torch import Tensor
 
+from foveate.config.settings import ModelSettings, ViewSettings
 from foveate.errors import FoveateError
+from foveate.images import ArraySource
+from foveate.models import build_model, make_batch
 from foveate.sampling import draw, expectation, weigh
 
 LOGITS = {
@@ -27,7 +34,7 @@ def every_estimate(log_prob: Tensor, features: Tensor, n: int) -> tuple[Tensor, 
     row = log_prob.detach()
     index, probability = ordered_draws((row[0] if row.ndim == 2 else row).exp(), n)
     drawn = weigh(log_prob.expand(len(index), -1), index, "des_raj")
-    return index, probability, expectation(drawn, features[index], gradient="original")
+    return index, probability, original_expectation(drawn, features[index])
 
 
 def mean_gradients(logits: Tensor, features: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -91,7 +98,7 @@ def test_with_no_cell_left_over_it_is_exact() -> None:
     logits = torch.tensor([[0.3, -1.0, 2.0]], dtype=torch.float64, requires_grad=True)
     features = features_of(3)
     drawn = draw(logits.log_softmax(1), 5, "des_raj")
-    estimate = expectation(drawn, features[drawn.index], gradient="original")
+    estimate = original_expectation(drawn, features[drawn.index])
     (found,) = torch.autograd.grad(estimate @ DIRECTION, logits, torch.ones(1, dtype=torch.float64))
     (truth,) = torch.autograd.grad(full_expectation(logits[0], features) @ DIRECTION, logits)
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-12)
@@ -106,7 +113,7 @@ def test_it_is_finite_where_attention_is_extreme(dtype: torch.dtype) -> None:
     logits.requires_grad_()
     drawn = draw(logits.log_softmax(1), 5, "des_raj", generator=generator)
     features = torch.randn(4, 5, 3, generator=generator, dtype=dtype, requires_grad=True)
-    expectation(drawn, features, gradient="original").square().sum().backward()
+    original_expectation(drawn, features).square().sum().backward()
     for tensor in (logits.grad, features.grad):
         assert tensor is not None
         assert tensor.isfinite().all()
@@ -115,13 +122,36 @@ def test_it_is_finite_where_attention_is_extreme(dtype: torch.dtype) -> None:
 def test_it_refuses_what_that_code_does_not_do() -> None:
     log_prob = torch.tensor([[0.5, 0.3, 0.2]]).log()
     features = torch.zeros(1, 2, 3)
-    with pytest.raises(FoveateError, match="of cells drawn by 'des_raj', not 'murthy': draw with 'des_raj', or leave"):
-        expectation(draw(log_prob, 2), features, gradient="original")
+    with pytest.raises(FoveateError, match=r"of cells drawn by 'des_raj', not 'murthy': draw with 'des_raj'$"):
+        original_expectation(draw(log_prob, 2), features)
     proposal = torch.tensor([[0.2, 0.3, 0.5]]).log()
-    with pytest.raises(FoveateError, match="knows no proposal: draw from the attention itself, or leave gradient at"):
-        expectation(draw(log_prob, 2, "des_raj", proposal=proposal), features, gradient="original")
-    drawn = draw(log_prob, 2, "des_raj")
-    with pytest.raises(FoveateError, match="has no baseline: pass baseline=None, or leave gradient at 'exact'"):
-        expectation(drawn, features, "leave-one-out", "original")
-    with pytest.raises(FoveateError, match="unknown gradient 'theirs': choose 'exact' or 'original'"):
-        expectation(drawn, features, gradient="theirs")
+    with pytest.raises(FoveateError, match=r"knows no proposal: draw from the attention itself$"):
+        original_expectation(draw(log_prob, 2, "des_raj", proposal=proposal), features)
+
+
+def test_a_model_trains_with_it_and_predicts_without() -> None:
+    """Within `original_gradient` the attention's gradient is another, the features' and the prediction the same."""
+    settings = ModelSettings(view=ViewSettings(scale=0.5), patch=(24, 22), patches=3, method="des_raj", baseline="none")
+    model = build_model(settings, ("a", "b"), 1)
+    image = ArraySource(np.random.default_rng(0).integers(0, 255, (60, 70, 1), dtype=np.uint8))
+    batch = make_batch([image], model.view, seeds=[0])
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model.train()(batch).logits[0, 0].backward()
+        return [parameter.grad.clone() for part in (model.attention, model.features) for parameter in part.parameters()]
+
+    def predicted() -> Tensor:
+        return model.eval()(batch).logits
+
+    exact, said = gradients(), predicted()
+    with original_gradient():
+        original = gradients()
+        assert torch.equal(predicted(), said)
+    attention = len(list(model.attention.parameters()))
+    assert not all(map(torch.allclose, original[:attention], exact[:attention]))
+    assert all(map(torch.equal, original[attention:], exact[attention:]))
+    assert all(map(torch.equal, gradients(), exact)), "and no longer"
+    wrong = build_model(replace(settings, baseline="leave-one-out"), ("a", "b"), 1)
+    with original_gradient(), pytest.raises(FoveateError, match=r"has no baseline: set model.baseline none"):
+        wrong.train()(batch)
