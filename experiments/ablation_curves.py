@@ -3,7 +3,7 @@
 Lines are the validation error against minutes of training, thin ones a run, bold ones the mean of the seeds; circles
 are the test errors.
 
-    foveate compare --config experiments/ablation.yaml --out experiments/results/ablation
+    foveate compare --config experiments/ablation.yaml --out runs/ablation
     python experiments/ablation_curves.py experiments/results/ablation --out ablation.png
 """
 

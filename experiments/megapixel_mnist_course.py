@@ -3,7 +3,7 @@
 Left, error against minutes of training; right, against epochs, with the published course of the original. Lines are
 the validation error, a line a seed; circles at their ends are the test error.
 
-    foveate compare --config experiments/megapixel-mnist.yaml --out experiments/results/megapixel-mnist
+    foveate compare --config experiments/megapixel-mnist.yaml --out runs/megapixel-mnist
     python experiments/megapixel_mnist_course.py experiments/results/megapixel-mnist --out course.png
 """
 
