@@ -124,23 +124,6 @@ def test_baseline_changes_the_attentions_gradient_in_training_and_nothing_else(
     assert not torch.allclose(plain, compared, rtol=0.1)
 
 
-def test_the_original_gradient_changes_the_attentions_gradient_in_training_and_nothing_else(
-    make_model: Models, make_source: Sources
-) -> None:
-    found = {}
-    for gradient in ("exact", "original"):
-        model = make_model(method="des_raj", baseline="none", gradient=gradient).train()
-        batch = small_batch(model, make_source)
-        output = model(batch)
-        output.logits.square().sum().backward()
-        features, attention = model.features.layers[0].weight.grad, model.attention.layers[0].weight.grad
-        found[gradient] = output.logits, features, attention, model.eval()(batch).logits
-    exact, original = found["exact"], found["original"]
-    for number in (0, 1, 3):
-        torch.testing.assert_close(exact[number], original[number], rtol=0, atol=1e-4)
-    assert not torch.allclose(exact[2], original[2], rtol=0.1)
-
-
 def test_draws_depend_on_the_seed_alone(make_model: Models, make_source: Sources) -> None:
     model = make_model()
     batch = small_batch(model, make_source)
