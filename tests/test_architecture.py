@@ -15,7 +15,7 @@ from foveate.cli import VERBS
 
 SOURCE = Path(__file__).parent.parent / "src" / "foveate"
 FLOORS = (
-    {"_version", "types", "errors", "seeds", "allocator", "atomic", "threads", "devices", "config"},
+    {"_version", "types", "errors", "seeds", "allocator", "atomic", "cache", "threads", "devices", "config"},
     {"sampling", "images", "networks"},
     {"models", "datasets"},
     {"pipeline"},
@@ -26,7 +26,7 @@ FLOORS = (
     {"cli", "__main__", "__init__"},
 )
 TORCH_FREE = (
-    *("_version", "types", "errors", "seeds", "allocator", "atomic", "devices", "config"),
+    *("_version", "types", "errors", "seeds", "allocator", "atomic", "cache", "devices", "config"),
     *("cli", "__init__", "__main__"),
 )
 LONGEST_FILE = 350

@@ -22,8 +22,7 @@ from foveate.images import ArraySource, Source
 from foveate.images.augment.image import Augmented
 from foveate.images.tensors import make_view
 from foveate.models import Intake, prediction_seed
-from foveate.pipeline.loader import Loader, shares, split_indices
-from foveate.pipeline.source_cache import OpenedImages
+from foveate.pipeline.loader import Loader, SourceCache, shares, split_indices
 from foveate.seeds import derive_seed
 
 FAILURES = (ImageError,)
@@ -177,7 +176,7 @@ def test_files_stay_decoded_from_epoch_to_epoch_and_change_no_bit(files: Any) ->
 def test_only_so_many_stay_open_and_none_in_another_process(files: Any) -> None:
     import pickle
 
-    opened = OpenedImages(files.images, limit=2)
+    opened = SourceCache(files.images, limit=2)
     first = opened.open(0)
     opened.open(1)
     assert opened.open(0) is first
@@ -189,13 +188,13 @@ def test_only_so_many_stay_open_and_none_in_another_process(files: Any) -> None:
 
 
 def test_images_in_memory_are_not_held(squares: Any) -> None:
-    opened = OpenedImages(squares)
+    opened = SourceCache(squares)
     assert opened.open(0) is not opened.open(0)
     assert len(opened) == 0
 
 
 def test_a_store_may_be_shared_by_training_and_evaluation(files: Any) -> None:
-    opened = OpenedImages(files)
+    opened = SourceCache(files)
     view, plan = ViewSettings(longest_side=20), shares(range(5), 5)
     (trained,) = Loader(files, view, 1, opened=opened).training(1, plan)
     (tested,) = Loader(files, view, 1, opened=opened).evaluation(plan)

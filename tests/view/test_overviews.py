@@ -7,8 +7,8 @@ import pytest
 from pyramid_files import values
 from tiffs import write_tiff
 
-import foveate.images.tile_store as tile_store
 import foveate.view.pyramid as overviews
+from foveate.cache import DECODED, OVERHEAD, TILES
 from foveate.images.formats.tiled import TiledSource
 from foveate.models import Model
 from foveate.predict import find_rows
@@ -21,7 +21,7 @@ def test_all_coarse_tiles_of_a_file_in_strips_decode_it_once(
 ) -> None:
     monkeypatch.setattr(overviews, "MOST_VALUES", 3 * 307 * 554)  # the level of half the size, two by three tiles
     monkeypatch.setattr(overviews, "NEAR", 1)
-    monkeypatch.setattr(tile_store, "TILE_BYTES", 2**12)  # no strip is kept
+    monkeypatch.setattr(TILES, "limit", 2**12)  # no strip is kept
     write_tiff(tmp_path / "flat.tif", values((613, 1107)), rowsperstrip=16, compression="deflate")
     gallery = Gallery(model, find_rows([tmp_path / "flat.tif"]))
     pyramid, source = gallery.seen(0).pyramid, gallery._source(0)
@@ -42,17 +42,19 @@ def test_all_coarse_tiles_of_a_file_in_strips_decode_it_once(
         np.testing.assert_allclose(gallery._pixels(0, pyramid, level, box), expected, rtol=0, atol=3e-7)
 
 
-def test_overviews_are_let_go_of(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overviews_are_bounded(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overviews, "MOST_VALUES", 3 * 60 * 80)
     monkeypatch.setattr(overviews, "NEAR", 1)
     paths = [tmp_path / f"{number}.tif" for number in range(6)]
     for path in paths:
         write_tiff(path, values((120, 160)), rowsperstrip=16)
     gallery = Gallery(model, find_rows(paths))
+    monkeypatch.setattr(DECODED, "limit", 4 * (OVERHEAD + 4 * 3 * 60 * 80))
     for number, level in (*((number, 0) for number in range(6)), (0, 1)):
         assert gallery.tile(number, level, 0, 0) is not None
-        assert number in gallery._overviews
-        assert len(gallery._overviews) <= 4
+        assert gallery._overviews.holds(number)
+        assert sum(gallery._overviews.holds(other) for other in range(6)) <= 4
+    assert [other for other in range(6) if gallery._overviews.holds(other)] == [0, 3, 4, 5]
 
 
 def test_an_image_with_a_level_near_needs_none(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,19 +13,19 @@ from collections import deque
 import numpy as np
 from jaxtyping import Shaped
 
-import foveate.images.tile_store as tile_store
+import foveate.cache as cache
 
 __all__ = ["BUFFERS", "Buffers"]
 
 LEAST_SPARE = 2**24
-"""Bytes that may lie idle even while the store of decoded tiles is full: it drops one for each that it takes in."""
+"""Bytes that may lie idle even while the cache of decoded tiles is full: it drops one for each that it takes in."""
 
 
 class Buffers:
     """Memory for arrays; when the last one who looks at an array lets go of it, the next array gets its memory.
 
-    What lies idle and what the store of decoded tiles holds together take at most
-    `foveate.images.tile_store.TILE_BYTES`, and `LEAST_SPARE` more.
+    What lies idle and what the cache of decoded tiles holds together take at most
+    `foveate.cache.TILES`' limit, and `LEAST_SPARE` more.
 
     Example:
         >>> buffers = Buffers()
@@ -90,7 +90,7 @@ class Buffers:
             memory = self._returned.popleft()
             self._idle.setdefault(len(memory), []).append(memory)
             self._bytes += len(memory)
-        room = max(tile_store.TILE_BYTES - tile_store.TILES.memory, LEAST_SPARE)
+        room = max(cache.TILES.limit - cache.TILES.memory, LEAST_SPARE)
         while self._bytes > room:
             size, idle = next(iter(self._idle.items()))
             if idle:

@@ -6,6 +6,7 @@ neither the number of workers nor of processes, nor the order of the manifest, c
 
 import multiprocessing
 import signal
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,14 +18,23 @@ from torch.utils.data import DataLoader, Dataset
 from foveate.config.settings import AugmentSettings, ViewSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError
-from foveate.images import Source, augment
+from foveate.images import PillowSource, Source, augment, original
 from foveate.images.tensors import make_guide, make_view
 from foveate.models import make_batch, prediction_seed
 from foveate.models.types import Batch
-from foveate.pipeline.source_cache import OpenedImages
 from foveate.seeds import derive_seed
 
-__all__ = ["ALONE", "LoadOptions", "Loader", "Share", "epoch_order", "fingerprint", "shares", "split_indices"]
+__all__ = [
+    "ALONE",
+    "LoadOptions",
+    "Loader",
+    "Share",
+    "SourceCache",
+    "epoch_order",
+    "fingerprint",
+    "shares",
+    "split_indices",
+]
 
 
 def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
@@ -110,6 +120,49 @@ def shares(order: Sequence[int], batch: int, rank: int = 0, world: int = 1) -> l
     return result
 
 
+class SourceCache:
+    """LRU cache of open images, from epoch to epoch: those decoded whole, with what a model's intake found out of them.
+
+    Such a source holds no file open, and its decoded pixels lie in a cache of limited bytes that all sources share
+    (`foveate.images.PillowSource`). Sources of other kinds may hold handles or arrays and are opened anew, which reads
+    no pixel. What is held stays behind when this is pickled.
+
+    Arguments:
+        dataset: the images.
+        intake: gives an image as the model wants it, or raises (`Model.intake`); None takes it as it is.
+        limit: how many to hold.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, intake: Callable[[Source], Source] | None = None, limit: int = 4096
+    ) -> None:
+        self.dataset, self.intake, self.limit = dataset, intake, limit
+        self._held: OrderedDict[int, Source] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def open(self, index: int) -> Source:
+        """The image of example `index`, as the model wants it.
+
+        Raises:
+            ImageError: as the data set's `open`, and the intake.
+        """
+        source = self._held.pop(index, None)
+        if source is None:
+            opened = self.dataset.open(index)
+            source = opened if self.intake is None else self.intake(opened)
+            if not isinstance(original(opened), PillowSource):
+                return source
+        self._held[index] = source
+        if len(self._held) > self.limit:
+            self._held.popitem(last=False)
+        return source
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": OrderedDict()}
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """Loading options: how images come to a model, which changes no result.
@@ -122,7 +175,7 @@ class LoadOptions:
 
     batch: int = 32
     workers: int = 0
-    opened: OpenedImages | None = None
+    opened: SourceCache | None = None
 
 
 ALONE = LoadOptions()
@@ -149,11 +202,11 @@ class Loader:
     intake: Callable[[Source], Source] | None = None
     augment: AugmentSettings | None = None
     workers: int = 0
-    opened: OpenedImages | None = None
+    opened: SourceCache | None = None
 
     def __post_init__(self) -> None:
         if self.opened is None:
-            object.__setattr__(self, "opened", OpenedImages(self.dataset, self.intake))
+            object.__setattr__(self, "opened", SourceCache(self.dataset, self.intake))
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """The batches of an epoch, one per share."""

@@ -18,8 +18,16 @@ from foveate.errors import DataError, FoveateError, RunError
 from foveate.evaluation.evaluate import Evaluation, evaluate
 from foveate.models.types import Batch, DrawOptions
 from foveate.pipeline.distributed import agreed, open_accelerator, together
-from foveate.pipeline.loader import Loader, LoadOptions, Share, epoch_order, fingerprint, shares, split_indices
-from foveate.pipeline.source_cache import OpenedImages
+from foveate.pipeline.loader import (
+    Loader,
+    LoadOptions,
+    Share,
+    SourceCache,
+    epoch_order,
+    fingerprint,
+    shares,
+    split_indices,
+)
 from foveate.training.attention_log import Board, require_tensorboard
 from foveate.training.build import build_for, loss_weights
 from foveate.training.checkpoint import Position, has_state
@@ -136,7 +144,7 @@ class _Run:
         self.stepper = Stepper(training, model, accelerator, weights)
         self.average = WeightAverage(model, training.averaging)
         self.keeper = Keeper(self.folder, settings, self.stepper, self.average, self.fingerprint)
-        self.opened = OpenedImages(self.dataset, model.intake)
+        self.opened = SourceCache(self.dataset, model.intake)
         self.receipts = StepReceipts(model.patch)
         self.loader = Loader(
             self.dataset, model.view, settings.seed, model.intake, settings.augment, training.workers, self.opened

@@ -11,23 +11,22 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
+from foveate.cache import DECODED, ENCODED, Owner
 from foveate.errors import ImageError
 from foveate.explain import Explanation, explain
 from foveate.explain.picture import Rendering, Scale, png, thumbnail_size
-from foveate.images import Source
+from foveate.images import ArraySource, Source
 from foveate.models import Look, Model
 from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.predict import Failure, Row, predict_rows
 from foveate.types import Box
 from foveate.view.description import describe
-from foveate.view.kept import Kept
-from foveate.view.pyramid import Overview, Pyramid, map_pixels, overview_level, tile_pixels
+from foveate.view.pyramid import Pyramid, make_overview, map_pixels, overview_level, tile_pixels
 
 __all__ = ["Gallery"]
 
-HELD, OPEN, AT_ONCE, SMALL, PATCH_SIDE = 64 << 20, 4, 4, 512, 224
-"""Bytes of encoded tiles, images and overviews held, pictures made at a time; longest sides of patches, and of what
-colours are found by."""
+OPEN, AT_ONCE, SMALL, PATCH_SIDE = 4, 4, 512, 224
+"""Images held open, pictures made at a time; longest sides of what colours are found by, and of patches."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,8 @@ class Gallery:
         self._seen: dict[int, Seen] = {}
         self._failed: dict[int, str] = {}
         self._open: OrderedDict[int, Source] = OrderedDict()
-        self._overviews: OrderedDict[int, Overview] = OrderedDict()
-        self._kept = Kept(HELD)
-        self._looking, self._opening, self._surveying = threading.Lock(), threading.Lock(), threading.Lock()
+        self._overviews, self._pictures = Owner(DECODED), Owner(ENCODED)
+        self._looking, self._opening = threading.Lock(), threading.Lock()
         self._making = threading.BoundedSemaphore(AT_ONCE)
 
     def __len__(self) -> int:
@@ -142,12 +140,11 @@ class Gallery:
         return self._made(("patch", number, box), make)
 
     def _made(self, key: tuple[object, ...], make: Callable[[], bytes]) -> bytes:
-        picture = self._kept.get(key)
-        if picture is None:
+        def in_turn() -> bytes:
             with self._making:
-                picture = make()
-            self._kept.put(key, picture)
-        return picture
+                return make()
+
+        return self._pictures.get(key, in_turn)
 
     def _state(self, number: int) -> dict[str, str]:
         seen, failed = self._seen.get(number), self._failed.get(number)
@@ -180,14 +177,8 @@ class Gallery:
         coarse = overview_level(source, pyramid)
         if coarse is None or level > coarse:
             return tile_pixels(source, pyramid, level, box)
-        with self._surveying:
-            if number not in self._overviews:
-                self._overviews[number] = Overview.of(source, pyramid, coarse)
-            self._overviews.move_to_end(number)
-            while len(self._overviews) > OPEN:
-                self._overviews.popitem(last=False)
-            overview = self._overviews[number]
-        return overview.tile_pixels(level, box)
+        whole = self._overviews.get(number, lambda: make_overview(source, pyramid, coarse))
+        return tile_pixels(ArraySource(whole), pyramid, level, box, pyramid.step(coarse))
 
     def _source(self, number: int) -> Source:
         """The image, opened again if others were shown since; one let go of is closed when its last tile is made."""

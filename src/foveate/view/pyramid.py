@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 
-from foveate.images import ArraySource, Source
+from foveate.images import Source
 from foveate.types import Affine, Box, Size
 
-__all__ = ["OVERLAP", "TILE", "Overview", "Pyramid", "map_pixels", "overview_level", "tile_pixels"]
+__all__ = ["OVERLAP", "TILE", "Pyramid", "make_overview", "map_pixels", "overview_level", "tile_pixels"]
 
 TILE, OVERLAP = 254, 1
 """Pixels a side that are a tile's own, and pixels it shares with each neighbour: files of 256 pixels."""
@@ -171,33 +171,17 @@ def overview_level(source: Source, pyramid: Pyramid) -> int | None:
     return level if step > NEAR * min(nearest.factor) else None
 
 
-@dataclass(frozen=True)
-class Overview:
-    """A level of a pyramid, from which all coarser ones are made; exactly, up to the rounding to 32 bits.
+def make_overview(source: Source, pyramid: Pyramid, level: int) -> Float32[ndarray, "row column channel"]:
+    """Overview: a whole level of a pyramid, of which all coarser ones are made, exactly up to the rounding to 32 bits.
 
-    Attributes:
-        pyramid: over the image.
-        level: of the pyramid.
-        whole: that level; what lies beyond the image counts as 0 in it.
+    Returns:
+        (rows, columns, channels) in the unit range; what lies beyond the image counts as 0.
+
+    Raises:
+        ImageError: the image cannot be read.
     """
-
-    pyramid: Pyramid
-    level: int
-    whole: Source
-
-    @classmethod
-    def of(cls, source: Source, pyramid: Pyramid, level: int) -> "Overview":
-        """Read an image once.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        step, (rows, columns) = pyramid.step(level), pyramid.level_size(level)
-        return cls(pyramid, level, ArraySource(source.view((rows, columns), (0, 0, rows * step, columns * step))))
-
-    def tile_pixels(self, level: int, box: Box) -> Float32[ndarray, "height width channel"]:
-        """As `foveate.view.pyramid.tile_pixels`, of this level or a coarser one."""
-        return tile_pixels(self.whole, self.pyramid, level, box, self.pyramid.step(self.level))
+    step, (rows, columns) = pyramid.step(level), pyramid.level_size(level)
+    return source.view((rows, columns), (0, 0, rows * step, columns * step))
 
 
 def _values(source: Source, pyramid: Pyramid, level: int) -> int:

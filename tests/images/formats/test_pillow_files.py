@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foveate.cache import OVERHEAD, Cache
 from foveate.errors import ImageError
-from foveate.images import PillowSource, area_average, decoded, open_image
+from foveate.images import PillowSource, area_average, open_image
 from foveate.images.area import average as decoded_average
 from foveate.images.formats import pillow
 from foveate.types import Box
@@ -182,34 +183,33 @@ def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 def test_decoded_pixels_are_bounded_and_go_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = decoded.Store()
-    monkeypatch.setattr(decoded, "DECODED", store)
-    monkeypatch.setattr(decoded, "DECODED_BYTES", 2 * 40 * 50 * 3)
+    store = Cache("", 2 * (40 * 50 * 3 + OVERHEAD))
+    monkeypatch.setattr(pillow, "DECODED", store)
     sources = []
     for i in range(3):
         Image.fromarray(scene(40, 50)).save(tmp_path / f"{i}.png")
         sources.append(PillowSource(tmp_path / f"{i}.png"))
         whole(sources[-1])
-    assert list(store._held) == [(sources[i]._kept.number, 1) for i in (1, 2)]
+    assert list(store._held) == [(sources[i]._owner._number, 1) for i in (1, 2)]
     whole(sources[1])
     whole(sources[0])
-    assert list(store._held) == [(sources[i]._kept.number, 1) for i in (1, 0)]
-    assert store._bytes == 2 * 40 * 50 * 3
+    assert list(store._held) == [(sources[i]._owner._number, 1) for i in (1, 0)]
+    assert store.memory == store.limit
     sources[0].close()
     del sources[1:]
     gc.collect()
     assert not store._held
-    assert store._bytes == 0
+    assert store.memory == 0
 
 
 def test_views_of_a_kept_source_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = decoded.Store()
-    monkeypatch.setattr(decoded, "DECODED", store)
+    store = Cache("", 2**30)
+    monkeypatch.setattr(pillow, "DECODED", store)
     path = tmp_path / "scene.jpg"
     Image.fromarray(scene(200, 328)).save(path)
     source, length = PillowSource(path), path.stat().st_size
     first = {size: source.view(size) for size in ((50, 82), (25, 41), (12, 20))}
-    number = source._kept.number
+    number = source._owner._number
     kept = [name for _, name in store._held]
     assert sorted(name for name in kept if isinstance(name, int)) == [4, 8]
     assert all(one == number for one, _ in store._held)
@@ -217,7 +217,7 @@ def test_views_of_a_kept_source_are_decoded_once(tmp_path: Path, monkeypatch: py
     for size, view in first.items():
         np.testing.assert_array_equal(source.view(size), view)
     assert source.bytes_read == 2 * length
-    monkeypatch.setattr(decoded, "DECODED_BYTES", 1)  # what is in use stays, all else goes
+    store.set_limit(1)  # what is in use stays, all else goes
     whole(source)
     assert list(store._held) == [(number, 1)]
     for size, view in first.items():

@@ -13,9 +13,9 @@ import tifffile
 from giants import write_giant
 from tiffs import SIZE, check_tiff, noise, sliced, write_tiff
 
+from foveate.cache import TILES
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.handles import HANDLES
-from foveate.images.tile_store import TILES
 from foveate.types import Box
 
 

@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foveate.cache import OVERHEAD, TILES
 from foveate.errors import ImageError
-from foveate.images import ArraySource, Bands, Colour, Header, Source, area_average, augment, tile_store
+from foveate.images import ArraySource, Bands, Colour, Header, Source, area_average, augment
 from foveate.images import area as average
 from foveate.images.formats.tiled import TiledSource
 from foveate.images.tensors import gather
-from foveate.images.tile_store import OVERHEAD, TILES
 from foveate.images.wrappers.standardise import Standardised
 from foveate.threads import in_threads
 from foveate.types import Box, Level
@@ -74,8 +74,8 @@ class Tiled(TiledSource):
 
 
 def held(source: TiledSource) -> list[tuple[int, ...]]:
-    tenant = source._tenant
-    return [] if tenant is None else [key[1:] for key in TILES.names() if key[0] == tenant.number]
+    owner = source._owner
+    return [] if owner is None else [key for number, key in TILES._held if number == owner._number]
 
 
 def sliced(array: np.ndarray, box: Box) -> np.ndarray:
@@ -122,7 +122,7 @@ def test_views_are_the_exact_average_however_little_is_held(elements: int, monke
 
 
 def test_a_view_decodes_every_tile_once_though_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_store, "TILE_BYTES", 1)
+    monkeypatch.setattr(TILES, "limit", 1)
     monkeypatch.setattr(average, "BLOCK_ELEMENTS", 500)
     source = Tiled(pixels(45, 60))
     source.view((5, 9))
@@ -188,15 +188,15 @@ def test_a_tile_that_fails_fails_for_everyone_and_is_tried_again() -> None:
 
 def test_memory_is_bounded_and_the_names_of_what_was_dropped_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     tile_bytes = 7 * 10 * 3
-    monkeypatch.setattr(tile_store, "TILE_BYTES", 16 * (tile_bytes + OVERHEAD))
+    monkeypatch.setattr(TILES, "limit", 16 * (tile_bytes + OVERHEAD))
     source = Tiled(pixels(7 * 12, 10 * 30))
     for row in range(12):
         for column in range(30):
             source.read(Box(row * 7, column * 10, 7, 10))
-    assert TILES.memory <= tile_store.TILE_BYTES
+    assert TILES.memory <= TILES.limit
     assert held(source) == [(0, 11, column) for column in range(14, 30)]
-    assert source._tenant is not None
-    assert len(TILES._keys[source._tenant.number]) == 16
+    assert source._owner is not None
+    assert len(TILES._owned[source._owner._number]) == 16
     source.read(Box(11 * 7, 140, 1, 1))  # still there, and now the last to go
     source.read(Box(0, 0, 1, 1))
     assert held(source)[-2:] == [(0, 11, 14), (0, 0, 0)]
@@ -204,7 +204,7 @@ def test_memory_is_bounded_and_the_names_of_what_was_dropped_do_not_pile_up(monk
 
 
 def test_large_boxes_pass_by_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_store, "TILE_BYTES", 40 * 210)
+    monkeypatch.setattr(TILES, "limit", 40 * 210)
     source = Tiled(pixels())
     source.read(Box(0, 0, 5, 5))
     before = held(source)
@@ -215,12 +215,12 @@ def test_large_boxes_pass_by_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_kept_of_sources_that_are_gone() -> None:
     source = Tiled(pixels())
     source.read(Box(0, 0, 40, 40))
-    number = source._tenant.number if source._tenant else -1
-    assert any(key[0] == number for key in TILES.names())
+    number = source._owner._number if source._owner else -1
+    assert any(key[0] == number for key in TILES._held)
     del source
     gc.collect()
-    assert not any(key[0] == number for key in TILES.names())
-    assert number not in TILES._keys
+    assert not any(key[0] == number for key in TILES._held)
+    assert number not in TILES._owned
 
 
 def test_what_is_decoded_after_closing_is_not_kept() -> None:
@@ -229,13 +229,13 @@ def test_what_is_decoded_after_closing_is_not_kept() -> None:
     source.wait = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(source.read, Box(0, 0, 5, 5))
-        while source._tenant is None:
+        while source._owner is None:
             pass
-        number = source._tenant.number
+        number = source._owner._number
         source.close()
         source.wait.set()
         np.testing.assert_array_equal(read.result(timeout=20), source.arrays[0][:5, :5])
-    assert not any(key[0] == number for key in TILES.names())
+    assert not any(key[0] == number for key in TILES._held)
 
 
 def test_pickles_are_sources_of_their_own() -> None:
@@ -248,7 +248,7 @@ def test_pickles_are_sources_of_their_own() -> None:
 
 
 def read_into(source: Source, queue: Any) -> None:
-    queue.put((source.read(Box(0, 0, 20, 30)), len(TILES.names())))
+    queue.put((source.read(Box(0, 0, 20, 30)), len(TILES._held)))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -259,12 +259,12 @@ def test_a_child_forked_while_threads_decode_reads_all_the_same() -> None:
     source.read(Box(0, 0, 5, 5))
     source.wait = threading.Event()
     child = pickle.loads(pickle.dumps(Tiled(pixels())))
-    child._tenant = source._tenant  # the very tiles that are being decoded here
+    child._owner = source._owner  # the very tiles that are being decoded here
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(source.read, Box(0, 0, 20, 30))
-        while not TILES._flying:
+        while not TILES._flights:
             pass
         process = context.Process(target=read_into, args=(child, queue))
         process.start()

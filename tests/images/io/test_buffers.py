@@ -11,7 +11,9 @@ import pytest
 import tifffile
 from tiffs import noise, sliced, write_tiff
 
-from foveate.images import buffers, tile_store
+from foveate import cache
+from foveate.cache import OVERHEAD, Cache, Owner
+from foveate.images import buffers
 from foveate.images.buffers import BUFFERS, Buffers
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.types import Box
@@ -24,7 +26,7 @@ def address(array: np.ndarray) -> int:
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Buffers:
     """Buffers beside an empty store."""
-    monkeypatch.setattr(tile_store, "TILES", tile_store.TileStore())
+    monkeypatch.setattr(cache, "TILES", Cache("", 2**28))
     return Buffers()
 
 
@@ -60,30 +62,30 @@ def test_a_view_keeps_what_it_looks_at(room: Buffers) -> None:
 
 
 def test_what_lies_idle_is_bounded(room: Buffers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_store, "TILE_BYTES", 1000)
+    cache.TILES.set_limit(1000)
     monkeypatch.setattr(buffers, "LEAST_SPARE", 300)
     many = [room.take((100,)) for _ in range(20)]
     many.clear()
     assert room.spare == 1000
     many = [room.take((100,)) for _ in range(20)]
     assert room.spare == 0
-    store, number = tile_store.TILES, tile_store.TILES.enter()
-    store.tiles(number, 0, [(0, 0)], lambda _: [np.zeros((5, 20, 5), np.uint8)])
-    assert store.memory == 500 + tile_store.OVERHEAD
+    owner = Owner(cache.TILES)
+    owner.get(0, lambda: np.zeros((5, 20, 5), np.uint8))
+    assert cache.TILES.memory == 500 + OVERHEAD
     many.clear()
     assert room.spare == 300
 
 
 def test_what_lies_idle_makes_room_for_what_the_store_holds(room: Buffers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_store, "TILE_BYTES", 2000)
+    cache.TILES.set_limit(2000)
     monkeypatch.setattr(buffers, "LEAST_SPARE", 300)
     many = [room.take((100,)) for _ in range(20)]
     many.clear()
     assert room.spare == 2000
-    store, number = tile_store.TILES, tile_store.TILES.enter()
-    store.tiles(number, 0, [(0, 0)], lambda _: [np.zeros((5, 20, 10), np.uint8)])
+    owner = Owner(cache.TILES)
+    owner.get(0, lambda: np.zeros((5, 20, 10), np.uint8))
     held = [room.take((7,))]
-    assert room.spare == 600 == 2000 - store.memory
+    assert room.spare == 600 == 2000 - cache.TILES.memory
     held.clear()
     assert room.spare <= 600
 

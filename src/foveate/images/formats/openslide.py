@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from foveate.images.decoded import Decoded
+from foveate.cache import DECODED, Owner
 from foveate.images.formats.library import LibraryFile, levels_of, library, over_fill, where
 from foveate.images.header import Header
 from foveate.images.scale import openslide_mpp
@@ -47,14 +47,14 @@ class OpenSlideSource(LibraryFile):
         mpp: microns per pixel at full resolution; overrides what the slide says.
     """
 
-    _left_behind = ("_state", "_kept")
+    _left_behind = ("_state", "_owner")
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(path, mpp)
         self._numbers: tuple[int, ...] = ()
         self._steps: tuple[float | None, ...] = ()
         self._fill = (0, 0, 0)
-        self._kept: Decoded | None = None
+        self._owner: Owner[np.ndarray] | None = None
 
     def _handle(self, level: int) -> Any:  # noqa: ARG002  one handle reads all levels
         openslide = library("openslide", self.name)
@@ -110,17 +110,8 @@ class OpenSlideSource(LibraryFile):
 
     def _whole(self, level: int) -> Shaped[np.ndarray, "height width 3"]:
         with self._lock:
-            if self._kept is None:
-                self._kept = Decoded()
-            box = Box(0, 0, *self.levels[level].size)
-            return self._kept.pixels(level, lambda: self._region(box, level, 1.0))
-
-    def close(self) -> None:
-        """Let go of what is open or decoded; the next read opens again."""
-        with self._lock:
-            if self._kept is not None:
-                self._kept.drop()
-            super().close()
+            owner = self._owner = self._owner or Owner(DECODED)
+        return owner.get(level, lambda: self._region(Box(0, 0, *self.levels[level].size), level, 1.0))
 
 
 def is_slide(path: Path) -> bool:

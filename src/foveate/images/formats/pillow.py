@@ -16,9 +16,9 @@ from jaxtyping import Float64, Shaped
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from foveate.cache import DECODED, Owner
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region, average
-from foveate.images.decoded import Decoded
 from foveate.images.header import Header, full_scale, over_black
 from foveate.images.io.local import UNREADABLE, not_readable
 from foveate.images.io.whole import Download, ZipMember
@@ -44,9 +44,9 @@ BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, str
 class PillowSource(Source):
     """An image file that Pillow reads, laid down as its EXIF orientation says.
 
-    These formats cannot be read in parts: the first `read` decodes the whole image and keeps the pixels, as long as
-    all sources together stay below `foveate.images.decoded.DECODED_BYTES`; the least recently used are dropped, and
-    decoded again if needed. `close` drops them, pickling leaves them behind. Views of a JPEG are decoded at ½, ¼ or ⅛
+    These formats cannot be read in parts: the first `read` decodes the whole image and keeps the pixels in a cache
+    that all sources of the process share (`foveate.cache.DECODED`); the least recently used are dropped, and decoded
+    again if needed. `close` drops them, pickling leaves them behind. Views of a JPEG are decoded at ½, ¼ or ⅛
     where they are half as large as that, or just as large, which reads the same bytes but makes a fraction of the
     pixels, kept likewise; the rest of the way is an area average. Such a view is close to the exact one, not equal to
     it, and the same whatever is kept.
@@ -60,7 +60,7 @@ class PillowSource(Source):
     """
 
     _reads_file = True
-    _left_behind = ("_kept",)
+    _left_behind = ("_owner",)
 
     def __init__(self, path: Path | str | ZipMember | Download, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
@@ -68,12 +68,12 @@ class PillowSource(Source):
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
         self._scalable = False
-        self._kept: Decoded | None = None
+        self._owner: Owner[np.ndarray] | None = None
 
     @property
     def threaded(self) -> bool:
         """Whether there is something to decode; copying decoded pixels in threads is slower."""
-        return self._kept is None or not self._kept.holds(1)
+        return self._owner is None or not self._owner.holds(1)
 
     @property
     def file_bytes(self) -> int | None:
@@ -140,9 +140,8 @@ class PillowSource(Source):
         self, name: Hashable, make: Callable[[], Shaped[np.ndarray, "rows columns channel"]]
     ) -> Shaped[np.ndarray, "rows columns channel"]:
         with self._lock:
-            if self._kept is None:
-                self._kept = Decoded()
-            return self._kept.pixels(name, make)
+            owner = self._owner = self._owner or Owner(DECODED)
+        return owner.get(name, make)
 
     def _decode(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
         """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""
@@ -154,17 +153,11 @@ class PillowSource(Source):
                 if scale > 1:
                     image.draft(None, (width // scale, height // scale))
                 pixels = _pixels(image, self.name)
-            self._count(self._path.stat().st_size if isinstance(self._path, Path) else self._path.stored_bytes())
+            with self._lock:  # a download is counted once, by whichever thread decodes it first
+                self._count(self._path.stat().st_size if isinstance(self._path, Path) else self._path.stored_bytes())
         except BROKEN as error:
             raise self._broken(error) from error
         return pixels
-
-    def close(self) -> None:
-        """Drop the decoded pixels."""
-        with self._lock:
-            if self._kept is not None:
-                self._kept.drop()
-            super().close()
 
     def _too_large(self, pixels: str) -> ImageError:
         return ImageError(

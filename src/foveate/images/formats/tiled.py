@@ -2,22 +2,23 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Shaped
 
 import foveate.images.area as averages
-import foveate.images.tile_store as tile_store
+from foveate.cache import TILES, Owner
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
 from foveate.images.header import full_scale
 from foveate.images.orientation import Orientation
 from foveate.images.source import Source
-from foveate.images.tile_store import TILES, Tenant, TileName
 from foveate.types import Box, Size
 
 __all__ = ["TileName", "TiledSource"]
+
+TileName = tuple[int, int]
+"""(row, column) of a tile in the grid of its level."""
 
 BATCH_BYTES = 2**25
 """Decoded tiles held at a time while a large box is read, beside those kept."""
@@ -28,23 +29,24 @@ Tile = Shaped[np.ndarray, "rows columns channel"]
 class TiledSource(Source):
     """An image whose levels are decoded in tiles; a subclass says how large they are and decodes them.
 
-    Boxes are put together of tiles here, each decoded once per call however many boxes share it, and kept in a store
-    that all sources of the process share (`foveate.images.tile_store`). Views are averaged in strips that end where
-    tiles do, so that memory is bounded and no tile is decoded twice; a view, or a box, of more than a quarter of the
-    store passes by it, or it would drop all that is in there.
+    Boxes are put together of tiles here, each decoded once per call however many boxes share it, and held in a cache
+    that all sources of the process share (`foveate.cache.TILES`). Views are averaged in strips that end where tiles do,
+    so that memory is bounded and no tile is decoded twice; a view, or a box, of more than a quarter of the cache passes
+    by it, or it would drop all that is in there.
 
     Attributes:
         tiles_decoded: tiles decoded so far, views included.
     """
 
     _reads_file = True
+    _left_behind: tuple[str, ...] = ("_owner",)
     _orientation: Orientation = Orientation()
     """How to lay down what is stored, known once the header is; levels are those of what is laid down."""
 
     def __init__(self, name: str = "", mpp: float | None = None) -> None:
         super().__init__(name, mpp)
         self.tiles_decoded = 0
-        self._tenant: Tenant | None = None
+        self._owner: Owner[np.ndarray] | None = None
 
     @abstractmethod
     def _tile(self, level: int) -> Size:
@@ -111,22 +113,23 @@ class TiledSource(Source):
         return results
 
     def _to_be_kept(self, count: int, each: int) -> bool:
-        return count == 1 or count * each <= tile_store.TILE_BYTES // 4
+        return count == 1 or count * each <= TILES.limit // 4
 
     def _tiles(self, level: int, wanted: Sequence[TileName], threads: int, keep: bool) -> list[Tile]:
-        tenant = self._tenant
-        if tenant is None:
+        owner = self._owner
+        if owner is None:
             with self._lock:
-                tenant = self._tenant = self._tenant or Tenant()
+                owner = self._owner = self._owner or Owner(TILES)
 
-        def decode(some: list[TileName]) -> Sequence[Tile]:
-            tiles = self._decode(level, some, threads)
-            self._check(level, some, tiles)
+        def decode(some: list[tuple[int, int, int]]) -> Sequence[Tile]:
+            names = [(row, column) for _, row, column in some]
+            tiles = self._decode(level, names, threads)
+            self._check(level, names, tiles)
             with self._lock:
                 self.tiles_decoded += len(tiles)
             return tiles
 
-        return TILES.tiles(tenant.number, level, wanted, decode, keep)
+        return owner.get_many([(level, row, column) for row, column in wanted], decode, keep)
 
     def _check(self, level: int, names: Sequence[TileName], tiles: Sequence[np.ndarray]) -> None:
         (bottom, right), (height, width) = self._stored(level), self._tile(level)
@@ -173,17 +176,6 @@ class TiledSource(Source):
             result += average(strip, rows, some, self.channels, height)
         result /= full_scale(self.dtype)
         return turn.apply(result)
-
-    def close(self) -> None:
-        """Drop the decoded tiles and let go of what is open; the next read opens again."""
-        with self._lock:
-            tenant, self._tenant = self._tenant, None
-            if tenant is not None:
-                tenant.leave()
-            super().close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_tenant": None}
 
 
 def _touched(box: Box, height: int, width: int) -> list[TileName]:

@@ -7,12 +7,11 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from foveate.cache import DECODED, Owner
 from foveate.errors import ImageError, one_line
-from foveate.images.decoded import Decoded
 from foveate.images.io.local import ByteFile
 
 __all__ = ["BROKEN_ZIP", "Download", "ZipMember"]
@@ -80,14 +79,14 @@ def _archive(path: str, changed: int, length: int, process: int) -> zipfile.ZipF
 class Download:
     """A file that is downloaded whole when it is opened; it opens like a path does.
 
-    Its bytes are kept among the decoded images of the process, and downloaded again when they had to make room.
+    Its bytes are held among the decoded images of the process, and downloaded again when they had to make room.
 
     Attributes:
         file: where it is.
     """
 
     file: ByteFile
-    _kept: Decoded | None = field(default=None, repr=False, compare=False)
+    _owner: Owner[np.ndarray] = field(default_factory=lambda: Owner(DECODED), repr=False, compare=False)
     _fetched: int = field(default=0, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -99,9 +98,7 @@ class Download:
         Raises:
             ImageError: it cannot be read.
         """
-        if self._kept is None:
-            self._kept = Decoded()
-        return io.BytesIO(self._kept.pixels("file", self._download).tobytes())
+        return io.BytesIO(self._owner.get("file", self._download).tobytes())
 
     def stored_bytes(self) -> int:
         """Bytes downloaded since this was last asked."""
@@ -109,9 +106,6 @@ class Download:
         return fetched
 
     def _download(self) -> np.ndarray:
-        data = np.frombuffer(self.file.read(0, self.file.size), np.uint8)[:, None, None]
+        data = np.frombuffer(self.file.read(0, self.file.size), np.uint8)
         self._fetched += data.nbytes
         return data
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": None}

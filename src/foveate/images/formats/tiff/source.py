@@ -44,7 +44,7 @@ class TiffSource(TiledSource):
         mpp: microns per pixel, if known.
     """
 
-    _left_behind = ("_file", "_segments")
+    _left_behind = ("_owner", "_file", "_segments")
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
