@@ -137,13 +137,11 @@ def test_a_run_is_annealed_and_keeps_the_strength_it_ended_with(
         assert epoch["loss"] == pytest.approx(epoch["training_loss"] - weight * epoch["entropy"], abs=1e-5)
 
 
-def test_flags_reach_the_ramps(tmp_path: Path) -> None:
-    from foveate.config.flags import read_flags, settings_parser
+def test_flags_reach_the_ramps() -> None:
+    from foveate.cli.train import read_arguments
 
     words = ["--training.anneal.prior.last", "0", "--training.anneal.patches.first", "25"]
-    found = read_flags(words, settings_parser())
-    settings = merge_settings(RunSettings(), {"model": {"prior": {"contrast": 1.0}}})
-    merged = merge_settings(settings, found).training.anneal
+    merged = read_arguments(["smoke", *words])[1].training.anneal
     assert (merged.prior.last, merged.patches.first, merged.prior.first) == (0.0, 25.0, None)
 
 

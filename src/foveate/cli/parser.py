@@ -1,7 +1,6 @@
-"""An argument parser whose errors are one line and suggest what was meant."""
+"""Argument parser of every verb, whose errors are one line and suggest what was meant."""
 
 import argparse
-import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Never, get_args
@@ -13,7 +12,7 @@ __all__ = ["Instead", "Parser", "add_looking", "check_looking", "did_you_mean"]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Say which known word is nearest to a misspelt one, or nothing.
+    """Suggestion of the known word that is nearest to a misspelt one.
 
     Arguments:
         word: what the user wrote.
@@ -33,7 +32,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` that raises a one-line `ConfigError` instead of printing its usage and leaving.
+    """Argument parser that raises a one-line `ConfigError` instead of printing its usage and leaving.
 
     Abbreviated flags are refused: what a script says must still mean the same when a flag is added.
 
@@ -46,45 +45,64 @@ class Parser(argparse.ArgumentParser):
         foveate.errors.ConfigError: unknown option --sampels, did you mean --samples? See foveate predict --help
     """
 
-    def __init__(self, prog: str | None = None, **settings: object) -> None:
+    def __init__(self, prog: str | None = None, **settings: Any) -> None:
+        self._declared: list[argparse.Action] = []
+        self._found = argparse.Namespace()
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(prog, **{**settings, "allow_abbrev": False})  # type: ignore[arg-type]
+        super().__init__(prog, **{**settings, "allow_abbrev": False, "exit_on_error": False})
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Declare an argument, which argparse keeps in no public place."""
+        self._declared.append(super().add_argument(*names, **settings))
+        return self._declared[-1]
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        """Declare that there are verbs within this one."""
+        self._declared.append(super().add_subparsers(**settings))
+        return self._declared[-1]
+
+    def options(self) -> set[str]:
+        """Flags of this parser, and of the verbs within it."""
+        found = {option for action in self._declared for option in action.option_strings}
+        within = [action.choices.values() for action in self._declared if isinstance(action.choices, dict)]
+        return found.union(*(parser.options() for parsers in within for parser in parsers))
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # verbs within are parsed by it, too
+        """Parse what is known, as argparse does, but raise `ConfigError`."""
+        self._found = argparse.Namespace() if namespace is None else namespace
+        try:
+            return super().parse_known_args(args, self._found)
+        except argparse.ArgumentError as error:
+            if error.argument_name is None:
+                self.error(error.message)
+            raise ConfigError(self._see(f"{error.argument_name}: {error.message}")) from None
 
     def error(self, message: str) -> Never:
-        """Raise `ConfigError` with argparse's message and where to read on."""
-        message = re.sub(r"^argument (\S+): ", r"\1: ", message)
-        message = re.sub(r"^the following arguments are required: ", "missing ", message)
-        raise ConfigError(f"{message}. See {self.prog} --help")
+        """Raise `ConfigError` with what is missing, or else argparse's message, and where to read on."""
+        missing = [
+            "/".join(action.option_strings) or str(action.metavar or action.dest)
+            for action in self._declared
+            if action.required and getattr(self._found, action.dest, None) is None
+        ]
+        raise ConfigError(self._see(f"missing {', '.join(missing)}" if missing else message))
+
+    def _see(self, message: str) -> str:
+        return f"{message}{'' if message.endswith('?') else '.'} See {self.prog} --help"
 
     def parse_arguments(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse like `parse_args`, with a suggestion for an unknown option.
-
-        Arguments:
-            arguments: the words after the program's and the verb's name.
-
-        Returns:
-            The parsed namespace.
+        """Namespace of the words after the program's and the verb's name.
 
         Raises:
-            ConfigError: if an option is unknown, missing or has a wrong value.
+            ConfigError: if an option is unknown, with the one that was meant, missing or has a wrong value.
         """
+        namespace: argparse.Namespace
         namespace, left_over = self.parse_known_args(arguments)
-        if not left_over:
-            return namespace
-        option = left_over[0].split("=")[0]
-        if not option.startswith("-"):
-            self.error(f"one argument too many, {option!r}")
-        raise ConfigError(
-            f"unknown option {option}{did_you_mean(option, self._options()) or '.'} See {self.prog} --help"
-        )
-
-    def _options(self) -> set[str]:
-        options = set(self._option_string_actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    options |= parser._options()
-        return options
+        if left_over:
+            option = left_over[0].split("=")[0]
+            is_option = option.startswith("-")
+            suggestion = did_you_mean(option, self.options())
+            self.error(f"unknown option {option}{suggestion}" if is_option else f"one argument too many, {option!r}")
+        return namespace
 
 
 class Instead(argparse.Action):

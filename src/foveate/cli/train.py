@@ -1,16 +1,14 @@
-"""foveate train: a model from a preset or a configuration file, resumable at any step."""
+"""Training verb, `foveate train`: a model from a preset or a configuration file, resumable at any step."""
 
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from foveate.cli.parser import Parser
 from foveate.config.files import PRESETS, load_settings, merge_settings, preset
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError, FoveateError, Interrupted, RunError
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 __all__ = ["SUMMARY", "main"]
 
@@ -22,7 +20,8 @@ DESCRIPTION = f"""Train a model, validate it every epoch and keep the best.
 
 presets: {", ".join(PRESETS)}
 
-Every setting below is also a key of the YAML file that --config takes and that RUN/config.yaml holds.
+Every setting below is also a key of the YAML file that --config takes and that RUN/config.yaml holds;
+its default is what it is where neither PRESET nor FILE sets it.
 A run stopped with Ctrl-C, or killed, goes on where it was with --resume.
 
   foveate train manifest --data images.csv --out runs/mine --training.epochs 50 --model.patch 64 64
@@ -51,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
-    """What the command line asks for: options of the verb, and the settings of the run.
+    """Options of the verb, and the settings of the run, as the command line asks for them.
 
     Arguments:
         arguments: the words after `train`.
@@ -63,12 +62,12 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
         ConfigError: something is unknown, missing or of the wrong type.
         RunError: a run to resume is none, or one of several folds.
     """
-    from foveate.config.flags import read_flags
+    from foveate.config.flags import spell_flags
 
-    arguments = [f"--data.manifest{word[6:]}" if word.split("=")[0] == "--data" else word for word in arguments]
-    changes = read_flags(arguments, _parser())
-    options = {name: changes.pop(name, None) for name in ("preset", "config", "out", "resume", "folds")}
-    name, file, resume = options.pop("preset"), options.pop("config"), bool(options["resume"])
+    parser = _parser()
+    words = [f"--data.manifest{word[6:]}" if word.split("=")[0] == "--data" else word for word in arguments]
+    options = vars(parser.parse_arguments(spell_flags(words, parser.options())))
+    changes, name, file, resume = (options.pop(key) for key in ("settings", "preset", "config", "resume"))
     if name is None and file is None and not (resume and options["out"]):
         raise ConfigError(f"what to train is missing: give a preset ({', '.join(PRESETS)}) or --config FILE")
     out = options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
@@ -91,19 +90,16 @@ def _base(name: str | None, file: str | None, out: Path) -> RunSettings:
     return settings if file is None else load_settings(file, settings)
 
 
-def _parser() -> "ArgumentParser":
-    from argparse import RawDescriptionHelpFormatter
+def _parser() -> Parser:
+    from foveate.config.flags import add_settings
 
-    from foveate.config.flags import settings_parser
-
-    parser = settings_parser(
-        prog="foveate train", usage=USAGE, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
-    )
+    parser = Parser("foveate train", usage=USAGE, description=DESCRIPTION)
     parser.add_argument("preset", nargs="?", metavar="PRESET", help="settings to start from")
     parser.add_argument("--config", type=str, metavar="FILE", help="YAML file of settings, over those of the preset")
     parser.add_argument("--out", type=str, metavar="RUN", help="folder of the run; runs/PRESET unless told otherwise")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN; start where there is none")
     parser.add_argument("--folds", type=int, metavar="K", help="cross-validate: K runs in RUN/fold-1 … and folds.json")
+    add_settings(parser)
     return parser
 
 
