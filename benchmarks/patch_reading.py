@@ -2,8 +2,9 @@
 
 Every round opens the file anew, so that no reader has decoded anything, and reads its 1,000 boxes, different ones in
 every round; readers take their turn within a round, and ratios are taken within a round. One thread each, unless it
-says otherwise. "Decoder alone" is libjpeg-turbo on the same tiles, each once, from memory into one buffer a thread:
-what of the time is not reading and, in its second row, what a second thread is worth on this machine.
+says otherwise; freed memory is kept, as every verb of the command line does. "Decoder alone" is libjpeg-turbo on the
+same tiles, each once, from memory into one buffer a thread: what of the time is not reading and, in its second row,
+what a second thread is worth on this machine.
 
 tiffslide, pyvips and OpenSlide come with the extra `bench`.
 
@@ -27,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from foveate.allocator import keep_freed_memory
 from foveate.images import open_image
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.tensors import THREADS, gather
@@ -48,6 +50,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from giants import write_stored
 
+    keep_freed_memory()
     for name, module in ABSENT.items():
         print(f"no row for {name}: {module} is not installed: pip install 'foveate[bench]'")
     with tempfile.TemporaryDirectory() as folder:

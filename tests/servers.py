@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 
 @dataclass
@@ -73,7 +74,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 server.most_at_once = max(server.most_at_once, server._now)
             try:
                 time.sleep(server.delay)
-                self.answer(self.path[1:])
+                self.answer(unquote(self.path[1:].partition("?")[0]))
             except OSError:
                 self.close_connection = True
             finally:

@@ -9,7 +9,7 @@ from servers import FileServer
 
 from foveate.config.files import preset
 from foveate.images import open_image
-from foveate.images.remote.file import AHEAD
+from foveate.images.io.remote import AHEAD
 from foveate.models import build_model
 
 pytest.importorskip("aiohttp")

@@ -12,7 +12,6 @@ from foveate.convert.tiff import write_tiff
 from foveate.convert.zarr import write_zarr
 from foveate.errors import ConfigError, ImageError, one_line
 from foveate.images.formats.zarr import is_zarr
-from foveate.images.handles import HANDLES
 from foveate.images.source import Source
 
 __all__ = ["convert"]
@@ -111,7 +110,6 @@ def _put(beside: Path, destination: Path) -> None:
     if beside.is_file():
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-    HANDLES.close(str(destination))  # some systems do not replace what is open
     if not destination.is_dir() and beside.is_file():
         beside.replace(destination)
         return

@@ -13,7 +13,7 @@ from foveate.images.formats.tiled import TiledSource
 from foveate.images.formats.vips import VipsSource
 from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.header import Georeference, Header, PatchChange, unit_range
-from foveate.images.io.whole import BROKEN_ZIP
+from foveate.images.io.open import BROKEN_ZIP
 from foveate.images.open import Reader, open_image
 from foveate.images.source import Source
 from foveate.images.wrappers.base import original

@@ -19,9 +19,8 @@ from foveate.images.formats.raster import RasterSource
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import VipsSource
 from foveate.images.formats.zarr import ZarrSource, is_zarr
-from foveate.images.io.local import open_bytes
-from foveate.images.io.signature import Signature, signature
-from foveate.images.io.whole import Download
+from foveate.images.io.open import Download, open_bytes
+from foveate.images.signature import Signature, signature
 from foveate.images.source import Source
 
 __all__ = ["Reader", "open_image"]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
 from foveate.images.header import Header, PatchChange, from_unit, full_scale
-from foveate.images.io.local import length_of
+from foveate.images.io.open import length_of
 from foveate.types import Box, Level, Size
 
 __all__ = ["Source"]

@@ -1,11 +1,10 @@
-"""Bytes of local files: any part, from many threads, behind a bounded number of handles."""
+"""Bytes of local files: any part, from many threads, and nothing that stays open."""
 
 import io
 import multiprocessing
 import os
 import pickle
 import random
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,17 +13,14 @@ import numpy as np
 import pytest
 
 from foveate.errors import ImageError
-from foveate.images.handles import HANDLES, Handle, Handles
-from foveate.images.io.local import LocalFile, open_bytes, stream
+from foveate.images.io.local import LocalFile, stream
+from foveate.images.io.open import open_bytes
 
 CONTENT = np.random.default_rng(3).integers(0, 256, 40_001, np.uint8).tobytes()
 
 
-@pytest.fixture(params=["pread", "seek"])
-def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file, on a system that reads at a place, and on one that must go there first."""
-    if request.param == "seek":
-        monkeypatch.delattr(os, "pread", raising=False)
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
     (tmp_path / "a.bin").write_bytes(CONTENT)
     return tmp_path / "a.bin"
 
@@ -47,95 +43,17 @@ def test_any_part_is_what_the_file_holds(path: Path) -> None:
     assert sum(counted) == 10 + 3 + size - 100 + 6
 
 
-def test_a_read_that_gives_less_than_asked_is_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Handle.read
-    monkeypatch.setattr(Handle, "read", lambda self, offset, length: whole(self, offset, min(length, 1000)))
-    assert LocalFile(path).read(17, 9000) == CONTENT[17:9017]
-    assert LocalFile(path).read(39_000, 9000) == CONTENT[39_000:]
-
-
-def test_many_threads_read_while_the_file_is_closed_again_and_again(path: Path) -> None:
+def test_many_threads_read_and_leave_nothing_open(path: Path) -> None:
     file = LocalFile(path)
-    done = threading.Event()
-
-    def close() -> None:
-        while not done.is_set():
-            file.close()
-
+    before = open_descriptors()
     offsets = random.Random(1).choices(range(40_000), k=600)
-    closer = threading.Thread(target=close)
-    closer.start()
-    try:
-        with ThreadPoolExecutor(6) as pool:
-            read = list(pool.map(lambda offset: file.read(offset, 50), offsets))
-    finally:
-        done.set()
-        closer.join()
+    with ThreadPoolExecutor(6) as pool:
+        read = list(pool.map(lambda offset: file.read(offset, 50), offsets))
     assert read == [CONTENT[offset : offset + 50] for offset in offsets]
-
-
-def test_handles_are_bounded_and_the_one_used_longest_ago_goes(tmp_path: Path) -> None:
-    paths = [str(tmp_path / str(number)) for number in range(5)]
-    for number, path in enumerate(paths):
-        Path(path).write_bytes(bytes([number]))
-    handles = Handles(most=2)
-    before = open_descriptors()
-    for number, path in enumerate(paths):
-        handle = handles.borrow(path)
-        assert handle.read(0, 1) == bytes([number])
-        handles.give_back(handle)
-        assert len(handles) <= 2
-    assert open_descriptors() == before + 2
-    first = handles.borrow(paths[0])
-    second, third = handles.borrow(paths[1]), handles.borrow(paths[2])
-    assert len(handles) == 3  # nothing that is being read is closed
-    assert [one.read(0, 1) for one in (first, second, third)] == [b"\0", b"\1", b"\2"]
-    for handle in (first, second, third):
-        handles.give_back(handle)
-    assert len(handles) == 2
-    for path in paths:
-        handles.close(path)
     assert open_descriptors() == before
 
 
-def test_a_file_closed_while_it_is_read_is_closed_afterwards(path: Path) -> None:
-    handles = Handles()
-    before = open_descriptors()
-    handle = handles.borrow(str(path))
-    handles.close(str(path))
-    assert handle.read(0, 4) == CONTENT[:4]
-    again = handles.borrow(str(path))
-    assert again is not handle
-    handles.give_back(handle)
-    assert open_descriptors() == before + 1
-    handles.give_back(again)
-    handles.close(str(path))
-    assert open_descriptors() == before
-
-
-def test_a_file_is_forgotten_by_whoever_comes_next_if_the_lock_is_held(path: Path) -> None:
-    handles = Handles()
-    before = open_descriptors()
-    handle = handles.borrow(str(path))
-    handles.forget(*handle.key)
-    assert len(handles) == 0
-    assert handle.read(0, 4) == CONTENT[:4]  # as long as it is being read
-    handles.give_back(handle)
-    assert open_descriptors() == before
-    handles.give_back(handles.borrow(str(path)))
-    with handles._lock:  # as this thread may hold it when Python collects
-        handles.forget(*handle.key)
-        assert len(handles) == 1
-    other = path.with_name("other")
-    other.write_bytes(b"other")
-    handles.give_back(handles.borrow(str(other)))
-    assert len(handles) == 1
-    handles.forget(str(path), (0, 0))  # another file of that name
-    handles.close(str(other))
-    assert open_descriptors() == before
-
-
-def test_no_handle_leaks_when_files_are_refused(path: Path) -> None:
+def test_nothing_stays_open_when_files_are_refused(path: Path) -> None:
     before = open_descriptors()
     for wrong in (path.parent, path.parent / "missing"):
         with pytest.raises(ImageError):
@@ -157,28 +75,38 @@ def test_a_replaced_file_is_another_file(path: Path) -> None:
     beside.write_bytes(b"another")
     beside.replace(path)
     assert LocalFile(path).read(0, 9) == b"another"
-    assert old.read(4, 4) == CONTENT[4:8]  # as long as it is open
-    old.close()
     with pytest.raises(ImageError) as caught:
         old.read(0, 4)
     assert str(caught.value) == f"{path}: the file has changed since it was opened: open the image again"
 
 
+@pytest.mark.parametrize("change", ["length", "time"])
+def test_a_file_that_is_written_to_is_refused(change: str, path: Path) -> None:
+    file = LocalFile(path)
+    assert file.size == len(CONTENT)
+    state = path.stat()
+    if change == "length":
+        path.write_bytes(CONTENT[:-1])
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    else:
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000))
+    with pytest.raises(ImageError, match="the file has changed since it was opened: open the image again"):
+        file.read(0, 4)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_fork_reads_though_a_thread_of_its_parent_was_in_the_middle(path: Path) -> None:
+def test_a_fork_reads_what_its_parent_reads(path: Path) -> None:
     file = LocalFile(path)
     file.read(0, 1)
-    with HANDLES._lock:  # as another thread might hold it
-        child = multiprocessing.get_context("fork").Process(target=check_in_child, args=(file,))
-        child.start()
+    child = multiprocessing.get_context("fork").Process(target=check_in_child, args=(file,))
+    child.start()
     child.join(30)
     assert child.exitcode == 0
     assert file.read(9, 9) == CONTENT[9:18]
 
 
 def check_in_child(file: LocalFile) -> None:
-    assert len(HANDLES) == 0
     assert file.read(50, 5) == CONTENT[50:55]
 
 

@@ -1,7 +1,6 @@
 """Files elsewhere, read from real servers on this machine."""
 
 import multiprocessing
-import os
 import pickle
 import socket
 import threading
@@ -14,11 +13,10 @@ import pytest
 from servers import FileServer
 
 from foveate.errors import ImageError
-from foveate.images.io.local import open_bytes, stream
-from foveate.images.remote import RemoteFile
-from foveate.images.remote import file as remote_file
-from foveate.images.remote import http as remote_http
-from foveate.images.remote.file import AHEAD, GAP
+from foveate.images.io import remote
+from foveate.images.io.local import stream
+from foveate.images.io.open import open_bytes
+from foveate.images.io.remote import AHEAD, GAP, RemoteFile
 
 pytest.importorskip("aiohttp")
 
@@ -30,7 +28,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy stands between a test and its server, and nothing is waited for."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(remote_file, "WAITS", (0.01, 0.02))
+    monkeypatch.setattr(remote, "WAITS", (0.01, 0.02))
 
 
 @pytest.fixture
@@ -220,8 +218,7 @@ def test_refusals_are_one_line(path: str, status: int | None, said: str, server:
 
 
 def test_a_silent_server_is_given_up(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_http, "TIMEOUT", 0.2)
-    monkeypatch.setattr("foveate.images.remote.transport._TRANSPORTS", {})
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
     server.delay = 1.5
     with pytest.raises(ImageError, match=r"cannot be read \(no answer in time; asked 3 times\): check the network"):
         _ = RemoteFile(server.address("a.bin")).size
@@ -265,86 +262,9 @@ def test_a_file_that_changes_is_refused(change: str, server: FileServer) -> None
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.images.remote.transport._TRANSPORTS", {})
     monkeypatch.setitem(__import__("sys").modules, "aiohttp", None)
     with pytest.raises(ImageError) as caught:
         _ = RemoteFile("https://127.0.0.1/a.tif").size
     assert str(caught.value) == (
         "https://127.0.0.1/a.tif: reading from the network needs aiohttp: pip install 'foveate[remote]'"
     )
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The endpoint of an S3 of our own, with a bucket that has one object."""
-    moto = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
-    ours = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "HTTP_PROXY", "http_proxy"):
-            patch.delenv(name, raising=False)
-        for name, value in ours.items():
-            patch.setenv(name, value)
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setattr("foveate.images.remote.transport._TRANSPORTS", {})
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="slides")
-        client.put_object(Bucket="slides", Key="of a patient/a.bin", Body=CONTENT, ACL="public-read")
-        client.put_object(Bucket="slides", Key="empty", Body=b"")
-        client.close()
-        yield "s3://slides"
-    server.stop()
-
-
-def test_objects_in_s3(s3: str) -> None:
-    file = open_bytes(f"{s3}/of a patient/a.bin")
-    counter = Counter(file)
-    assert file.size == len(CONTENT)
-    parts = [(0, 10), (len(CONTENT) - 5, 100), (150_000, 30), (150_040, 10), (200_000, 50)]
-    assert file.read_many(parts) == [CONTENT[offset : offset + length] for offset, length in parts]
-    assert counter.bytes == AHEAD + 5 + 50 + 50
-    assert pickle.loads(pickle.dumps(file)).read(40_000, 3) == CONTENT[40_000:40_003]
-    assert RemoteFile(f"{s3}/empty").size == 0
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("s3://slides/no.tif", "s3://slides/no.tif: no such object or bucket: check the address"),
-        ("s3://no-such-bucket/no.tif", "s3://no-such-bucket/no.tif: no such object or bucket: check the address"),
-        ("s3://slides", "s3://slides: an address in S3 is s3://bucket/path: check how it is written"),
-    ],
-)
-def test_missing_objects_are_one_line(address: str, said: str, s3: str) -> None:
-    with pytest.raises(ImageError) as caught:
-        _ = RemoteFile(address).size
-    assert str(caught.value) == said
-
-
-def test_s3_is_asked_anonymously_where_there_are_no_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setattr("foveate.images.remote.transport._TRANSPORTS", {})
-    assert RemoteFile(f"{s3}/of a patient/a.bin").read(100_000, 9) == CONTENT[100_000:100_009]
-
-
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_s3_in_another_process(method: str, s3: str) -> None:
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"this system cannot {method}")
-    file = RemoteFile(f"{s3}/of a patient/a.bin")
-    assert file.read(60_000, 9) == CONTENT[60_000:60_009]
-    with multiprocessing.get_context(method).Pool(1) as pool:
-        assert pool.apply_async(file.read, (70_000, 9)).get(timeout=60) == CONTENT[70_000:70_009]

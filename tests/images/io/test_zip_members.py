@@ -11,7 +11,7 @@ from PIL import Image
 
 from foveate.errors import ImageError
 from foveate.images import open_zip_member
-from foveate.images.io.whole import ZipMember
+from foveate.images.io.open import ZipMember
 from foveate.types import Box
 
 

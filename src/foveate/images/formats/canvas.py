@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int, Int64, UInt8
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Number, Region
 from foveate.images.header import Header
-from foveate.images.io.whole import BROKEN_ZIP
+from foveate.images.io.open import BROKEN_ZIP
 from foveate.images.source import Source
 from foveate.types import Box, Level, Size
 

@@ -21,7 +21,7 @@ from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region, average
 from foveate.images.header import Header, full_scale, over_black
 from foveate.images.io.local import UNREADABLE, not_readable
-from foveate.images.io.whole import Download, ZipMember
+from foveate.images.io.open import Download, ZipMember
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.source import Source
 from foveate.types import Box, Level, Size

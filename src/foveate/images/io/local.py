@@ -1,4 +1,4 @@
-"""Bytes of a file, read where they are needed: on this machine now, elsewhere by `foveate.images.remote`."""
+"""Local files: any part of one, read when it is asked for; and what files of every kind have in common."""
 
 import errno
 import io
@@ -7,29 +7,15 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from foveate.errors import ImageError
-from foveate.images.handles import HANDLES, Handle, Stamp
 
-__all__ = [
-    "UNREADABLE",
-    "ByteFile",
-    "LocalFile",
-    "length_of",
-    "not_readable",
-    "open_bytes",
-    "stream",
-]
-
-SCHEMES = ("http", "https", "s3")
-"""Addresses that are read in parts, through fsspec."""
-
-Result = TypeVar("Result")
+__all__ = ["UNREADABLE", "ByteFile", "LocalFile", "not_readable", "stream"]
 
 
 class ByteFile(ABC):
-    """A file of which any part can be read, from several threads; it can be pickled at any time.
+    """File of bytes of which any part can be read, from several threads; it can be pickled at any time.
 
     Attributes:
         name: path or address.
@@ -50,7 +36,7 @@ class ByteFile(ABC):
         """
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read a part.
+        """Bytes of a part.
 
         Arguments:
             offset: of the first byte.
@@ -65,7 +51,7 @@ class ByteFile(ABC):
         return self.read_many([(offset, length)])[0]
 
     def read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Read (offset, length) parts; together, where that is faster than one after the other."""
+        """Bytes of (offset, length) parts, read together where that is faster than one after the other."""
         data = self._read_many(parts)
         if self.count is not None:
             self.count(sum(map(len, data)))
@@ -90,19 +76,13 @@ class ByteFile(ABC):
 
         self.count = told
 
-    def close(self) -> None:  # noqa: B027  not every file holds something open
-        """Let go of what is open; the next read opens again."""
-
-    def forget(self) -> None:  # noqa: B027
-        """Let go of what is open, from a finalizer of whoever owns this file."""
-
 
 UNREADABLE = (FileNotFoundError, IsADirectoryError, PermissionError)
-"""Where the fault is not the file's content."""
+"""Errors whose fault is not the file's content."""
 
 
 def not_readable(name: str, error: OSError) -> ImageError:
-    """What to say of a file that cannot be opened or read.
+    """Error of a file that cannot be opened or read.
 
     Arguments:
         name: of the file.
@@ -122,7 +102,10 @@ def not_readable(name: str, error: OSError) -> ImageError:
 
 
 class LocalFile(ByteFile):
-    """A file on this machine; it is refused when it changes while it is being used.
+    """Local file; it is refused when it changes while it is being used.
+
+    Every read opens it anew, which costs a few hundredths of decoding a tile: any number of files can be in use,
+    threads and forks share nothing, and a file that was replaced is noticed.
 
     Arguments:
         path: of the file.
@@ -130,87 +113,38 @@ class LocalFile(ByteFile):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(str(path))
-        self._stamp: Stamp | None = None
+        self._stamp: tuple[int, int] | None = None
 
     @property
     def size(self) -> int:
         """Length in bytes."""
-        return self._borrowed(lambda handle: handle.key[1][0]) if self._stamp is None else self._stamp[0]
+        if self._stamp is None:
+            self._read_many([])
+        assert self._stamp is not None
+        return self._stamp[0]
 
     def _read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
-        return self._borrowed(lambda handle: [_whole(handle, *part) for part in parts])
-
-    def _borrowed(self, use: Callable[[Handle], Result]) -> Result:
+        data = []
         try:
-            handle = HANDLES.borrow(self.name, self._stamp)
-            try:
-                self._stamp = handle.key[1]
-                return use(handle)
-            finally:
-                HANDLES.give_back(handle)
+            with open(self.name, "rb") as file:  # noqa: PTH123  no Path is made for every read
+                self._check(os.fstat(file.fileno()))
+                for offset, length in parts:
+                    file.seek(offset)
+                    data.append(file.read(length))
         except OSError as error:
             raise not_readable(self.name, error) from error
-
-    def close(self) -> None:
-        """Close the file; the next read opens it again."""
-        HANDLES.close(self.name)
-
-    def forget(self) -> None:
-        """Close the file, from a finalizer."""
-        if self._stamp is not None:
-            HANDLES.forget(self.name, self._stamp)
-
-
-def _whole(handle: Handle, offset: int, length: int) -> bytes:
-    """A read may give fewer bytes than asked for, and not only at the end."""
-    data = handle.read(offset, length)
-    if len(data) == length or not data:
         return data
-    parts = [data]
-    missing = length - len(data)
-    while missing and (more := handle.read(offset + length - missing, missing)):
-        parts.append(more)
-        missing -= len(more)
-    return b"".join(parts)
 
-
-def length_of(name: str) -> int | None:
-    """Bytes of a file, of all files in a folder, or at an address; None where that is not known."""
-    if "://" in name and name.partition("://")[0].lower() in SCHEMES:
-        try:
-            return open_bytes(name).size
-        except ImageError:  # a folder elsewhere
-            return None
-    path = Path(name)
-    try:
-        if path.is_dir():
-            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        return path.stat().st_size
-    except (OSError, ValueError):  # a member of an archive, or no file at all
-        return None
-
-
-def open_bytes(name: Path | str) -> ByteFile:
-    """The file of a path, or of an address (https://…, s3://…); nothing is read yet.
-
-    Raises:
-        ImageError: what reads such addresses is not installed, or they cannot be read at all.
-    """
-    scheme, separator, _ = str(name).partition("://")
-    if not separator or isinstance(name, Path):
-        return LocalFile(name)
-    if scheme.lower() not in SCHEMES:
-        raise ImageError(
-            f"{name}: addresses of images begin with one of {', '.join(f'{known}://' for known in SCHEMES)}, "
-            f"got {scheme}://: copy the file to this machine"
-        )
-    from foveate.images.remote import RemoteFile
-
-    return RemoteFile(str(name))
+    def _check(self, found: os.stat_result) -> None:
+        """Length and time of the last change tell a file from one that replaced it."""
+        stamp = found.st_size, found.st_mtime_ns
+        if self._stamp is not None and stamp != self._stamp:
+            raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
+        self._stamp = stamp
 
 
 def stream(file: ByteFile, ahead: int = 16 * 1024) -> io.BufferedReader:
-    """A file object for libraries that want one; it reads `ahead` bytes at a time where little is asked for.
+    """File object for libraries that want one; it reads `ahead` bytes at a time where little is asked for.
 
     Closing it leaves the file open. For one thread.
     """
@@ -218,6 +152,8 @@ def stream(file: ByteFile, ahead: int = 16 * 1024) -> io.BufferedReader:
 
 
 class _Raw(io.RawIOBase):
+    """File object without a buffer, at a position of its own."""
+
     def __init__(self, file: ByteFile) -> None:
         self._file = file
         self._at = 0

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Shaped
 from foveate.errors import ImageError
 from foveate.images.area import Region
 from foveate.images.header import Header
-from foveate.images.io.local import open_bytes
+from foveate.images.io.open import open_bytes
 from foveate.images.open import open_image
 from foveate.images.source import Source
 from foveate.images.wrappers.base import PixelWrapper, Unchanged

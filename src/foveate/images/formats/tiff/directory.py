@@ -1,13 +1,14 @@
 """The directories of a TIFF file: what pages say of themselves, but for their tables of tiles, which may be huge."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import NamedTuple
 
 from foveate.errors import ImageError
 
-__all__ = ["Directory", "Entry", "Values", "read_directories"]
+__all__ = ["Directory", "Entry", "Values", "first_directory", "read_directories"]
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of every type (TIFF 6.0, section 2; BigTIFF has 16 … 18)."""
@@ -112,17 +113,8 @@ def read_directories(file: BufferedIOBase, size: int, name: str) -> list[list[Di
     Raises:
         ImageError: if it is no TIFF file, or broken.
     """
-    file.seek(0)
-    start = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(start[:2], "")
-    version = struct.unpack(f"{order}H", start[2:4])[0] if order and len(start) == 16 else 0
-    if version not in (42, 43):
-        raise ImageError(
-            f"{name}: not a TIFF file (it begins with {start[:4]!r}): give it as what it is, or leave it out"
-        )
-    big = version == 43
-    (at,) = struct.unpack(f"{order}Q", start[8:16]) if big else struct.unpack(f"{order}I", start[4:8])
-    reader = _Reader(file, size, name, order, big)
+    reader = _Reader(file, size, name, TEXTS, NUMBERS)
+    at = reader.start
     pages: list[list[Directory]] = []
     while at and len(pages) < MOST_PAGES and at not in reader.seen:
         page, at = reader.directory(at)
@@ -133,11 +125,43 @@ def read_directories(file: BufferedIOBase, size: int, name: str) -> list[list[Di
     return pages
 
 
+def first_directory(file: BufferedIOBase, size: int, name: str, texts: Mapping[int, int]) -> Directory:
+    """Read the first page alone, and of its values only some texts.
+
+    Arguments:
+        file: the file.
+        size: its length in bytes.
+        name: what to call it in errors.
+        texts: tag → the most bytes of it.
+
+    Raises:
+        ImageError: if it is no TIFF file, or broken.
+    """
+    reader = _Reader(file, size, name, texts, ())
+    return reader.directory(reader.start)[0]
+
+
 class _Reader:
-    def __init__(self, file: BufferedIOBase, size: int, name: str, order: str, big: bool) -> None:
-        self.file, self.size, self.name, self.order = file, size, name, order
-        self.head, self.each, self.wide = ("Q", 20, "Q") if big else ("H", 12, "I")
+    """Parser of the directories of one file; it begins with the header, which says where the first one lies."""
+
+    def __init__(
+        self, file: BufferedIOBase, size: int, name: str, texts: Mapping[int, int], numbers: tuple[int, ...]
+    ) -> None:
+        self.file, self.size, self.name = file, size, name
+        self.texts, self.numbers = texts, numbers
         self.seen: set[int] = set()
+        file.seek(0)
+        start = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(start[:2], "")
+        version = struct.unpack(f"{order}H", start[2:4])[0] if order and len(start) == 16 else 0
+        if version not in (42, 43):
+            raise ImageError(
+                f"{name}: not a TIFF file (it begins with {start[:4]!r}): give it as what it is, or leave it out"
+            )
+        big = version == 43
+        (self.start,) = struct.unpack(f"{order}Q", start[8:16]) if big else struct.unpack(f"{order}I", start[4:8])
+        self.order = order
+        self.head, self.each, self.wide = ("Q", 20, "Q") if big else ("H", 12, "I")
 
     def directory(self, at: int) -> tuple[Directory, int]:
         """The directory at a place, and the place of the next one."""
@@ -161,9 +185,9 @@ class _Reader:
                 (place,) = struct.unpack(f"{self.order}{self.wide}", body[start + 4 + wide : start + self.each])
             if tag in TABLES and length:
                 tables[tag] = Entry(kind, number, place)
-            elif length and (tag in TEXTS or tag in NUMBERS):
-                most = TEXTS.get(tag, MOST_BYTES)
-                if tag in TEXTS:
+            elif length and (tag in self.texts or tag in self.numbers):
+                most = self.texts.get(tag, MOST_BYTES)
+                if tag in self.texts:
                     number = length = min(length, most)
                 elif length > most:
                     raise self.broken(f"{number} values of tag {tag}")

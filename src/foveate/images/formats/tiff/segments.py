@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.buffers import BUFFERS
 from foveate.images.formats.tiff.colours import finish_for
 from foveate.images.formats.tiff.directory import Directory, Values
 from foveate.images.formats.tiff.layout import size_of
@@ -172,10 +171,10 @@ class Segments:
         return self._finish(values)
 
     def _jpeg(self, data: bytes, colours: _Colours) -> Shaped[np.ndarray, "rows columns sample"] | None:
-        """Decode as tifffile does, into memory that was used before; None where that needs more than its decoder."""
+        """Pixels of a JPEG, decoded as tifffile does, without a copy; None where that needs more than its decoder."""
         from imagecodecs import jpeg8_decode
 
-        values = BUFFERS.take(self._stored)
+        values = np.empty(self._stored, np.uint8)
         given, wanted = colours
         try:
             jpeg8_decode(data, tables=self._tables, colorspace=given, outcolorspace=wanted, shape=self.tile, out=values)

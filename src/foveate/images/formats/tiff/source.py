@@ -1,7 +1,6 @@
 """TIFF files, read tile by tile."""
 
 import math
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from foveate.images.formats.tiff.layout import find_levels
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName
 from foveate.images.header import Header
-from foveate.images.io.local import ByteFile, open_bytes, stream
+from foveate.images.io.local import ByteFile, stream
+from foveate.images.io.open import open_bytes
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.scale import tiff_mpp
 from foveate.threads import in_threads
@@ -72,7 +72,6 @@ class TiffSource(TiledSource):
     def _open(self) -> None:
         file = open_bytes(self._path)
         file.report_to(self._count)
-        weakref.finalize(self, file.forget).atexit = False
         pages = read_directories(stream(file), file.size, self.name)
         layout = find_levels(pages, self.name)
         first = Segments(layout.pages[0], file, self.name)
@@ -156,10 +155,3 @@ class TiffSource(TiledSource):
                 assert file is not None
                 assert segments is not None
         return file, segments
-
-    def close(self) -> None:
-        """Drop the decoded tiles and close the file; the next read opens it again."""
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-            super().close()

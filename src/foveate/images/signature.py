@@ -1,10 +1,10 @@
-"""What a file is, by its content."""
+"""File signature (magic bytes): the format of a file by its content, whatever its name says."""
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foveate.images.io.local import ByteFile
+from foveate.errors import ImageError
+from foveate.images.formats.tiff.directory import Directory, first_directory
+from foveate.images.io.local import ByteFile, stream
 
 __all__ = ["Signature", "signature"]
 
@@ -29,7 +29,7 @@ MAGIC = {
     b"[Virtual Microscope Specimen]": "slide",
     b"[Uncompressed Virtual Microscope Specimen]": "slide",
 }
-"""How files begin, and what they are then."""
+"""Magic bytes: how files begin, and what they are then."""
 
 GEO_KEYS = 34735
 """TIFF tag GeoKeyDirectory: OGC GeoTIFF 1.1, section 7.1.1."""
@@ -39,19 +39,13 @@ NDPI = 65420
 
 DESCRIPTION, SOFTWARE, XMP = 270, 305, 700
 
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of a value, by the type of the tag."""
-
-MOST_TAGS = 4096
-"""Tags of a page that are believed; a broken file may claim any number."""
-
 LONGEST_TEXT = 4096
 """Bytes of a tag's text that are looked at."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a file is.
+    """Signature of a file: what it is.
 
     Attributes:
         kind: zip, npy, tiff, jpeg, png, gif, bmp, ppm, webp, jpeg2000, slide (of a vendor, not TIFF), modern (HEIF,
@@ -67,7 +61,7 @@ class Signature:
 
 
 def signature(file: ByteFile) -> Signature:
-    """Tell what a file is.
+    """Signature of a file, from its first bytes and, of TIFF, the tags of its first page.
 
     Raises:
         ImageError: it is missing or cannot be read.
@@ -76,14 +70,16 @@ def signature(file: ByteFile) -> Signature:
     kind = next((kind for magic, kind in MAGIC.items() if first.startswith(magic)), "") or _by_parts(first)
     if kind != "tiff":
         return Signature(kind)
+    texts = dict.fromkeys((DESCRIPTION, SOFTWARE, XMP), LONGEST_TEXT)
     try:
-        tags = dict(_tags(file, first))
-    except (struct.error, IndexError):  # cut short: whoever reads it says so
+        page = first_directory(stream(file, FIRST_BYTES), file.size, file.name, texts)
+    except ImageError:  # broken: whoever reads it says so
         return Signature(kind)
-    return Signature(kind, GEO_KEYS in tags, _vendor(tags))
+    return Signature(kind, GEO_KEYS in page.tags, _vendor(page))
 
 
 def _by_parts(first: bytes) -> str:
+    """Format of a file whose magic bytes have gaps in them, or lie further on."""
     if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
         return "webp"
     if first[:1] == b"P" and first[1:2] in b"123456" and first[2:3].isspace():
@@ -94,32 +90,13 @@ def _by_parts(first: bytes) -> str:
     return "modern" if modern or first[:4] == b"v/1\x01" or b"<svg" in first else ""
 
 
-def _tags(file: ByteFile, first: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tags of the first page and the beginning of the texts among them: TIFF 6.0, section 2; BigTIFF."""
-    order = "<" if first[:2] == b"II" else ">"
-    big = first[2:4] in (b"+\x00", b"\x00+")
-    word, count_type, step = ("Q", "Q", 20) if big else ("I", "H", 12)
-    (start,) = struct.unpack_from(order + word, first, 8 if big else 4)
-    head = struct.calcsize(order + count_type)
-    (count,) = struct.unpack(order + count_type, file.read(start, head))
-    table = file.read(start + head, step * min(count, MOST_TAGS))
-    for at in range(0, len(table) - step + 1, step):
-        tag, kind, length = struct.unpack_from(order + "HH" + word, table, at)
-        text = b""
-        if tag in (DESCRIPTION, SOFTWARE, XMP):
-            total, room = length * SIZES.get(kind, 1), step - 4 - struct.calcsize(word)
-            inline = table[at + step - room : at + step]
-            (place,) = struct.unpack(order + word, inline)
-            text = inline[:total] if total <= room else file.read(place, min(total, LONGEST_TEXT))
-        yield tag, text
-
-
-def _vendor(tags: dict[int, bytes]) -> str:
-    """As OpenSlide tells them: https://openslide.org/formats/."""
-    if NDPI in tags:
+def _vendor(page: Directory) -> str:
+    """Vendor of a slide, as OpenSlide tells them: https://openslide.org/formats/."""
+    texts = {tag: page.values[tag].data if tag in page.values else b"" for tag in (DESCRIPTION, SOFTWARE, XMP)}
+    if NDPI in page.tags:
         return "hamamatsu"
-    if b"iScan" in tags.get(XMP, b""):
+    if b"iScan" in texts[XMP]:
         return "ventana"
-    if tags.get(SOFTWARE, b"").startswith(b"MedScan"):
+    if texts[SOFTWARE].startswith(b"MedScan"):
         return "trestle"
-    return "leica" if b"http://www.leica-microsystems.com/scn/" in tags.get(DESCRIPTION, b"") else ""
+    return "leica" if b"http://www.leica-microsystems.com/scn/" in texts[DESCRIPTION] else ""

@@ -1,4 +1,4 @@
-"""Members of zip archives, read without unpacking the archive."""
+"""Opening files for reading in parts (a path, an address) or whole (a member of a zip archive, a download)."""
 
 import functools
 import io
@@ -12,20 +12,55 @@ import numpy as np
 
 from foveate.cache import DECODED, Owner
 from foveate.errors import ImageError, one_line
-from foveate.images.io.local import ByteFile
+from foveate.images.io.local import ByteFile, LocalFile
 
-__all__ = ["BROKEN_ZIP", "Download", "ZipMember"]
+__all__ = ["BROKEN_ZIP", "Download", "ZipMember", "length_of", "open_bytes"]
+
+SCHEMES = ("http", "https", "s3")
+"""Addresses that are read in parts."""
 
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
-"""What zipfile raises on archives that are cut short, damaged, encrypted or packed in an unknown way."""
+"""Errors that zipfile raises on archives that are cut short, damaged, encrypted or packed in an unknown way."""
 
 ARCHIVES = 4
 """Archives a process keeps open: the directory of a large one takes longer to read than a member."""
 
 
+def open_bytes(name: Path | str) -> ByteFile:
+    """File of a path, or of an address (https://…, s3://…); nothing is read yet.
+
+    Raises:
+        ImageError: such addresses are not read.
+    """
+    scheme, separator, _ = str(name).partition("://")
+    if not separator or isinstance(name, Path):
+        return LocalFile(name)
+    if scheme.lower() not in SCHEMES:
+        raise ImageError(
+            f"{name}: addresses of images begin with one of {', '.join(f'{known}://' for known in SCHEMES)}, "
+            f"got {scheme}://: copy the file to this machine"
+        )
+    from foveate.images.io.remote import RemoteFile  # loads asyncio, for which most have no use
+
+    return RemoteFile(str(name))
+
+
+def length_of(name: str) -> int | None:
+    """Length in bytes of a file, of all files in a folder, or at an address; None where that is not known."""
+    try:
+        if name.partition("://")[0].lower() in SCHEMES and "://" in name:
+            return open_bytes(name).size
+        path = Path(name)
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size
+    except (ImageError, OSError, ValueError):  # a folder elsewhere, a member of an archive, or no file at all
+        return None
+
+
 @dataclass(frozen=True)
 class ZipMember:
-    """A file in a zip archive; it opens like a path does.
+    """Member of a zip archive; it opens like a path does.
 
     Attributes:
         archive: the zip file.
@@ -46,14 +81,14 @@ class ZipMember:
             ImageError: if it is broken, encrypted, or has no such member.
         """
         try:
-            archive = self._opened()
-            return io.BytesIO(archive.read(self.member))
+            return io.BytesIO(self._opened().read(self.member))
         except KeyError:
             raise ImageError(f"{self}: no such file in the zip archive: check its name") from None
         except OSError:
             raise
         except Exception as error:  # cut short, damaged, encrypted: every way of packing has errors of its own
-            raise self._broken(error) from error
+            why = f"broken or encrypted zip archive ({one_line(error)})"
+            raise ImageError(f"{self}: {why}: copy it again, or unpack it yourself") from error
 
     def stored_bytes(self) -> int:
         """Bytes the file takes in the archive."""
@@ -63,21 +98,16 @@ class ZipMember:
         state = self.archive.stat()
         return _archive(str(self.archive), state.st_mtime_ns, state.st_size, os.getpid())
 
-    def _broken(self, error: BaseException) -> ImageError:
-        return ImageError(
-            f"{self}: broken or encrypted zip archive ({one_line(error)}): copy it again, or unpack it yourself"
-        )
-
 
 @functools.lru_cache(maxsize=ARCHIVES)
 def _archive(path: str, changed: int, length: int, process: int) -> zipfile.ZipFile:  # noqa: ARG001
-    """An open archive, as it is now; a forked process opens its own, for the position in the file would be shared."""
+    """Open archive, as it is now; a forked process opens its own, for the position in the file would be shared."""
     return zipfile.ZipFile(path)
 
 
 @dataclass
 class Download:
-    """A file that is downloaded whole when it is opened; it opens like a path does.
+    """Download: a file that is read whole when it is opened; it opens like a path does.
 
     Its bytes are held among the decoded images of the process, and downloaded again when they had to make room.
 
