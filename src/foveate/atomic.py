@@ -1,20 +1,86 @@
-"""Files that are always whole."""
+"""Atomic writing: files and folders that are there whole, or as they were before, whatever breaks off.
+
+What is new is written beside its place, under a hidden name of this process, and renamed once it is complete: only
+within one folder, so one file system, is a rename a single step. Rights follow the umask, as of any file.
+"""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replace_file"]
+__all__ = ["leftovers", "replace_file", "whole_file", "whole_folder"]
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees either the old content or the new one."""
+    """Atomic replacement of a file: a reader, or a crash, sees either the old content or the new one."""
+    with whole_file(path) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def whole_file(path: Path, over_folder: bool = False) -> Iterator[Path]:
+    """Atomic file: yields the path to write to, which takes its place when the block ends and goes if it fails.
+
+    Arguments:
+        path: of the file; folders on the way are made.
+        over_folder: whether a folder there is replaced too, rather than refused (IsADirectoryError).
+    """
+    with _beside(path) as beside:
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())  # else a crash of the system may leave the name and not the content
+        if over_folder and path.is_dir():
+            _swap(beside, path)
+        else:
+            beside.replace(path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Atomic folder: yields an empty one to write into, which takes its place when the block ends and goes if it fails.
+
+    A folder or file that is there is replaced with all that is in it.
+    """
+    with _beside(path) as beside:
+        beside.mkdir()
+        yield beside
+        _swap(beside, path)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Unfinished files directly in a folder: of processes at work now, or killed before they could remove them."""
+    return list(folder.glob(".*.part"))
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _remove(beside)
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        yield beside
     finally:
-        beside.unlink(missing_ok=True)
+        _remove(beside)
+
+
+def _swap(beside: Path, path: Path) -> None:
+    """Replace where no single step does it, as one of the two is a folder: the old steps aside, and back on failure."""
+    old = beside.with_suffix(".old")
+    if os.path.lexists(path):
+        path.replace(old)
+    try:
+        beside.replace(path)
+    except BaseException:
+        if os.path.lexists(old):
+            old.replace(path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        path.unlink()

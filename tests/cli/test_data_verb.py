@@ -223,7 +223,7 @@ def test_a_folder_that_cannot_be_claimed_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "foreign" / "thesis.tex").touch()
     (tmp_path / "file").touch()
     (tmp_path / "half").mkdir()
-    (tmp_path / "half" / "made.json.part").write_text('{"a')
+    (tmp_path / "half" / ".made.json.7.part").write_text('{"a')
     for name, damage in (("cut", b'{"seed": '), ("list", b"[]"), ("bytes", b"\xff\xfe")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "made.json").write_bytes(damage)

@@ -290,19 +290,3 @@ def test_a_second_signal_kills_as_usual() -> None:
         signal.raise_signal(signal.SIGINT)
         assert patient.signal == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import foveate.atomic as replace
-
-    file = tmp_path / "state"
-    replace.replace_file(file, b"old")
-
-    def no_space(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(replace.os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        replace.replace_file(file, b"new")
-    assert file.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]

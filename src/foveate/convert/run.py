@@ -2,10 +2,10 @@
 
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from foveate.atomic import whole_file, whole_folder
 from foveate.convert.pyramid import Strip, level_sizes, strips
 from foveate.convert.settings import Conversion
 from foveate.convert.tiff import write_tiff
@@ -68,19 +68,19 @@ def convert(
     destination = Path(destination)
     settings = (settings or Conversion()).resolved(source.header, destination)
     _check_free(source, destination, overwrite)
-    beside = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-    write = write_tiff if settings.format == "tiff" else write_zarr
+    watched = _watched(source, settings.tile, threads, progress)
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        write(beside, source, settings, _watched(source, settings.tile, threads, progress))
-        _put(beside, destination)
+        if settings.format == "tiff":
+            with whole_file(destination, over_folder=True) as beside:
+                write_tiff(beside, source, settings, watched)
+        else:
+            with whole_folder(destination) as beside:
+                write_zarr(beside, source, settings, watched)
     except OSError as error:
         raise ImageError(
             f"{destination}: cannot be written ({error.strerror or one_line(error)}): "
             f"{REMEDIES.get(error.errno or 0, 'check the path')}"
         ) from error
-    finally:
-        _remove(beside)
     return destination
 
 
@@ -103,30 +103,3 @@ def _check_free(source: Source, destination: Path, overwrite: bool) -> None:
         raise ConfigError(f"{destination} is a folder, and no OME-Zarr that could be replaced: give another name")
     if not overwrite:
         raise ConfigError(f"{destination} is there already: give another name, or --overwrite to replace it")
-
-
-def _put(beside: Path, destination: Path) -> None:
-    """Give what was written its name; what had it goes."""
-    if beside.is_file():
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-    if not destination.is_dir() and beside.is_file():
-        beside.replace(destination)
-        return
-    old = beside.with_suffix(".old")
-    if os.path.lexists(destination):
-        destination.replace(old)
-    try:
-        beside.replace(destination)
-    except BaseException:
-        if os.path.lexists(old):
-            old.replace(destination)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    elif os.path.lexists(path):
-        path.unlink()

@@ -1,7 +1,6 @@
 """From looks at images to a folder of explanations."""
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from foveate.atomic import whole_folder
 from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
 from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
@@ -71,15 +71,8 @@ class Explainer:
         others = [(options.seed, self.model.look(look.opened, options).prediction) for options in again]
         seen = explain(self.model, look, path, others)
         folder = self._folder(path)
-        unfinished = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        try:
+        with whole_folder(folder) as unfinished:
             self._write(unfinished, seen, look.opened)
-            shutil.rmtree(folder, ignore_errors=True)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
         self.entries.append(Entry(folder.name, path, seen.prediction.predicted, self._certainty(seen), seen.warnings))
 
     def finish(self, failures: Sequence[tuple[str, str]] = ()) -> Path | None:

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from foveate._version import __version__
+from foveate.atomic import whole_file
 from foveate.config.serial import from_plain, to_plain
 from foveate.config.settings import ModelSettings
 from foveate.errors import ConfigError, MissingExtra, RunError
@@ -96,17 +95,16 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
         for name, tensor in model.state_dict().items()
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # In the folder itself: only within one file system is a rename atomic.
-        beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
-        try:
-            save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
-            (beside / CARD).write_text(model_card(model, card or {}), encoding="utf-8")
-            (beside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            for name in (WEIGHTS, CARD, CONFIG):
-                (beside / name).replace(folder / name)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        # One block: all three are written before the first takes its place, and config.json, which says that there is
+        # a model, comes last.
+        with (
+            whole_file(folder / CONFIG) as config_file,
+            whole_file(folder / CARD) as card_file,
+            whole_file(folder / WEIGHTS) as weights_file,
+        ):
+            save_file(tensors, weights_file, metadata={"format": "pt"})
+            card_file.write_text(model_card(model, card or {}), encoding="utf-8")
+            config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write a model to {folder}: {error.strerror or error}") from error
     return folder

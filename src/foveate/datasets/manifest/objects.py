@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from foveate.atomic import whole_file
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError
 from foveate.types import Box
@@ -78,13 +79,13 @@ def write_objects(folder: Path, objects: Iterable[tuple[str, Objects]]) -> Path:
         >>> read_objects(folder)
         {'a.png': (('cat', Box(top=3, left=5, height=20, width=30)),)}
     """
-    part = folder / f"{OBJECTS}.part"
-    with part.open("w", encoding="utf-8", newline="") as file:
+    source = folder / OBJECTS
+    with whole_file(source) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for path, some in objects:
             writer.writerows((path, name, box.top, box.left, box.height, box.width) for name, box in some)
-    return part.replace(folder / OBJECTS)
+    return source
 
 
 def reduced(objects: Objects, factor: int) -> Objects:

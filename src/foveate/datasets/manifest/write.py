@@ -3,12 +3,13 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
+from foveate.atomic import leftovers, replace_file, whole_file
 from foveate.datasets.manifest.objects import OBJECTS, known_objects_of, read_objects, reduced, write_objects
 from foveate.datasets.manifest.table import Row, Table
 from foveate.datasets.megapixel_mnist.dataset import MegapixelMnist
@@ -34,7 +35,6 @@ def claim_folder(folder: Path, record: str, recipe: Mapping[str, object], resume
         RunError: if the folder is in the way or a file, or was made from another recipe, or its record is damaged.
     """
     path = folder / record
-    part = path.with_name(f"{record}.part")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, images need a folder: choose another --out")
     if path.exists() and resume:
@@ -46,12 +46,12 @@ def claim_folder(folder: Path, record: str, recipe: Mapping[str, object], resume
                 "resume, or another --out"
             )
         return
-    if folder.exists() and any(entry != part for entry in folder.iterdir()):
+    unfinished = leftovers(folder)
+    if folder.exists() and any(entry not in unfinished for entry in folder.iterdir()):
         finish = ", or --resume to finish what was begun there" if path.exists() else ""
         raise RunError(f"{folder} is not empty: give another --out{finish}")
-    folder.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    _remove(unfinished)
+    replace_file(path, (json.dumps(recipe, indent=2) + "\n").encode())
 
 
 def write_canvases(
@@ -114,15 +114,15 @@ def write_images(
     Returns:
         The manifest.
     """
-    for index, name in enumerate(names):
-        file = folder / "images" / name
+    files = [folder / "images" / name for name in names]
+    for place in {folder, *(file.parent for file in files)}:
+        _remove(leftovers(place))
+    for index, file in enumerate(files):
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f"{file.name}.part")
-            write(index, part)
-            part.replace(file)
+            with whole_file(file) as part:
+                write(index, part)
         if progress is not None:
-            progress(index + 1, len(names))
+            progress(index + 1, len(files))
     return list_images(data, folder, [f"images/{name}" for name in names], reduce)
 
 
@@ -171,14 +171,12 @@ def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence
     if out.exists():
         raise RunError(f"{out} exists: choose another name or remove it")
     marked = None if (out.parent / OBJECTS).exists() else read_objects(table.folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
     extra = [name for name in table.extra if folds is None or name != "fold"]
     kept = [table.extra.index(name) for name in extra]
     optional = [
         name for name in ("split", "group", "mpp", "mask") if any(getattr(row, name) is not None for row in rows)
     ]
-    part = out.with_name(out.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(out) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", *optional, *extra, *([] if folds is None else ["fold"])])
         for i, row in enumerate(rows):
@@ -188,7 +186,6 @@ def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence
             fold = [] if folds is None else [folds[i]]
             path = _moved(row.path, table.folder, out.parent)
             writer.writerow([path, row.label, *cells.values(), *(row.extra[k] for k in kept), *fold])
-    part.replace(out)
     if marked is not None:
         moved = ((_moved(row.path, table.folder, out.parent), marked.get(row.path, ())) for row in rows)
         write_objects(out.parent, moved)
@@ -212,6 +209,11 @@ def label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
     if label is None:
         return None
     return "|".join(classes[i] for i in label) if isinstance(label, tuple) else classes[label]
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _read_record(path: Path) -> dict[str, object]:

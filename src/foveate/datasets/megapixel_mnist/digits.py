@@ -1,7 +1,6 @@
 """Handwritten digits to build images from: scikit-learn's bundled ones, MNIST, or an .npz file of the same layout."""
 
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from foveate.atomic import whole_file
 from foveate.errors import DataError, one_line
 from foveate.images import BROKEN_ZIP
 
@@ -109,13 +109,10 @@ def _download_mnist(cached: Path) -> None:
             f"MNIST could not be downloaded ({type(error).__name__}: {error}): set data.digits to bundled, or to an "
             ".npz file with x_train, y_train, x_test, y_test"
         ) from error
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=cached.parent, suffix=".npz")
-    with os.fdopen(handle, "wb") as file:
+    with whole_file(cached) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(
             file, x_train=images[:60_000], y_train=labels[:60_000], x_test=images[60_000:], y_test=labels[60_000:]
         )
-    Path(unfinished).replace(cached)
 
 
 def _cache_folder() -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from foveate.atomic import replace_file
 from foveate.datasets.manifest.folders import image_files
 from foveate.datasets.published.download import download
 from foveate.datasets.published.scenes import SignScenes
@@ -266,9 +267,7 @@ def _unpack(archive: Path, wanted: set[str], progress: Callable[[int, int], None
                     f"{archive} lacks {len(lacking)} annotated images, the first is {lacking[0]}: put them beside it"
                 )
             for done, name in enumerate(sorted(wanted), start=1):
-                part = archive.with_name(f"{name}.part")
-                part.write_bytes(packed.read(members[name]))
-                part.replace(archive.with_name(name))
+                replace_file(archive.with_name(name), packed.read(members[name]))
                 progress(done, len(wanted))
     except BROKEN_ZIP as error:
         raise DataError(
