@@ -52,18 +52,6 @@ class _Temporary(FoveateError):  # noqa: N818  it names a state of the network
     """Temporary failure: what may be over when it is tried again."""
 
 
-class _Part:
-    """Byte range asked for, and what has come of it."""
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop, self.data = start, stop, bytearray()
-
-    @property
-    def next(self) -> int:
-        """Byte that is to come next."""
-        return self.start + len(self.data)
-
-
 class RemoteFile(ByteFile):
     """Remote file behind https://, http:// or s3://, of which only what is asked for is transferred.
 
@@ -133,32 +121,32 @@ class RemoteFile(ByteFile):
 
             address = _signed(self.name) if _is_s3(self.name) else self.name
         except ImportError as error:
-            what = f"reading from the network needs {error.name or 'more packages'}"
-            raise ImageError(f"{self.name}: {what}: pip install 'foveate[remote]'") from error
-        parts = [_Part(*span) for span in spans]
+            need = f"reading from the network needs {error.name or 'more packages'}"
+            raise ImageError(f"{self.name}: {need}: pip install 'foveate[remote]'") from error
+        data = [bytearray() for _ in spans]
 
         async def get_all() -> None:
             limit = asyncio.Semaphore(TOGETHER)
             async with asyncio.TaskGroup() as group:  # the first that cannot be had ends it: nothing arrives afterwards
-                for part in parts:
-                    group.create_task(self._get(address, part, limit))
+                for span, come in zip(spans, data, strict=True):
+                    group.create_task(self._get(address, span, come, limit))
 
         try:
             sync(get_loop(), get_all)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors.exceptions[0].__cause__
         finally:
-            self._uncounted.append(sum(len(part.data) for part in parts))
-        return [bytes(part.data) for part in parts]
+            self._uncounted.append(sum(map(len, data)))
+        return [bytes(come) for come in data]
 
-    async def _get(self, address: str, part: "_Part", limit: asyncio.Semaphore) -> None:
+    async def _get(self, address: str, span: Span, data: bytearray, limit: asyncio.Semaphore) -> None:
         """Ask until all of a part has come, each time for what is missing."""
         async with limit:
             for wait in (0, *WAITS):
                 await asyncio.sleep(wait)
                 try:
-                    await self._ask(address, part)
-                    missing = min(part.stop, self._size or 0) - part.next
+                    await self._ask(address, span[0] + len(data), span[1], data)
+                    missing = min(span[1], self._size or 0) - span[0] - len(data)
                     if missing <= 0:
                         return
                     problem = f"{missing} bytes were not sent"
@@ -169,27 +157,28 @@ class RemoteFile(ByteFile):
             "check the network, or try again later"
         )
 
-    async def _ask(self, address: str, part: "_Part") -> None:
-        """Ask once for what is missing of a part; what comes before a connection breaks off has come."""
+    async def _ask(self, address: str, start: int, stop: int, data: bytearray) -> None:
+        """Ask once for bytes start … stop−1; what comes before a connection breaks off has come."""
         import aiohttp
         from yarl import URL
 
         # what is compressed on the way has no byte numbers
-        headers = {"Range": f"bytes={part.next}-{part.stop - 1}", "Accept-Encoding": "identity"}
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT / 3, sock_read=TIMEOUT)
         try:
             url = URL(address, encoded=address != self.name)  # a signature is of an address as it is written
             session = _session(asyncio.get_running_loop())
             async with session.get(url, headers=headers, timeout=limits) as response:
                 try:
-                    size = await _whole_size(self.name, response, part.next)
+                    size = await _whole_size(self.name, response, start)
                     self._meets(size, response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
                 except Exception:
                     response.close()  # else what is left of the body would be waited for
                     raise
                 while response.status == 206 and (some := await response.content.readany()):
-                    part.data += some
-                    if part.next > part.stop:
+                    data += some
+                    start += len(some)
+                    if start > stop:
                         raise ImageError(
                             f"{self.name}: the server sends more than it is asked for: copy the file to this machine"
                         )
