@@ -114,6 +114,12 @@ def test_a_manifest_replaces_generated_images() -> None:
     assert merge_settings(preset("smoke"), {"data": {"manifest": "mine.csv"}}).data.source == "manifest"
 
 
+def test_changes_are_checked_with_what_they_change() -> None:
+    before = merge_settings(RunSettings(), {"training": {"anneal": {"prior": {"over": 0.3}}}})
+    prior = merge_settings(before, {"training": {"anneal": {"prior": {"hold": 0.7}}}}).training.anneal.prior
+    assert (prior.hold, prior.over) == (0.7, 0.3)
+
+
 def test_differences_are_named_by_their_keys() -> None:
     after = merge_settings(RunSettings(), {"seed": 1, "model": {"attention": {"stride": 2}}})
     assert changed_keys(RunSettings(), after) == ["seed", "model.attention.stride"]

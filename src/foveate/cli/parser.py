@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Never, get_args
 
-from foveate.config.settings import Method
 from foveate.errors import ConfigError
 
 __all__ = ["Instead", "Parser", "add_looking", "check_looking", "did_you_mean"]
@@ -106,7 +105,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Instead(argparse.Action):
-    """A flag beside which an argument may be left out that is needed without it.
+    """Flag beside which an argument may be left out that is needed without it.
 
     Arguments:
         of: that argument.
@@ -130,11 +129,9 @@ class Instead(argparse.Action):
 
 
 def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
-    """Declare which model looks at which images, and how it draws.
+    """Arguments of which model looks at which images, and how it draws; the one that names the images is returned."""
+    from foveate.config.settings import Method  # here, so that `foveate --help` does without dataclasses
 
-    Returns:
-        The argument that names the images.
-    """
     parser.add_argument("run", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
     paths = parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)"
@@ -147,10 +144,6 @@ def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
 
 
 def check_looking(arguments: argparse.Namespace) -> None:
-    """Refuse what no model can do.
-
-    Raises:
-        ConfigError: fewer than one draw is to be averaged.
-    """
+    """Check of those arguments: `ConfigError` where fewer than one draw is to be averaged."""
     if arguments.samples < 1:
         raise ConfigError(f"--samples must be at least 1, got {arguments.samples}: 1 is one draw, 4 averages four")

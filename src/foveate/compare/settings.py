@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.atomic import replace_file
-from foveate.config.files import changed_keys, merge_settings, preset
+from foveate.config.files import changed_keys, merge_settings, preset, read_yaml
 from foveate.config.serial import from_plain, to_plain
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
@@ -222,18 +222,7 @@ def load_comparison(path: Path | str) -> CompareSettings:
     Raises:
         ConfigError: the file is missing, is not YAML, names an unknown key or has a value of the wrong type.
     """
-    import yaml
-
-    path = Path(path)
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the comparison {path}: {reason}; give an existing YAML file") from error
-    except yaml.YAMLError as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise ConfigError(f"{path} is not YAML{line}: write `key: value` lines, nested by two spaces") from error
+    plain = read_yaml(Path(path), "comparison")
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, methods among them: see foveate compare --help")
     settings = from_plain(CompareSettings, _named(plain))

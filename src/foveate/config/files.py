@@ -1,7 +1,9 @@
-"""Configuration files: presets, YAML read, merged, compared and saved."""
+"""Configuration files: presets, and YAML read, merged, compared and saved."""
 
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from foveate.config.serial import from_plain, to_plain
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
 
-__all__ = ["PRESETS", "changed_keys", "load_settings", "merge_settings", "preset", "save_settings"]
+__all__ = ["PRESETS", "changed_keys", "load_settings", "merge_settings", "preset", "read_yaml", "save_settings"]
 
 PRESETS = (
     "colon-cancer-paper",
@@ -25,13 +27,13 @@ PRESETS = (
 
 
 def preset(name: str) -> RunSettings:
-    """Settings shipped with foveate.
+    """Preset: settings shipped with foveate.
 
     Arguments:
         name: one of `PRESETS`.
 
     Raises:
-        ConfigError: there is no such preset; the message names the nearest.
+        ConfigError: there is no such preset; the message lists them.
 
     Example:
         >>> preset("megapixel-mnist-paper").training.batch
@@ -39,8 +41,7 @@ def preset(name: str) -> RunSettings:
     """
     if name not in PRESETS:
         raise ConfigError(f'unknown preset "{name}": choose one of {", ".join(PRESETS)}, or give --config FILE')
-    text = files("foveate.config").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return merge_settings(RunSettings(), _read_yaml(text, f"preset {name}"))
+    return _load(files("foveate.config") / "presets" / f"{name}.yaml", RunSettings())
 
 
 def load_settings(path: Path | str, base: RunSettings | None = None) -> RunSettings:
@@ -53,18 +54,41 @@ def load_settings(path: Path | str, base: RunSettings | None = None) -> RunSetti
     Raises:
         ConfigError: the file is missing, is not YAML, names an unknown key or has a value of the wrong type.
     """
-    path = Path(path)
+    return _load(Path(path), base or RunSettings())
+
+
+def _load(path: Path | Traversable, base: RunSettings) -> RunSettings:
+    plain = read_yaml(path, "configuration")
+    if not isinstance(plain, dict | None):
+        raise ConfigError(f"{path} must hold `key: value` lines, got {type(plain).__name__}: see a saved config.yaml")
+    return merge_settings(base, plain or {})
+
+
+def read_yaml(path: Path | Traversable, what: str) -> Any:
+    """YAML file as plain values; None if it is empty.
+
+    Arguments:
+        path: the file.
+        what: what it holds, for the error.
+
+    Raises:
+        ConfigError: the file is missing, or is not YAML.
+    """
+    import yaml
+
     try:
-        text = path.read_text(encoding="utf-8")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the configuration {path}: {_reason(error)}; give an existing YAML file"
-        ) from error
-    return merge_settings(base or RunSettings(), _read_yaml(text, str(path)))
+        reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"cannot read the {what} {path}: {reason}; give an existing YAML file") from error
+    except yaml.YAMLError as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise ConfigError(f"{path} is not YAML{line}: write `key: value` lines, nested by two spaces") from error
 
 
 def save_settings(settings: RunSettings, path: Path | str) -> None:
-    """Write settings as the YAML file that `load_settings` reads back; a file that says the same is left alone."""
+    """Settings as the YAML file that `load_settings` reads back; a file that says the same is left alone."""
     import yaml
 
     path = Path(path)
@@ -74,7 +98,7 @@ def save_settings(settings: RunSettings, path: Path | str) -> None:
 
 
 def merge_settings(settings: RunSettings, changes: dict[str, Any]) -> RunSettings:
-    """`settings` with some keys changed.
+    """Settings with some keys changed.
 
     Arguments:
         settings: what keeps its value.
@@ -88,15 +112,23 @@ def merge_settings(settings: RunSettings, changes: dict[str, Any]) -> RunSetting
         >>> merge_settings(RunSettings(), {"training": {"epochs": 3}}).training.epochs
         3
     """
-    from_plain(RunSettings, changes)  # first, for a section that is no mapping
     plain = to_plain(settings)
-    view = changes.get("model", {}).get("view", {})
-    if any(value is not None for value in view.values()):
-        plain["model"]["view"] = {}
-    data = changes.get("data", {})
-    if data.get("manifest") is not None and "source" not in data:
-        plain["data"]["source"] = "manifest"
+    match changes:
+        case {"model": {"view": {**view}}} if any(value is not None for value in view.values()):
+            plain["model"]["view"] = {}
+    match changes:
+        case {"data": {"manifest": str(), **others}} if "source" not in others:
+            plain["data"]["source"] = "manifest"
     return from_plain(RunSettings, _merged(plain, changes))
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes over a base, section by section; what stands in place of a section stays, for `from_plain` to refuse."""
+    result = base | changes
+    for key in base.keys() & changes.keys():
+        if isinstance(base[key], dict) and isinstance(changes[key], dict):
+            result[key] = _merged(base[key], changes[key])
+    return result
 
 
 def changed_keys(before: RunSettings, after: RunSettings) -> list[str]:
@@ -109,40 +141,10 @@ def changed_keys(before: RunSettings, after: RunSettings) -> list[str]:
     return list(_differences(before, after, ""))
 
 
-def _differences(before: Any, after: Any, prefix: str) -> list[str]:
-    names: list[str] = []
+def _differences(before: Any, after: Any, prefix: str) -> Iterator[str]:
     for one in fields(before):
         left, right, name = getattr(before, one.name), getattr(after, one.name), prefix + one.name
         if is_dataclass(left):
-            names += _differences(left, right, name + ".")
+            yield from _differences(left, right, f"{name}.")
         elif left != right:
-            names.append(name)
-    return names
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in changes.items():
-        result[key] = _merged(base[key], value) if isinstance(base.get(key), dict) else value
-    return result
-
-
-def _read_yaml(text: str, where: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = (
-            f" (line {error.problem_mark.line + 1})"
-            if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark
-            else ""
-        )
-        raise ConfigError(f"{where} is not YAML{line}: write `key: value` lines, nested by two spaces") from error
-    if plain is not None and not isinstance(plain, dict):
-        raise ConfigError(f"{where} must hold `key: value` lines, got {type(plain).__name__}: see a saved config.yaml")
-    return plain or {}
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8 text"
+            yield name

@@ -1,4 +1,4 @@
-"""What a user may set about data and models: one frozen dataclass a room, the same in Python, in YAML and as flags.
+"""Settings of data, models and augmentation: a frozen dataclass each, the same in Python, in YAML and as flags.
 
 The string under each field is its help text. Nothing here imports torch.
 """
@@ -29,7 +29,7 @@ Method = Literal["iid", "des_raj", "priority", "murthy", "uniform", "top"]
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """The low-resolution view a model looks at first; set exactly one of the three."""
+    """View: the low-resolution image a model looks at first; set exactly one of the three."""
 
     longest_side: int | None = None
     """Longest side of the view, in pixels; smaller images are not enlarged."""
@@ -41,7 +41,7 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class GuideSettings:
-    """What is made of what is known of an image's parts before any network looks."""
+    """Masks, missing data and tissue: what is made of what is known of an image's parts before any network looks."""
 
     given: Literal["mask", "prior", "ignore"] = "mask"
     """Parts without data (nodata) and outside the manifest's mask: "mask" never looks there, "prior" lowers their
@@ -54,7 +54,7 @@ class GuideSettings:
 
 @dataclass(frozen=True)
 class InputSettings:
-    """What a model makes of the pixels it is given; the same in training and in prediction."""
+    """Preprocessing: what a model makes of the pixels it is given, the same in training and in prediction."""
 
     colour: Literal["auto", "rgb", "grey"] = "auto"
     """"rgb" and "grey" convert; "auto" takes grey images as RGB where the training images have both."""
@@ -73,7 +73,7 @@ class InputSettings:
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """The network that turns a view into one logit per cell."""
+    """Attention network, which turns a view into one logit per cell."""
 
     widths: tuple[int, ...] = (8, 8)
     """Channels of the hidden 3×3 convolutions."""
@@ -93,7 +93,7 @@ class AttentionSettings:
 
 @dataclass(frozen=True)
 class PriorSettings:
-    """What the attention knows before it has learnt anything."""
+    """Prior of the attention: what it knows before it has learnt anything."""
 
     contrast: float = 0.0
     """Strength α of the contrast prior α·log((σ_i + ε) / mean(σ + ε)); 0 switches it off."""
@@ -103,7 +103,7 @@ class PriorSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """The network that turns a full-resolution patch into a feature vector of constant norm."""
+    """Feature network, which turns a full-resolution patch into a feature vector of constant norm."""
 
     name: str = "convolutional"
     """A feature network: "convolutional", "residual", one of the paper's ("megapixel-mnist-paper",
@@ -123,7 +123,7 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class MilSettings:
-    """What is particular to deep multiple-instance learning, which reads every patch of a grid."""
+    """Deep multiple-instance learning, which reads every patch of a grid: what is particular to it."""
 
     pooling: Literal["attention", "gated"] = "attention"
     """Attention over the patches' features: tanh alone, or gated by a sigmoid."""
@@ -140,7 +140,7 @@ class MilSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A classifier of large images."""
+    """Model: a classifier of large images."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
     name: Literal["attention-sampling", "uniform", "cnn", "deep-mil"] = "attention-sampling"
@@ -170,7 +170,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Random changes of a training image, the same for its view and its patches, seeded per image and epoch."""
+    """Augmentation: random changes of a training image, alike for view and patches, seeded per image and epoch."""
 
     flip: bool = False
     """Flip upside down and left to right, each with probability ½."""
@@ -216,7 +216,7 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where images and labels come from."""
+    """Data: where images and labels come from."""
 
     source: Literal["manifest", "megapixel-mnist", "colon-cancer", "speed-limits", "german-speed-limits"] = "manifest"
     """"manifest": your images (see `manifest`); "megapixel-mnist": canvases generated from handwritten digits; the

@@ -1,4 +1,4 @@
-"""What a run is made of: one frozen dataclass that is the Python object, the YAML file and the flags.
+"""Settings of a run and its training: a frozen dataclass each, the same in Python, in YAML and as flags.
 
 The string under each field is its help text. Nothing here imports torch.
 """
@@ -20,7 +20,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Ramp:
-    """A number that moves while a model is trained: held where it starts, then straight to where it ends."""
+    """Ramp: a number that moves while a model is trained, held where it starts, then straight to where it ends."""
 
     first: float | None = None
     """Where it starts; the setting itself if None."""
@@ -39,7 +39,7 @@ class Ramp:
 
 @dataclass(frozen=True)
 class AnnealSettings:
-    """What is more, or less, early in training than late."""
+    """Annealing: what is more, or less, early in training than late."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"undrawn": {"first": None, "last": None, "hold": 0.0, "over": 0.5}}
     prior: Ramp = field(default_factory=Ramp)
@@ -67,7 +67,7 @@ class AnnealSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a model is trained."""
+    """Training: epochs, learning rate, regularisation, validation, what is kept and when it ends."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"undrawn": 0.0}
     epochs: int = 30
@@ -144,7 +144,7 @@ def _at_least(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that determines a run."""
+    """Run: everything that determines one."""
 
     seed: int = 0
     """Seed of the run: initial weights, order of the images, augmentation, draws, splits."""
