@@ -1,4 +1,7 @@
-"""What foveate needs to work, looked at one thing after another; nothing heavy is imported before it is looked at."""
+"""Installation check, `foveate doctor`: what foveate needs to work, looked at one thing after another.
+
+Nothing heavy is imported before it is looked at.
+"""
 
 import argparse
 import json
@@ -9,25 +12,31 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from itertools import permutations
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
+from typing import Literal
 
 __all__ = ["EPILOG", "SUMMARY", "Check", "State", "add_arguments", "checks", "run"]
+
+SUMMARY = "check this installation and say what to do about what is wrong"
+
+EPILOG = "The exit code is 0 if all is well, 2 if something needs your hand, 1 if foveate itself computes wrongly."
 
 TOLERANCE = 1e-10
 """Largest error of the enumerated estimator that counts as exact in float64."""
 
+REPORT = "please report this with the whole output of foveate doctor"
+"""Remedy of a fault of foveate's own."""
+
 State = Literal["ok", "absent", "low", "wrong", "fault"]
+
+COLOURS: dict[State, str] = {"ok": "green", "absent": "dim", "low": "yellow", "wrong": "red", "fault": "red"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report.
+    """Check: one line of the report.
 
     Attributes:
         name: what was looked at.
@@ -43,31 +52,53 @@ class Check:
     remedy: str = ""
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `foveate doctor`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object a check, one a line")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Report of every check; the exit code says whether all is well."""
+    report = list(checks())
+    if arguments.json:
+        print("\n".join(json.dumps(asdict(check)) for check in report))
+    else:
+        _print_table(report)
+    states = {check.state for check in report}
+    return 1 if "fault" in states else 2 if "wrong" in states else 0
+
+
+def _print_table(report: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("check", "", "found", "what to do")
+    for check in report:
+        table.add_row(check.name, Text(check.state, COLOURS[check.state]), Text(check.found), Text(check.remedy))
+    Console().print(table)
+
+
 def checks() -> Iterator[Check]:
-    """Look at everything foveate needs, one check after another.
-
-    Yields:
-        The checks, in the order of the report; one that cannot be made at all is a check that went wrong.
-    """
-    yield from _guarded("Python", _python)
-    yield from _guarded("dependencies", _dependencies)
-    yield from _guarded("torch", _torch)
-    yield from _guarded("temporary folder", _temporary_folder)
-    yield from _guarded("memory", _memory)
-    yield from _guarded("estimator", _estimator)
-    yield from _guarded("speed", _speed)
-
-
-def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
-    try:
-        yield from look()
-    except ImportError as error:
-        remedy = "install foveate again: pip install . in your clone"
-        yield Check(name, "wrong", f"cannot import: {error}", remedy)
-    except OSError as error:
-        yield Check(name, "wrong", str(error), "free some space or change the permissions")
-    except Exception as error:  # whatever a driver or a library raises, the other checks are still made
-        yield Check(name, "fault", " ".join(f"{type(error).__name__}: {error}".split()), _REPORT)
+    """Checks of everything foveate needs, in the order of the report; one that cannot be made at all went wrong."""
+    looks: dict[str, Callable[[], Iterator[Check]]] = {
+        "Python": _python,
+        "dependencies": _dependencies,
+        "torch": _torch,
+        "temporary folder": _temporary_folder,
+        "memory": _memory,
+        "estimator": _estimator,
+        "speed": _speed,
+    }
+    for name, look in looks.items():
+        try:
+            yield from look()
+        except ImportError as error:
+            yield Check(name, "wrong", f"cannot import: {error}", "install foveate again: pip install . in your clone")
+        except OSError as error:
+            yield Check(name, "wrong", str(error), "free some space or change the permissions")
+        except Exception as error:  # whatever a driver or a library raises, the other checks are still made
+            yield Check(name, "fault", " ".join(f"{type(error).__name__}: {error}".split()), REPORT)
 
 
 def _python() -> Iterator[Check]:
@@ -77,18 +108,22 @@ def _python() -> Iterator[Check]:
 
 
 def _dependencies() -> Iterator[Check]:
-    """Versions against the lower bounds that the installed package declares; extras may be absent."""
+    """Versions against the bounds that the installed package declares; extras may be absent."""
     from packaging.requirements import Requirement
 
     try:
         declared = [Requirement(text) for text in requires("foveate") or ()]
+        extras = metadata("foveate").get_all("Provides-Extra", [])
     except PackageNotFoundError:
         yield Check("foveate", "wrong", "not installed, only importable", "pip install . in your clone")
         return
     yield Check("foveate", "ok", version("foveate"))
     for requirement in declared:
-        extra = _extra(requirement)
-        if extra == "dev" or (extra is None and requirement.marker and not requirement.marker.evaluate()):
+        marker = requirement.marker
+        extra = None
+        if marker is not None and not marker.evaluate({"extra": ""}):
+            extra = next((name for name in extras if marker.evaluate({"extra": name})), "dev")
+        if extra == "dev":  # or of another platform, or of another Python
             continue
         pip_line = f"pip install '{requirement.name}{requirement.specifier}'"
         try:
@@ -99,12 +134,6 @@ def _dependencies() -> Iterator[Check]:
         good = requirement.specifier.contains(found, prereleases=True)
         found = f"{found} (needs {requirement.specifier})"
         yield Check(requirement.name, "ok" if good else "wrong", found, "" if good else pip_line)
-
-
-def _extra(requirement: "Requirement") -> str | None:
-    """The extra a requirement belongs to, None for one that always counts."""
-    text = str(requirement.marker or "")
-    return text.split("extra == ")[1].strip("\"' )") if "extra == " in text else None
 
 
 def _torch() -> Iterator[Check]:
@@ -144,7 +173,7 @@ def _memory() -> Iterator[Check]:
 
 
 def _estimator() -> Iterator[Check]:
-    """Enumerate every set of three of five cells: value and gradient of the default method, without sampling noise."""
+    """Enumeration of every set of three of five cells: value and gradient of the default method, without noise."""
     import torch
 
     from foveate.sampling import draw, expectation
@@ -166,7 +195,7 @@ def _estimator() -> Iterator[Check]:
         chances[tuple(sorted(order))] = chances.get(tuple(sorted(order)), 0.0) + chance
     rows = {tuple(sorted(cells_drawn)): row for row, cells_drawn in enumerate(many.index.tolist())}
     if rows.keys() != chances.keys():
-        yield Check("estimator", "fault", f"only {len(rows)} of {len(chances)} sets are ever drawn", _REPORT)
+        yield Check("estimator", "fault", f"only {len(rows)} of {len(chances)} sets are ever drawn", REPORT)
         return
     weighted = [chance * each[rows[cells_drawn]] for cells_drawn, chance in chances.items()]
     estimate = torch.stack(weighted).sum(0)
@@ -176,7 +205,7 @@ def _estimator() -> Iterator[Check]:
     error = max(float((estimate - exact).detach().abs().max()), float((slopes[0] - slopes[1]).abs().max()))
     found = f"value and gradient exact to {error:.0e} over all {len(chances)} sets"
     good = error <= TOLERANCE
-    yield Check("estimator", "ok" if good else "fault", found, "" if good else _REPORT)
+    yield Check("estimator", "ok" if good else "fault", found, "" if good else REPORT)
 
 
 def _speed() -> Iterator[Check]:
@@ -203,40 +232,3 @@ def _median_time(act: Callable[[], object], budget: float = 0.4) -> float:
         act()
         times.append(perf_counter() - started)
     return sorted(times)[len(times) // 2] * 1e3
-
-
-_REPORT = "please report this with the whole output of foveate doctor"
-
-
-SUMMARY = "check this installation and say what to do about what is wrong"
-
-EPILOG = "The exit code is 0 if all is well, 2 if something needs your hand, 1 if foveate itself computes wrongly."
-
-COLOURS: dict[State, str] = {"ok": "green", "absent": "dim", "low": "yellow", "wrong": "red", "fault": "red"}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `foveate doctor` takes."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object a check, one a line")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Print every check, and say by the exit code whether all is well."""
-    report = list(checks())
-    if arguments.json:
-        print("\n".join(json.dumps(asdict(check)) for check in report))
-    else:
-        _print_table(report)
-    states = {check.state for check in report}
-    return 1 if "fault" in states else 2 if "wrong" in states else 0
-
-
-def _print_table(report: list[Check]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("check", "", "found", "what to do")
-    for check in report:
-        table.add_row(check.name, Text(check.state, COLOURS[check.state]), Text(check.found), Text(check.remedy))
-    Console().print(table)
