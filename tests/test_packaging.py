@@ -1,11 +1,14 @@
 """The files around the code agree with it and with each other."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,40 @@ def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any], 
             assert requirement.extras <= set(installed[1].split(","))
             continue
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+def third_party_imports(node: ast.AST, at_once: bool = True) -> Iterator[tuple[str, bool]]:
+    """Packages that a tree imports when it runs, each with whether it does so when it is itself imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        names = [alias.name for alias in child.names] if isinstance(child, ast.Import) else []
+        if isinstance(child, ast.ImportFrom) and child.module and not child.level:
+            names = [child.module]
+        for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"foveate"}:
+            yield name, at_once
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from third_party_imports(child, at_once and not is_function)
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+def test_what_is_imported_is_declared(project: dict[str, Any]) -> None:
+    """A dependency, if a module cannot be imported without it; a dependency or an extra, if it is imported when used.
+
+    What comes along with another package is declared, too: it may stop coming along.
+    """
+    needed = declared(project["dependencies"])
+    extras = project["optional-dependencies"]
+    offered = needed.union(*(declared(extras[name]) for name in extras if name not in {"dev", "bench"}))
+    providers = packages_distributions()
+    for file in (ROOT / "src").rglob("*.py"):
+        for name, at_once in third_party_imports(ast.parse(file.read_text())):
+            allowed = needed if at_once else offered
+            found = {canonicalize_name(one) for one in providers.get(name, [name])}
+            assert found & allowed, f"{file.name} imports {name}: declare it in pyproject.toml"
 
 
 def test_the_version_is_the_same_everywhere() -> None:
