@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from foveate.datasets import german_speed_limits
-from foveate.datasets.published.image_files import reduced_png, write_image_files
+from foveate.datasets.manifest.write import write_images
+from foveate.datasets.published.scenes import reduced_png
 from foveate.images import open_image
 from foveate.seeds import derive_seed
 from foveate.types import Box, Size
@@ -30,18 +31,18 @@ def main() -> None:
     arguments = parser.parse_args()
     scenes = german_speed_limits(arguments.source)
 
-    def content(index: int) -> bytes:
+    def write(index: int, file: Path) -> None:
         scene = scenes.open(index)
         signs = [box for _, box in scenes.signs(index)]
         largest = max(signs, key=lambda box: box.height * box.width, default=None)
         box = crop(scene.size, largest, arguments.side * arguments.reduce, scenes.examples[index].id)
-        return reduced_png(open_image(scene.read(box)), arguments.reduce)
+        file.write_bytes(reduced_png(open_image(scene.read(box)), arguments.reduce))
 
     heights = [max(box.height for _, box in signs) / arguments.reduce for signs in scenes.limits if signs]
     print(f"{len(heights)} of {len(scenes)} scenes have a limit, the largest {np.median(heights):.1f} pixels high")
     recipe = {"crops": arguments.side, "reduce": arguments.reduce}
     names = [f"{example.id}.png" for example in scenes.examples]
-    print(write_image_files(scenes, arguments.out, dict(recipe), names, content))
+    print(write_images(scenes, arguments.out, recipe, names, write))
 
 
 def crop(size: Size, sign: Box | None, side: int, name: str) -> Box:

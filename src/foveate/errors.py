@@ -1,8 +1,8 @@
-"""The error tree: every mistake a user can make is one of these, and says what to do about it."""
+"""Errors: every mistake a user can make is one of these, and says what to do about it."""
 
 
 class FoveateError(Exception):
-    """Anything foveate refuses, said in one line: the rule, the values, the remedy.
+    """Error of foveate: anything it refuses, said in one line: the rule, the values, the remedy.
 
     Example:
         >>> raise FoveateError("patch must be positive, got 0: set model.patch to e.g. 50 50")
@@ -13,27 +13,27 @@ class FoveateError(Exception):
 
 
 class ConfigError(FoveateError):
-    """A setting is unknown, of the wrong type or contradicts another one."""
+    """Configuration error: a setting is unknown, of the wrong type or contradicts another one."""
 
 
 class ImageError(FoveateError):
-    """An image is missing, unreadable or not of the kind a model wants."""
+    """Image error: an image is missing, unreadable or not of the kind a model wants."""
 
 
 class DataError(FoveateError):
-    """A manifest, folder or archive does not hold what it should."""
+    """Data error: a manifest, folder or archive does not hold what it should."""
 
 
 class RunError(FoveateError):
-    """A run or model folder is not one, is in the way, or does not match."""
+    """Run error: a run or model folder is not one, is in the way, or does not match."""
 
 
 class MissingExtra(FoveateError):  # noqa: N818  it names a state of the installation, not a fault
-    """An optional dependency is not installed; the message is the `pip install` line."""
+    """Missing extra: an optional dependency is not installed; the message is the `pip install` line."""
 
 
 class Interrupted(FoveateError):  # noqa: N818  a signal, not a fault
-    """A run was stopped by a signal after it saved its state.
+    """Interruption: a run was stopped by a signal after it saved its state.
 
     Attributes:
         signal: number of the signal (2 for Ctrl-C, 15 for SIGTERM).

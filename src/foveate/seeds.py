@@ -6,7 +6,7 @@ __all__ = ["derive_seed"]
 
 
 def derive_seed(*parts: int | str) -> int:
-    r"""Mix the parts that identify a random event into one 63-bit seed.
+    r"""Seed of 63 bits, mixed from the parts that identify a random event.
 
     .. math:: s = \mathrm{BLAKE2b}_{64}(p_1, p_2, \dots) \gg 1
 

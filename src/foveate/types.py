@@ -1,4 +1,4 @@
-"""The vocabulary: the words every other module speaks, each with its shape and its unit.
+"""Vocabulary types: boxes, levels, draws and labels, the words every module speaks, each with its shape and unit.
 
 Rows come before columns everywhere: a size is (height, width), a point (row, column), a box (top, left, height,
 width). Letters in shapes: B images in a batch, K cells of an attention map, n cells drawn per image, D features.
@@ -34,7 +34,7 @@ Label = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of pixels; it may hang over the border of its image, where it reads as fill.
+    """Rectangle of pixels; it may hang over the border of its image, where it reads as fill.
 
     Attributes:
         top: first row, in pixels of the level it is said of (level 0 unless said otherwise); may be negative.
@@ -66,7 +66,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of an image.
+    """Resolution level of an image.
 
     Attributes:
         size: (height, width) in pixels of this level.

@@ -208,7 +208,7 @@ def test_swedish_scenes_are_fetched_first_if_asked_for(tmp_path: Path, monkeypat
         fetched.append(folder)
         monkeypatch.setattr(swedish_signs, "SETS", swedish(folder))
 
-    monkeypatch.setattr("foveate.datasets.published.swedish.download_swedish_signs", fetch)
+    monkeypatch.setattr("foveate.datasets.published.download.download_swedish_signs", fetch)
     assert run(speed_limits, "swedish", "--download", "--out", tmp_path / "signs") == 0
     assert fetched == [tmp_path / "signs-published"]
     assert records(tmp_path / "signs" / "manifest.csv")[1]["path"] == "../signs-published/Set1/b.jpg"

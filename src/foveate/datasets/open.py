@@ -1,4 +1,4 @@
-"""From settings to a data set every image of which has a split."""
+"""Opening a data set from settings, with a split for every image."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ _PUBLISHED: dict[str, tuple[Callable[[str], ColonCancer | SignScenes], str]] = {
 
 
 def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
-    """Open the images that settings describe, for training.
+    """Data set of the images that settings name, opened for training.
 
     Arguments:
         settings: where images and labels come from, and the shares to hold out.

@@ -1,4 +1,4 @@
-"""Who trains, who chooses the model and who tests: splits by share, stratified by class, that never divide a group."""
+"""Train, validation and test splits by share, and folds: stratified by class, never dividing a group."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ def fill_splits(
     seed: int = 0,
     allow_crossing: bool = False,
 ) -> list[Example]:
-    """Say of every example whether it trains, validates or tests.
+    """Train, validation and test splits for the examples that have none.
 
     Splits that the data name stay. Where none is named "test", a share of the examples without a split is held out
     for testing; where none is named "validation", a share of what then trains is held out for validation; the rest
@@ -64,7 +64,7 @@ def fill_splits(
 
 
 def k_folds(examples: Sequence[Example], k: int, seed: int = 0, allow_crossing: bool = False) -> list[list[Example]]:
-    """Divide the examples into k folds for cross-validation.
+    """Cross-validation: the examples divided into k folds.
 
     In the i-th of the k results the i-th fold is held out and the other folds train. The fold is the test split;
     where the data name a test split, that one stays, in no fold, and the fold is the validation split. A named
@@ -100,7 +100,7 @@ def k_folds(examples: Sequence[Example], k: int, seed: int = 0, allow_crossing: 
 
 
 def fold_numbers(examples: Sequence[Example], k: int, seed: int = 0, allow_crossing: bool = False) -> list[int | None]:
-    """The fold, 0 … k − 1, of every example; None for those whose named split is "test".
+    """Fold of every example, 0 … k − 1; None for those whose named split is "test".
 
     Arguments:
         examples: the examples.
@@ -131,7 +131,7 @@ def fold_numbers(examples: Sequence[Example], k: int, seed: int = 0, allow_cross
 
 
 def crossing_groups(examples: Iterable[Example]) -> dict[str, tuple[str, ...]]:
-    """Find the groups whose members are in more than one split.
+    """Groups that leak: those whose members are in more than one split.
 
     Arguments:
         examples: the examples; those without a split or a group do not matter.

@@ -1,4 +1,4 @@
-"""Units chosen, or dealt into folds, such that every class keeps its share: iterative stratification."""
+"""Iterative stratification: units chosen, or dealt into folds, such that every class keeps its share."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ Counts = Counter[int | None]
 
 @dataclass(frozen=True)
 class Unit:
-    """Images that stay together.
+    """Unit of images that stay together.
 
     Attributes:
         name: as `unit_name` gives it.
@@ -43,7 +43,7 @@ def unit_name(example: Example) -> str:
 
 
 def units(examples: Iterable[Example]) -> list[Unit]:
-    """Gather the units of some examples.
+    """Units of some examples.
 
     Arguments:
         examples: the examples, whatever their splits.
@@ -66,7 +66,7 @@ def units(examples: Iterable[Example]) -> list[Unit]:
 
 
 def class_counts(some: Iterable[Unit]) -> Counts:
-    """Add up the counts of units.
+    """Class counts of some units together.
 
     Example:
         >>> class_counts([Unit("a", Counter({0: 2}), 2), Unit("b", Counter({0: 1, 1: 1}), 1)])
@@ -79,7 +79,7 @@ def class_counts(some: Iterable[Unit]) -> Counts:
 
 
 def choose(units: list[Unit], share: float, seed: int, purpose: str) -> list[Unit]:
-    """Choose units whose class counts are as near as may be to a share of all, such that every class keeps a unit.
+    """Stratified choice of units: class counts as near as may be to a share of all, and every class keeps a unit.
 
     The rarest class chooses first, because later on nothing could make good what it lacks; units all of whose classes
     are wanted come before others.
@@ -120,7 +120,7 @@ def choose(units: list[Unit], share: float, seed: int, purpose: str) -> list[Uni
 
 
 class _Choice:
-    """What is chosen so far, and what is still wanted and left of every class."""
+    """Choice so far, and what is still wanted and left of every class."""
 
     def __init__(self, units: list[Unit], share: float, order: Callable[[int | None], int]) -> None:
         self.chosen: list[Unit] = []
@@ -144,7 +144,7 @@ class _Choice:
 
 
 def deal(units: list[Unit], k: int, seed: int) -> dict[str, int]:
-    """Deal units into folds: the rarest class first, each unit to the fold that has least of its classes.
+    """Stratified folds: the rarest class is dealt first, each unit to the fold that has least of its classes.
 
     Arguments:
         units: what to deal, in any order.

@@ -1,4 +1,4 @@
-"""Examples and the contract of a data set: what training, evaluation and prediction ask of one."""
+"""Data set contract: what training, evaluation and prediction ask of one, and its examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Example", "ImageDataset"]
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a data set.
+    """Example: one image of a data set, its label, split and group.
 
     Attributes:
         id: what names the image in draws, splits and reports: unique in its data set, independent of row order.
@@ -28,7 +28,7 @@ class Example:
 
 
 class ImageDataset(Protocol):
-    """What training, evaluation and prediction ask of a data set.
+    """Data set, as training, evaluation and prediction ask for one.
 
     One that also knows what lies where has a method `objects(index)`, which gives the class and the `Box` of every
     object of an example, in level-0 pixels of its file; evaluation then says how many of them were covered.

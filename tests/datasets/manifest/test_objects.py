@@ -12,7 +12,8 @@ from foveate.config.settings import DataSettings
 from foveate.datasets import megapixel_mnist, read_manifest
 from foveate.datasets.manifest.dataset import ManifestDataset, MarkedManifest, read_table
 from foveate.datasets.manifest.objects import known_objects_of, read_objects, reduced, write_objects
-from foveate.datasets.manifest.write import write_canvases, write_manifest
+from foveate.datasets.manifest.write import write_manifest
+from foveate.datasets.megapixel_mnist.dataset import write_canvases
 from foveate.errors import DataError
 from foveate.types import Box
 

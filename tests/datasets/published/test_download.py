@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from foveate.datasets import swedish_traffic_signs
-from foveate.datasets.published.download import download
-from foveate.datasets.published.swedish import PublishedSet, download_swedish_signs
+from foveate.datasets.published.download import download, download_swedish_signs
+from foveate.datasets.published.swedish import PublishedSet
 from foveate.errors import DataError
 
 CONTENT = bytes(range(256)) * 1500  # more than two of the chunks that are read at a time

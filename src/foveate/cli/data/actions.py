@@ -14,7 +14,7 @@ __all__ = ["ACTIONS", "EPILOG", "SUMMARY", "add_arguments", "progress_line", "ru
 
 
 def progress_line(what: str) -> Callable[[int, int], None]:
-    """A line on standard error: one that moves on a terminal, one for every tenth part elsewhere.
+    """Progress line on standard error: one that moves on a terminal, one for every tenth part elsewhere.
 
     Arguments:
         what: what is counted, e.g. "images written".

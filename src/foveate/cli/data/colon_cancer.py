@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the manifest, and the images if they are in a zip file."""
     from foveate.datasets import colon_cancer
-    from foveate.datasets.published.image_files import write_image_files, write_listing
+    from foveate.datasets.manifest.write import write_images, write_listing
 
     data = colon_cancer(arguments.source)
     recipe: dict[str, object] = {"data": "colon-cancer", "source": str(arguments.source.expanduser().resolve())}
@@ -36,7 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
         files = [str(data.place / example.id / name) for example, name in zip(data.examples, names, strict=True)]
         manifest = write_listing(data, arguments.out, recipe, files, arguments.resume)
     else:
+
+        def write(index: int, file: Path) -> None:
+            file.write_bytes(data.image_bytes(index))
+
         progress = progress_line("images written")
-        manifest = write_image_files(data, arguments.out, recipe, names, data.image_bytes, arguments.resume, progress)
+        manifest = write_images(data, arguments.out, recipe, names, write, arguments.resume, progress)
     print(f"{len(data)} images; train on them with --data {manifest}")
     return 0

@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the canvases, write them, and say how to train on them."""
-    from foveate.datasets import megapixel_mnist
-    from foveate.datasets.manifest.write import write_canvases
+    from foveate.datasets.megapixel_mnist.dataset import megapixel_mnist, write_canvases
 
     settings = DataSettings(
         source="megapixel-mnist",

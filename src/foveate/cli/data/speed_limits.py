@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--reduce must be at least 1, got {arguments.reduce}: 2 halves both sides")
     source = _source(arguments)
     if arguments.download:
-        from foveate.datasets.published.swedish import download_swedish_signs
+        from foveate.datasets.published.download import download_swedish_signs
 
         download_swedish_signs(source, progress_line)
     data = _read(arguments.country, source)
@@ -83,7 +83,8 @@ def _read(country: str, source: Path) -> "SignScenes":
 
 
 def _write(data: "SignScenes", arguments: argparse.Namespace, source: Path) -> Path:
-    from foveate.datasets.published.image_files import check_reducible, reduced_png, write_image_files, write_listing
+    from foveate.datasets.manifest.write import write_images, write_listing
+    from foveate.datasets.published.scenes import check_reducible, reduced_png
 
     recipe: dict[str, object] = {
         "data": f"{arguments.country} speed limits",
@@ -99,7 +100,7 @@ def _write(data: "SignScenes", arguments: argparse.Namespace, source: Path) -> P
     ]
     progress = progress_line("images written")
 
-    def content(index: int) -> bytes:
-        return reduced_png(data.open(index), arguments.reduce)
+    def write(index: int, file: Path) -> None:
+        file.write_bytes(reduced_png(data.open(index), arguments.reduce))
 
-    return write_image_files(data, out, recipe, names, content, arguments.resume, progress, arguments.reduce)
+    return write_images(data, out, recipe, names, write, arguments.resume, progress, arguments.reduce)

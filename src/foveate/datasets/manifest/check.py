@@ -1,4 +1,4 @@
-"""What may be wrong with a manifest, found before a run of hours finds it."""
+"""Manifest check: bad rows, missing, broken and doubled files, crossing groups, and hints, before a run of hours."""
 
 import hashlib
 import os
@@ -7,11 +7,12 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from foveate.datasets.manifest.dataset import missing_files, read_table, several_labels_fault
 from foveate.datasets.manifest.report import Finding, Report, kind_name
-from foveate.datasets.manifest.table import SPLIT_NAMES, Row, Table, label_names
+from foveate.datasets.manifest.rows import SPLIT_NAMES, ManifestRow, ManifestTable, label_names
 from foveate.datasets.splits import crossing_groups
 from foveate.datasets.types import Example
 from foveate.errors import FoveateError, ImageError
@@ -23,50 +24,6 @@ __all__ = ["check_manifest", "count_findings", "pixel_hints"]
 FEW_IMAGES = 5
 """A class or a split of fewer images deserves a word."""
 
-
-def count_findings(counts: Mapping[tuple[str, str], int], images: Mapping[str, int]) -> Iterator[tuple[bool, Finding]]:
-    """Find classes and splits that have too few images, or labels that are missing altogether.
-
-    Arguments:
-        counts: (split or "", class or "") → images.
-        images: split or "" → images.
-
-    Yields:
-        Whether it is a problem (else a hint), and what it is.
-
-    Example:
-        >>> [finding.message for _, finding in count_findings({("train", "a"): 70, ("test", "b"): 30}, {})]
-        ["class 'b' has no image to train on, write some into the split train"]
-    """
-    if counts and not any(label for _, label in counts):
-        yield False, Finding("label", _NO_LABEL)
-    trains = any(split in ("", "train") for split, _ in counts)
-    few = dict[str, int]()
-    for label in dict.fromkeys(label for _, label in counts if label):
-        if trains and not counts.get(("", label), 0) + counts.get(("train", label), 0):
-            message = f"class {label!r} has no image to train on, write some into the split train"
-            yield True, Finding("class", message)
-        else:
-            few[label] = sum(count for (_, name), count in counts.items() if name == label)
-    few = {label: count for label, count in few.items() if count < FEW_IMAGES}
-    if trains and few:
-        named = ", ".join(f"{label} {count}" for label, count in list(few.items())[:8]) + (
-            ", …" if len(few) > 8 else ""
-        )
-        yield (
-            False,
-            Finding(
-                "class",
-                f"classes with fewer than {FEW_IMAGES} images are hard to learn and to test ({named}): add images",
-            ),
-        )
-    for split in dict.fromkeys(SPLIT_NAMES.values()):
-        if 0 < images.get(split, 0) < FEW_IMAGES:
-            count = images[split]
-            size = f"split {split} has {count} image{'' if count == 1 else 's'}"
-            yield False, Finding("split", f"{size}: {_FEW_IN[split]}")
-
-
 _NO_LABEL = "no image has a label: to train, write classes in a column label, or sort images into one folder per class"
 
 _FEW_IN = {
@@ -74,64 +31,6 @@ _FEW_IN = {
     "validation": "what is chosen by so few is chosen by chance",
     "test": "an error measured on so few says little",
 }
-
-
-def pixel_hints(kinds: Mapping[tuple[int, str], int]) -> Iterator[Finding]:
-    """Say what becomes of mixed and unusual pixels, and which setting changes it.
-
-    Arguments:
-        kinds: (channels, type of a value) → images.
-
-    Yields:
-        The hints.
-
-    Example:
-        >>> [hint.message for hint in pixel_hints({(3, "uint8"): 9})]
-        []
-    """
-    channels = {channels for channels, _ in kinds}
-    types = {dtype for _, dtype in kinds}
-    named = ", ".join(f"{kind_name(*kind)}: {count}" for kind, count in sorted(kinds.items()))
-    if channels == {1, 3}:
-        yield Finding(
-            "pixels",
-            f"grey and RGB images are mixed ({named}), and grey ones are taken as RGB: set model.input.colour grey to "
-            "take all as grey",
-        )
-    elif len(channels) > 1 and channels <= {1, 3, 4}:
-        yield Finding(
-            "pixels",
-            f"images with and without an alpha channel are mixed ({named}): set model.input.colour rgb to take all as "
-            "RGB",
-        )
-    elif len(channels) > 1:
-        least = min(channels)
-        bands = " ".join(str(band) for band in range(min(least, 3)))
-        yield Finding(
-            "pixels",
-            f"images of {_list(channels)} bands are mixed ({named}): set model.input.bands to those all have, e.g. "
-            f"{bands}",
-        )
-    if any(dtype.startswith(("float", "int")) for dtype in types):
-        yield Finding(
-            "pixels",
-            f"pixels are taken to lie between 0 and 1 where they are floating-point ({named}): where they do not, set "
-            "model.input.normalise bands",
-        )
-    elif "uint16" in types:
-        yield Finding(
-            "pixels",
-            f"16-bit pixels are divided by 65535 ({named}): where the values use fewer bits, set model.input.normalise "
-            "bands",
-        )
-    elif len(types) > 1 or max(channels, default=0) > 4:
-        yield Finding("pixels", f"bands may differ in range ({named}): set model.input.normalise bands if they do")
-
-
-def _list(numbers: set[int]) -> str:
-    *others, last = sorted(numbers)
-    return f"{', '.join(map(str, others))} and {last}"
-
 
 MASK_LOOK = (64, 64)
 """Cells in which a mask is looked for something to look at."""
@@ -143,7 +42,7 @@ def check_manifest(
     progress: Callable[[int, int], None] | None = None,
     multi_label: bool = False,
 ) -> Report:
-    """Look for bad rows, missing and unreadable files, images that are there twice, and groups that cross splits.
+    """Manifest check: bad rows, missing and unreadable files, images there twice, and groups that cross splits.
 
     Arguments:
         path: a manifest, or a folder of class folders; labels may be missing.
@@ -202,14 +101,14 @@ def check_manifest(
     )
 
 
-def _labels(row: Row, multi_label: bool) -> list[str]:
+def _labels(row: ManifestRow, multi_label: bool) -> list[str]:
     """The classes a row counts for; "" for a row without any, nothing for several where one is wanted."""
     if not multi_label:
         return [] if "|" in (row.label or "") else [row.label or ""]
     return label_names(row.label or "") or [""]
 
 
-def _row_problems(table: Table, multi_label: bool) -> Iterator[Finding]:
+def _row_problems(table: ManifestTable, multi_label: bool) -> Iterator[Finding]:
     """What is wrong with the rows among themselves; no file is looked at."""
     fault = None if multi_label else several_labels_fault(table)
     if fault is not None:
@@ -257,13 +156,13 @@ def _dangling(file: str) -> str:
     return " (a link that leads nowhere)" if os.path.islink(file) else ""  # noqa: PTH114  no error, whatever the name
 
 
-def _copies(table: Table, rows: Iterable[Row], unreadable: dict[str, str]) -> list[str]:
+def _copies(table: ManifestTable, rows: Iterable[ManifestRow], unreadable: dict[str, str]) -> list[str]:
     """Rows whose files have the same content; only files of the same length are read.
 
     Files that cannot be read are added to `unreadable`, unless they are there.
     """
-    by_length: dict[int, list[Row]] = defaultdict(list)
-    by_content: dict[str, list[Row]] = defaultdict(list)
+    by_length: dict[int, list[ManifestRow]] = defaultdict(list)
+    by_content: dict[str, list[ManifestRow]] = defaultdict(list)
     for row in rows:
         with _noted(table.file(row.path), unreadable) as file:
             if file.is_file():
@@ -283,8 +182,96 @@ def _noted(file: str, unreadable: dict[str, str]) -> Iterator[Path]:
         unreadable.setdefault(file, _reason(file, error))
 
 
-def _copy(same: list[Row]) -> str:
+def _copy(same: list[ManifestRow]) -> str:
     labels = {tuple(sorted(label_names(row.label or ""))) for row in same}
     splits = {row.split for row in same}
     worse = [f"different {name}" for name, values in (("labels", labels), ("splits", splits)) if len(values) > 1]
     return f"same content{', ' + ' and '.join(worse) if worse else ''}: {', '.join(row.path for row in same)}"
+
+
+def count_findings(counts: Mapping[tuple[str, str], int], images: Mapping[str, int]) -> Iterator[tuple[bool, Finding]]:
+    """Classes and splits that have too few images, or labels that are missing altogether.
+
+    Arguments:
+        counts: (split or "", class or "") → images.
+        images: split or "" → images.
+
+    Yields:
+        Whether it is a problem (else a hint), and what it is.
+
+    Example:
+        >>> [finding.message for _, finding in count_findings({("train", "a"): 70, ("test", "b"): 30}, {})]
+        ["class 'b' has no image to train on, write some into the split train"]
+    """
+    if counts and not any(label for _, label in counts):
+        yield False, Finding("label", _NO_LABEL)
+    trains = any(split in ("", "train") for split, _ in counts)
+    few = dict[str, int]()
+    for label in dict.fromkeys(label for _, label in counts if label):
+        if trains and not counts.get(("", label), 0) + counts.get(("train", label), 0):
+            message = f"class {label!r} has no image to train on, write some into the split train"
+            yield True, Finding("class", message)
+        else:
+            few[label] = sum(count for (_, name), count in counts.items() if name == label)
+    few = {label: count for label, count in few.items() if count < FEW_IMAGES}
+    if trains and few:
+        named = ", ".join([f"{label} {count}" for label, count in few.items()][:8]) + (", …" if len(few) > 8 else "")
+        message = f"classes with fewer than {FEW_IMAGES} images are hard to learn and to test ({named}): add images"
+        yield False, Finding("class", message)
+    for split in dict.fromkeys(SPLIT_NAMES.values()):
+        if 0 < images.get(split, 0) < FEW_IMAGES:
+            count = images[split]
+            size = f"split {split} has {count} image{'' if count == 1 else 's'}"
+            yield False, Finding("split", f"{size}: {_FEW_IN[split]}")
+
+
+def pixel_hints(kinds: Mapping[tuple[int, str], int]) -> Iterator[Finding]:
+    """Hints on mixed and unusual pixels: what is made of them, and which setting changes it.
+
+    Arguments:
+        kinds: (channels, type of a value) → images.
+
+    Yields:
+        The hints.
+
+    Example:
+        >>> [hint.message for hint in pixel_hints({(3, "uint8"): 9})]
+        []
+    """
+    hint = partial(Finding, "pixels")
+    channels = {channels for channels, _ in kinds}
+    types = {dtype for _, dtype in kinds}
+    named = ", ".join(f"{kind_name(*kind)}: {count}" for kind, count in sorted(kinds.items()))
+    if channels == {1, 3}:
+        yield hint(
+            f"grey and RGB images are mixed ({named}), and grey ones are taken as RGB: set model.input.colour grey to "
+            "take all as grey",
+        )
+    elif len(channels) > 1 and channels <= {1, 3, 4}:
+        yield hint(
+            f"images with and without an alpha channel are mixed ({named}): set model.input.colour rgb to take all as "
+            "RGB",
+        )
+    elif len(channels) > 1:
+        bands = " ".join(str(band) for band in range(min(*channels, 3)))
+        yield hint(
+            f"images of {_list(channels)} bands are mixed ({named}): set model.input.bands to those all have, e.g. "
+            f"{bands}",
+        )
+    if any(dtype.startswith(("float", "int")) for dtype in types):
+        yield hint(
+            f"pixels are taken to lie between 0 and 1 where they are floating-point ({named}): where they do not, set "
+            "model.input.normalise bands",
+        )
+    elif "uint16" in types:
+        yield hint(
+            f"16-bit pixels are divided by 65535 ({named}): where the values use fewer bits, set model.input.normalise "
+            "bands",
+        )
+    elif len(types) > 1 or max(channels, default=0) > 4:
+        yield hint(f"bands may differ in range ({named}): set model.input.normalise bands if they do")
+
+
+def _list(numbers: set[int]) -> str:
+    *others, last = sorted(numbers)
+    return f"{', '.join(map(str, others))} and {last}"

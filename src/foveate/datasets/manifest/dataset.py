@@ -1,4 +1,4 @@
-"""Your own images: a CSV file that lists them, or a folder with one folder per class."""
+"""Manifest data set: images of your own, listed in a CSV file or sorted into one folder per class."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from foveate.datasets.manifest.folders import read_class_folders
 from foveate.datasets.manifest.objects import Objects, read_objects
-from foveate.datasets.manifest.table import Row, Table, label_names, read_csv
+from foveate.datasets.manifest.rows import ManifestRow, ManifestTable, label_names, read_csv
 from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.images import Masked, Source, open_image
@@ -31,7 +31,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class ManifestDataset:
-    """The images of a manifest.
+    """Data set of a manifest's images.
 
     Attributes:
         classes: names of the classes, numbers in numeric order; empty if no image has a label.
@@ -60,7 +60,7 @@ class ManifestDataset:
 
 @dataclass(frozen=True)
 class MarkedManifest(ManifestDataset):
-    """The images of a manifest beside which an objects.csv says what lies where in them.
+    """Data set of a manifest beside which an objects.csv says what lies where in its images.
 
     Attributes:
         marked: id of an image → its objects.
@@ -80,7 +80,7 @@ def read_manifest(
     check_files: bool = True,
     multi_label: bool = False,
 ) -> ManifestDataset:
-    """Read a manifest, or a folder with one folder per class, as a data set.
+    """Manifest, or folder with one folder per class, read as a data set.
 
     Arguments:
         path: a CSV file `path,label[,split][,group][,mpp][,mask]`, its paths relative to it; or a folder
@@ -102,13 +102,13 @@ def read_manifest(
 
 
 def as_dataset(
-    table: Table,
+    table: ManifestTable,
     classes: Sequence[str] | None = None,
     require_labels: bool = True,
     check_files: bool = True,
     multi_label: bool = False,
 ) -> ManifestDataset:
-    """Take the rows of a manifest for a data set, as `read_manifest` does.
+    """Data set of the rows of a manifest, as `read_manifest` makes it.
 
     Arguments:
         table: what `read_table` gave for the same `require_labels` and `multi_label`.
@@ -163,8 +163,8 @@ def as_dataset(
     return dataset if marked is None else MarkedManifest(**vars(dataset), marked=marked)
 
 
-def read_table(path: str | Path, require_labels: bool = True, multi_label: bool = False) -> Table:
-    """Read the rows of a manifest or a folder of class folders; bad rows are listed, not raised.
+def read_table(path: str | Path, require_labels: bool = True, multi_label: bool = False) -> ManifestTable:
+    """Manifest rows, or those of a folder of class folders; bad ones are listed, not raised.
 
     Arguments:
         path: the CSV file, a folder with a manifest.csv in it, or a folder of class folders.
@@ -184,8 +184,8 @@ def read_table(path: str | Path, require_labels: bool = True, multi_label: bool 
     return read_csv(listed if path.is_dir() else path, require_labels, multi_label)
 
 
-def several_labels_fault(table: Table) -> str | None:
-    """What to say of a manifest with several labels an image that is read as if there were one; None if it has one."""
+def several_labels_fault(table: ManifestTable) -> str | None:
+    """Fault of a manifest with several labels an image that is read as if there were one; None if it has one."""
     row = next((row for row in table.rows if row.label is not None and "|" in row.label), None)
     if row is None:
         return None
@@ -195,14 +195,14 @@ def several_labels_fault(table: Table) -> str | None:
     )
 
 
-def missing_files(table: Table) -> list[str]:
+def missing_files(table: ManifestTable) -> list[str]:
     """Image and mask files that a manifest names and that do not exist, in its order; remote ones are not asked for."""
     named = [name for row in table.rows for name in (row.path, row.mask) if name is not None and "://" not in name]
     return [file for file in map(table.file, named) if not os.path.exists(file)]  # noqa: PTH110  twice as fast
 
 
 def sorted_classes(labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes that occur, sorted, numbers in their names by value.
+    """Class names that occur, sorted, numbers in them by value.
 
     Example:
         >>> sorted_classes(["10", "9", "EMPTY", "9"])
@@ -228,7 +228,7 @@ def _index(names: Sequence[str] | None, number: Mapping[str, int], multi_label: 
     return numbers if multi_label else numbers[0]
 
 
-def _place(row: Row) -> str:
+def _place(row: ManifestRow) -> str:
     return f"line {row.line}" if row.line else row.path
 
 

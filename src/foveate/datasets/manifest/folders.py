@@ -1,10 +1,10 @@
-"""A folder with one folder per class as a manifest."""
+"""Class folders: a folder with one folder of images per class, read as a manifest."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from foveate.datasets.manifest.table import SPLIT_NAMES, Row, Table
+from foveate.datasets.manifest.rows import SPLIT_NAMES, ManifestRow, ManifestTable
 from foveate.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "image_files", "read_class_folders"]
@@ -20,8 +20,8 @@ IMAGE_FOLDERS = (".zarr",)
 """Ends of the names of folders that are images themselves."""
 
 
-def read_class_folders(folder: Path, require_labels: bool = True) -> Table:
-    """Read `folder/<class>/…` or `folder/<split>/<class>/…`; hidden files are passed over.
+def read_class_folders(folder: Path, require_labels: bool = True) -> ManifestTable:
+    """Class folders `folder/<class>/…` or `folder/<split>/<class>/…`; hidden files are passed over.
 
     Arguments:
         folder: the outer folder. It has splits if all its folders are named train, val, valid, validation or test.
@@ -52,24 +52,24 @@ def read_class_folders(folder: Path, require_labels: bool = True) -> Table:
         raise DataError(
             f"{folder} holds no image: give a manifest.csv, or a folder with one folder of images per class"
         )
-    return Table(folder, folder, tuple(sorted(rows, key=lambda row: row.path)))
+    return ManifestTable(folder, folder, tuple(sorted(rows, key=lambda row: row.path)))
 
 
-def _class_rows(place: Path, prefix: str, split: str | None, require_labels: bool) -> list[Row]:
+def _class_rows(place: Path, prefix: str, split: str | None, require_labels: bool) -> list[ManifestRow]:
     rows = []
     for entry in _visible(place):
         path = f"{prefix}/{entry.name}" if prefix else entry.name
         if _is_image(entry):
             if require_labels:
                 raise DataError(f"image {entry.path} is in no class folder: move it into one, or list it in a manifest")
-            rows.append(Row(path, split=split))
+            rows.append(ManifestRow(path, split=split))
         elif _is_folder(entry):
-            rows += [Row(f"{path}/{inner}", label=entry.name, split=split) for inner in image_files(entry.path)]
+            rows += [ManifestRow(f"{path}/{inner}", label=entry.name, split=split) for inner in image_files(entry.path)]
     return rows
 
 
 def image_files(folder: Path | str) -> list[str]:
-    """Find every image below a folder by its name; hidden files and folders, and links back up, are passed over.
+    """Image files below a folder, known by their names; hidden files and folders, and links back up, are passed over.
 
     Arguments:
         folder: where to look, folders in it included.

@@ -1,4 +1,4 @@
-"""What lies where in images, to judge models by and never to train on; of a manifest, a CSV file beside it."""
+"""Ground truth: what lies where in images, to judge models by, never to train on; objects.csv beside a manifest."""
 
 import csv
 import math
@@ -22,13 +22,13 @@ Objects = Sequence[tuple[str, Box]]
 
 
 def known_objects_of(dataset: ImageDataset) -> Callable[[int], Objects] | None:
-    """The method of a data set that says what lies where in an image (see `ImageDataset`); None if it has none."""
+    """Ground truth of a data set: its method that says what lies where in an image; None if it knows nothing."""
     known: Callable[[int], Objects] | None = getattr(dataset, "objects", None)
     return known
 
 
 def read_objects(folder: Path) -> dict[str, Objects] | None:
-    """Read what lies where in the images of a manifest.
+    """Ground truth of a manifest's images, read from objects.csv.
 
     Arguments:
         folder: of the manifest.
@@ -61,7 +61,7 @@ def read_objects(folder: Path) -> dict[str, Objects] | None:
 
 
 def write_objects(folder: Path, objects: Iterable[tuple[str, Objects]]) -> Path:
-    """Write what lies where, beside a manifest, in place of what is there.
+    """Ground truth written to objects.csv beside a manifest, in place of the one there.
 
     Arguments:
         folder: of the manifest.
@@ -89,7 +89,7 @@ def write_objects(folder: Path, objects: Iterable[tuple[str, Objects]]) -> Path:
 
 
 def reduced(objects: Objects, factor: int) -> Objects:
-    """The objects of an image made smaller by a whole factor: the least boxes that hold all of them.
+    """Object boxes of an image made smaller by a whole factor: the least that hold all of each.
 
     Example:
         >>> reduced((("cat", Box(3, 4, 4, 5)),), 2)

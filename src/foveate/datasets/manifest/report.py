@@ -1,4 +1,4 @@
-"""What a check of a manifest found, as lines of text and as JSON."""
+"""Report of a manifest check, as lines of text and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """Finding: one thing that is wrong, or worth knowing.
 
     Attributes:
         kind: "row", "label", "missing", "unreadable", "copy", "mask", "group", "class", "split" or "pixels".
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """Report of what a check found.
 
     Attributes:
         images: number of good rows.
@@ -48,7 +48,7 @@ class Report:
     multi_label: bool = False
 
     def table(self) -> str:
-        """The images per class and split, as lines of text.
+        """Counts of images per class and split, as lines of text.
 
         Example:
             >>> print(Report(3, {("train", "cat"): 2, ("test", "cat"): 1}).table())
@@ -63,7 +63,7 @@ class Report:
         return _columns(rows)
 
     def text(self) -> str:
-        """The whole report as lines of text: tables, then problems, hints, and how many.
+        """Report as lines of text: tables, then problems, hints, and how many.
 
         Example:
             >>> print(Report(1, {("", "cat"): 1}, sizes=((600, 800),), kinds={(3, "uint8"): 1}).text())
@@ -94,7 +94,7 @@ class Report:
         return "\n\n".join([*parts, ", ".join([_count(self.images, "image"), *counts])])
 
     def plain(self) -> dict[str, object]:
-        """The report in words of JSON: numbers, text, lists and objects.
+        """Report in words of JSON: numbers, text, lists and objects.
 
         Example:
             >>> Report(1, {("", "cat"): 1}).plain()["counts"]
@@ -120,7 +120,7 @@ class Report:
 
 
 def kind_name(channels: int, dtype: str) -> str:
-    """What to call images by their channels and the type of their values.
+    """Pixel kind in words, from the channels and the type of their values.
 
     Example:
         >>> kind_name(1, "uint16"), kind_name(12, "float32")

@@ -1,29 +1,26 @@
-"""Data sets written to disk: generated canvases as image files, and manifests."""
+"""Manifest files and the images they list, written from any data set."""
 
 import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
-
-from PIL import Image
 
 from foveate.atomic import leftovers, replace_file, whole_file
 from foveate.datasets.manifest.objects import OBJECTS, known_objects_of, read_objects, reduced, write_objects
-from foveate.datasets.manifest.table import Row, Table
-from foveate.datasets.megapixel_mnist.dataset import MegapixelMnist
+from foveate.datasets.manifest.rows import ManifestRow, ManifestTable
 from foveate.datasets.types import ImageDataset
 from foveate.errors import RunError
-from foveate.types import Box, Label
+from foveate.types import Label
 
-__all__ = ["claim_folder", "label_cell", "list_images", "write_canvases", "write_images", "write_manifest"]
+__all__ = ["claim_folder", "label_cell", "list_images", "write_images", "write_listing", "write_manifest"]
 
-_RECIPE = "megapixel-mnist.json"
+PUBLISHED = "published.json"
+"""Record of a folder whose images are those of a published data set."""
 
 
 def claim_folder(folder: Path, record: str, recipe: Mapping[str, object], resume: bool) -> None:
-    """Take a folder to write images to, and say in it what they are made from.
+    """Output folder taken for images, with a record in it of what they are made from.
 
     Arguments:
         folder: where to; made if need be.
@@ -54,66 +51,37 @@ def claim_folder(folder: Path, record: str, recipe: Mapping[str, object], resume
     replace_file(path, (json.dumps(recipe, indent=2) + "\n").encode())
 
 
-def write_canvases(
-    data: MegapixelMnist,
+def write_images(
+    data: ImageDataset,
     folder: Path,
-    recipe: dict[str, object],
-    format: Literal["png", "canvas"] = "png",  # noqa: A002
+    recipe: Mapping[str, object],
+    names: Sequence[str],
+    write: Callable[[int, Path], object],
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    reduce: int = 1,
+    record: str = PUBLISHED,
 ) -> Path:
-    """Write canvases as image files with a manifest, each file whole or not at all.
+    """Image files of a data set, written one by one, each whole or not at all, and then a manifest of all.
 
     Arguments:
-        data: the canvases.
-        folder: where to; made if need be. Gets images/<id>.png or .npz, megapixel-mnist.json, objects.csv and, last,
-            manifest.csv.
-        recipe: what the canvases were made from, in words of JSON; a folder is resumed with the same one only.
-        format: "png", or "canvas" for archives of the stamps and their places, small whatever the size.
+        data: classes and examples.
+        folder: where to; made if need be. Gets the record, images/<name> and, last, what `list_images` writes.
+        recipe: what the images are made from, in words of JSON; a folder is resumed with the same one only.
+        names: names of the files, one per example, folders in them allowed.
+        write: writes the image of an example to a file.
         resume: whether to keep what a stopped call has written, rather than refuse a folder that is not empty.
         progress: called with the number of images written and their total.
+        reduce: by what whole factor `write` makes images smaller.
+        record: name of the file that says what the images are made from.
 
     Returns:
         The manifest.
 
     Raises:
-        RunError: if the folder is in the way or was made from another recipe.
+        RunError: as `claim_folder`.
     """
-
-    def write(index: int, file: Path) -> None:
-        canvas = data.open(index)
-        if format == "png":
-            pixels = canvas.read(Box(0, 0, *data.size))
-            Image.fromarray(pixels[:, :, 0] if data.channels == 1 else pixels).save(file, format="PNG")
-        else:
-            canvas.save(file)
-
-    claim_folder(folder, _RECIPE, {**recipe, "format": format}, resume)
-    suffix = ".png" if format == "png" else ".npz"
-    return write_images(data, folder, [f"{example.id}{suffix}" for example in data.examples], write, progress)
-
-
-def write_images(
-    data: ImageDataset,
-    folder: Path,
-    names: Sequence[str],
-    write: Callable[[int, Path], object],
-    progress: Callable[[int, int], None] | None = None,
-    reduce: int = 1,
-) -> Path:
-    """Write the images that are not there yet, each whole or not at all, and then a manifest of all.
-
-    Arguments:
-        data: classes and examples.
-        folder: of `claim_folder`. Gets images/<name>, objects.csv and, last, manifest.csv.
-        names: names of the files, one per example, folders in them allowed.
-        write: writes the image of an example to a file.
-        progress: called with the number of images written and their total.
-        reduce: by what whole factor `write` makes images smaller.
-
-    Returns:
-        The manifest.
-    """
+    claim_folder(folder, record, recipe, resume)
     files = [folder / "images" / name for name in names]
     for place in {folder, *(file.parent for file in files)}:
         _remove(leftovers(place))
@@ -126,8 +94,31 @@ def write_images(
     return list_images(data, folder, [f"images/{name}" for name in names], reduce)
 
 
+def write_listing(
+    data: ImageDataset, folder: Path, recipe: Mapping[str, object], files: Sequence[str], resume: bool = False
+) -> Path:
+    """Manifest that leads to image files where they are.
+
+    Arguments:
+        data: classes and examples.
+        folder: where to; made if need be. Gets published.json and what `list_images` writes.
+        recipe: what the files are, in words of JSON; a folder is resumed with the same one only.
+        files: where the images are; the manifest has the paths relative to itself.
+        resume: whether a folder that an earlier call made is no obstacle.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: as `claim_folder`.
+    """
+    claim_folder(folder, PUBLISHED, recipe, resume)
+    there = folder.resolve()
+    return list_images(data, folder, [Path(os.path.relpath(Path(file).resolve(), there)).as_posix() for file in files])
+
+
 def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: int = 1) -> Path:
-    """Write the manifest of a data set whose images have been written or found, and what lies where, if it knows.
+    """Manifest of a data set whose images have been written or found, and its objects.csv, if it knows what lies where.
 
     Arguments:
         data: classes and examples.
@@ -139,7 +130,7 @@ def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: 
         The manifest.
     """
     rows = [
-        Row(path, label_cell(example.label, data.classes), example.split, example.group)
+        ManifestRow(path, label_cell(example.label, data.classes), example.split, example.group)
         for path, example in zip(paths, data.examples, strict=True)
     ]
     manifest = folder / "manifest.csv"
@@ -147,10 +138,12 @@ def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: 
     objects_of = known_objects_of(data)
     if objects_of is not None:
         write_objects(folder, ((path, reduced(objects_of(index), reduce)) for index, path in enumerate(paths)))
-    return write_manifest(Table(manifest, folder, tuple(rows)), rows, manifest)
+    return write_manifest(ManifestTable(manifest, folder, tuple(rows)), rows, manifest)
 
 
-def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence[int | None] | None = None) -> Path:
+def write_manifest(
+    table: ManifestTable, rows: Sequence[ManifestRow], out: Path, folds: Sequence[int | None] | None = None
+) -> Path:
     """Write rows as a manifest that leads to the same files, with the columns that have something in them.
 
     An objects.csv goes with it, unless there is one where it goes.
@@ -193,7 +186,7 @@ def write_manifest(table: Table, rows: Sequence[Row], out: Path, folds: Sequence
 
 
 def label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
-    """What stands in a manifest for an example's label.
+    """Label cell: what stands in a manifest for an example's label.
 
     Arguments:
         label: the index of its class, those of its classes, or None.

@@ -1,12 +1,16 @@
 """Megapixel MNIST: canvases of any size with five handwritten digits, three of them of the class, among pen strokes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from foveate.config.settings import DataSettings
+from foveate.datasets.manifest.write import write_images
 from foveate.datasets.megapixel_mnist.digits import SIDE, Pool, load_pools
 from foveate.datasets.megapixel_mnist.strokes import Uniforms, draw_strokes
 from foveate.datasets.types import Example
@@ -14,7 +18,7 @@ from foveate.errors import DataError
 from foveate.images import Canvas
 from foveate.types import Box, Size
 
-__all__ = ["MegapixelMnist", "megapixel_mnist"]
+__all__ = ["MegapixelMnist", "megapixel_mnist", "write_canvases"]
 
 DIGITS, TARGETS = 5, 3
 """Digits on a canvas, and how many of them are of its class."""
@@ -28,7 +32,7 @@ _TRIES, _RESTARTS = 200, 200
 
 @dataclass(frozen=True)
 class MegapixelMnist:
-    """Generated canvases: what is where on each of them, and the stamps to paste; pixels are made when read.
+    """Megapixel MNIST: what is where on each canvas, and the stamps to paste; pixels are made when read.
 
     Attributes:
         classes: "0" to "9".
@@ -75,13 +79,12 @@ class MegapixelMnist:
             for stamp, (row, column) in shown
         )
 
-    def objects(self, index: int) -> tuple[tuple[str, Box], ...]:
-        """What lies in example `index`, as every data set that knows it says it: the five digits."""
-        return self.digits(index)
+    objects = digits
+    """The name by which every data set is asked for what lies where (see `ImageDataset`)."""
 
 
 def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
-    """Generate Megapixel MNIST.
+    """Megapixel MNIST, generated.
 
     Every canvas has a class, uniform over the ten; three digits of that class and two of others, drawn with
     replacement; their places uniform such that no two overlap; and noise strokes of a bank of 50, pasted wherever
@@ -126,6 +129,44 @@ def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
         stamp_index=np.concatenate([parts[0].stamp_index, parts[1].stamp_index + offset]).astype(np.int32),
         positions=np.concatenate([part.positions for part in parts]),
     )
+
+
+def write_canvases(
+    data: MegapixelMnist,
+    folder: Path,
+    recipe: Mapping[str, object],
+    format: Literal["png", "canvas"] = "png",  # noqa: A002
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Image files of canvases, with a manifest and objects.csv, each file whole or not at all.
+
+    Arguments:
+        data: the canvases.
+        folder: where to; as `write_images`, the record is megapixel-mnist.json.
+        recipe: what the canvases were made from, in words of JSON; a folder is resumed with the same one only.
+        format: "png", or "canvas" for .npz archives of the stamps and their places, small whatever the size.
+        resume: whether to keep what a stopped call has written, rather than refuse a folder that is not empty.
+        progress: called with the number of images written and their total.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: if the folder is in the way or was made from another recipe.
+    """
+
+    def write(index: int, file: Path) -> None:
+        canvas = data.open(index)
+        if format == "png":
+            pixels = canvas.read(Box(0, 0, *data.size))
+            Image.fromarray(pixels[:, :, 0] if data.channels == 1 else pixels).save(file, format="PNG")
+        else:
+            canvas.save(file)
+
+    names = [f"{example.id}.{'png' if format == 'png' else 'npz'}" for example in data.examples]
+    recipe = {**recipe, "format": format}
+    return write_images(data, folder, recipe, names, write, resume, progress, record="megapixel-mnist.json")
 
 
 def _check(settings: DataSettings) -> None:

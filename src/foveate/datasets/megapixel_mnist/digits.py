@@ -28,7 +28,7 @@ _BROKEN = (*BROKEN_ZIP, AttributeError, OSError, TypeError)
 
 @dataclass(frozen=True)
 class Pool:
-    """Digits to draw from.
+    """Pool of digits to draw from.
 
     Attributes:
         images: (N, 28, 28) bright digits on black.
@@ -40,7 +40,7 @@ class Pool:
 
 
 def load_pools(name: str) -> tuple[Pool, Pool]:
-    """Load the digits for training and the digits for testing; no digit is in both.
+    """Digit pools for training and for testing; no digit is in both.
 
     Arguments:
         name: "bundled" for the 1,797 digits that come with scikit-learn, a fifth of each class for testing; "mnist"

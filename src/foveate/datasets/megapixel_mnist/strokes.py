@@ -1,4 +1,4 @@
-"""The noise of Megapixel MNIST: pairs of straight pen strokes."""
+"""Noise strokes of Megapixel MNIST: pairs of straight pen strokes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ __all__ = ["Uniforms", "draw_strokes"]
 
 
 class Uniforms:
-    """A stream of independent numbers, uniform over [0, 1), that its seed determines for ever.
+    """Random stream of independent numbers, uniform over [0, 1), that its seed determines for ever.
 
     NumPy promises the raw bits of a bit generator across versions, but not what its `Generator` makes of them; so
     the 53 bits of a number are taken from there.
@@ -44,7 +44,7 @@ FLIP_PROBABILITY = 0.33
 
 
 def draw_strokes(uniforms: Uniforms, count: int, side: int) -> npt.NDArray[np.uint8]:
-    """Draw a bank of noise patterns, each the union of two straight strokes through a corner.
+    """Noise patterns, a bank of them, each the union of two straight strokes through a corner.
 
     A stroke leaves a corner at slope tan(u·π/2.5), u uniform over [0, 1); the second of a pair is the first of a
     random other pair, upside down and left to right with probability 0.33 each. Every pixel is bright by

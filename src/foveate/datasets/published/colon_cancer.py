@@ -38,7 +38,7 @@ _BROKEN = (*BROKEN_ZIP, OSError)
 
 @dataclass(frozen=True)
 class ColonCancer:
-    """The images, and the nuclei marked in them.
+    """Colon cancer images, and the nuclei marked in them.
 
     Attributes:
         classes: "none" and "epithelial".
@@ -71,7 +71,7 @@ class ColonCancer:
             return read(f"{self.prefix}{name}/{name}.bmp")
 
     def nuclei(self, index: int, kind: Nucleus = "epithelial") -> npt.NDArray[np.float64]:
-        """Where the nuclei of one type are, to judge attention maps by; no model is told.
+        """Ground truth: where the nuclei of one type are, to judge attention maps by; no model is told.
 
         Arguments:
             index: number of the example.
@@ -92,7 +92,7 @@ class ColonCancer:
 
 
 def colon_cancer(path: str | Path) -> ColonCancer:
-    """Read the colon cancer images as they were published; the label is whether an epithelial nucleus is marked.
+    """Colon cancer images, read as published; the label is whether an epithelial nucleus is marked.
 
     Sirinukunwattana et al., "Locality Sensitive Deep Learning for Detection and Classification of Nuclei in Routine
     Colon Cancer Histology Images", IEEE Transactions on Medical Imaging 35(5), 2016. The label is that of Ilse et
@@ -176,7 +176,7 @@ def _readable(name: Path) -> Iterator[None]:
 
 @contextmanager
 def _reader(place: Path) -> Iterator[Callable[[str], bytes]]:
-    """What reads the files of a folder or an archive, which is opened once."""
+    """Reader of the files of a folder or an archive, which is opened once."""
     with ExitStack() as stack:
         with _readable(place):
             archive = None if place.is_dir() else stack.enter_context(zipfile.ZipFile(place))

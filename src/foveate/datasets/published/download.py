@@ -1,36 +1,83 @@
-"""Files fetched from the web, going on where an earlier attempt was cut off."""
+"""Web download of Swedish Traffic Signs: resumed where it was cut off, held to its MD5 sum, unpacked."""
 
+import errno
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPException, HTTPResponse
+import zipfile
+from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from foveate.errors import DataError
+from foveate.atomic import replace_file
+from foveate.datasets.manifest.folders import image_files
+from foveate.datasets.published.swedish import SETS, PublishedSet, read_annotations
+from foveate.errors import DataError, one_line
+from foveate.images import BROKEN_ZIP
 
-__all__ = ["check_md5", "download"]
+__all__ = ["ADDRESS", "download", "download_swedish_signs"]
+
+ADDRESS = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
+"""Where Set1/ and Set2/ are published, each with annotations.txt and the archive of the annotated images."""
 
 _CHUNK = 1 << 16
 _ATTEMPTS = 3
 """Attempts in a row that bring nothing new before giving up."""
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of writing here, not of the connection."""
 
-class _CutOffError(Exception):
-    """The connection was not made or did not last; another attempt may help."""
+Progress = Callable[[int, int], None]
+"""Called with what is done and its total."""
+
+
+def download_swedish_signs(
+    folder: Path,
+    progress: Callable[[str], Progress] | None = None,
+    sets: Sequence[PublishedSet] = SETS,
+    address: str = ADDRESS,
+    pause: float = 1.0,
+) -> None:
+    """Download what of Swedish Traffic Signs is not there yet: annotations, and the images they name.
+
+    Arguments:
+        folder: gets Set1/ and Set2/, each with annotations.txt and images. An archive that was fetched is removed
+            once it is unpacked.
+        progress: given the name of a file, what to call with the number of its bytes, or images, done and their total.
+        sets: what to fetch.
+        address: where from.
+        pause: seconds between attempts, where a connection is cut.
+
+    Raises:
+        DataError: if a file cannot be fetched, or is not as it was published.
+    """
+    show = progress or (lambda _: lambda _done, _total: None)
+    for part in sets:
+        place, web = folder / part.name, f"{address}/{part.name}"
+        listing, archive = place / "annotations.txt", place / f"{part.name}Part0.zip"
+        download(f"{web}/{listing.name}", listing, part.md5, show(f"bytes of {part.name}/{listing.name}"), pause=pause)
+        wanted = {line.image for line in read_annotations(listing)}
+        missing = wanted - {Path(name).name for name in image_files(place)}
+        if missing:
+            ours = not archive.exists()
+            shown = show(f"bytes of {part.name}/{archive.name}")
+            download(f"{web}/{archive.name}", archive, None, shown, pause=pause)
+            _unpack(archive, missing, show(f"images of {part.name}"))
+            if ours:
+                archive.unlink()
 
 
 def download(
     url: str,
     file: Path,
     md5: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     timeout: float = 60.0,
     pause: float = 1.0,
 ) -> Path:
-    """Fetch a file; it is there whole or not at all.
+    """Download a file; it is there whole or not at all.
 
     What has arrived is kept in `<file>.partial`, from where this call and later ones go on if the server can send
     the rest of a file (HTTP Range), and begin again if not.
@@ -52,58 +99,49 @@ def download(
     if not url.startswith(("http://", "https://")):
         raise DataError(f"{url} is no address to fetch a file from: it must begin with http:// or https://")
     if file.exists():
-        check_md5(file, md5)
+        _check_md5(file, md5, str(file))
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.partial")
     furthest, idle = _size(partial), 0
-    while True:
-        try:
-            _fetch(url, partial, progress, timeout)
-            break
-        except _CutOffError as error:
-            idle = 0 if _size(partial) > furthest else idle + 1
-            furthest = max(furthest, _size(partial))
-            if idle == _ATTEMPTS:
-                raise DataError(
-                    f"{url} could not be fetched ({error}): check the connection and run this again, which goes on "
-                    f"after {_size(partial)} bytes; or put the file at {file} yourself"
-                ) from error
-            time.sleep(pause)
+    while fault := _attempt(url, partial, progress, timeout):
+        idle = 0 if _size(partial) > furthest else idle + 1
+        furthest = max(furthest, _size(partial))
+        if idle == _ATTEMPTS:
+            raise DataError(
+                f"{url} could not be fetched ({fault}): check the connection and run this again, which goes on "
+                f"after {_size(partial)} bytes; or put the file at {file} yourself"
+            )
+        time.sleep(pause)
     try:
-        check_md5(partial, md5)
-    except DataError as error:
+        _check_md5(partial, md5, f"{url}: what arrived")
+    except DataError:
         partial.unlink()
-        raise DataError(f"{url}: {error}".replace(str(partial), "what arrived")) from error
+        raise
     return partial.replace(file)
 
 
-def check_md5(file: Path, md5: str | None) -> None:
-    """Hold a file to its MD5 sum.
-
-    Arguments:
-        file: the file.
-        md5: its sum, in hexadecimal; None accepts any.
-
-    Raises:
-        DataError: if it has another one.
-    """
-    if md5 is None:
-        return
-    with file.open("rb") as content:
-        found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        raise DataError(
-            f"{file} is not the published file (its MD5 sum is {found}, not {md5}): remove it and fetch it again"
-        )
-
-
-def _fetch(url: str, partial: Path, progress: Callable[[int, int], None] | None, timeout: float) -> None:
-    """One attempt to make a partial file whole."""
+def _attempt(url: str, partial: Path, progress: Progress | None, timeout: float) -> str:
+    """Append what arrives to a partial file; why that is not the whole, or "" if it is."""
     here = _size(partial)
     headers = {"User-Agent": "foveate", "Accept-Encoding": "identity", **({"Range": f"bytes={here}-"} if here else {})}
     try:
-        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=timeout)
+        with urlopen(Request(url, headers=headers), timeout=timeout) as response:
+            sent = response.headers.get("Content-Range", "")
+            place = re.fullmatch(rf"bytes {here}-\d+/(\d+|\*)", sent)
+            if response.status != 206:  # the server cannot send the rest of a file: it begins again
+                here, total = 0, response.length
+            elif place is None:
+                partial.unlink()
+                return f"asked for the bytes from {here}, got {sent or 'others'}"
+            else:
+                total = None if place[1] == "*" else int(place[1])
+            with partial.open("ab" if here else "wb") as file:
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    here += len(chunk)
+                    if progress is not None:
+                        progress(here, total or here)
     except HTTPError as error:
         with error:
             if error.code != 416:
@@ -111,49 +149,44 @@ def _fetch(url: str, partial: Path, progress: Callable[[int, int], None] | None,
                     f"{url} is refused by its server ({error.code} {error.reason}): look for where it is published "
                     f"now, and put it at {partial.with_suffix('')}"
                 ) from error
-            if _total(error.headers.get("Content-Range")) == here:
-                return  # nothing was left to send
+            if error.headers.get("Content-Range") == f"bytes */{here}":
+                return ""  # nothing was left to send
         partial.unlink()
-        raise _CutOffError("the file there is shorter than what had arrived") from error
+        return "the file there is shorter than what had arrived"
     except (OSError, HTTPException) as error:
-        raise _CutOffError(_reason(error)) from error
-    with response:
-        if response.status == 206:
-            sent = response.headers.get("Content-Range", "")
-            total = _total(sent)
-            if not re.match(rf"bytes {here}-", sent):
-                partial.unlink()
-                raise _CutOffError(f"asked for the bytes from {here}, got {sent or 'others'}")
-        else:
-            here, total = 0, response.length
-        with partial.open("ab" if here else "wb") as file:
-            for chunk in _chunks(response):
-                file.write(chunk)
-                here += len(chunk)
-                if progress is not None:
-                    progress(here, total or here)
-    if total is not None and here != total:
-        raise _CutOffError(f"the connection was cut after {here} of {total} bytes")
-
-
-def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    try:
-        while chunk := response.read(_CHUNK):
-            yield chunk
-    except (OSError, HTTPException) as error:
-        raise _CutOffError(_reason(error)) from error
-
-
-def _total(content_range: str | None) -> int | None:
-    """The length of the whole file, from "bytes 5-9/10" or "bytes */10"."""
-    found = re.fullmatch(r"bytes .*/([0-9]+)", content_range or "")
-    return int(found[1]) if found else None
+        if isinstance(error, OSError) and (error.filename or error.errno in _DISK):
+            raise  # another attempt would not help
+        return " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
+    return "" if total in (None, here) else f"the connection was cut after {here} of {total} bytes"
 
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
-    return " ".join(str(reason).split()) or type(error).__name__
+def _check_md5(file: Path, md5: str | None, what: str) -> None:
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if md5 not in (None, found):
+        raise DataError(
+            f"{what} is not the published file (its MD5 sum is {found}, not {md5}): remove it and fetch it again"
+        )
+
+
+def _unpack(archive: Path, wanted: set[str], progress: Progress) -> None:
+    """Put the wanted files of an archive beside it, whatever folders they are in there; each whole or not at all."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = {Path(name).name: name for name in packed.namelist() if "__MACOSX" not in name}
+            if not wanted <= set(members):
+                lacking = sorted(wanted - set(members))
+                raise DataError(
+                    f"{archive} lacks {len(lacking)} annotated images, the first is {lacking[0]}: put them beside it"
+                )
+            for done, name in enumerate(sorted(wanted), start=1):
+                replace_file(archive.with_name(name), packed.read(members[name]))
+                progress(done, len(wanted))
+    except BROKEN_ZIP as error:
+        raise DataError(
+            f"{archive} is damaged ({one_line(error)}): remove it and run this again to fetch it anew"
+        ) from error

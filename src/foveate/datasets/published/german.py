@@ -1,4 +1,4 @@
-"""German road scenes (GTSDB): is there a speed limit, and which."""
+"""German Traffic Sign Detection Benchmark (GTSDB): is there a speed limit, and which."""
 
 import re
 from collections import defaultdict
@@ -28,7 +28,7 @@ _FORMATS = (".ppm", ".png", ".jpg", ".jpeg")
 
 
 def german_speed_limits(folder: str | Path) -> SignScenes:
-    """Read the German road scenes as published: is there a sign that sets a speed limit, and which one?
+    """German road scenes (GTSDB), read as published: is there a sign that sets a speed limit, and which one?
 
     An image shows a limit if gt.txt marks a sign of it there, at whatever size, and "none" if it marks none, or no
     sign at all. Images that show several different limits have no one answer and are left out.

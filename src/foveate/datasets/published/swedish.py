@@ -1,33 +1,19 @@
-"""Swedish road scenes (Swedish Traffic Signs): is there a speed limit, and which."""
+"""Swedish Traffic Signs: is there a speed limit in a road scene, and which."""
 
 import hashlib
 import math
 import re
 import warnings
-import zipfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.atomic import replace_file
 from foveate.datasets.manifest.folders import image_files
-from foveate.datasets.published.download import download
 from foveate.datasets.published.scenes import SignScenes
 from foveate.datasets.types import Example
-from foveate.errors import DataError, one_line
-from foveate.images import BROKEN_ZIP
+from foveate.errors import DataError
 from foveate.types import Box
 
-__all__ = [
-    "ADDRESS",
-    "CLASSES",
-    "SETS",
-    "Annotated",
-    "Sign",
-    "download_swedish_signs",
-    "read_annotations",
-    "swedish_traffic_signs",
-]
+__all__ = ["CLASSES", "SETS", "Annotated", "PublishedSet", "Sign", "read_annotations", "swedish_traffic_signs"]
 
 CLASSES = ("EMPTY", "50", "70", "80")
 LIMITS = {"50_SIGN": "50", "70_SIGN": "70", "80_SIGN": "80"}
@@ -36,7 +22,7 @@ LIMITS = {"50_SIGN": "50", "70_SIGN": "70", "80_SIGN": "80"}
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """One half of the data as published.
+    """Published set: one half of the data.
 
     Attributes:
         name: its folder.
@@ -62,7 +48,7 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign in an image.
+    """Traffic sign in an image.
 
     Attributes:
         name: what it is, such as "70_SIGN".
@@ -91,7 +77,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Annotated:
-    """A line of annotations.txt.
+    """Annotated image: a line of annotations.txt.
 
     Attributes:
         image: name of the image file.
@@ -111,7 +97,7 @@ class Annotated:
 
 
 def swedish_traffic_signs(folder: str | Path) -> SignScenes:
-    """Read the speed limit task of Swedish Traffic Signs as published: Set1 trains, Set2 tests.
+    """Swedish Traffic Signs, read as published, for the speed limit task: Set1 trains, Set2 tests.
 
     Images without any sign are EMPTY. An image whose best visible, and of those largest, limit of 50, 70 or 80 km/h is
     VISIBLE has that class. All others are left out.
@@ -156,7 +142,7 @@ def swedish_traffic_signs(folder: str | Path) -> SignScenes:
 
 
 def read_annotations(file: Path, md5: str | None = None) -> list[Annotated]:
-    """Read lines `image:VISIBILITY, right, bottom, left, top, TYPE, NAME;…`.
+    """Annotations, read from lines `image:VISIBILITY, right, bottom, left, top, TYPE, NAME;…`.
 
     Arguments:
         file: an annotations.txt.
@@ -208,68 +194,3 @@ def _sign(file: Path, line: int, text: str) -> Sign | None:
         )
     right, bottom, left, top = (float(number[0]) for number in numbers if number is not None)
     return Sign(fields[6], fields[0], (top, left, bottom, right))
-
-
-ADDRESS = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
-"""Where Set1/ and Set2/ are published, each with annotations.txt and the archive of the annotated images."""
-
-
-def download_swedish_signs(
-    folder: Path,
-    progress: Callable[[str], Callable[[int, int], None]] | None = None,
-    sets: Sequence[PublishedSet] = SETS,
-    address: str = ADDRESS,
-    pause: float = 1.0,
-) -> None:
-    """Fetch what of Swedish Traffic Signs is not there yet: annotations, and the images they name.
-
-    Arguments:
-        folder: gets Set1/ and Set2/, each with annotations.txt and images. An archive that was fetched is removed
-            once it is unpacked.
-        progress: given the name of a file, what to call with the number of its bytes, or images, done and their total.
-        sets: what to fetch.
-        address: where from.
-        pause: seconds between attempts, where a connection is cut.
-
-    Raises:
-        DataError: if a file cannot be fetched, or is not as it was published.
-    """
-    for part in sets:
-        place = folder / part.name
-        archive = place / f"{part.name}Part0.zip"
-        show = progress or (lambda _: lambda _done, _total: None)
-        listing = download(
-            f"{address}/{part.name}/annotations.txt",
-            place / "annotations.txt",
-            part.md5,
-            show(f"bytes of {part.name}/annotations.txt"),
-            pause=pause,
-        )
-        wanted = {line.image for line in read_annotations(listing)}
-        missing = wanted - {Path(name).name for name in image_files(place)}
-        if missing:
-            show_bytes = show(f"bytes of {part.name}/{archive.name}")
-            ours = not archive.exists()
-            download(f"{address}/{part.name}/{archive.name}", archive, None, show_bytes, pause=pause)
-            _unpack(archive, missing, show(f"images of {part.name}"))
-            if ours:
-                archive.unlink()
-
-
-def _unpack(archive: Path, wanted: set[str], progress: Callable[[int, int], None]) -> None:
-    """Put the wanted files of an archive beside it, whatever folders they are in there; each whole or not at all."""
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            members = {Path(name).name: name for name in packed.namelist() if "__MACOSX" not in name}
-            if not wanted <= set(members):
-                lacking = sorted(wanted - set(members))
-                raise DataError(
-                    f"{archive} lacks {len(lacking)} annotated images, the first is {lacking[0]}: put them beside it"
-                )
-            for done, name in enumerate(sorted(wanted), start=1):
-                replace_file(archive.with_name(name), packed.read(members[name]))
-                progress(done, len(wanted))
-    except BROKEN_ZIP as error:
-        raise DataError(
-            f"{archive} is damaged ({one_line(error)}): remove it and run this again to fetch it anew"
-        ) from error

@@ -1,4 +1,4 @@
-"""The rows of a manifest, and every fault in it with its line."""
+"""Manifest rows: a CSV file read, with every fault in it and its line."""
 
 import csv
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foveate.errors import DataError
 
-__all__ = ["COLUMNS", "SPLIT_NAMES", "Row", "Table", "label_names", "read_csv"]
+__all__ = ["COLUMNS", "SPLIT_NAMES", "ManifestRow", "ManifestTable", "label_names", "read_csv"]
 
 COLUMNS = ("path", "label", "split", "group", "mpp", "mask")
 """The columns foveate knows; only the first two must be there."""
@@ -19,8 +19,8 @@ SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "va
 
 
 @dataclass(frozen=True)
-class Row:
-    """One image of a manifest.
+class ManifestRow:
+    """Row of a manifest: one image.
 
     Attributes:
         path: where it is, relative to the manifest, with forward slashes; names the image everywhere.
@@ -44,8 +44,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A manifest as read, faults included.
+class ManifestTable:
+    """Rows of a manifest as read, faults included.
 
     Attributes:
         source: the CSV file, or the folder of class folders.
@@ -57,7 +57,7 @@ class Table:
 
     source: Path
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[ManifestRow, ...]
     problems: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
@@ -67,7 +67,7 @@ class Table:
 
 
 def label_names(label: str) -> list[str]:
-    """The classes of an image that may have several, from the text that says so.
+    """Class names of an image that may have several, from the text that says so.
 
     Arguments:
         label: names with | between; spaces around a name do not count.
@@ -82,8 +82,8 @@ def label_names(label: str) -> list[str]:
     return [name.strip() for name in label.split("|")] if label.strip() else []
 
 
-def read_csv(source: Path, require_labels: bool = True, multi_label: bool = False) -> Table:
-    """Read a CSV manifest: a header `path,label[,split][,group][,mpp][,mask]`, then a line per image.
+def read_csv(source: Path, require_labels: bool = True, multi_label: bool = False) -> ManifestTable:
+    """CSV manifest, read: a header `path,label[,split][,group][,mpp][,mask]`, then a line per image.
 
     Columns may come in any order, others are kept; commas, semicolons or tabs separate them; a byte-order mark,
     quotes and blank lines do no harm. Bad rows are collected, not raised.
@@ -103,7 +103,7 @@ def read_csv(source: Path, require_labels: bool = True, multi_label: bool = Fals
     header = [name.strip().lower() for name in next(lines, (0, []))[1]]
     _check_header(source, header, require_labels)
     extra = tuple(name for name in header if name not in COLUMNS)
-    rows: list[Row] = []
+    rows: list[ManifestRow] = []
     problems: list[str] = []
     line_of: dict[str, int] = {}
     for line, fields in lines:
@@ -115,7 +115,7 @@ def read_csv(source: Path, require_labels: bool = True, multi_label: bool = Fals
         problems += [f"line {line}: {fault}" for fault in faults]
         if not faults:
             rows.append(
-                Row(
+                ManifestRow(
                     path=path,
                     label=_label(cells.get("label", "") if "label" in header else None, multi_label),
                     split=SPLIT_NAMES.get(cells.get("split", "").lower()),
@@ -128,7 +128,7 @@ def read_csv(source: Path, require_labels: bool = True, multi_label: bool = Fals
             )
     if not rows and not problems:
         raise DataError(f"{source} lists no image: write one a line under the header {','.join(header)}")
-    return Table(source, source.parent, tuple(rows), tuple(problems), extra)
+    return ManifestTable(source, source.parent, tuple(rows), tuple(problems), extra)
 
 
 def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
