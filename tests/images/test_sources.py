@@ -54,16 +54,13 @@ def canvas(channels: int = 1) -> tuple[Canvas, np.ndarray]:
 class Pyramid(Source):
     """A stand-in for formats with several levels and a handle that cannot be pickled."""
 
-    _left_behind = ("_handle",)
-
     def __init__(self, array: np.ndarray, coarse: np.ndarray) -> None:
         super().__init__("pyramid", 0.5)
         self._arrays = (array, coarse)
-        self._handle: Callable[[], tuple[np.ndarray, ...]] | None = None
 
-    def _open(self) -> None:
+    def _open(self) -> Callable[[], tuple[np.ndarray, ...]]:
         arrays = self._arrays
-        self._handle = lambda: arrays
+        return lambda: arrays
 
     def _measure(self) -> Header:
         sizes = [array.shape[:2] for array in self._arrays]
@@ -71,8 +68,8 @@ class Pyramid(Source):
         return Header(tuple(Level(s, f) for s, f in zip(sizes, factors, strict=True)), 1, self._arrays[0].dtype)
 
     def _read(self, box: Box, level: int) -> np.ndarray:
-        assert self._handle is not None
-        return self._handle()[level][box.top : box.bottom, box.left : box.right]
+        arrays: tuple[np.ndarray, ...] = self._ready()()
+        return arrays[level][box.top : box.bottom, box.left : box.right]
 
 
 class CanvasStamps:

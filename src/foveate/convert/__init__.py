@@ -1,4 +1,4 @@
-"""Any image as one that is read in parts: a tiled pyramid, as TIFF or as OME-Zarr."""
+"""Conversion of images to tiled pyramids, TIFF or OME-Zarr, which are read in parts."""
 
 from foveate.convert.run import convert
 from foveate.convert.settings import Conversion

@@ -1,4 +1,4 @@
-"""The levels of a pyramid, made strip by strip from the finest one."""
+"""Pyramid levels, made strip by strip from the finest one."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ Strip = tuple[int, int, Shaped[np.ndarray, "rows width channel"]]
 
 
 def level_sizes(size: Size, tile: int) -> list[Size]:
-    """(height, width) of all levels: each half the one before, rounded up, until one tile holds it.
+    """Level sizes, (height, width): each half the one before, rounded up, until one tile holds it.
 
     Example:
         >>> level_sizes((601, 300), 256)
@@ -32,7 +32,7 @@ def level_sizes(size: Size, tile: int) -> list[Size]:
 
 
 def strips(source: Source, tile: int, threads: int = 1) -> Iterator[Strip]:
-    """All levels of a source in rows of tiles; every level from its top down, none before what it is made of.
+    """Strips: all levels of a source in rows of tiles; every level from its top down, none before what it is made of.
 
     The source is read once, at level 0. What is held is a strip of it and, of every other level, a row of tiles.
 
@@ -83,7 +83,7 @@ def _tiles_at_a_time(source: Source, tile: int) -> int:
 def halved(
     pixels: Shaped[np.ndarray, "rows width channel"], nodata: float | None = None
 ) -> Shaped[np.ndarray, "half_rows half_width channel"]:
-    """Average of every 2×2 pixels, of fewer at the lower and right border; halves round up.
+    """Downsampling by 2: the average of every 2×2 pixels, of fewer at the lower and right border; halves round up.
 
     Arguments:
         pixels: of an even first row.

@@ -1,4 +1,4 @@
-"""From one image to one file that is whole or not there."""
+"""Conversion of one image to one file, which is whole or not there."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def convert(
     progress: Callable[[int, int], None] | None = None,
     threads: int = THREADS,
 ) -> Path:
-    """Write an image as a tiled pyramid: each level the exact 2×2 area average of the one above.
+    """Conversion to a tiled pyramid: each level the exact 2×2 area average of the one above.
 
     The source is read once, in strips; memory grows with its width only. What is written appears whole under its name,
     or not at all.

@@ -1,4 +1,4 @@
-"""How an image is to be written."""
+"""Conversion settings: how an image is to be written."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ LARGEST_TILE = 4096
 
 @dataclass(frozen=True)
 class Conversion:
-    """How an image is to be written.
+    """Conversion settings: how an image is to be written.
 
     Attributes:
         tile: height and width of the tiles, in pixels; a multiple of 16.

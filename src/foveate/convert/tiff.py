@@ -1,4 +1,4 @@
-"""A pyramid in one BigTIFF: tiled pages, the finest first, the others marked as reduced."""
+"""TIFF writer of pyramids: one BigTIFF of tiled pages, the finest first, the others marked as reduced."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -31,73 +31,18 @@ GEOTIFF = (33550, 33922, 34264, 34735, 34736, 34737)
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 
-
-def resolution(mpp: float | None, factor: float) -> dict[str, Any]:
-    """What tifffile is to write about the size of a pixel.
-
-    Arguments:
-        mpp: microns per level-0 pixel.
-        factor: of the level.
-    """
-    if mpp is None:
-        return {}
-    per_centimetre = 10_000 / (mpp * factor)
-    return {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
-
-
-def meaning_tags(header: Header, name: str) -> list[ExtraTag]:
-    """Bands and nodata as GDAL writes them, and the georeference as GeoTIFF does.
-
-    Raises:
-        ImageError: if there is a georeference and no rasterio to write it.
-    """
-    tags: list[ExtraTag] = []
-    if header.bands:
-        items = "".join(
-            f'<Item name="DESCRIPTION" sample={quoteattr(str(number))} role="description">{escape(band)}</Item>'
-            for number, band in enumerate(header.bands)
-        )
-        tags.append((GDAL_METADATA, ASCII, 0, f"<GDALMetadata>{items}</GDALMetadata>", True))
-    if header.nodata is not None:
-        tags.append((GDAL_NODATA, ASCII, 0, f"{header.nodata:.17g}", True))
-    if header.georeference is not None:
-        tags += _geotiff(header.georeference, name)
-    return tags
-
-
-def _geotiff(where: Georeference, name: str) -> list[ExtraTag]:
-    """The tags that rasterio writes of a place; the keys are too many to be written by hand."""
-    try:
-        import rasterio
-    except ImportError as error:
-        raise ImageError(f"{name}: to keep where on the earth it lies: pip install 'foveate[geo]'") from error
-    import numpy as np
-    import tifffile
-
-    with rasterio.MemoryFile() as memory:
-        profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
-        transform = rasterio.Affine(*where.transform)
-        with memory.open(**profile, crs=where.crs or None, transform=transform) as one:
-            one.write(np.zeros((1, 1, 1), np.uint8))
-        with tifffile.TiffFile(BytesIO(memory.read())) as tiff:
-            page = tiff.pages.first
-            found = [page.tags.get(code) for code in GEOTIFF]
-            return [
-                (tag.code, int(tag.dtype), 0 if isinstance(tag.value, str) else tag.count, tag.value, True)
-                for tag in found
-                if tag is not None
-            ]
-
-
 THREADS = 4
 """Tiles encoded at a time."""
 
 FULL_COLOUR = 90
 """Quality of JPEG from which colours are kept at full resolution."""
 
+PREDICTED = ("deflate", "zstd", "lzw")
+"""Compressions that code differences between neighbours: TIFF 6.0, section 14, and Adobe's floating-point predictor."""
+
 
 def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterable[Strip]) -> None:
-    """Write a pyramid; tiles of coarser levels wait in a temporary file until those of level 0 are written.
+    """TIFF pyramid; tiles of coarser levels wait in a temporary file until those of level 0 are written.
 
     Source: TIFF 6.0 (1992), section 15, tiled images; section 8, NewSubfileType; Adobe Photoshop TIFF notes, deflate.
 
@@ -167,6 +112,62 @@ class _Waiting:
             yield self._file.read(length)
 
 
+def resolution(mpp: float | None, factor: float) -> dict[str, Any]:
+    """Resolution tags, as tifffile wants them.
+
+    Arguments:
+        mpp: microns per level-0 pixel.
+        factor: of the level.
+    """
+    if mpp is None:
+        return {}
+    per_centimetre = 10_000 / (mpp * factor)
+    return {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
+
+
+def meaning_tags(header: Header, name: str) -> list[ExtraTag]:
+    """GDAL tags: bands and nodata as GDAL writes them, and the georeference as GeoTIFF does.
+
+    Raises:
+        ImageError: if there is a georeference and no rasterio to write it.
+    """
+    tags: list[ExtraTag] = []
+    if header.bands:
+        items = "".join(
+            f'<Item name="DESCRIPTION" sample={quoteattr(str(number))} role="description">{escape(band)}</Item>'
+            for number, band in enumerate(header.bands)
+        )
+        tags.append((GDAL_METADATA, ASCII, 0, f"<GDALMetadata>{items}</GDALMetadata>", True))
+    if header.nodata is not None:
+        tags.append((GDAL_NODATA, ASCII, 0, f"{header.nodata:.17g}", True))
+    if header.georeference is not None:
+        tags += _geotiff(header.georeference, name)
+    return tags
+
+
+def _geotiff(where: Georeference, name: str) -> list[ExtraTag]:
+    """The tags that rasterio writes of a place; the keys are too many to be written by hand."""
+    try:
+        import rasterio
+    except ImportError as error:
+        raise ImageError(f"{name}: to keep where on the earth it lies: pip install 'foveate[geo]'") from error
+    import tifffile
+
+    with rasterio.MemoryFile() as memory:
+        profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
+        transform = rasterio.Affine(*where.transform)
+        with memory.open(**profile, crs=where.crs or None, transform=transform) as one:
+            one.write(np.zeros((1, 1, 1), np.uint8))
+        with tifffile.TiffFile(BytesIO(memory.read())) as tiff:
+            page = tiff.pages.first
+            found = [page.tags.get(code) for code in GEOTIFF]
+            return [
+                (tag.code, int(tag.dtype), 0 if isinstance(tag.value, str) else tag.count, tag.value, True)
+                for tag in found
+                if tag is not None
+            ]
+
+
 def _page(source: Source, settings: Conversion, size: Size) -> dict[str, Any]:
     """What tifffile is to be told of a level's pixels."""
     channels, dtype = source.channels, stored_type(source.header)
@@ -183,10 +184,6 @@ def _page(source: Source, settings: Conversion, size: Size) -> dict[str, Any]:
         "extrasamples": None if channels == 1 or colour or jpeg else ["unspecified"] * (channels - 1),
         "subsampling": _subsampling(settings) if jpeg and channels == 3 else None,
     }
-
-
-PREDICTED = ("deflate", "zstd", "lzw")
-"""Compressions that code differences between neighbours: TIFF 6.0, section 14, and Adobe's floating-point predictor."""
 
 
 def _subsampling(settings: Conversion) -> tuple[int, int]:

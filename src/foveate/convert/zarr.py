@@ -1,4 +1,4 @@
-"""A pyramid as OME-Zarr."""
+"""OME-Zarr writer of pyramids."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ RGB = ("FF0000", "00FF00", "0000FF")
 
 
 def write_zarr(path: Path, source: Source, settings: Conversion, strips: Iterable[Strip]) -> None:
-    """Write a pyramid of axes c, y, x; a chunk is a tile with all its channels.
+    """OME-Zarr pyramid of axes c, y, x; a chunk is a tile with all its channels.
 
     Source: OME-NGFF 0.4 (2022) and 0.5 (2024), multiscales and omero; what they have no word for (nodata, where on the
     earth the image lies) stands under "foveate".
@@ -74,7 +74,7 @@ def _compressors(settings: Conversion, new: bool) -> Any:
 
 
 def attributes(source: Source, levels: int, new: bool) -> dict[str, Any]:
-    """What OME-Zarr says of the image.
+    """OME-Zarr metadata of the image.
 
     Arguments:
         source: the image.

@@ -1,4 +1,4 @@
-"""The exact area average, by which every low-resolution view is made."""
+"""Area average, exact: by which every low-resolution view is made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
 from foveate.images.header import full_scale
-from foveate.types import Size
+from foveate.types import Box, Size
 
 __all__ = ["Bins", "Region", "area_average", "average"]
 
@@ -32,7 +32,7 @@ SNAP = 1e-9
 
 @dataclass(frozen=True)
 class Bins:
-    """Along one axis, the pixels every bin of a view averages and how much of each.
+    """Bins along one axis of a view: the pixels that each averages, and how much of each pixel.
 
     Attributes:
         first: (n,) first pixel of the bin.
@@ -79,6 +79,21 @@ class Bins:
         head = np.where(several, first + 1, high) - low
         tail = np.where(several, high - (stop - 1), 0.0)
         return cls(first, stop, head / length, tail / length, 1 / length, (high - low) / length)
+
+    @classmethod
+    def both(
+        cls, size: Size, region: Region, window: Box, factor: tuple[Number, Number] = (1, 1)
+    ) -> tuple["Bins", "Bins"]:
+        """Bins of a view down the rows and along the columns.
+
+        Arguments:
+            size: (rows, columns) of the view.
+            region: what it shows, in level-0 pixels.
+            window: pixels outside it count as 0; must lie within the image.
+            factor: level-0 pixels per pixel of the array averaged, down and along.
+        """
+        rows = cls.over(size[0], region[0], region[2], (window.top, window.bottom), factor[0])
+        return rows, cls.over(size[1], region[1], region[3], (window.left, window.right), factor[1])
 
     def extent(self) -> tuple[int, int]:
         """First pixel of all bins and the pixel after the last; (0, 0) if no bin sees a pixel."""
@@ -127,9 +142,7 @@ def area_average(
         array([0.06666667, 0.73333335], dtype=float32)
     """
     height, width, channels = array.shape
-    top, left, bottom, right = region or (0, 0, height, width)
-    rows = Bins.over(size[0], top, bottom, (0, height))
-    columns = Bins.over(size[1], left, right, (0, width))
+    rows, columns = Bins.both(size, region or (0, 0, height, width), Box(0, 0, height, width))
     west, east = columns.extent()
     result = average(lambda start, stop: array[start:stop, west:east], rows, columns, channels)
     return (result / full_scale(array.dtype)).astype(np.float32)
@@ -190,19 +203,22 @@ class _Sums(NamedTuple):
 
 
 def _weigh(pixels: _Sums, start: int, bins: Bins, chosen: Int64[np.ndarray, " chosen"]) -> _Sums:
-    """The weighted sums of the chosen bins over a strip of rows, the first of which is row `start`.
+    """Weighted sums of the chosen bins over a strip of rows, the first of which is row `start`.
 
-    A bin that straddles two strips gets its share of each. Rows a bin does not touch are never multiplied by 0, so a
-    NaN stays in its own bins.
+    A bin that straddles two strips gets its share of each. A product with a matrix of weights would be shorter, but
+    multiplies every pixel by 0 for every bin that it is not in: a NaN would spread to all bins, and time go to nothing.
     """
     rows, first, stop = pixels.values, bins.first[chosen] - start, bins.stop[chosen] - start
     head, tail, several = bins.head[chosen], bins.tail[chosen], stop - first > 1
     low, high = np.maximum(first, 0), np.minimum(stop, len(rows))
     longest = max(int((high - low).max()), 0)
+    # where every bin is made of whole pixels all weights are one number, which is left for the end: sums of integers
+    # are exact and, in a type just wide enough, several times as fast as products
     whole = (first == stop) | (head == bins.inner) & (~several | (tail == bins.inner))
     if whole.all():
         sums = _sums(rows, low, high, longest, pixels.largest)
         return _Sums(sums, pixels.weight * bins.inner, longest * pixels.largest)
+    # else only the first and the last pixel of a bin weigh less than the others, and only where they are in this strip
     weights = np.full((len(chosen), longest), bins.inner)
     for some, row, weight in ((first >= 0, first, head), (several & (stop <= len(rows)), stop - 1, tail)):
         seen = np.flatnonzero(some & (low < high))
@@ -210,7 +226,7 @@ def _weigh(pixels: _Sums, start: int, bins: Bins, chosen: Int64[np.ndarray, " ch
     sums = np.zeros((len(chosen), rows.shape[1]))
     kind = _sum_type(longest * pixels.largest)
     for total, share, i, j in zip(sums, weights, low.tolist(), high.tolist(), strict=True):
-        if (j - i) * rows.shape[1] > LONG_SUM and j - i > 2:
+        if (j - i) * rows.shape[1] > LONG_SUM and j - i > 2:  # a plain sum of what is in between, then both ends
             np.multiply(np.add.reduce(rows[i + 1 : j - 1], axis=0, dtype=kind), bins.inner, out=total)
             total += rows[i] * share[0]
             total += rows[j - 1] * share[j - i - 1]

@@ -1,4 +1,4 @@
-"""What an image is, in words and numbers that JSON can hold."""
+"""Description of an image, in words and numbers that JSON can hold."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ NAMES = {"ArraySource": "array in memory", "NpySource": "NumPy array", "Canvas":
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """What an image is; no pixel is read.
+    """Description of an image; no pixel is read.
 
     Arguments:
         source: the image.

@@ -1,4 +1,4 @@
-"""What pixel values mean: which types an image may hold, and their unit range."""
+"""Header of an image, and what pixel values mean: the types an image may hold, and their unit range."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ FULL_SCALE = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16
 
 
 def check_dtype(dtype: np.dtype[Any], name: str) -> None:
-    """Refuse pixel types whose range of values is not known.
+    """Type check: refuse pixels whose range of values is not known.
 
     Arguments:
         dtype: type of the pixels.
@@ -48,7 +48,7 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
 
 
 def not_finite(name: str, where: str) -> ImageError:
-    """What to raise where pixels are nan or infinite.
+    """Error of pixels that are nan or infinite.
 
     Arguments:
         name: of the image, or "".
@@ -61,7 +61,7 @@ def not_finite(name: str, where: str) -> ImageError:
 
 
 def full_scale(dtype: np.dtype[Any]) -> int:
-    """The value that means 1.0 in the unit range: 1 for bool and floating point, 255 for uint8, 65535 for uint16."""
+    """Full scale, the value that means 1.0: 1 for bool and floating point, 255 for uint8, 65535 for uint16."""
     return FULL_SCALE.get(dtype, 1)
 
 
@@ -90,7 +90,7 @@ def unit_range(array: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*sha
 
 
 def from_unit(array: Float32[np.ndarray, "*shape"], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "*shape"]:
-    """The inverse of `unit_range`: values clipped to the range of the type, halves rounded up.
+    """Pixels of a type, the inverse of `unit_range`: clipped to the range of the type, halves rounded up.
 
     Arguments:
         array: values in the unit range.
@@ -112,7 +112,7 @@ def from_unit(array: Float32[np.ndarray, "*shape"], dtype: np.dtype[Any]) -> Sha
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where on the earth an image lies.
+    """Georeference: where on the earth an image lies.
 
     Attributes:
         crs: coordinate reference system, as well-known text.
@@ -126,7 +126,7 @@ class Georeference:
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an image before any pixel is read.
+    """Header: what is known of an image before any pixel is read.
 
     Attributes:
         levels: the resolutions, finest first; level 0 has factor (1, 1).
@@ -153,7 +153,7 @@ class Header:
 
 
 def over_black(array: Shaped[np.ndarray, "rows columns both"]) -> Shaped[np.ndarray, "rows columns channel"]:
-    """Lay pixels over black.
+    """Alpha compositing over black.
 
     Arguments:
         array: (rows, columns, C + 1) pixels of bool, uint8, uint16 or floating point, the last of them the opacity.
@@ -176,7 +176,7 @@ def over_black(array: Shaped[np.ndarray, "rows columns both"]) -> Shaped[np.ndar
 
 @dataclass(frozen=True)
 class PatchChange:
-    """How the patches of an image are changed, whichever are read.
+    """Augmentation of the patches of an image, whichever are read.
 
     Attributes:
         turn: largest turn in degrees; each patch's is uniform within ±.

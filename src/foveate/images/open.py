@@ -1,4 +1,4 @@
-"""The door to images: whatever names one becomes a source."""
+"""Opening images: whatever names one becomes a source, and its content chooses the reader."""
 
 import copy
 import warnings
@@ -35,7 +35,7 @@ OVERLAPPING = ("leica", "trestle", "ventana")
 def open_image(
     path_or_array: str | Path | Shaped[np.ndarray, "..."] | Source, mpp: float | None = None, reader: Reader = "auto"
 ) -> Source:
-    """Open an image: the header is read, the pixels are not.
+    """Image source: the header is read, the pixels are not.
 
     Arguments:
         path_or_array: a file, known by its content and not by its name; a folder of Zarr; an address (https://…,

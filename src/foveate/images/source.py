@@ -1,4 +1,4 @@
-"""What every image can do, whatever its format: the base reader."""
+"""Base reader of images: what every image can do, whatever its format."""
 
 import math
 import threading
@@ -19,7 +19,7 @@ __all__ = ["Source"]
 
 
 class Source(ABC):
-    """An image of any size, of which only what is asked for is read.
+    """Source of pixels: an image of any size, of which only what is asked for is read.
 
     A format is a subclass that measures and reads (`_measure`, `_read`, and `_open` where there is a handle to hold);
     borders, fill, shapes, views and the count of bytes are settled here, once. Sources open on first use, can be
@@ -39,17 +39,20 @@ class Source(ABC):
         self._mpp = mpp
         self._bytes = 0
         self._known: Header | None = None
-        self._opened = False
+        self._opened: Any = None
         self._lock = threading.RLock()
 
     @property
     def mpp(self) -> float | None:
         """Microns per level-0 pixel: as given, else as the file tells; None where unknown."""
-        return self.header.mpp if self._mpp is None else self._mpp
+        return self._told_mpp() if self._mpp is None else self._mpp
 
     @mpp.setter
     def mpp(self, value: float | None) -> None:
         self._mpp = value
+
+    def _told_mpp(self) -> float | None:
+        return self.header.mpp
 
     @property
     def threaded(self) -> bool:
@@ -78,11 +81,11 @@ class Source(ABC):
 
     @property
     def header(self) -> Header:
-        """What is known before any pixel is read; opens the file the first time."""
+        """Header: what is known before any pixel is read; opens the file the first time."""
         if self._known is None:
             with self._lock:
                 if self._known is None:
-                    self._ensure_open()
+                    self._ready()
                     self._known = self._measure()
         return self._known
 
@@ -159,7 +162,7 @@ class Source(ABC):
             )
 
     def view(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns channel"]:
-        """Show a region at another resolution: its exact area average.
+        """View of a region at another resolution: its exact area average.
 
         Arguments:
             size: (rows, columns) of the result.
@@ -203,9 +206,7 @@ class Source(ABC):
             ImageError: if the file cannot be read.
         """
         level = self.level_for(size, region)
-        down, along = self.levels[level].factor
-        rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), down)
-        columns = Bins.over(size[1], region[1], region[3], (window.left, window.right), along)
+        rows, columns = Bins.both(size, region, window, self.levels[level].factor)
         west, east = columns.extent()
 
         def strip(start: int, stop: int) -> Shaped[np.ndarray, "..."]:
@@ -215,7 +216,7 @@ class Source(ABC):
         return average(strip, rows, columns, self.channels) / full_scale(self.dtype)
 
     def thumbnail(self, longest_side: int) -> Shaped[np.ndarray, "height width channel"]:
-        """Show the whole image small; images that are smaller already are not enlarged.
+        """Thumbnail of the whole image; images that are smaller already are not enlarged.
 
         Arguments:
             longest_side: longest side of the result, in pixels; at least 1.
@@ -233,7 +234,7 @@ class Source(ABC):
         return from_unit(self.view((rows, columns)), self.dtype)
 
     def to_file(self, box: Box) -> Box:
-        """Where a box of this image lies in the file it comes from, whatever has been done to it on the way.
+        """Coordinates in the file of a box of this image, whatever has been done to it on the way.
 
         Arguments:
             box: in level-0 pixels of this image.
@@ -244,7 +245,7 @@ class Source(ABC):
         return box
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:  # noqa: ARG002
-        """Which cells of a view mean something: False where most of a cell has no data, or a mask says no.
+        """Validity mask of a view: False where most of a cell has no data, or a mask says no.
 
         Arguments:
             size: (rows, columns) of the view.
@@ -259,7 +260,7 @@ class Source(ABC):
         return None
 
     def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """What is known of where to look, before any attention: log weights of the cells of a view.
+        """Attention guide: log weights of the cells of a view, of what is known of where to look before any attention.
 
         Arguments:
             size: (rows, columns) of the view.
@@ -276,14 +277,25 @@ class Source(ABC):
         return None if valid is None else np.where(valid, 0, -np.inf).astype(np.float32)
 
     def close(self) -> None:
-        """Let go of what is open or decoded; the next read opens again."""
+        """Close what is open and drop what is decoded; the next read opens again."""
         with self._lock:
             for name in self._left_behind:
                 setattr(self, name, None)
-            self._opened = False
+            self._opened = None
 
-    def _open(self) -> None:  # noqa: B027  most formats hold no handle
-        """Open what `_measure` and `_read` need; called once, before either of them."""
+    def _open(self) -> Any:
+        """What `_measure` and `_read` need, opened now: `_ready` hands it out until the source is closed."""
+        return ()  # most formats hold nothing
+
+    def _ready(self) -> Any:
+        """What `_open` gave."""
+        opened = self._opened
+        if opened is None:  # for the first time, or closed by another thread since
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._open()
+                opened = self._opened
+        return opened
 
     @abstractmethod
     def _measure(self) -> Header:
@@ -294,7 +306,7 @@ class Source(ABC):
         """Read a box that lies inside the image; (height, width) is welcome where there is one channel."""
 
     def level_for(self, size: Size, region: Region) -> int:
-        """The level that a view is made from: the coarsest one that is as fine as the view.
+        """Pyramid level that a view is made from: the coarsest one that is as fine as the view.
 
         Arguments:
             size: (rows, columns) of the view.
@@ -315,18 +327,11 @@ class Source(ABC):
         return [np.array(self._fetch(box, level), self.dtype) for box in boxes]
 
     def _fetch(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
-        self._ensure_open()
+        self._ready()
         part = self._read(box, level)
         if not self._reads_file:
             self._count(part.nbytes)
         return part if part.ndim == 3 else part[:, :, None]
-
-    def _ensure_open(self) -> None:
-        if not self._opened:
-            with self._lock:
-                if not self._opened:
-                    self._open()
-                    self._opened = True
 
     def _count(self, amount: int) -> None:
         with self._lock:
@@ -337,7 +342,7 @@ class Source(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name != "_lock"}
-        return state | dict.fromkeys(self._left_behind) | {"_opened": False}
+        return state | dict.fromkeys(self._left_behind) | {"_opened": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -350,7 +355,7 @@ class Source(ABC):
 
 
 def _clipped(box: Box, size: Size) -> Box | None:
-    """What of a box lies inside; None if nothing does."""
+    """The part of a box that lies inside the image; None if nothing does."""
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.bottom, size[0]), min(box.right, size[1])
     return Box(top, left, bottom - top, right - left) if top < bottom and left < right else None

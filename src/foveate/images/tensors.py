@@ -1,4 +1,4 @@
-"""The low-resolution view a model looks at first: its size, its pixels, its place in a batch."""
+"""Tensors of images: the low-resolution view that a model looks at first, its guide, a batch of them; patches."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ __all__ = ["check_view", "gather", "make_guide", "make_view", "pad_views", "view
 
 
 def check_view(settings: ViewSettings) -> None:
-    """Refuse settings of a view that make no sense, whatever the image.
+    """View settings check: those that make no sense, whatever the image, are refused.
 
     Arguments:
         settings: exactly one of longest side (at least 1 view pixel), scale (in (0, 1]) and microns per pixel (positive
@@ -51,7 +51,7 @@ def check_view(settings: ViewSettings) -> None:
 
 
 def view_size(settings: ViewSettings, source: Source) -> Size:
-    """Size of an image's view; views are never larger than the image.
+    """View size of an image; views are never larger than the image.
 
     Arguments:
         settings: exactly one of longest side, scale and microns per pixel.
@@ -92,7 +92,7 @@ def _ratio(settings: ViewSettings, source: Source) -> Fraction:
 
 
 def make_view(source: Source, settings: ViewSettings) -> Float32[Tensor, "channel height width"]:
-    """The view of an image: its area average, in the unit range.
+    """View of an image: its area average, in the unit range.
 
     Arguments:
         source: the image.
@@ -109,7 +109,7 @@ def make_view(source: Source, settings: ViewSettings) -> Float32[Tensor, "channe
 
 
 def make_guide(source: Source, settings: ViewSettings) -> Float32[Tensor, "height width"] | None:
-    """What is known of where to look in the view of an image, before any attention.
+    """Attention guide of the view of an image, known before any attention.
 
     Arguments:
         source: the image.
@@ -129,7 +129,7 @@ def make_guide(source: Source, settings: ViewSettings) -> Float32[Tensor, "heigh
 def pad_views(
     views: Sequence[Float32[Tensor, "channel _ _"]],
 ) -> tuple[Float32[Tensor, "batch channel height width"], Bool[Tensor, "batch height width"], tuple[Size, ...]]:
-    """Stack views of different sizes, with zeros below and to the right of the smaller ones.
+    """Padded batch of views of different sizes, with zeros below and to the right of the smaller ones.
 
     Arguments:
         views: (C, h, w) views; all with the same number of channels.
@@ -171,7 +171,7 @@ def gather(
     valid: Bool[Tensor, "batch draw"] | None = None,
     threads: int = THREADS,
 ) -> Float32[Tensor, "batch draw channel height width"]:
-    """Read patches of several images.
+    """Patches of several images.
 
     Arguments:
         sources: the B images, all with the same number of channels C.

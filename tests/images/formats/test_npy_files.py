@@ -54,7 +54,7 @@ def test_what_is_read_is_not_the_file(tmp_path: Path) -> None:
 def test_closing_lets_go_and_opens_again(tmp_path: Path) -> None:
     source = open_image(saved(tmp_path / "a.npy", np.full((4, 6), 9, np.uint8)))
     source.close()
-    assert source._array is None
+    assert source._opened is None
     assert source.read(Box(0, 0, 1, 1)).item() == 9
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: random changes of images and patches that stay lazy."""
+"""Augmentation of images: random changes of images and patches that stay lazy."""
 
 from foveate.images.augment.image import Augmented, Change, draw_change
 

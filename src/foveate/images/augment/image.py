@@ -1,4 +1,4 @@
-"""Random changes of an image that stay lazy: a source that wraps a source."""
+"""Augmentation of images by random changes that stay lazy: a source that wraps a source."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ __all__ = ["Augmented", "Change", "draw_change"]
 
 @dataclass(frozen=True)
 class Change:
-    """One particular change of an image; the order is flips, turns, stain, gain and bias, translation.
+    """Augmentation drawn for one image; the order is flips, turns, stain, gain and bias, translation.
 
     Attributes:
         flip_rows: turn upside down.
@@ -46,7 +46,7 @@ class Change:
 
 
 def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
-    """Draw a change at random; every part of it is drawn whatever the others are, so settings do not disturb draws.
+    """Augmentation at random; every part of it is drawn whatever the others are, so settings do not disturb draws.
 
     Arguments:
         settings: what may change, and how much.
@@ -87,7 +87,7 @@ def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
 
 
 class Augmented(Wrapper):
-    """A changed image: what is read, and what is seen from afar, is the change of the original's pixels.
+    """Augmented image: what is read, and what is seen from afar, is the change of the original's pixels.
 
     It has one level; views use the original's levels all the same. Where stain, gain or bias change anything, `read`
     gives float32 in the unit range.
@@ -118,7 +118,7 @@ class Augmented(Wrapper):
         self._shades = (change.gain, change.bias) != (1.0, 0.0)
 
     def to_original(self, box: Box) -> Box:
-        """Where a box of this image lies in the original; it may hang over the border there.
+        """Coordinates in the original of a box of this image; it may hang over the border there.
 
         Arguments:
             box: in level-0 pixels of this image.
@@ -131,21 +131,21 @@ class Augmented(Wrapper):
         return self._orientation.box_before(moved, self.source.size)
 
     def to_file(self, box: Box) -> Box:
-        """Where a box lies in the file: where its original does."""
+        """Coordinates in the file of a box: where its original lies."""
         return self.source.to_file(self.to_original(box))
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Which cells of a view mean something: those of the original, moved with it."""
+        """Validity mask of a view: the original's, moved with it."""
         seen = self.source.valid(self._orientation.size(size), self._region_before(region))
         return None if seen is None else self._orientation.apply(seen)
 
     def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """What is known of where to look: what is known of the original, moved with it."""
+        """Attention guide of a view: the original's, moved with it."""
         seen = self.source.guide(self._orientation.size(size), self._region_before(region))
         return None if seen is None else self._orientation.apply(seen)
 
     def _region_before(self, region: Region | None) -> Region:
-        """Where a region lies in the original; all of this image if None."""
+        """Region in the original; all of this image if None."""
         (down, right), (height, width) = self.change.shift, self.size
         top, left, bottom, east = region or (0, 0, height, width)
         moved = (top - down, left - right, bottom - down, east - right)
@@ -206,9 +206,8 @@ class Augmented(Wrapper):
         )
         if not self._shades and self.change.stain is None:
             return result
-        rows = Bins.over(size[0], region[0], region[2], (covered.top, covered.bottom)).coverage
-        columns = Bins.over(size[1], region[1], region[3], (covered.left, covered.right)).coverage
-        coverage = np.outer(rows, columns)[:, :, None]
+        rows, columns = Bins.both(size, region, covered)
+        coverage = np.outer(rows.coverage, columns.coverage)[:, :, None]
         if self.change.stain is not None:
             # of a cell that lies partly outside, what lies inside is stained
             inside = np.divide(result, coverage, out=np.zeros(result.shape), where=coverage > 0)

@@ -1,4 +1,4 @@
-"""Random changes of patches, each about its own centre, made where the patches are: on the model's device."""
+"""Augmentation of patches, each about its own centre, made where the patches are: on the model's device."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def change_patches(
     changes: Sequence[PatchChange | None],
     boxes: Int[Tensor, "rows draw 4"],
 ) -> Float[Tensor, "rows draw channel height width"]:
-    r"""Turn and enlarge patches about their centres.
+    r"""Augmented patches, turned and enlarged about their centres.
 
     A pixel at p from the centre shows, by bilinear interpolation, what was at
 

@@ -1,4 +1,4 @@
-"""Changes of the staining of haematoxylin-eosin slides, as laboratories differ in it."""
+"""Stain augmentation of haematoxylin-eosin slides: laboratories differ in staining."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ Three = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Stain:
-    r"""Another staining: the density of each stain is scaled and shifted.
+    r"""Stain augmentation: the density of each stain is scaled and shifted.
 
     .. math:: d = -\log_{10}(x)\, M^{-1}, \qquad x' = \min(10^{-(\alpha d + \beta) M}, 1)
 
@@ -60,7 +60,7 @@ class Stain:
         return cls((1 + around[0], 1 + around[1], 1 + around[2]), (around[3], around[4], around[5]))
 
     def apply(self, pixels: Float[np.ndarray, "*shape 3"]) -> Float32[np.ndarray, "*shape 3"]:
-        """Stain pixels otherwise.
+        """Pixels stained otherwise.
 
         Arguments:
             pixels: (…, 3) red, green and blue in the unit range.

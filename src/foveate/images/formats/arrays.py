@@ -1,4 +1,4 @@
-"""Arrays in NumPy's .npy files, read in parts."""
+"""NumPy arrays as images: in memory, and in .npy files, of which parts are read."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from foveate.images.io.local import UNREADABLE, not_readable
 from foveate.images.source import Source
 from foveate.types import Box, Level
 
-__all__ = ["NPY_MAGIC", "ArraySource", "NpySource"]
+__all__ = ["ArraySource", "NpySource"]
+
+BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
+"""What NumPy raises on files that are not what they say."""
 
 
 class ArraySource(Source):
-    """An array of pixels as an image; the array is referred to, not copied.
+    """Array of pixels as an image; the array is referred to, not copied.
 
     Arguments:
         array: (H, W) or (H, W, C) pixels; bool, uint8, uint16 or floating point. A memory map will do.
@@ -37,32 +40,19 @@ class ArraySource(Source):
 
     def __init__(self, array: Shaped[np.ndarray, "..."], mpp: float | None = None, name: str = "") -> None:
         super().__init__(name, mpp)
-        if array.ndim not in (2, 3) or 0 in array.shape:
-            raise ImageError(
-                f"{self._label()}: an array must be (height, width) or (height, width, channels) and not empty, "
-                f"got shape {array.shape}: put the channels last, one image at a time"
-            )
+        _check_shape(array, self._label(), "put the channels last, one image at a time")
         check_dtype(array.dtype, name)
         self._array = array
 
     def _measure(self) -> Header:
-        height, width, *channels = self._array.shape
-        dtype: np.dtype[Any] = self._array.dtype
-        return Header((Level((height, width), (1.0, 1.0)),), channels[0] if channels else 1, dtype)
+        return _header(self._array, self._array.dtype)
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
         return self._array[box.top : box.bottom, box.left : box.right]
 
 
-NPY_MAGIC = b"\x93NUMPY"
-"""How .npy files begin."""
-
-BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
-"""What NumPy raises on files that are not what they say."""
-
-
 class NpySource(Source):
-    """A .npy file of pixels, of which only what is asked for is read: the file is mapped into memory.
+    """NumPy .npy file of pixels, of which only what is asked for is read: the file is mapped into memory.
 
     Bytes are counted of the pixels read, not of the pages of memory the operating system reads them by.
 
@@ -72,14 +62,11 @@ class NpySource(Source):
         mpp: microns per pixel, if known.
     """
 
-    _left_behind = ("_array",)
-
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
         self._path = Path(path)
-        self._array: np.ndarray | None = None
 
-    def _open(self) -> None:
+    def _open(self) -> np.ndarray:
         try:
             array: np.ndarray = np.lib.format.open_memmap(self._path, mode="r")
         except UNREADABLE as error:
@@ -89,30 +76,28 @@ class NpySource(Source):
                 f"{self.name}: broken .npy file, or one of Python objects ({one_line(error)}): "
                 "write it again with numpy.save, as an array of numbers"
             ) from error
-        if array.ndim not in (2, 3) or 0 in array.shape:
-            raise ImageError(
-                f"{self.name}: an array must be (height, width) or (height, width, channels) and not empty, "
-                f"got shape {array.shape}: put the channels last, one image in a file"
-            )
+        _check_shape(array, self.name, "put the channels last, one image in a file")
         check_dtype(array.dtype.newbyteorder("="), self.name)
-        self._array = array
+        return array
 
     def _measure(self) -> Header:
-        array = self._ready()
-        height, width, *channels = array.shape
-        dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
-        return Header((Level((height, width), (1.0, 1.0)),), channels[0] if channels else 1, dtype)
+        array: np.ndarray = self._ready()
+        return _header(array, array.dtype.newbyteorder("="))
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
         part = self._ready()[box.top : box.bottom, box.left : box.right]
         # an array of its own: one that refers to the map would keep the file open, and be read when it is changed
         return np.array(part, dtype=part.dtype.newbyteorder("="), subok=False)
 
-    def _ready(self) -> np.ndarray:
-        array = self._array
-        if array is None:  # closed by another thread since it was opened
-            with self._lock:
-                self._open()
-                array = self._array
-                assert array is not None
-        return array
+
+def _check_shape(array: Shaped[np.ndarray, "..."], name: str, remedy: str) -> None:
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ImageError(
+            f"{name}: an array must be (height, width) or (height, width, channels) and not empty, "
+            f"got shape {array.shape}: {remedy}"
+        )
+
+
+def _header(array: Shaped[np.ndarray, "..."], dtype: np.dtype[Any]) -> Header:
+    height, width, *channels = array.shape
+    return Header((Level((height, width), (1.0, 1.0)),), channels[0] if channels else 1, dtype)

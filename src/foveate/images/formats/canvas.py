@@ -1,4 +1,4 @@
-"""Black canvases with a few stamps on them: images of any size that are never made whole."""
+"""Canvas images: black, with a few stamps on them, of any size and never made whole."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ BROKEN = (*BROKEN_ZIP, IndexError, KeyError, OSError, TypeError)
 
 
 class Canvas(Source):
-    """A black canvas with opaque rectangular stamps pasted on it in order, as in Megapixel MNIST.
+    """Canvas, black, with opaque rectangular stamps pasted on it in order, as in Megapixel MNIST.
 
     A stamp's black pixels cover what lies under them. Reading composes the stamps a box touches; a view is summed
     from the visible part of every stamp. Neither cost nor memory grows with the canvas.
@@ -51,8 +51,6 @@ class Canvas(Source):
                [  0, 255, 255,   0]], dtype=uint8)
     """
 
-    _left_behind = ("_stamps",)
-
     def __init__(
         self,
         stamps: Stamps | Callable[[], Stamps],
@@ -72,7 +70,6 @@ class Canvas(Source):
         self._tops: Int64[np.ndarray, " stamp"] = positions[:, 0].astype(np.int64)
         self._lefts: Int64[np.ndarray, " stamp"] = positions[:, 1].astype(np.int64)
         self._given = stamps if callable(stamps) else self._checked(stamps)
-        self._stamps: Stamps | None = None
 
     @classmethod
     def load(cls, path: Path | str, mpp: float | None = None) -> "Canvas":
@@ -105,20 +102,20 @@ class Canvas(Source):
         with Path(path).open("wb") as stream:
             np.savez_compressed(
                 stream,
-                stamps=self._ready_stamps(),
+                stamps=self._ready(),
                 positions=positions,
                 size=np.array(self._canvas_size),
                 channels=np.array(self._repeats),
             )
 
-    def _open(self) -> None:
-        self._stamps = self._checked(self._given()) if callable(self._given) else self._given
+    def _open(self) -> Stamps:
+        return self._checked(self._given()) if callable(self._given) else self._given
 
     def _measure(self) -> Header:
         return Header((Level(self._canvas_size, (1.0, 1.0)),), self._repeats, np.dtype(np.uint8))
 
     def _read(self, box: Box, level: int) -> UInt8[np.ndarray, "height width channel"]:  # noqa: ARG002
-        stamps = self._ready_stamps()
+        stamps: Stamps = self._ready()
         result = np.zeros((box.height, box.width), np.uint8)
         for i in self._touching(box).tolist():
             top, left = int(self._tops[i]) - box.top, int(self._lefts[i]) - box.left
@@ -128,7 +125,7 @@ class Canvas(Source):
         return self._coloured(result)
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        """Sum of (row weights) · (visible pixels) · (column weights) over the stamps."""
+        """Area average: sum of (row weights) · (visible pixels) · (column weights) over the stamps."""
         top, left, bottom, right = region
         touched = self._touching(window)
         if len(touched) == 0:
@@ -147,7 +144,7 @@ class Canvas(Source):
         return np.repeat(grey[:, :, None], self._repeats, axis=2)
 
     def _touching(self, box: Box) -> Int64[np.ndarray, " some"]:
-        _, rows, columns = self._ready_stamps().shape
+        _, rows, columns = self._ready().shape
         down = (self._tops < box.bottom) & (self._tops > box.top - rows)
         hit: Int64[np.ndarray, " some"] = np.flatnonzero(
             down & (self._lefts < box.right) & (self._lefts > box.left - columns)
@@ -156,7 +153,7 @@ class Canvas(Source):
 
     def _visible(self, chosen: Int64[np.ndarray, " some"]) -> Float64[np.ndarray, "some rows columns"]:
         """The chosen stamps, 0 where a later one covers them."""
-        visible: np.ndarray = self._ready_stamps()[chosen].astype(np.float64)
+        visible: np.ndarray = self._ready()[chosen].astype(np.float64)
         _, rows, columns = visible.shape
         tops, lefts = self._tops[chosen], self._lefts[chosen]
         down, along = tops[None] - tops[:, None], lefts[None] - lefts[:, None]
@@ -165,15 +162,6 @@ class Canvas(Source):
             y, x = int(down[under, over]), int(along[under, over])
             visible[under, max(y, 0) : rows + min(y, 0), max(x, 0) : columns + min(x, 0)] = 0
         return visible
-
-    def _ready_stamps(self) -> Stamps:
-        stamps = self._stamps
-        if stamps is None:
-            with self._lock:
-                self._open()
-                stamps = self._stamps
-                assert stamps is not None
-        return stamps
 
     def _checked(self, stamps: UInt8[np.ndarray, "..."]) -> Stamps:
         if stamps.ndim != 3 or stamps.dtype != np.uint8 or len(stamps) != len(self._tops) or 0 in stamps.shape[1:]:

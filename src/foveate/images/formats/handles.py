@@ -1,4 +1,4 @@
-"""What other libraries hold open of images: bounded in number over all sources of this process."""
+"""LRU pool of open handles: what other libraries hold open of images, bounded in number over the process."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ LIBRARY_HANDLES_OPEN = 32
 
 
 class LibraryHandles:
-    """Open images of other libraries, the one used longest ago closed when there are too many.
+    """LRU pool of open images: the one used longest ago is closed when there are too many.
 
     Processes that were forked open their own: what they inherit shares its place in the file with the parent, so it is
     neither used nor closed.
@@ -113,7 +113,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def state_of(path: Path) -> tuple[int, int]:
-    """What changes when a file is written anew, so that no handle of the old one is used for it.
+    """File state, which changes when a file is written anew, so that no handle of the old one is used for it.
 
     Raises:
         OSError: there is no such file.

@@ -1,4 +1,4 @@
-"""Images that another library opens by their path and reads in parts."""
+"""Library readers: images that another library opens by their path and reads in parts."""
 
 import importlib
 from abc import abstractmethod
@@ -25,7 +25,7 @@ EXTRAS = {"openslide": "openslide", "pyvips": "vips", "zarr": "zarr", "rasterio"
 
 
 def library(module: str, name: str) -> Any:
-    """An optional library, imported now.
+    """Optional library, imported now.
 
     Arguments:
         module: what to import.
@@ -53,7 +53,7 @@ def installed(module: str) -> bool:
 
 
 class LibraryFile(Source):
-    """A file read through another library; what that holds open is bounded over all sources of the process.
+    """Library file: read through another library; what that holds open is bounded over all sources of the process.
 
     The library does not tell which bytes of the file it reads, so `bytes_read` counts the bytes of the pixels decoded.
 
@@ -65,7 +65,7 @@ class LibraryFile(Source):
         mpp: microns per pixel; overrides what the file says.
     """
 
-    _left_behind: tuple[str, ...] = ("_state",)
+    threaded = True
     _shared = True
     """Whether several threads may use one handle at a time."""
     _remedy = "convert it, e.g. to a tiled TIFF, or leave it out"
@@ -73,20 +73,16 @@ class LibraryFile(Source):
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
         self._path = Path(path)
-        self._state: Hashable = None
 
-    @property
-    def threaded(self) -> bool:
-        """True."""
-        return True
-
-    def _open(self) -> None:
+    def _open(self) -> Hashable:
+        """The state of the file, which tells it from one that replaces it."""
         try:
-            self._state = state_of(self._path)
+            state = state_of(self._path)
         except OSError as error:
             raise not_readable(self.name, error) from error
         if self._path.is_dir():
             raise not_readable(self.name, IsADirectoryError())
+        return state
 
     @abstractmethod
     def _handle(self, level: int) -> Any:
@@ -122,7 +118,7 @@ class LibraryFile(Source):
             raise ImageError(f"{self.name}: {what} ({one_line(reason)}): {self._remedy}") from error
 
     def _anew(self, level: int) -> Any:
-        if self._state not in (None, state_of(self._path)):  # None: closed by another thread meanwhile
+        if self._opened not in (None, state_of(self._path)):  # None: closed by another thread meanwhile
             raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
         return self._handle(level)
 
@@ -132,14 +128,12 @@ class LibraryFile(Source):
         return in_threads(lambda box: np.array(self._fetch(box, level), self.dtype), boxes, threads)
 
     def _key(self, level: int) -> Hashable:
-        if self._state is None:
-            self._open()
-        return (type(self).__name__, self.name, self._state, level)
+        return (type(self).__name__, self.name, self._ready(), level)
 
     def close(self) -> None:
         """Let go of what is open; the next read opens again."""
         with self._lock:
-            if self._state is not None:
+            if self._opened is not None:
                 LIBRARY_HANDLES.drop(*(self._key(level) for level in range(self._handles())))
             super().close()
 

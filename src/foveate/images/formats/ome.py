@@ -1,4 +1,4 @@
-"""What the JSON of an OME-Zarr image, or the shape of a Zarr array, says of its axes, levels and scale."""
+"""OME-Zarr metadata: axes, levels and scale as JSON, or the shape of a plain array, tells them."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ MOST_BANDS = 64
 
 @dataclass(frozen=True)
 class Picture:
-    """How an array becomes an image.
+    """Layout of an array as an image.
 
     Attributes:
         header: what is told of the image.
@@ -55,7 +55,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Multiscale:
-    """A multiscale image, as its JSON describes it.
+    """Multiscale metadata of an image, as its JSON tells them.
 
     Attributes:
         name: of the image, for errors.

@@ -1,4 +1,4 @@
-"""Slides of all vendors that OpenSlide reads."""
+"""OpenSlide reader: slides of all vendors that it knows."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ OFF_GRID = 1 / 512
 
 
 class OpenSlideSource(LibraryFile):
-    """A slide read by OpenSlide, as RGB: Aperio, Hamamatsu, Leica, MIRAX, Philips, Ventana, Zeiss, DICOM and others.
+    """OpenSlide slide, as RGB: Aperio, Hamamatsu, Leica, MIRAX, Philips, Ventana, Zeiss, DICOM and others.
 
     What was not scanned has the slide's background colour where the slide tells one, else 0. The image is not cropped
     to the area scanned (`openslide.bounds-…`).
@@ -47,7 +47,7 @@ class OpenSlideSource(LibraryFile):
         mpp: microns per pixel at full resolution; overrides what the slide says.
     """
 
-    _left_behind = ("_state", "_owner")
+    _left_behind = ("_owner",)
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(path, mpp)

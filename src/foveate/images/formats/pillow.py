@@ -1,4 +1,4 @@
-"""JPEG, PNG and the other files Pillow reads."""
+"""Pillow reader: JPEG, PNG and other files that are decoded whole."""
 
 import math
 import re
@@ -42,7 +42,7 @@ BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, str
 
 
 class PillowSource(Source):
-    """An image file that Pillow reads, laid down as its EXIF orientation says.
+    """Pillow image file, laid down as its EXIF orientation says.
 
     These formats cannot be read in parts: the first `read` decodes the whole image and keeps the pixels in a cache
     that all sources of the process share (`foveate.cache.DECODED`); the least recently used are dropped, and decoded
@@ -117,10 +117,9 @@ class PillowSource(Source):
         scale = self._scale((region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1])
         pixels = self._decoded(scale)
         scale = scale if pixels.shape[:2] != self._stored_size else 1
-        down = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), scale)
-        along = Bins.over(size[1], region[1], region[3], (window.left, window.right), scale)
-        west, east = along.extent()
-        return average(lambda start, stop: pixels[start:stop, west:east], down, along, self.channels)
+        rows, columns = Bins.both(size, region, window, (scale, scale))
+        west, east = columns.extent()
+        return average(lambda start, stop: pixels[start:stop, west:east], rows, columns, self.channels)
 
     def _scale(self, down: float, along: float) -> int:
         """The largest of 8, 4 and 2 by which a JPEG may be decoded smaller, or 1.
@@ -178,7 +177,7 @@ class PillowSource(Source):
 
 
 def open_zip_member(archive: Path | str, member: str, mpp: float | None = None) -> Source:
-    """Open an image in a zip archive, which is not unpacked: the header is read, the pixels are not.
+    """Zip member as an image; the archive is not unpacked: the header is read, the pixels are not.
 
     Arguments:
         archive: the zip file.

@@ -1,4 +1,4 @@
-"""GeoTIFF, cloud-optimised GeoTIFF and the other rasters that GDAL reads."""
+"""GDAL reader, by rasterio: GeoTIFF, cloud-optimised GeoTIFF and other rasters."""
 
 import threading
 import warnings
@@ -22,7 +22,7 @@ _OPENING = threading.Lock()
 
 
 class RasterSource(LibraryFile):
-    """A raster that GDAL reads, by rasterio: bands, overviews, missing data and place on earth are kept.
+    """GDAL raster, read by rasterio: bands, overviews, missing data and place on earth are kept.
 
     Overviews become levels, and their pixels are those of the overview. Values are read as they are stored, nodata
     included (`valid` tells where it is) and without GDAL's scale and offset; int16, int32, uint32 and other integers of
@@ -109,7 +109,7 @@ class RasterSource(LibraryFile):
         return np.ascontiguousarray(np.moveaxis(bands, 0, 2), self.dtype)
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Which cells of a view mean something: False where most of a cell is nodata, masked out or outside the image.
+        """Validity mask of a view: False where most of a cell is nodata, masked out or outside the image.
 
         Arguments:
             size: (rows, columns) of the view.
@@ -131,9 +131,7 @@ class RasterSource(LibraryFile):
         if self._all_valid:
             return None
         level = self.level_for(size, region)
-        down, along = self.levels[level].factor
-        rows = Bins.over(size[0], region[0], region[2], (0, self.size[0]), down)
-        columns = Bins.over(size[1], region[1], region[3], (0, self.size[1]), along)
+        rows, columns = Bins.both(size, region, Box(0, 0, *self.size), self.levels[level].factor)
         west, east = columns.extent()
 
         def strip(start: int, stop: int) -> Shaped[np.ndarray, "rows columns 1"]:

@@ -1,4 +1,4 @@
-"""Images decoded in tiles: every tile once, however many boxes and threads want it."""
+"""Tiled images: every tile is decoded once, however many boxes and threads want it."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ Tile = Shaped[np.ndarray, "rows columns channel"]
 
 
 class TiledSource(Source):
-    """An image whose levels are decoded in tiles; a subclass says how large they are and decodes them.
+    """Tiled image: its levels are decoded in tiles; a subclass says how large they are and decodes them.
 
     Boxes are put together of tiles here, each decoded once per call however many boxes share it, and held in a cache
     that all sources of the process share (`foveate.cache.TILES`). Views are averaged in strips that end where tiles do,
@@ -77,7 +77,7 @@ class TiledSource(Source):
     def _fetch_many(
         self, boxes: Sequence[Box], level: int, threads: int
     ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
-        self._ensure_open()
+        self._ready()
         turn = self._orientation
         if turn == Orientation():
             return self._assembled(boxes, level, threads)
@@ -151,14 +151,13 @@ class TiledSource(Source):
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Area average, in strips that end where tiles do."""
         level = self.level_for(size, region)
-        self._ensure_open()
+        self._ready()
         down, along = self.levels[level].factor
         turn, whole = self._orientation, self._orientation.size(self.size)
         if turn.transpose:
             down, along = along, down
         region, window, size = turn.region_before(region, whole), turn.box_before(window, whole), turn.size(size)
-        rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom), down)
-        columns = Bins.over(size[1], region[1], region[3], (window.left, window.right), along)
+        rows, columns = Bins.both(size, region, window, (down, along))
         (north, south), (west, east) = rows.extent(), columns.extent()
         height, width = self._tile(level)
         grid = (-(-south // height) - north // height) * (-(-east // width) - west // width)

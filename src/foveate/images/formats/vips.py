@@ -1,4 +1,4 @@
-"""What libvips reads, in parts where the format allows it."""
+"""libvips reader: images of many formats, in parts where the format allows it."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ PAGES = 32
 
 
 class VipsSource(LibraryFile):
-    """An image that libvips reads: TIFF, JPEG 2000, HEIF, SVG, PPM and whatever else its build knows.
+    """libvips image: TIFF, JPEG 2000, HEIF, SVG, PPM and whatever else its build knows.
 
     Tiled files are read in parts. Formats that cannot be (JPEG, PNG, WebP, HEIF) are decoded whole when the first
     pixel is read, by libvips, into memory or, when large, a temporary file; they are decoded again whenever the file is

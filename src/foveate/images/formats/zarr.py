@@ -1,4 +1,4 @@
-"""OME-Zarr images and plain Zarr arrays, in folders and at addresses."""
+"""Zarr reader: OME-Zarr images and plain arrays, in folders and at addresses."""
 
 import contextlib
 import itertools
@@ -29,7 +29,7 @@ Block = tuple[range, range]
 
 
 class ZarrSource(TiledSource):
-    """An OME-Zarr image (0.4 and 0.5) or a plain Zarr array, in a folder or at an address, read in chunks.
+    """Zarr image: OME-Zarr (0.4 and 0.5) or a plain Zarr array, in a folder or at an address, read in chunks.
 
     Of an image with axes t and z the first of each is read, which the header's format says; channels are laid last.
     Chunks that are missing hold the fill value. Integers other than uint8 and uint16 become float32. `bytes_read`
@@ -44,18 +44,12 @@ class ZarrSource(TiledSource):
         mpp: microns per pixel at full resolution; overrides what the image says.
     """
 
-    _left_behind = ("_arrays",)
+    threaded = True
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
         self._picture: Picture | None = None
-        self._arrays: tuple[int, tuple[Any, ...]] | None = None
         self._amounts: deque[int] = deque()
-
-    @property
-    def threaded(self) -> bool:
-        """True."""
-        return True
 
     def _measure(self) -> Header:
         self._ready()
@@ -97,15 +91,16 @@ class ZarrSource(TiledSource):
         assert self._picture is not None
         return self._picture
 
-    def _ready(self) -> tuple[Any, ...]:
+    def _ready(self) -> Sequence[Any]:
         """The arrays of all levels; a forked process opens its own."""
-        held = self._arrays
-        if held is None or held[0] != os.getpid():
+        process, arrays = super()._ready()
+        if process != os.getpid():
             with self._lock:
-                held = self._arrays = (os.getpid(), self._opened_arrays())
-        return held[1]
+                self._opened = None
+                _, arrays = super()._ready()
+        return arrays  # type: ignore[no-any-return]
 
-    def _opened_arrays(self) -> tuple[Any, ...]:
+    def _open(self) -> tuple[int, tuple[Any, ...]]:
         zarr = library("zarr", self.name)
         try:
             node, inside = _first_image(_opened(zarr, self._store(zarr)))
@@ -128,7 +123,7 @@ class ZarrSource(TiledSource):
         finally:
             self._settle()
         self._picture = picture
-        return arrays
+        return os.getpid(), arrays
 
     def _store(self, zarr: Any) -> Any:
         if "://" in self.name:

@@ -1,1 +1,1 @@
-"""Wrappers: sources that make something else of another source's pixels."""
+"""Wrappers of sources: they make something else of another source's pixels, or say more of them."""

@@ -1,4 +1,4 @@
-"""Sources that make something else of another source's pixels."""
+"""Base of wrappers: sources that make something else of another source's pixels."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ __all__ = ["PixelWrapper", "Unchanged", "Wrapper", "original"]
 
 
 class Wrapper(Source):
-    """A source that reads another one; name, microns per pixel, threads, bytes and handles are the other's.
+    """Wrapper of a source; name, microns per pixel, threads, bytes and handles are those of the source it reads.
 
     Attributes:
         source: the other one.
@@ -32,14 +32,8 @@ class Wrapper(Source):
         """Whether reading the original in threads is faster now."""
         return self.source.threaded
 
-    @property
-    def mpp(self) -> float | None:
-        """Microns per level-0 pixel: as given, else the original's."""
-        return self.source.mpp if self._mpp is None else self._mpp
-
-    @mpp.setter
-    def mpp(self, value: float | None) -> None:
-        self._mpp = value
+    def _told_mpp(self) -> float | None:
+        return self.source.mpp
 
     @property
     def bytes_read(self) -> int:
@@ -52,15 +46,15 @@ class Wrapper(Source):
         return self.source.file_bytes
 
     def to_file(self, box: Box) -> Box:
-        """Where a box lies in the file: where the original says."""
+        """Coordinates in the file of a box: where the original says."""
         return self.source.to_file(box)
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Which cells of a view mean something: those of the original."""
+        """Validity mask of a view: the original's."""
         return self.source.valid(size, region)
 
     def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """What is known of where to look: what is known of the original."""
+        """Attention guide of a view: the original's."""
         return self.source.guide(size, region)
 
     def close(self) -> None:
@@ -69,11 +63,11 @@ class Wrapper(Source):
 
 
 class PixelWrapper(Wrapper):
-    """A source whose every pixel is made of the same pixel of another one, and which has the other's levels."""
+    """Wrapper pixel by pixel: each is made of the same pixel of the other source, whose levels it has."""
 
     @abstractmethod
     def _change(self, pixels: Shaped[np.ndarray, "height width *band"]) -> Shaped[np.ndarray, "height width *channel"]:
-        """What becomes of the other's pixels; these may be written to."""
+        """Pixels made of the other's; these may be written to."""
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
         return self._change(self.source.read(box, level))
@@ -84,15 +78,8 @@ class PixelWrapper(Wrapper):
         return [self._change(pixels) for pixels in self.source.read_many(boxes, level, threads)]
 
 
-def original(source: Source) -> Source:
-    """What is under all wrappers of a source: the one that reads a file."""
-    while isinstance(source, Wrapper):
-        source = source.source
-    return source
-
-
 class Unchanged(Wrapper):
-    """A source with the pixels, levels and header of another one.
+    """Wrapper that leaves pixels, levels and header as they are, for those that say something more of an image.
 
     Arguments:
         source: the other one.
@@ -112,3 +99,10 @@ class Unchanged(Wrapper):
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Area average of the original."""
         return self.source.average_of(size, region, window)
+
+
+def original(source: Source) -> Source:
+    """Innermost source, under all wrappers: the one that reads a file."""
+    while isinstance(source, Wrapper):
+        source = source.source
+    return source

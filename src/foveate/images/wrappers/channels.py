@@ -1,4 +1,4 @@
-"""Grey images as RGB, RGB images as grey, transparency over black."""
+"""Channels of images: some of the bands, grey as RGB, RGB as grey, transparency over black."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +16,15 @@ from foveate.types import Box, Size
 
 __all__ = ["Bands", "Colour"]
 
+LUMA = (299, 587, 114)
+"""Thousandths of red, green and blue in grey: ITU-R Recommendation BT.601, luma."""
+
+KINDS = {"rgb": 3, "grey": 1}
+"""Kinds of images that can be asked for, and their channels."""
+
 
 class Bands(PixelWrapper):
-    """An image of some of another image's bands; everything stays lazy, levels and type are kept.
+    """Band selection: an image of some of another image's bands; everything stays lazy, levels and type are kept.
 
     Arguments:
         source: the image; its header is read.
@@ -58,15 +64,8 @@ class Bands(PixelWrapper):
         return self.source.average_of(size, region, window)[:, :, list(self.indices)]
 
 
-LUMA = (299, 587, 114)
-"""Thousandths of red, green and blue in grey: ITU-R Recommendation BT.601, luma."""
-
-KINDS = {"rgb": 3, "grey": 1}
-"""Kinds of images that can be asked for, and their channels."""
-
-
 class Colour(PixelWrapper):
-    r"""An image as RGB or as grey; everything stays lazy, levels and type are kept.
+    r"""Colour conversion: an image as RGB or as grey; everything stays lazy, levels and type are kept.
 
     .. math:: y = 0.299\,r + 0.587\,g + 0.114\,b
 

@@ -1,4 +1,4 @@
-"""Where the tissue is on a slide: what is coloured, on glass that is not."""
+"""Attention guide of an image: missing data, its mask, and tissue, which is what is coloured on a slide."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
@@ -18,10 +18,49 @@ LEAST_SHARE = 1e-3
 """Where less of the view than this is coloured, no tissue is found: dust, or a slide that was not stained."""
 
 BINS = 256
+"""Of the histogram of saturation."""
+
+
+class Guided(Unchanged):
+    """Attention guide: an image that says where to look, and how strictly; pixels stay as they are.
+
+    Arguments:
+        source: the image, before its colours are changed.
+        settings: whether missing data, masks and what is no tissue are masked, discouraged or ignored.
+    """
+
+    def __init__(self, source: Source, settings: GuideSettings) -> None:
+        super().__init__(source)
+        self.settings = settings
+
+    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
+        """Log weights of the cells of a view: −inf where masked, −strength for each thing that speaks against looking.
+
+        Where no tissue is found, nothing is said of it.
+
+        Arguments:
+            size: (rows, columns) of the view.
+            region: as in `view`.
+
+        Raises:
+            ImageError: if the image or its mask cannot be read.
+        """
+        settings = self.settings
+        known: list[tuple[str, Bool[np.ndarray, "rows columns"] | None]] = []
+        if settings.given != "ignore":
+            known.append((settings.given, self.source.valid(size, region)))
+        if settings.tissue != "ignore":
+            known.append((settings.tissue, find_tissue(self.source.view(size, region))))
+        weights = None
+        for use, good in known:
+            if good is not None:
+                part = np.where(good, 0, -np.inf if use == "mask" else -settings.strength).astype(np.float32)
+                weights = part if weights is None else weights + part
+        return weights
 
 
 def find_tissue(view: Float[np.ndarray, "rows columns channel"]) -> Bool[np.ndarray, "rows columns"] | None:
-    r"""Find tissue by its colour: saturation above Otsu's threshold, small holes closed and specks left out.
+    r"""Tissue mask by colour: saturation above Otsu's threshold, small holes closed and specks left out.
 
     .. math:: s = \max_c x_c - \min_c x_c, \qquad t = \arg\max_t \; w_0(t)\, w_1(t)\, (\mu_0(t) - \mu_1(t))^2
 
@@ -57,7 +96,7 @@ def find_tissue(view: Float[np.ndarray, "rows columns channel"]) -> Bool[np.ndar
 
 
 def _otsu(values: Float64[np.ndarray, "rows columns"]) -> float:
-    """The threshold between two classes of values that makes their means differ most, weighted by their shares."""
+    """Otsu's threshold between two classes of values that makes their means differ most, weighted by their shares."""
     counts, edges = np.histogram(values, BINS, (0.0, 1.0))
     centres = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)
@@ -67,41 +106,3 @@ def _otsu(values: Float64[np.ndarray, "rows columns"]) -> float:
     between = below * above * np.square(low - high)
     best = np.flatnonzero(between == between.max())
     return float(edges[1:][int(best.mean())])
-
-
-class Guided(Unchanged):
-    """An image that says where to look, and how strictly; pixels stay as they are.
-
-    Arguments:
-        source: the image, before its colours are changed.
-        settings: whether missing data, masks and what is no tissue are masked, discouraged or ignored.
-    """
-
-    def __init__(self, source: Source, settings: GuideSettings) -> None:
-        super().__init__(source)
-        self.settings = settings
-
-    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """Log weights of the cells of a view: −inf where masked, −strength for each thing that speaks against looking.
-
-        Where no tissue is found, nothing is said of it.
-
-        Arguments:
-            size: (rows, columns) of the view.
-            region: as in `view`.
-
-        Raises:
-            ImageError: if the image or its mask cannot be read.
-        """
-        settings = self.settings
-        known: list[tuple[str, Bool[np.ndarray, "rows columns"] | None]] = []
-        if settings.given != "ignore":
-            known.append((settings.given, self.source.valid(size, region)))
-        if settings.tissue != "ignore":
-            known.append((settings.tissue, find_tissue(self.source.view(size, region))))
-        weights = None
-        for use, good in known:
-            if good is not None:
-                part = np.where(good, 0, -np.inf if use == "mask" else -settings.strength).astype(np.float32)
-                weights = part if weights is None else weights + part
-        return weights

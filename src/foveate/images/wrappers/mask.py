@@ -1,4 +1,4 @@
-"""Masks that come with an image: a picture of where to look, or polygons around it."""
+"""Masks of images: a picture of where to look, or polygons around it."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ Ring = Shaped[np.ndarray, "point 2"]
 
 
 class Masked(Unchanged):
-    """An image with a mask: the attention looks where the mask says; pixels stay as they are.
+    """Masked image: the attention looks where the mask says; pixels stay as they are.
 
     Arguments:
         source: the image.
@@ -47,7 +47,7 @@ class Masked(Unchanged):
         self._polygons: list[list[Ring]] | None = None
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"]:
-        """Which cells of a view the mask, and the image itself, let be looked at: half of the cell or more.
+        """Validity mask of a view: cells of which the mask, and the image itself, allow a half or more.
 
         Arguments:
             size: (rows, columns) of the view.
@@ -74,7 +74,7 @@ class Masked(Unchanged):
         return both
 
     def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """Log weights of the cells of a view: −inf where the mask, or the image itself, says no."""
+        """Attention guide of a view: −inf where the mask, or the image itself, says no."""
         return Source.guide(self, size, region)
 
     def _load(self) -> None:
@@ -93,7 +93,7 @@ class Masked(Unchanged):
 
 
 class _Nonzero(PixelWrapper):
-    """1 where any band of an image is not 0."""
+    """Mask of a picture: 1 where any of its bands is not 0."""
 
     def _measure(self) -> Header:
         original = self.source.header
@@ -109,7 +109,7 @@ def _is_json(path: str) -> bool:
 
 
 def _read_polygons(path: str) -> list[list[Ring]]:
-    """The polygons of a GeoJSON file, each the rings of its outline and of its holes."""
+    """Polygons of a GeoJSON file, each the rings of its outline and of its holes."""
     file = open_bytes(path)
     try:
         content = json.loads(file.read(0, file.size).decode("utf-8-sig"))

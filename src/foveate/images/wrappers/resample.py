@@ -1,4 +1,4 @@
-"""Images brought to one scale: so many microns per pixel, whatever the scanner."""
+"""Resampling of images to one scale: so many microns per pixel, whatever the scanner."""
 
 import math
 from dataclasses import replace
@@ -20,7 +20,7 @@ SAME = 0.01
 
 
 class Resampled(Wrapper):
-    r"""An image as it would be at another resolution: exact area averages, read from the nearest finer level.
+    r"""Resampled image, as it would be at another resolution: exact area averages, read from the nearest finer level.
 
     Pixel p of h covers [p, p + 1) · H / h of the original's H, exactly and per axis; values are in the unit range.
 
@@ -41,16 +41,16 @@ class Resampled(Wrapper):
             self.mpp = source.mpp * math.sqrt(math.prod(self._scale()))
 
     def to_file(self, box: Box) -> Box:
-        """Where a box lies in the file, rounded to whole pixels."""
+        """Coordinates in the file of a box, rounded to whole pixels."""
         top, left, bottom, right = map(round, self._before((box.top, box.left, box.bottom, box.right)))
         return self.source.to_file(Box(top, left, max(1, bottom - top), max(1, right - left)))
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Which cells of a view mean something: those of the original."""
+        """Validity mask of a view: the original's."""
         return self.source.valid(size, None if region is None else self._before(region))
 
     def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """What is known of where to look: what is known of the original."""
+        """Attention guide of a view: the original's."""
         return self.source.guide(size, None if region is None else self._before(region))
 
     def _measure(self) -> Header:
@@ -79,7 +79,7 @@ class Resampled(Wrapper):
 
 
 def at_mpp(source: Source, mpp: float) -> Source:
-    """An image brought to a scale.
+    """Image resampled to a scale.
 
     Arguments:
         source: the image.

@@ -1,4 +1,4 @@
-"""Images whose bands all have mean 0 and deviation 1."""
+"""Standardisation of images: every band to mean 0 and deviation 1."""
 
 from dataclasses import replace
 
@@ -14,32 +14,6 @@ from foveate.types import Box, Size
 __all__ = ["Standardised", "finite_moments"]
 
 
-def finite_moments(
-    values: Float64[np.ndarray, "_ _"], axis: int
-) -> tuple[Int64[np.ndarray, " channel"], Float64[np.ndarray, " channel"], Float64[np.ndarray, " channel"]]:
-    r"""Moments of the finite values of every channel.
-
-    .. math:: n_c, \qquad \mu_c = \frac1{n_c} \sum_p x_{pc}, \qquad \sum_p (x_{pc} - \mu_c)^2
-
-    Arguments:
-        values: a row or a column per channel.
-        axis: the other one, of the pixels: 0 where channels are columns, 1 where they are rows.
-
-    Returns:
-        Per channel the number of finite values, their mean (0 of none), and their summed squared distances from it.
-
-    Example:
-        >>> count, mean, squares = finite_moments(np.array([[1.0, 3.0, np.nan]]), axis=1)
-        >>> count.tolist(), mean.tolist(), squares.tolist()
-        ([2], [2.0], [2.0])
-    """
-    finite = np.isfinite(values)
-    count = finite.sum(axis)
-    mean = np.where(finite, values, 0).sum(axis) / np.maximum(count, 1)
-    squares = np.where(finite, np.square(values - np.expand_dims(mean, axis)), 0).sum(axis)
-    return count, mean, squares
-
-
 LONGEST_SIDE = 128
 """Of the view that mean and deviation are taken from, in pixels."""
 
@@ -48,7 +22,7 @@ LEAST_DEVIATION = 1e-4
 
 
 class Standardised(PixelWrapper):
-    r"""An image less its own mean, over its own standard deviation, band by band; everything stays lazy.
+    r"""Standardised image: it less its own mean, over its own standard deviation, band by band; everything stays lazy.
 
     .. math:: y_c = (x_c - m_c) / s_c
 
@@ -82,8 +56,9 @@ class Standardised(PixelWrapper):
                 height, width = self.source.size
                 scale = min(1.0, LONGEST_SIDE / max(height, width))
                 seen = self.source.view((max(1, round(height * scale)), max(1, round(width * scale))))
-                values = seen.reshape(-1, seen.shape[2]).astype(np.float64)
-                self._statistics = _moments(values)
+                count, mean, squares = finite_moments(seen.reshape(-1, seen.shape[2]).astype(np.float64), axis=0)
+                deviation = np.sqrt(squares / np.maximum(count, 1))
+                self._statistics = mean, np.where(deviation < LEAST_DEVIATION, 1.0, deviation)
             return self._statistics
 
     def _measure(self) -> Header:
@@ -97,19 +72,35 @@ class Standardised(PixelWrapper):
         return result
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        """Area average of the original, standardised."""
+        """Area average of the original, standardised; what lies outside stays 0."""
         mean, deviation = self.statistics()
         seen = self.source.average_of(size, region, window)
-        rows = Bins.over(size[0], region[0], region[2], (window.top, window.bottom)).coverage
-        columns = Bins.over(size[1], region[1], region[3], (window.left, window.right)).coverage
-        result: np.ndarray = (seen - np.outer(rows, columns)[:, :, None] * mean) / deviation
+        rows, columns = Bins.both(size, region, window)
+        result: np.ndarray = (seen - np.outer(rows.coverage, columns.coverage)[:, :, None] * mean) / deviation
         return result
 
 
-def _moments(
-    values: Shaped[np.ndarray, "pixel channel"],
-) -> tuple[Float64[np.ndarray, " channel"], Float64[np.ndarray, " channel"]]:
-    count, mean, squares = finite_moments(values, axis=0)
-    deviation: np.ndarray = np.sqrt(squares / np.maximum(count, 1))
-    deviation[deviation < LEAST_DEVIATION] = 1.0
-    return mean, deviation
+def finite_moments(
+    values: Float64[np.ndarray, "_ _"], axis: int
+) -> tuple[Int64[np.ndarray, " channel"], Float64[np.ndarray, " channel"], Float64[np.ndarray, " channel"]]:
+    r"""Moments of the finite values of every channel.
+
+    .. math:: n_c, \qquad \mu_c = \frac1{n_c} \sum_p x_{pc}, \qquad \sum_p (x_{pc} - \mu_c)^2
+
+    Arguments:
+        values: a row or a column per channel.
+        axis: the other one, of the pixels: 0 where channels are columns, 1 where they are rows.
+
+    Returns:
+        Per channel the number of finite values, their mean (0 of none), and their summed squared distances from it.
+
+    Example:
+        >>> count, mean, squares = finite_moments(np.array([[1.0, 3.0, np.nan]]), axis=1)
+        >>> count.tolist(), mean.tolist(), squares.tolist()
+        ([2], [2.0], [2.0])
+    """
+    finite = np.isfinite(values)
+    count = finite.sum(axis)
+    mean = np.where(finite, values, 0).sum(axis) / np.maximum(count, 1)
+    squares = np.where(finite, np.square(values - np.expand_dims(mean, axis)), 0).sum(axis)
+    return count, mean, squares

@@ -1,1 +1,1 @@
-"""The TIFF family: classic and BigTIFF, slides and pyramids among them."""
+"""TIFF family: classic and BigTIFF, slides and pyramids among them."""

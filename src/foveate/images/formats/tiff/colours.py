@@ -1,4 +1,4 @@
-"""From the values a TIFF file stores to grey, RGB or bands."""
+"""TIFF colours: from the values that a file stores to grey, RGB or bands."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ ASSOCIATED, UNASSOCIATED = 1, 2
 
 
 def finish_for(page: Directory, samples: int, dtype: np.dtype[Any]) -> tuple[Finish | None, int, np.dtype[Any]]:
-    """What to do to the decoded values of a page.
+    """Colour conversion of the decoded values of a page.
 
     Arguments:
         page: its directory.

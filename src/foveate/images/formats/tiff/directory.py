@@ -1,4 +1,4 @@
-"""The directories of a TIFF file: what pages say of themselves, but for their tables of tiles, which may be huge."""
+"""TIFF directories: what pages say of themselves, but for their tables of tiles, which may be huge."""
 
 import struct
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True)
 class Directory:
-    """What a page says of itself.
+    """Directory: what a page says of itself.
 
     Attributes:
         order: "<" or ">", the byte order.

@@ -1,4 +1,4 @@
-"""Which pages of a TIFF file are its resolutions, and what it is altogether."""
+"""TIFF pyramid layout: which pages of a file are its resolutions, and what it is altogether."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SLACK = 1.0
 
 @dataclass(frozen=True)
 class Layout:
-    """The pages of a TIFF file that make up one image.
+    """Pyramid layout: the pages of a TIFF file that make up one image.
 
     Attributes:
         pages: of its levels, finest first.
@@ -32,7 +32,7 @@ class Layout:
 
 
 def find_levels(pages: Sequence[Sequence[Directory]], name: str) -> Layout:
-    """Find the image and its resolutions among the pages of a file.
+    """Pyramid levels: the image and its resolutions among the pages of a file.
 
     The image is the first page that is no reduced one; its resolutions are its sub-pages and the pages after it that
     are smaller and smaller, of its shape and of its kind. An Aperio slide has them tiled; its thumbnail, label and

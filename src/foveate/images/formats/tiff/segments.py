@@ -1,4 +1,4 @@
-"""The strips or tiles of one page: where they lie, and how tifffile decodes them."""
+"""TIFF tile decoding: the strips or tiles of one page, and how tifffile decodes them."""
 
 import io
 import struct
@@ -41,7 +41,7 @@ JPEG, PALETTE, YCBCR, APERIO_YCBCR = 7, 3, 6, 33003
 
 
 class Segments:
-    """What it takes to decode the tiles of a page; strips are tiles as wide as the image.
+    """Tile decoder of a page; strips are tiles as wide as the image.
 
     Arguments:
         page: its directory.

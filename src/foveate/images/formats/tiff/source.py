@@ -1,4 +1,4 @@
-"""TIFF files, read tile by tile."""
+"""TIFF reader: tile by tile, of files near and far."""
 
 import math
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from foveate.images.scale import tiff_mpp
 from foveate.threads import in_threads
 from foveate.types import Level, Size
 
-__all__ = ["TIFF_MAGICS", "TiffSource"]
+__all__ = ["TiffSource"]
 
 SOFTWARE = 305
 """Tag: what wrote the file."""
 
-TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How TIFF files begin: classic and BigTIFF, little and big end first."""
+_Opened = tuple[ByteFile, tuple[Segments, ...]]
+"""The file, and what decodes its levels."""
 
 
 class TiffSource(TiledSource):
-    """A file of the TIFF family: tiled or striped, classic or BigTIFF, a pyramid, an Aperio slide, OME-TIFF, COG.
+    """TIFF file of any kind: tiled or striped, classic or BigTIFF, a pyramid, an Aperio slide, OME-TIFF, COG.
 
     Only the tiles that a box touches are read and decoded, and of the tables that say where they are, the parts that
     tell of them. Strips are tiles as wide as the image; a strip that is all of the image is decoded whole, unless it is
@@ -44,32 +44,26 @@ class TiffSource(TiledSource):
         mpp: microns per pixel, if known.
     """
 
-    _left_behind = ("_owner", "_file", "_segments")
+    threaded = True
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
         self._path = path
         self._words: tuple[str, float | None] = ("", None)
         self._halved = False
-        self._file: ByteFile | None = None
-        self._segments: tuple[Segments, ...] | None = None
-
-    @property
-    def threaded(self) -> bool:
-        """True."""
-        return True
 
     @property
     def table_bytes(self) -> int:
         """Bytes read so far of the tables that say where the tiles are; they are part of `bytes_read`."""
-        return sum(segments.table.bytes_read for segments in self._segments or ())
+        return sum(segments.table.bytes_read for segments in (self._opened or (None, ()))[1])
 
     @property
     def file_bytes(self) -> int:
         """Length of the file; elsewhere it was told with the header."""
-        return self._ready()[0].size
+        file, _ = self._file()
+        return file.size
 
-    def _open(self) -> None:
+    def _open(self) -> _Opened:
         file = open_bytes(self._path)
         file.report_to(self._count)
         pages = read_directories(stream(file), file.size, self.name)
@@ -86,13 +80,13 @@ class TiffSource(TiledSource):
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
         self._words = how, tiff_mpp(layout.pages[0])
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
-        self._file, self._segments = file, tuple(levels)
+        return file, tuple(levels)
 
     def _sizes(self, levels: Sequence[Segments]) -> list[Size]:
         return [self._orientation.size(level.size) for level in levels]
 
     def _measure(self) -> Header:
-        _, segments = self._ready()
+        _, segments = self._file()
         sizes, first = self._sizes(segments), segments[0]
         levels = tuple(Level(size, self._factor(k, sizes)) for k, size in enumerate(sizes))
         whole = first.tile[0] >= first.size[0] and first.tile[1] >= first.size[1]
@@ -112,12 +106,12 @@ class TiffSource(TiledSource):
         return height / rows, width / columns
 
     def _tile(self, level: int) -> Size:
-        return self._ready()[1][level].tile
+        return self._file()[1][level].tile
 
     def _decode(
         self, level: int, wanted: Sequence[TileName], threads: int
     ) -> Sequence[Shaped[np.ndarray, "rows columns channel"]]:
-        file, levels = self._ready()
+        file, levels = self._file()
         segments, size = levels[level], file.size
         numbers = segments.numbers(wanted)
         each = segments.planes
@@ -144,14 +138,6 @@ class TiffSource(TiledSource):
 
         return in_threads(decode, range(len(wanted)), threads)
 
-    def _ready(self) -> tuple[ByteFile, tuple[Segments, ...]]:
-        file, segments = self._file, self._segments
-        if file is None or segments is None:  # not opened yet, or closed by another thread since
-            with self._lock:
-                if self._file is None or self._segments is None:
-                    self._open()
-                    self._opened = True
-                file, segments = self._file, self._segments
-                assert file is not None
-                assert segments is not None
-        return file, segments
+    def _file(self) -> _Opened:
+        opened: _Opened = self._ready()
+        return opened

@@ -1,4 +1,4 @@
-"""Where the strips or tiles of a page lie in the file: looked up a block of entries at a time."""
+"""TIFF tile tables: where the strips or tiles of a page lie in the file, looked up a block of entries at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 
 
 class Table:
-    """Offsets and lengths of the strips or tiles of a page.
+    """Tile table: offsets and lengths of the strips or tiles of a page.
 
     Arguments:
         offsets: where the table of offsets lies.
@@ -82,7 +82,7 @@ class Table:
 
 
 class RowTable:
-    """The same for pixels that lie there uncompressed in one strip, which can be read a few rows at a time.
+    """Row table: the same for pixels that lie there uncompressed in one strip, which can be read a few rows at a time.
 
     Arguments:
         starts: where every band begins, or the only strip does.
