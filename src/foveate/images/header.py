@@ -15,6 +15,7 @@ __all__ = [
     "Georeference",
     "Header",
     "PatchChange",
+    "Pixels",
     "check_dtype",
     "from_unit",
     "full_scale",
@@ -22,6 +23,9 @@ __all__ = [
     "over_black",
     "unit_range",
 ]
+
+Pixels = Shaped[np.ndarray, "height width channel"]
+"""Pixels of a part of an image, in the file's type."""
 
 BITS = 31
 """Of a seed of 63 bits, how many make a random number; the next as many make the second."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
-from foveate.images.header import Header, PatchChange, from_unit, full_scale
+from foveate.images.header import Header, PatchChange, Pixels, from_unit, full_scale
 from foveate.images.io.open import length_of
 from foveate.types import Box, Level, Size
 
@@ -99,7 +99,7 @@ class Source(ABC):
         """Bytes of the image's file, or of all files in its folder; None where there is none, or it is not known."""
         return length_of(self.name) if self.name else None
 
-    def read(self, box: Box, level: int = 0) -> Shaped[np.ndarray, "height width channel"]:
+    def read(self, box: Box, level: int = 0) -> Pixels:
         """Read a rectangle of pixels.
 
         Arguments:
@@ -114,9 +114,7 @@ class Source(ABC):
         """
         return self.read_many([box], level)[0]
 
-    def read_many(
-        self, boxes: Sequence[Box], level: int = 0, threads: int = 1
-    ) -> list[Shaped[np.ndarray, "height width channel"]]:
+    def read_many(self, boxes: Sequence[Box], level: int = 0, threads: int = 1) -> list[Pixels]:
         """Read several rectangles; what they share is decoded once.
 
         Arguments:
@@ -131,9 +129,14 @@ class Source(ABC):
             ImageError: if a box is empty, the level does not exist or the file cannot be read.
         """
         levels = self.header.levels
-        self._check_level(level)
+        if not 0 <= level < len(levels):
+            raise ImageError(f"{self._label()}: level must be one of 0 … {len(levels) - 1}, got {level}: see .levels")
         for box in boxes:
-            self._check_box(box)
+            if min(box.size) < 1:
+                raise ImageError(
+                    f"{self._label()}: a box must have at least one row and one column, got {box.height}×{box.width}: "
+                    "ask for a larger one"
+                )
         inside = [_clipped(box, levels[level].size) for box in boxes]
         parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
         results: list[np.ndarray] = []
@@ -147,19 +150,6 @@ class Source(ABC):
                 result[top : top + part.height, left : left + part.width] = next(parts)
             results.append(result)
         return results
-
-    def _check_box(self, box: Box) -> None:
-        if box.height < 1 or box.width < 1:
-            raise ImageError(
-                f"{self._label()}: a box must have at least one row and one column, got {box.height}×{box.width}: "
-                "ask for a larger one"
-            )
-
-    def _check_level(self, level: int) -> None:
-        if not 0 <= level < len(self.levels):
-            raise ImageError(
-                f"{self._label()}: level must be one of 0 … {len(self.levels) - 1}, got {level}: see .levels"
-            )
 
     def view(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns channel"]:
         """View of a region at another resolution: its exact area average.
@@ -215,7 +205,7 @@ class Source(ABC):
 
         return average(strip, rows, columns, self.channels) / full_scale(self.dtype)
 
-    def thumbnail(self, longest_side: int) -> Shaped[np.ndarray, "height width channel"]:
+    def thumbnail(self, longest_side: int) -> Pixels:
         """Thumbnail of the whole image; images that are smaller already are not enlarged.
 
         Arguments:
@@ -317,16 +307,11 @@ class Source(ABC):
         fine = [i for i, factor in enumerate(factors) if factor[0] <= down and factor[1] <= along]
         return max(fine, key=factors.__getitem__, default=0)
 
-    def _fetch_many(
-        self,
-        boxes: Sequence[Box],
-        level: int,
-        threads: int,  # noqa: ARG002  for readers that decode in parts
-    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:  # noqa: ARG002
         """Read boxes that lie inside the image; arrays of the caller's own."""
         return [np.array(self._fetch(box, level), self.dtype) for box in boxes]
 
-    def _fetch(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+    def _fetch(self, box: Box, level: int) -> Pixels:
         self._ready()
         part = self._read(box, level)
         if not self._reads_file:

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int, Shaped
+from jaxtyping import Bool, Float32, Int
 from torch import Tensor
 
 from foveate.config.settings import ViewSettings
 from foveate.errors import ConfigError, ImageError
-from foveate.images.header import full_scale, not_finite
+from foveate.images.header import Pixels, full_scale, not_finite
 from foveate.images.source import Source
 from foveate.threads import in_threads
 from foveate.types import Box, Size
@@ -223,7 +223,7 @@ def gather(
     return torch.from_numpy(target).permute(0, 1, 4, 2, 3)
 
 
-def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Shaped[np.ndarray, "height width channel"]]:
+def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Pixels]:
     """The pixels of every box; read at once where that reads no more than one by one, as on a grid of patches.
 
     Images of tiles see by themselves that boxes share them.

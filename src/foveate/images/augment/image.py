@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Shaped
+from jaxtyping import Bool, Float32, Float64
 
 from foveate.config.settings import AugmentSettings
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region
 from foveate.images.augment.stain import Stain
-from foveate.images.header import Header, PatchChange, unit_range
+from foveate.images.header import Header, PatchChange, Pixels, unit_range
 from foveate.images.orientation import Orientation
 from foveate.images.source import Source
 from foveate.images.wrappers.base import Wrapper
@@ -169,15 +169,10 @@ class Augmented(Wrapper):
             georeference=None if moved or self._orientation != Orientation() else original.georeference,
         )
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+    def _read(self, box: Box, level: int) -> Pixels:
         return self._fetch_many([box], level, 1)[0]
 
-    def _fetch_many(
-        self,
-        boxes: Sequence[Box],
-        level: int,
-        threads: int,
-    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         shown = [self._covered(box) for box in boxes]
         wanted = [self.to_original(covered) for covered in shown if covered is not None]
         parts = iter(self.source.read_many(wanted, level, threads))

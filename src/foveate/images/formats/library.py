@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
 from foveate.images.formats.handles import LIBRARY_HANDLES, state_of
-from foveate.images.header import FULL_SCALE
+from foveate.images.header import FULL_SCALE, Pixels
 from foveate.images.io.local import not_readable
 from foveate.images.source import Source
 from foveate.threads import in_threads
@@ -122,9 +122,7 @@ class LibraryFile(Source):
             raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
         return self._handle(level)
 
-    def _fetch_many(
-        self, boxes: Sequence[Box], level: int, threads: int
-    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         return in_threads(lambda box: np.array(self._fetch(box, level), self.dtype), boxes, threads)
 
     def _key(self, level: int) -> Hashable:

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError
 from foveate.images.formats.library import kept_type
-from foveate.images.header import Header
+from foveate.images.header import Header, Pixels
 from foveate.images.scale import ome_zarr_mpp
 from foveate.types import Box, Level, Size
 
@@ -45,7 +45,7 @@ class Picture:
         """(height, width) of the chunks of an array."""
         return int(array.chunks[self.axes.index("y")]), int(array.chunks[self.axes.index("x")])
 
-    def laid_out(self, part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "height width channel"]:
+    def laid_out(self, part: Shaped[np.ndarray, "..."]) -> Pixels:
         """What was taken out, channels last."""
         left = [axis for axis in self.axes if axis in "yxc"]
         order = [left.index(axis) for axis in "yxc" if axis in left]

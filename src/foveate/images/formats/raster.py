@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Shaped
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
 from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, where
-from foveate.images.header import Georeference, Header
+from foveate.images.header import Georeference, Header, Pixels
 from foveate.images.scale import projected_mpp
 from foveate.types import Box, Size
 
@@ -103,7 +103,7 @@ class RasterSource(LibraryFile):
         sizes = sorted(found, reverse=True)
         return (None, *(found[size] for size in sizes)), [full, *sizes]
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+    def _read(self, box: Box, level: int) -> Pixels:
         with self._using(level, where(box, level)) as dataset:
             bands = dataset.read(window=_window(box))
         return np.ascontiguousarray(np.moveaxis(bands, 0, 2), self.dtype)

@@ -10,7 +10,7 @@ import foveate.images.area as averages
 from foveate.cache import TILES, Owner
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
-from foveate.images.header import full_scale
+from foveate.images.header import Pixels, full_scale
 from foveate.images.orientation import Orientation
 from foveate.images.source import Source
 from foveate.types import Box, Size
@@ -71,12 +71,10 @@ class TiledSource(Source):
     def _stored(self, level: int) -> Size:
         return self._orientation.size(self.levels[level].size)
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+    def _read(self, box: Box, level: int) -> Pixels:
         return self._fetch_many([box], level, 1)[0]
 
-    def _fetch_many(
-        self, boxes: Sequence[Box], level: int, threads: int
-    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         self._ready()
         turn = self._orientation
         if turn == Orientation():
@@ -85,9 +83,7 @@ class TiledSource(Source):
         before = self._assembled([turn.box_before(box, size) for box in boxes], level, threads)
         return [np.ascontiguousarray(turn.apply(part)) for part in before]
 
-    def _assembled(
-        self, boxes: Sequence[Box], level: int, threads: int, keep: bool | None = None
-    ) -> list[Shaped[np.ndarray, "height width channel"]]:
+    def _assembled(self, boxes: Sequence[Box], level: int, threads: int, keep: bool | None = None) -> list[Pixels]:
         """Boxes that lie inside the image as it is stored, put together of tiles."""
         height, width = self._tile(level)
         if len(boxes) == 1:  # most reads: nothing is shared
@@ -184,7 +180,7 @@ def _touched(box: Box, height: int, width: int) -> list[TileName]:
 
 
 def _paste(
-    result: Shaped[np.ndarray, "height width channel"],
+    result: Pixels,
     box: Box,
     tile: Tile,
     top: int,

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
 
 from foveate.errors import ImageError
 from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, where
-from foveate.images.header import Header, over_black
+from foveate.images.header import Header, Pixels, over_black
 from foveate.images.orientation import Orientation
 from foveate.images.scale import resolution_mpp
 from foveate.types import Box, Size
@@ -120,7 +119,7 @@ class VipsSource(LibraryFile):
             self._orientation.size((tile[0], tile[1])) if all(tile) else None,
         )
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+    def _read(self, box: Box, level: int) -> Pixels:
         turn = self._orientation
         stored = turn.box_before(box, turn.size(self.levels[level].size))
         with self._using(level, where(box, level)) as handle:
@@ -138,7 +137,7 @@ class _Opened:
         self.image = image
         self.regions: list[Any] = []
 
-    def fetch(self, box: Box) -> Shaped[np.ndarray, "height width channel"]:
+    def fetch(self, box: Box) -> Pixels:
         try:
             region = self.regions.pop()
         except IndexError:

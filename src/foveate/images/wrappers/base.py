@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from foveate.images.area import Region
-from foveate.images.header import Header
+from foveate.images.header import Header, Pixels
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
@@ -72,9 +72,7 @@ class PixelWrapper(Wrapper):
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
         return self._change(self.source.read(box, level))
 
-    def _fetch_many(
-        self, boxes: Sequence[Box], level: int, threads: int
-    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         return [self._change(pixels) for pixels in self.source.read_many(boxes, level, threads)]
 
 
@@ -88,12 +86,10 @@ class Unchanged(Wrapper):
     def _measure(self) -> Header:
         return self.source.header
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+    def _read(self, box: Box, level: int) -> Pixels:
         return self.source.read(box, level)
 
-    def _fetch_many(
-        self, boxes: Sequence[Box], level: int, threads: int
-    ) -> Sequence[Shaped[np.ndarray, "height width channel"]]:
+    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         return self.source.read_many(boxes, level, threads)
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:

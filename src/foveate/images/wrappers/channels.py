@@ -9,7 +9,7 @@ from jaxtyping import Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Region
-from foveate.images.header import Header, over_black
+from foveate.images.header import Header, Pixels, over_black
 from foveate.images.source import Source
 from foveate.images.wrappers.base import PixelWrapper
 from foveate.types import Box, Size
@@ -56,7 +56,7 @@ class Bands(PixelWrapper):
         names = tuple(original.bands[index] for index in self.indices) if original.bands else ()
         return replace(original, channels=len(self.indices), bands=names)
 
-    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Shaped[np.ndarray, "height width channel"]:
+    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Pixels:
         return pixels[:, :, list(self.indices)]
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
@@ -106,7 +106,7 @@ class Colour(PixelWrapper):
         nodata = None if original.channels == 4 else original.nodata  # the same in all bands
         return replace(original, channels=channels, bands=(), nodata=nodata)
 
-    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Shaped[np.ndarray, "height width channel"]:
+    def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Pixels:
         if pixels.shape[2] == 4:
             pixels = over_black(pixels)
         if pixels.shape[2] == self.channels:

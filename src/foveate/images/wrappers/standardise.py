@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Float64, Int64
 
 from foveate.images.area import Bins, Region
-from foveate.images.header import Header, unit_range
+from foveate.images.header import Header, Pixels, unit_range
 from foveate.images.source import Source
 from foveate.images.wrappers.base import PixelWrapper
 from foveate.types import Box, Size
@@ -64,9 +64,7 @@ class Standardised(PixelWrapper):
     def _measure(self) -> Header:
         return replace(self.source.header, dtype=np.dtype(np.float32), nodata=None)
 
-    def _change(
-        self, pixels: Shaped[np.ndarray, "height width channel"]
-    ) -> Float32[np.ndarray, "height width channel"]:
+    def _change(self, pixels: Pixels) -> Float32[np.ndarray, "height width channel"]:
         mean, deviation = self.statistics()
         result: np.ndarray = (unit_range(pixels) - mean.astype(np.float32)) / deviation.astype(np.float32)
         return result
