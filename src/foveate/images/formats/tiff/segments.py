@@ -35,9 +35,7 @@ PIECE = 2**17
 NOT_FOR_DECODING = {254, 270, 274, 282, 283, 296, 305, 317, 320, 330, 513, 530, 32997, 42113}
 """Tags that the decoder needs not, or needs only at times."""
 
-_Colours = tuple[int | None, int | str | None]
-
-JPEG, PALETTE, YCBCR, APERIO_YCBCR = 7, 3, 6, 33003
+PALETTE, YCBCR, APERIO_YCBCR = 3, 6, 33003
 
 
 class Segments:
@@ -95,9 +93,6 @@ class Segments:
         self._grid = -(-height // self.tile[0]), -(-width // self.tile[1])
         found = _alone(page, self._first_bytes(file), self.tile, tiled, self._count())
         self._decode, decoded = found.decode, np.dtype(found.dtype)
-        plain = tiled and self.planes == 1 and compression == JPEG and bits == {8}
-        self._colours = _jpeg_colours(found) if plain else None
-        self._stored = *self.tile, samples
         self._tables = page.values[347].data if 347 in page.values else None
         self._finish, self.channels, self.dtype = finish_for(page, samples, decoded)
         self._decoded = decoded
@@ -157,37 +152,25 @@ class Segments:
         """
         if None in encoded:
             return np.broadcast_to(self._fill, (*self.tile, self.channels))
-        values, first = None, encoded[0]
-        if self._colours is not None and first is not None:
-            values = self._jpeg(first, self._colours)
-        if values is None:
-            planes = zip(encoded, numbers, strict=True)
-            parts = [self._decode(data, number, jpegtables=self._tables)[0][0] for data, number in planes]
-            values = parts[0] if self.planes == 1 else np.concatenate(parts, axis=2)
+        planes = zip(encoded, numbers, strict=True)
+        parts = [self._decode(data, number, jpegtables=self._tables)[0][0] for data, number in planes]
+        values = parts[0] if self.planes == 1 else np.concatenate(parts, axis=2)
         if values.dtype != self._decoded:
             values = values.astype(self._decoded)
-        if self._finish is None or (self._subsampled_is_rgb and _is_subsampled(first)):
+        if self._finish is None or (self._subsampled_is_rgb and _is_subsampled(encoded[0])):
             return values
         return self._finish(values)
 
-    def _jpeg(self, data: bytes, colours: _Colours) -> Shaped[np.ndarray, "rows columns sample"] | None:
-        """Pixels of a JPEG, decoded as tifffile does, without a copy; None where that needs more than its decoder."""
-        from imagecodecs import jpeg8_decode
-
-        values = np.empty(self._stored, np.uint8)
-        given, wanted = colours
-        try:
-            jpeg8_decode(data, tables=self._tables, colorspace=given, outcolorspace=wanted, shape=self.tile, out=values)
-        except Exception:  # lossless, cut off at the border, broken: tifffile knows, or says
-            return None
-        return values
-
 
 def _alone(page: Directory, sample: bytes, tile: Size, tiled: bool, count: int) -> Any:
-    """A page as tifffile sees it, which can decode its tiles.
+    """Page as tifffile sees it, which can decode its tiles: `TiffPage.decode` is public, and takes bytes and no file.
 
-    tifffile reads the tables of all tiles into Python integers, 30 MB for a level of 25 gigapixels. So it gets to see
-    the page alone, with tables of one byte an entry, in a file of a few hundred bytes that has no pixels.
+    Why not of the file itself: a page is made of a file only, and with it tifffile reads the tables of all tiles into
+    Python integers, 30 MB for a level of 25 gigapixels. So it gets to see the page alone, with tables of one byte an
+    entry, in a file of a few hundred bytes that has no pixels but the first of one tile, which say whether it is JFIF.
+
+    Why not imagecodecs alone: which codec takes what of jpegtables, colour spaces, predictors, fill and byte order and
+    bits, and what it gives for tiles that are cut off, is hundreds of lines of tifffile, right in many odd cases.
     """
     import tifffile
 
@@ -208,16 +191,8 @@ def _alone(page: Directory, sample: bytes, tile: Size, tiled: bool, count: int) 
     return found
 
 
-def _jpeg_colours(found: Any) -> _Colours:
-    """The colours that JPEG data is in and those that are wanted, as tifffile tells its decoder."""
-    from tifffile.tifffile import jpeg_decode_colorspace
-
-    given, wanted = jpeg_decode_colorspace(found.photometric, found.planarconfig, found.extrasamples, found.is_jfif)
-    return given, wanted
-
-
 def _miniature(order: str, values: dict[int, Values], sample: bytes) -> bytes:
-    """A BigTIFF file of one page without pixels; `sample` lies at byte 16."""
+    """BigTIFF file of one page without pixels; `sample` lies at byte 16."""
     start = 16 + -(-len(sample) // 8) * 8
     at = start + 8 + 20 * len(values) + 8
     head = struct.pack(f"{order}2sHHHQ", b"II" if order == "<" else b"MM", 43, 8, 0, start)
