@@ -1,6 +1,7 @@
 """The floors of the house, read off the syntax trees, and what each door may load."""
 
 import ast
+import graphlib
 import json
 import statistics
 import subprocess
@@ -31,42 +32,70 @@ TORCH_FREE = (
 )
 LONGEST_FILE = 350
 
+IMAGE_ROOMS = (
+    {"header", "io"},
+    {"area"},
+    {"orientation", "source"},
+    {"formats", "scale", "signature"},
+    {"open", "describe"},
+    {"wrappers"},
+    {"augment"},
+    {"tensors"},
+    {"__init__"},
+)
+"""What stands in images/: each imports from those before it, and from its own line."""
+
+
+def module(file: Path) -> str:
+    """The name a file is imported by."""
+    return ".".join(("foveate", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
 FILES = sorted(SOURCE.rglob("*.py"))
-IDS = [str(file.relative_to(SOURCE)) for file in FILES]
+MODULES = {module(file): file for file in FILES}
 
 
-def room(file: Path) -> str:
-    """The folder or module right under `foveate` that a file belongs to."""
-    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+def imports(tree: ast.AST, package: str, running: bool = False) -> Iterator[str]:
+    """Absolute names of the modules that a tree imports: for types, within functions and by name, too.
+
+    Arguments:
+        tree: of a file.
+        package: that the file stands in.
+        running: leave out what is imported for types alone, or not before a function is called.
+    """
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - child.level + 1]) if child.level else ""
+            name = ".".join(part for part in (base, child.module) if part)
+            members = (f"{name}.{alias.name}" for alias in child.names)
+            yield from (member if member in MODULES else name for member in members)
+        elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith("import_module"):
+            yield from (arg.value for arg in child.args if isinstance(arg, ast.Constant))
+        is_later = isinstance(child, ast.FunctionDef | ast.Lambda)
+        is_for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not (running and (is_later or is_for_types)):
+            yield from imports(child, package, running)
+
+
+def arrows() -> dict[str, set[str]]:
+    """The graph of imports: every module, and ours that it names; the lazy front, which names all, left out."""
+    graph = {}
+    for name, file in MODULES.items():
+        if name != "foveate":
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            graph[name] = (set(imports(ast.parse(file.read_text()), package)) & set(MODULES)) - {name}
+    return graph
+
+
+def room(name: str) -> str:
+    """The folder or module right under `foveate` that a module belongs to."""
+    return f"{name}.__init__".split(".")[1]
 
 
 def floor(name: str) -> int:
     return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
-
-
-def is_typing_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-
-
-def imports(node: ast.AST, package: tuple[str, ...], everywhere: bool = True) -> Iterator[str]:
-    """Absolute names of the modules that a tree imports at run time; of its top level only unless `everywhere`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            base = ".".join(package[: len(package) - child.level + 1]) if child.level else ""
-            module = ".".join(part for part in (base, child.module) if part)
-            yield from (f"{module}.{alias.name}" for alias in child.names) if module == "foveate" else (module,)
-        elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith("import_module"):
-            yield from (arg.value for arg in child.args if isinstance(arg, ast.Constant))
-        if is_typing_only(child) or (not everywhere and isinstance(child, ast.FunctionDef | ast.Lambda)):
-            continue
-        yield from imports(child, package, everywhere)
-
-
-def imported_rooms(source: str, package: tuple[str, ...] = ("foveate",)) -> set[str]:
-    names = imports(ast.parse(source), package)
-    return {name.split(".")[1] for name in names if name.startswith("foveate.")} - {"__version__"}
 
 
 def is_allowed(importer: str, imported: str) -> bool:
@@ -78,17 +107,30 @@ def is_allowed(importer: str, imported: str) -> bool:
 def test_every_room_stands_on_one_floor() -> None:
     rooms = [name for names in FLOORS for name in names]
     assert len(rooms) == len(set(rooms))
-    strangers = {room(file) for file in FILES} - set(rooms)
+    strangers = {room(name) for name in MODULES} - set(rooms)
     assert not strangers, f"{strangers} stand on no floor: give them one in docs/architecture.md and here"
 
 
-@pytest.mark.parametrize("file", FILES, ids=IDS)
-def test_imports_point_downwards(file: Path) -> None:
-    package = ("foveate", *file.relative_to(SOURCE).parts[:-1])
-    if room(file) == "__init__":
-        return  # the lazy front door names everything; that it imports nothing is tested below
-    wrong = {name for name in imported_rooms(file.read_text(), package) if not is_allowed(room(file), name)}
-    assert not wrong, f"{room(file)} (floor {floor(room(file))}) may not import {wrong}"
+def test_imports_point_downwards() -> None:
+    pairs = [(here, there) for here, names in arrows().items() for there in names]
+    assert not [(here, there) for here, there in pairs if not is_allowed(room(here), room(there))]
+
+
+def test_no_file_imports_itself_in_a_circle() -> None:
+    tuple(graphlib.TopologicalSorter(arrows()).static_order())  # a CycleError names the files
+
+
+def test_the_rooms_of_images_have_an_order() -> None:
+    line = {name: number for number, names in enumerate(IMAGE_ROOMS) for name in names}
+    inside = {name: f"{name}.__init__".split(".")[2] for name in MODULES if room(name) == "images"}
+    assert set(inside.values()) == set(line), "give every room of images/ its line"
+    wrong = [
+        (here, there)
+        for here, names in arrows().items()
+        for there in names
+        if here in inside and there in inside and line[inside[there]] > line[inside[here]]
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize(
@@ -99,7 +141,14 @@ def test_imports_point_downwards(file: Path) -> None:
         ("sampling", "def f():\n    import foveate.images.open", False),
         ("networks", "from foveate import images", False),
         ("images", "from importlib import import_module\nimport_module('foveate.networks')", False),
-        ("datasets", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from foveate.models import Model", True),
+        (
+            "datasets",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from foveate.models import Model",
+            False,
+        ),
+        ("models", "from foveate import __version__", False),
+        ("models", "from ..datasets import open", False),
+        ("models", "from .base import Model", True),
         ("predict", "from foveate.compare import x", False),
         ("view", "from foveate.explain import explain", True),
         ("explain", "from foveate.view import Pyramid", False),
@@ -108,34 +157,52 @@ def test_imports_point_downwards(file: Path) -> None:
     ],
 )
 def test_the_rule_itself(importer: str, source: str, allowed: bool) -> None:
-    assert all(is_allowed(importer, name) for name in imported_rooms(source)) is allowed
+    names = set(imports(ast.parse(source), f"foveate.{importer}")) & set(MODULES)
+    assert names or not source.startswith("from foveate")
+    assert all(is_allowed(importer, room(name)) for name in names) is allowed
 
 
-@pytest.mark.parametrize("file", FILES, ids=IDS)
-def test_files_are_short_and_named_for_what_they_hold(file: Path) -> None:
-    assert file.stem not in {"utils", "util", "helpers", "misc", "common"}
-    assert len(file.read_text().splitlines()) <= LONGEST_FILE
+def test_files_are_short_and_named_for_what_they_hold() -> None:
+    assert not [file for file in FILES if file.stem in {"utils", "util", "helpers", "misc", "common"}]
+    lengths = {str(file.relative_to(SOURCE)): len(file.read_text().splitlines()) for file in FILES}
+    assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
 
 
-@pytest.mark.parametrize("file", FILES, ids=IDS)
-def test_the_words_and_the_doors_do_not_import_torch(file: Path) -> None:
-    name = str(file.relative_to(SOURCE))
-    if not any(name == free or room(file) == free for free in TORCH_FREE):
-        return
-    package = ("foveate", *file.relative_to(SOURCE).parts[:-1])
+def test_images_are_no_more_than_a_quarter_of_the_house() -> None:
+    lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
+    images = sum(length for name, length in lengths.items() if room(name) == "images")
+    assert images <= sum(lengths.values()) / 4
+
+
+def test_of_images_only_what_becomes_a_tensor_names_torch() -> None:
+    named = {
+        name
+        for name, file in MODULES.items()
+        if room(name) == "images" and "torch" in {one.split(".")[0] for one in imports(ast.parse(file.read_text()), "")}
+    }
+    assert named == {"foveate.images.tensors", "foveate.images.augment.patches"}
+
+
+def test_the_words_and_the_doors_do_not_import_torch() -> None:
     heavy = {"torch", "numpy", "accelerate", "sklearn", "matplotlib"}
-    loaded = {module.split(".")[0] for module in imports(ast.parse(file.read_text()), package, everywhere=False)}
-    assert not loaded & heavy
+    wrong = []
+    for name, file in MODULES.items():
+        if room(name) in TORCH_FREE:
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            loaded = {one.split(".")[0] for one in imports(ast.parse(file.read_text()), package, running=True)}
+            wrong += [(name, loaded & heavy)] if loaded & heavy else []
+    assert not wrong
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.name == "__init__.py"], ids=lambda f: f.parent.name)
-def test_package_fronts_hold_no_logic(file: Path) -> None:
-    if file.parent == SOURCE:
-        return
-    for node in ast.parse(file.read_text()).body:
-        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        is_list_of_names = "__all__" in ast.unparse(node)
-        assert is_docstring or is_list_of_names or isinstance(node, ast.Import | ast.ImportFrom), ast.unparse(node)
+def test_package_fronts_hold_no_logic() -> None:
+    for file in FILES:
+        if file.name != "__init__.py" or file.parent == SOURCE:
+            continue
+        for node in ast.parse(file.read_text()).body:
+            is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            is_list_of_names = "__all__" in ast.unparse(node)
+            fine = is_docstring or is_list_of_names or isinstance(node, ast.Import | ast.ImportFrom)
+            assert fine, f"{file}: {ast.unparse(node)}"
 
 
 def run_python(code: str) -> str:
