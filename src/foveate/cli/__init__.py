@@ -1,4 +1,4 @@
-"""The command line: one file per verb, none of which imports torch before it runs."""
+"""Command line: one file per verb, none of which imports torch before it runs."""
 
 from foveate.cli.dispatch import VERBS, main
 from foveate.cli.parser import Parser

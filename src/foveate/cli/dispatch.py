@@ -1,4 +1,4 @@
-"""From the words on the command line to a verb, and from whatever happens there to an exit code."""
+"""Dispatch of the command line: from its words to a verb, and from whatever happens there to an exit code."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ _SURROUNDINGS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run foveate's command line.
+    """Command line of foveate, from its words to the exit code.
 
     Arguments:
         arguments: the words after the program's name; those of the process if None.

@@ -11,14 +11,7 @@ __all__ = ["Instead", "Parser", "add_looking", "check_looking", "did_you_mean"]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggestion of the known word that is nearest to a misspelt one.
-
-    Arguments:
-        word: what the user wrote.
-        known: what would have been right.
-
-    Returns:
-        "" or ", did you mean …?".
+    """Suggestion of the known word that is nearest to a misspelt one, or "".
 
     Example:
         >>> did_you_mean("--sampels", ["--samples", "--seed"])

@@ -31,14 +31,7 @@ A run stopped with Ctrl-C, or killed, goes on where it was with --resume.
 
 
 def main(arguments: list[str]) -> int:
-    """Run the verb.
-
-    Arguments:
-        arguments: the words after `train`.
-
-    Returns:
-        0.
-    """
+    """Training, as the words after `train` ask for it; the exit code is 0."""
     options, settings = read_arguments(arguments)
     first = os.environ.get("RANK", "0") == "0"
     try:
@@ -82,10 +75,9 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
 
 def _base(name: str | None, file: str | None, out: Path) -> RunSettings:
     if name is None and file is None:
-        kept = next((path for path in (out, out / "fold-1") if (path / "config.yaml").is_file()), out)
         from foveate.training.run_folder import run_settings
 
-        return run_settings(kept)
+        return run_settings(next((run for run in (out, out / "fold-1") if (run / "config.yaml").is_file()), out))
     settings = RunSettings() if name is None else preset(name)
     return settings if file is None else load_settings(file, settings)
 

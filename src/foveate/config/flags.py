@@ -150,7 +150,7 @@ def spell_flags(words: list[str], options: Iterable[str]) -> list[str]:
     """Words of the command line as argparse reads them, once all their flags are known.
 
     Arguments:
-        words: the words after the verb.
+        words: those after the verb.
         options: what the verb takes besides settings, e.g. `--out`.
 
     Raises:
