@@ -44,11 +44,16 @@ class Interrupted(FoveateError):  # noqa: N818  a signal, not a fault
         self.signal = signal
 
 
+LONGEST_REASON = 240
+"""Characters of an error from elsewhere: some libraries print tables."""
+
+
 def one_line(error: BaseException) -> str:
-    r"""What an error from elsewhere says, after its kind, as a reason within a message of ours.
+    r"""Reason in one line: an error from elsewhere, after its kind, as it stands within a message of ours.
 
     Example:
-        >>> one_line(ValueError("cut\nshort"))
-        'ValueError cut short'
+        >>> one_line(ValueError("cut\nshort. Try another."))
+        'ValueError cut short. Try another'
     """
-    return " ".join(f"{type(error).__name__} {error}".split())
+    text = " ".join(f"{type(error).__name__} {error}".split()).rstrip(".")
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"

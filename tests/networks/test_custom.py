@@ -127,7 +127,7 @@ def test_it_survives_pickling() -> None:
         (
             nn.Conv2d(4, 8, 3),
             (9, 12),
-            "the feature network Conv2d (yours) cannot take patches of 9×12 pixels and 3 channels (RuntimeError: Given "
+            "the feature network Conv2d (yours) cannot take patches of 9×12 pixels and 3 channels (RuntimeError Given "
             "groups=1, weight of size [8, 4, 3, 3], expected input[1, 3, 9, 12] to have 4 channels, but got 3 channels "
             "instead): set model.patch to a size it takes or choose another model.features.name",
         ),
@@ -175,13 +175,13 @@ def test_a_module_that_does_not_fit(module: nn.Module, patch: tuple[int, int] | 
         (
             "somebodys.absent:small",
             "the module somebodys.absent of model.features.name somebodys.absent:small cannot be imported "
-            "(ModuleNotFoundError: No module named 'somebodys.absent'): install it, or name the folder it lies in in "
+            "(ModuleNotFoundError No module named 'somebodys.absent'): install it, or name the folder it lies in in "
             "PYTHONPATH",
         ),
         (
             "somebodys.broken:small",
             "the module somebodys.broken of model.features.name somebodys.broken:small cannot be imported "
-            "(RuntimeError: no licence): install it, or name the folder it lies in in PYTHONPATH",
+            "(RuntimeError no licence): install it, or name the folder it lies in in PYTHONPATH",
         ),
         (
             "somebodys.networks:smal",
@@ -195,7 +195,7 @@ def test_a_module_that_does_not_fit(module: nn.Module, patch: tuple[int, int] | 
         ),
         (
             "somebodys.networks:wants_two",
-            "somebodys.networks:wants_two, called with 3 channels, failed (TypeError: wants_two() missing 1 required "
+            "somebodys.networks:wants_two, called with 3 channels, failed (TypeError wants_two() missing 1 required "
             "positional argument: 'more'): let it take the number of channels and give an nn.Module",
         ),
         (

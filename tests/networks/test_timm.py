@@ -170,7 +170,7 @@ def test_weights_that_cannot_be_had_are_one_line(error: Exception, monkeypatch: 
         build(NEW, pretrained=True)
     reason = " ".join(str(error).split()).rstrip(".")
     assert str(caught.value) == (
-        f"the pretrained weights of timm:test_resnet could not be had ({type(error).__name__}: {reason}): connect to "
+        f"the pretrained weights of timm:test_resnet could not be had ({type(error).__name__} {reason}): connect to "
         "the network, point HF_HOME at a cache that holds them, or set model.features.pretrained to false"
     )
 
@@ -326,6 +326,6 @@ def test_a_torchvision_that_does_not_match(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MissingExtra) as caught:
         build(NEW)
     assert str(caught.value) == (
-        "timm is installed but cannot be imported (RuntimeError: operator torchvision::nms does not exist): pip "
+        "timm is installed but cannot be imported (RuntimeError operator torchvision::nms does not exist): pip "
         f"install the torchvision that belongs to torch {torch.__version__}"
     )

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.errors import ConfigError, FoveateError
+from foveate.errors import ConfigError, FoveateError, one_line
 from foveate.networks.cnn import Body
 from foveate.types import Size
 
-__all__ = ["OwnNetwork", "import_network", "measure", "one_line", "own_body", "smallest_input"]
+__all__ = ["OwnNetwork", "import_network", "measure", "own_body", "smallest_input"]
 
 LONGEST_SEARCHED = 256
 """Side of the largest zeros tried to find the smallest input: what needs more is made for one size."""
@@ -121,19 +121,6 @@ def _takes(layers: nn.Module, channels: int, size: Size, what: str) -> bool:
     except _WrongSizeError:
         return False
     return True
-
-
-def one_line(error: BaseException) -> str:
-    """Say an error of somebody else's in one line of reasonable length, without a full stop.
-
-    Example:
-        >>> one_line(RuntimeError("No  kernel. Try another."))
-        'RuntimeError: No kernel. Try another'
-    """
-    text = " ".join(str(error).split()).rstrip(".")
-    if len(text) > 240:
-        text = text[:239] + "…"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class OwnNetwork(nn.Module):

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.errors import ConfigError, FoveateError, MissingExtra
+from foveate.errors import ConfigError, FoveateError, MissingExtra, one_line
 from foveate.networks.cnn import Body
-from foveate.networks.custom import measure, one_line, smallest_input
+from foveate.networks.custom import measure, smallest_input
 from foveate.types import Size
 
 __all__ = ["PREFIX", "Backbone", "timm_body"]
