@@ -128,9 +128,9 @@ def test_the_images_may_lie_elsewhere(
     assert main(["compare", "--config", "two.yaml", "--data", "my images/all.csv", "--out", "an out"]) == 0
     assert main(["compare", "--config", str(published), "--data", "colon.zip", "--part", "1/2"]) == 0
     (own, remedy), (given, _) = asked
-    data = own.entrants()[1].settings.data
+    data = own.resolved()[1].settings.data
     assert (data.source, data.manifest, data.validation) == ("manifest", f"{tmp_path}/my images/all.csv", 0)
-    data = given.entrants()[0].settings.data
+    data = given.resolved()[0].settings.data
     assert (data.source, data.published, data.manifest) == ("colon-cancer", f"{tmp_path}/colon.zip", None)
     assert remedy == ("to continue: foveate compare --config two.yaml --out 'an out' --data 'my images/all.csv'")
     assert asked[1][1].endswith(" --data colon.zip --part 1/2")

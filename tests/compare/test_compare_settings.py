@@ -1,5 +1,6 @@
 """What a comparison is made of: one file, every mistake in it one line, and what was settled kept."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ base: {training: {epochs: 3}, model: {patches: 4}}
 seeds: [2, 5]
 folds: 3
 reference: u-4
-reported: {u-4: {error: 0.2 ± 0.1, time: 7, source: a paper}}
 methods:
   ats-4:
   u-4: {settings: {model: {name: uniform, view: {scale: 0.5}}}, seeds: [5]}
@@ -31,13 +31,12 @@ def written(folder: Path, text: str) -> Path:
 
 def test_methods_change_the_base_and_may_run_fewer_seeds(tmp_path: Path) -> None:
     settings = load_comparison(written(tmp_path, FILE))
-    ats, uniform = settings.entrants()
+    ats, uniform = settings.resolved()
     assert (ats.name, ats.seeds, ats.settings.model.name) == ("ats-4", (2, 5), "attention-sampling")
     assert (uniform.name, uniform.seeds, uniform.settings.model.name) == ("u-4", (5,), "uniform")
     assert uniform.settings.model.view.scale == 0.5
     assert ats.settings.model.view.longest_side == 512  # of the preset
     assert ats.settings.training.epochs == uniform.settings.training.epochs == 3
-    assert settings.reported["u-4"].time == 7.0
 
 
 def test_what_is_saved_says_the_same_without_the_preset(tmp_path: Path) -> None:
@@ -45,7 +44,7 @@ def test_what_is_saved_says_the_same_without_the_preset(tmp_path: Path) -> None:
     save_comparison(settings, tmp_path / "settled.yaml")
     again = load_comparison(tmp_path / "settled.yaml")
     assert again.preset is None
-    assert again.entrants() == settings.entrants()
+    assert again.resolved() == settings.resolved()
     assert (again.folds, again.reference, again.seeds) == (3, "u-4", (2, 5))
     assert set(again.methods["u-4"].settings) == {"model"}
 
@@ -97,7 +96,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("plain", "message"), MISTAKES, ids=[message[:30] for _, message in MISTAKES])
 def test_every_mistake_is_one_line(plain: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        from_plain(CompareSettings, plain).entrants()
+        from_plain(CompareSettings, plain).resolved()
     assert str(caught.value) == message
 
 
@@ -112,27 +111,26 @@ def test_a_file_that_is_none_or_no_yaml(tmp_path: Path) -> None:
 
 def test_folders_have_seeds_and_folds_only_where_there_are_several() -> None:
     one = from_plain(CompareSettings, {"methods": {"a": {}, "b": {}}})
-    assert [str(task) for task in plan(one.entrants())] == ["a", "b"]
-    assert [str(task) for task in plan(one.entrants(), folds=2)] == ["a/fold-1", "b/fold-1", "a/fold-2", "b/fold-2"]
+    assert [trial.name for trial in plan(one)] == ["a", "b"]
+    assert [trial.name for trial in plan(replace(one, folds=2))] == ["a/fold-1", "b/fold-1", "a/fold-2", "b/fold-2"]
     several = from_plain(CompareSettings, {"methods": {"a": {}, "b": {"seeds": [7]}}, "seeds": [7, 8]})
-    assert [str(task) for task in plan(several.entrants())] == ["a/seed-7", "b/seed-7", "a/seed-8"]
+    assert [trial.name for trial in plan(several)] == ["a/seed-7", "b/seed-7", "a/seed-8"]
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5])
 def test_parts_share_out_every_run_once_and_every_method_evenly(of: int) -> None:
     methods = {"a": {}, "b": {"seeds": [0]}, "c": {"as_long_as": "a"}, "d": {}}
     settings = from_plain(CompareSettings, {"methods": methods, "seeds": [0, 1, 2], "folds": 10})
-    entrants = settings.entrants()
-    tasks = plan(entrants, 10)
-    parts = [shared_out(tasks, entrants, Part(number, of)) for number in range(1, of + 1)]
-    assert sorted(map(str, tasks)) == sorted(str(task) for part in parts for task in part)
+    trials = plan(settings)
+    parts = [shared_out(trials, Part(number, of)) for number in range(1, of + 1)]
+    assert sorted(trial.name for trial in trials) == sorted(trial.name for part in parts for trial in part)
     for method, runs in (("a", 30), ("b", 10), ("c", 30), ("d", 30)):
-        counts = [sum(task.method == method for task in part) for part in parts]
+        counts = [sum(trial.method.name == method for trial in part) for part in parts]
         assert sum(counts) == runs
         assert max(counts) - min(counts) <= 1
     for part in parts:  # who waits for a run is where that is done
-        done = {(task.seed, task.fold) for task in part if task.method == "a"}
-        assert done == {(task.seed, task.fold) for task in part if task.method == "c"}
+        done = {(trial.seed, trial.fold) for trial in part if trial.method.name == "a"}
+        assert done == {(trial.seed, trial.fold) for trial in part if trial.method.name == "c"}
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/", "-1/2"])
@@ -143,3 +141,10 @@ def test_a_part_that_is_none(text: str) -> None:
     assert str(caught.value) == (
         f"a part is I/K with I from 1 to K, got {text!r}: write e.g. --part 1/2, and 2/2 elsewhere"
     )
+
+
+def test_figures_of_the_literature_in_an_older_file_are_refused_unless_there_are_none() -> None:
+    plain = {"methods": {"a": {}}}
+    assert from_plain(CompareSettings, {**plain, "reported": {}}) == from_plain(CompareSettings, plain)
+    with pytest.raises(ConfigError, match=r"^reported is no longer a setting: leave it out$"):
+        from_plain(CompareSettings, {**plain, "reported": {"a": {"error": 0.1}}})

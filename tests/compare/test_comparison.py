@@ -1,6 +1,5 @@
 """The harness: the same images for all, nothing run twice, parts that make up the whole, and the files it leaves."""
 
-import fcntl
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from foveate.compare import Comparison, MethodResult, Part, compare, read_results
 from foveate.compare.trial import seconds_per_step
@@ -131,8 +131,8 @@ def test_costs_are_measured_again_if_forced_or_if_asked_otherwise(
     known = {one.name: one.cost for one in read_results(folded / "results.json").methods}
     measured: list[tuple[list[str], int]] = []
 
-    def measure(contenders: Any, images: Any, settings: Any, check: Any, tell: Any) -> Any:
-        measured.append(([one.name for one in contenders], settings.batch))
+    def measure(trials: Any, images: Any, settings: Any, check: Any, tell: Any) -> Any:
+        measured.append(([one.method.name for one in trials], settings.batch))
         return known
 
     monkeypatch.setattr("foveate.compare.run.measure_costs", measure)
@@ -168,8 +168,7 @@ def test_a_run_in_another_process_is_left_alone(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:
     (tmp_path / "cnn").mkdir()
-    with (tmp_path / "cnn" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(tmp_path / "cnn" / ".lock"):
         told: list[str] = []
         message = "1 of 2 runs are under way elsewhere, cnn first: compare again when they are done"
         with pytest.raises(RunError) as caught:
@@ -262,20 +261,19 @@ def test_the_method_that_is_to_train_as_long_does(
 def test_all_get_the_same_time_by_the_pace_of_a_trial(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foveate.compare.budget import Budget, read_budget
-    from foveate.compare.trial import Run
+    from foveate.compare.trial import Budget, Trial, read_budget
     from foveate.config.files import load_settings
 
     paces = {"ats-3": 0.5, "cnn": 0.25}
     timed: list[str] = []
 
-    def pace(run: Run) -> float:
-        timed.append(run.task.method)
-        return paces[run.task.method]
+    def pace(trial: Trial) -> float:
+        timed.append(trial.method.name)
+        return paces[trial.method.name]
 
     settings, images = settings_of(minutes=5 / 60), spots_of(splits=True)  # 9 training images, 2 steps an epoch
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_pace", pace)
+        patch.setattr(Trial, "_pace", pace)
         comparison = compare(settings, tmp_path, dataset=images, part=Part(1, 1), tell=silent)
         assert compare(settings, tmp_path, dataset=images, part=Part(1, 1), tell=silent) == comparison
     assert timed == ["ats-3", "cnn"], "settled once"
@@ -304,7 +302,7 @@ def test_all_get_the_same_time_by_the_pace_of_a_trial(
 def test_the_pace_is_that_of_real_steps(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:
-    from foveate.compare.budget import read_budget
+    from foveate.compare.trial import read_budget
 
     settings = settings_of(methods={"ats-3": {}}, minutes=0.002)
     assert compare(settings, tmp_path, dataset=spots_of(splits=True), part=Part(1, 1), tell=silent) is not None

@@ -17,9 +17,9 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_method_can_be_built(file: Path) -> None:
-    for entrant in load_comparison(file).entrants():
-        data = entrant.settings.data
+    for method in load_comparison(file).resolved():
+        data = method.settings.data
         assert data.published is data.manifest is None, "where the images lie is said with --data"
         channels = data.channels if data.source == "megapixel-mnist" else 3
-        model = build_model(entrant.settings.model, ("a", "b"), channels, image_size=(400, 500))
+        model = build_model(method.settings.model, ("a", "b"), channels, image_size=(400, 500))
         assert model.parameter_count > 0

@@ -62,7 +62,7 @@ def run(namespace: argparse.Namespace) -> int:
     start = time.perf_counter()
     settings = demo_comparison(namespace.seed)
     _check_folder(out)
-    data = settings.entrants()[0].settings.data
+    data = settings.resolved()[0].settings.data
     height, width = data.canvas
     print(
         f"{data.train_images} training and {data.test_images} test canvases of {height}×{width} pixels: five real "

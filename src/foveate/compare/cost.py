@@ -1,4 +1,4 @@
-"""What each method costs on the same training images: time, memory, pixels and bytes."""
+"""Cost of each method on the same training images: time, memory, pixels and bytes."""
 
 import json
 import math
@@ -14,26 +14,27 @@ from typing import Any
 import torch
 
 from foveate.atomic import replace_file
-from foveate.compare.contenders import Contender, model_to_measure
-from foveate.compare.memory import activation_bytes, step_growth, step_peak
+from foveate.compare.memory import activation_bytes, measured_model, step_growth, step_peak
 from foveate.compare.settings import CostSettings
+from foveate.compare.trial import Trial, lasting
 from foveate.config.serial import to_plain
 from foveate.datasets.types import ImageDataset
+from foveate.devices import best_device
 from foveate.errors import RunError
 from foveate.evaluation.evaluate import patches_read
 from foveate.models import Model
 from foveate.models.types import Batch
 from foveate.pipeline.loader import Loader, Share, epoch_order, shares, split_indices
-from foveate.training.run_folder import environment
+from foveate.training.run_folder import LASTS, WATCHES, environment
 from foveate.training.step import Stepper
 
 __all__ = [
     "MethodCost",
-    "keep_costs",
-    "kept_costs",
     "machine",
     "measure_costs",
     "pixels_read_share",
+    "read_costs",
+    "write_costs",
 ]
 
 Quartiles = tuple[float, float]
@@ -41,7 +42,7 @@ Quartiles = tuple[float, float]
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What a method costs per image; every method on the same images.
+    """Cost of a method per image; every method on the same images.
 
     Attributes:
         train_ms_per_image: median over rounds of a training step per image: view, reading, forward, backward, update.
@@ -73,19 +74,19 @@ class MethodCost:
 
 
 def measure_costs(
-    contenders: Sequence[Contender],
+    trials: Sequence[Trial],
     images: ImageDataset,
     settings: CostSettings,
     check: Callable[[], None] | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, MethodCost]:
-    """Measure all methods side by side.
+    """Measurement of all methods side by side.
 
     In every round each method takes its turn, and each round begins with another one: what disturbs the machine for a
     while disturbs all alike, and the medians over rounds compare like with like.
 
     Arguments:
-        contenders: the methods, each with a finished run on `images`.
+        trials: a finished one of each method, on `images`.
         images: the images; the first training images of the first epoch are used.
         settings: how.
         check: called after every measurement; may raise to stop.
@@ -94,9 +95,9 @@ def measure_costs(
     Returns:
         Method → cost.
     """
-    chosen = epoch_order(split_indices(images, "train"), contenders[0].settings.seed, 1)[: settings.batch]
-    benches = [_Bench(one, images, chosen) for one in contenders]
-    times: dict[str, tuple[list[float], list[float]]] = {one.name: ([], []) for one in contenders}
+    chosen = epoch_order(split_indices(images, "train"), trials[0].settings.seed, 1)[: settings.batch]
+    benches = [_Bench(one, images, chosen) for one in trials]
+    times: dict[str, tuple[list[float], list[float]]] = {one.method.name: ([], []) for one in trials}
     total = settings.warm_up + settings.rounds
     tell(f"measuring cost: {total} rounds of {len(benches)} methods on {len(chosen)} images")
     for round_number in range(total):
@@ -117,18 +118,18 @@ def measure_costs(
 
 
 class _Bench:
-    """One method with everything it needs to be measured."""
+    """Bench of one method: everything it needs to be measured."""
 
-    def __init__(self, contender: Contender, images: ImageDataset, indices: Sequence[int]) -> None:
-        self.name, self._contender, self._images, self._indices = contender.name, contender, images, tuple(indices)
-        self._model: Model = model_to_measure(contender.folder, contender.settings, images, indices)
-        self._model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self._stepper = Stepper(contender.settings.training, self._model)
-        self._plan = shares(indices, contender.batch)
+    def __init__(self, trial: Trial, images: ImageDataset, indices: Sequence[int]) -> None:
+        self.name, self._trial, self._images, self._indices = trial.method.name, trial, images, tuple(indices)
+        self._model: Model = measured_model(trial.folder, trial.settings, images, indices)
+        self._model.to(best_device())
+        self._stepper = Stepper(trial.settings.training, self._model)
+        self._plan = shares(indices, trial.method.cost_batch)
         self._training = self._loader(augmented=True)
 
     def _loader(self, augmented: bool = False) -> Loader:
-        model, settings = self._model, self._contender.settings
+        model, settings = self._model, self._trial.settings
         return Loader(
             self._images,
             model.view,
@@ -159,19 +160,19 @@ class _Bench:
 
     def cost(self, training: Sequence[float], prediction: Sequence[float], process: bool) -> MethodCost:
         """Everything else, and the times summed up."""
-        contender, model = self._contender, self._model
+        trial, model = self._trial, self._model
         patches, share, read = self._looked_at()
         first: Share = self._plan[0]
         (batch,) = self._loader(augmented=True).training(1, [first])
-        kept = activation_bytes(model, batch.to(model.device), contender.settings.training.mixed_precision)
+        activations = activation_bytes(model, batch.to(model.device), trial.settings.training.mixed_precision)
         return MethodCost(
             train_ms_per_image=statistics.median(training),
             train_ms_quartiles=_quartiles(training),
             predict_ms_per_image=statistics.median(prediction),
             predict_ms_quartiles=_quartiles(prediction),
-            activation_mb_per_image=kept / len(batch) / 1e6,
+            activation_mb_per_image=activations / len(batch) / 1e6,
             peak_mb=self._peak() if process or model.device.type == "cuda" else None,
-            batch=contender.batch,
+            batch=trial.method.cost_batch,
             patches_per_image=patches,
             pixels_read_share=share,
             bytes_read_per_image=read,
@@ -193,17 +194,16 @@ class _Bench:
         return patches / count, pixels / count, read / count
 
     def _peak(self) -> float | None:
-        contender = self._contender
-        first = self._plan[0].indices
+        settings, job = self._trial.settings, (self._images, self._plan[0].indices, self._trial.method.cost_batch)
         if self._model.device.type == "cuda":
-            grown: int | None = step_growth(self._model, contender.settings, self._images, first, contender.batch)
+            grown: int | None = step_growth(self._model, settings, *job)
         else:
-            grown = step_peak(contender.folder, contender.settings, self._images, first, contender.batch)
+            grown = step_peak(self._trial.folder, settings, *job)
         return None if grown is None else grown / 1e6
 
     def _wait(self) -> None:
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize()
+        if self._model.device.type != "cpu":
+            torch.accelerator.synchronize()
 
 
 def pixels_read_share(model: Model, batch: Batch) -> float:
@@ -241,7 +241,7 @@ def _quartiles(values: Sequence[float]) -> Quartiles:
 
 
 def machine() -> dict[str, Any]:
-    """Where and when costs are measured: processor, cores, threads, versions and date; no name of machine or user."""
+    """Machine that costs are measured on: processor, cores, threads, versions and date; no name of machine or user."""
     import psutil
 
     model = platform.processor() or platform.machine()
@@ -258,10 +258,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def keep_costs(
-    path: Path, costs: Mapping[str, MethodCost], contenders: Sequence[Contender], settings: CostSettings
+def _determining(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """Method → what determines its cost: everything about a run but how long it lasts and where it begins."""
+    determining = {}
+    for trial in trials:
+        plain = lasting(trial.settings)
+        for key in (*LASTS, *WATCHES):
+            del plain["training"][key]
+        del plain["seed"]
+        determining[trial.method.name] = {"batch": trial.method.cost_batch, **plain}
+    return determining
+
+
+def write_costs(
+    path: Path, costs: Mapping[str, MethodCost], trials: Sequence[Trial], settings: CostSettings
 ) -> dict[str, Any]:
-    """Write cost.json: the machine, what was measured how, and what came of it.
+    """JSON of the costs, written: the machine, what was measured how, and what came of it.
 
     Returns:
         The machine.
@@ -270,16 +282,16 @@ def keep_costs(
     plain = {
         "machine": place,
         "how": to_plain(settings),
-        "methods": {one.name: {**asdict(costs[one.name]), "settings": one.what()} for one in contenders},
+        "methods": {name: {**asdict(costs[name]), "settings": what} for name, what in _determining(trials).items()},
     }
     replace_file(path, (json.dumps(plain, indent=2) + "\n").encode())
     return place
 
 
-def kept_costs(
-    path: Path, contenders: Sequence[Contender], settings: CostSettings
+def read_costs(
+    path: Path, trials: Sequence[Trial], settings: CostSettings
 ) -> tuple[dict[str, MethodCost], dict[str, Any]] | None:
-    """The costs in cost.json and the machine they were measured on; None if they are not of these methods.
+    """JSON of the costs, read: these and the machine they were measured on; None if not of these methods.
 
     Raises:
         RunError: the file is damaged.
@@ -291,14 +303,15 @@ def kept_costs(
         plain = json.loads(path.read_text(encoding="utf-8"))
         found = plain["methods"]
         same = {**plain["how"], "relative_to": settings.relative_to} == to_plain(settings)
-        if not same or any(one.name not in found or found[one.name]["settings"] != one.what() for one in contenders):
+        wanted = _determining(trials)
+        if not same or any(name not in found or found[name]["settings"] != wanted[name] for name in wanted):
             return None
         costs = {}
-        for one in contenders:
-            values = {key: value for key, value in found[one.name].items() if key in names}
+        for name in wanted:
+            values = {key: value for key, value in found[name].items() if key in names}
             for key in ("train_ms_quartiles", "predict_ms_quartiles"):
                 values[key] = tuple(values[key])
-            costs[one.name] = MethodCost(**values)
+            costs[name] = MethodCost(**values)
         return costs, plain["machine"]
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is damaged: delete it, or measure again with --force-cost") from error

@@ -1,4 +1,4 @@
-"""A comparison as a picture: error against time and against memory."""
+"""Figures of a comparison: error against cost, and learning curves."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foveate.atomic import replace_file
-from foveate.compare.results import Comparison, MethodResult
+from foveate.compare.report import Comparison, MethodResult
 from foveate.compare.store import Curve, Predictions
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def draw_curves(runs: Mapping[str, Sequence[Predictions]], path: Path | str) -> bool:
-    """Draw error against minutes of training, validation included: a thin line a run, a bold one their mean.
+    """Learning curves: error against minutes of training, validation included; thin lines the runs, bold ones means.
 
     The lines are the validation error; where not every run has one, the error on the training images as they were
     shown. A circle at the end of each is the run's test error.
@@ -67,7 +67,7 @@ def draw_method(
     style: str = "-",
     error: str = "validation_error",
 ) -> None:
-    """Draw how one method learnt: its runs, their mean and their test errors.
+    """Learning curves of one method: its runs, their mean and their test errors.
 
     Arguments:
         panel: of a figure; error against minutes.
@@ -105,7 +105,7 @@ def _mean(lines: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 
 def draw_comparison(comparison: Comparison, path: Path | str) -> None:
-    """Draw each method's test error, with its 95 % interval, against what it costs to train, on logarithmic axes.
+    """Error against cost: each method's test error with its 95 % interval, and what it costs to train, logarithmic.
 
     Left against time, right against the memory kept for the backward pass, both per training image. Where no cost was
     measured, the errors stand side by side.

@@ -1,4 +1,4 @@
-"""Memory of a training step: the bytes it keeps for its backward pass, and how far its process grows."""
+"""Memory of a training step: the activations it keeps for its backward pass, and how far its process grows."""
 
 import os
 import pickle
@@ -16,15 +16,16 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from foveate.compare.contenders import model_to_measure
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
-from foveate.models import Model
+from foveate.models import Model, load_model
 from foveate.models.types import Batch
+from foveate.pipeline.distributed import open_accelerator
 from foveate.pipeline.loader import Loader, shares
+from foveate.training.build import build_for
 from foveate.training.step import Stepper
 
-__all__ = ["activation_bytes", "step_growth", "step_peak"]
+__all__ = ["activation_bytes", "measured_model", "step_growth", "step_peak"]
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Mixed precision → the type that operations which stand it compute in."""
@@ -108,9 +109,23 @@ class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         }
 
 
+def measured_model(folder: Path, settings: RunSettings, images: ImageDataset, indices: Sequence[int]) -> Model:
+    """Model of a run; where only its predictions are left, a new one, which costs the same.
+
+    Arguments:
+        folder: of the run.
+        settings: of the run.
+        images: the images.
+        indices: example numbers of training images.
+    """
+    if (folder / "model").is_dir():
+        return load_model(folder)
+    return build_for(settings, images, indices, open_accelerator("no"), pretrained=False)
+
+
 @dataclass(frozen=True)
 class _Job:
-    """What the process of its own needs."""
+    """Measurement in a process of its own: what that process needs."""
 
     folder: str
     settings: RunSettings
@@ -154,7 +169,7 @@ def step_peak(
 def measure_here() -> None:
     """Read a job from standard input, and print the growth of this process in bytes."""
     job: _Job = pickle.loads(sys.stdin.buffer.read())
-    model = model_to_measure(Path(job.folder), job.settings, job.images, job.indices)
+    model = measured_model(Path(job.folder), job.settings, job.images, job.indices)
     print(step_growth(model, job.settings, job.images, job.indices, job.batch))
 
 

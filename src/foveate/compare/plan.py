@@ -1,15 +1,14 @@
-"""Which runs a comparison takes, which part does which of them, and that nobody does another's."""
+"""Plan of a comparison: which trials it takes, on which splits, and which part of them each process does."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from foveate.compare.settings import Entrant
+from filelock import FileLock, Timeout
+
+from foveate.compare.settings import CompareSettings
+from foveate.compare.trial import Trial
 from foveate.config.settings import DataSettings
 from foveate.datasets import fill_splits, k_folds, open_dataset
 from foveate.datasets.types import ImageDataset
@@ -17,11 +16,11 @@ from foveate.errors import ConfigError, DataError
 from foveate.pipeline.loader import split_indices
 from foveate.training.folds import Resplit
 
-__all__ = ["Divider", "Part", "Task", "claimed", "plan", "read_part", "shared_out"]
+__all__ = ["Divider", "Part", "claimed", "plan", "read_part", "shared_out"]
 
 
 class Divider:
-    """Gives the images with the splits of a seed and a fold.
+    """Splits of the images, by seed and fold.
 
     Folds are those of `k_folds`; validation images are held out of what then trains, a share `data.validation` of it.
     Where that is 0, and the data name none, the last model of a run is kept.
@@ -45,7 +44,7 @@ class Divider:
         self._divided: dict[int, list[ImageDataset]] = {}
 
     def images(self, seed: int, fold: int | None) -> ImageDataset:
-        """The images with their splits.
+        """Images with their splits.
 
         Arguments:
             seed: of the run.
@@ -76,33 +75,9 @@ class Divider:
         ]
 
 
-fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
-"""Locks of POSIX systems; on others, parts are kept apart by their numbers alone."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run of a comparison.
-
-    Attributes:
-        method: name of the entrant.
-        seed: of the run.
-        fold: which fold tests, counted from 1; None where there are no folds.
-        folder: of the run, relative to the comparison's.
-    """
-
-    method: str
-    seed: int
-    fold: int | None
-    folder: Path
-
-    def __str__(self) -> str:
-        return str(self.folder)
-
-
 @dataclass(frozen=True)
 class Part:
-    """A share of the runs: number `number` of `of`, counted from 1."""
+    """Part of the trials: number `number` of `of`, counted from 1."""
 
     number: int
     of: int
@@ -112,7 +87,7 @@ class Part:
 
 
 def read_part(text: str) -> Part:
-    """A part as it is written on the command line.
+    """Part of the trials, as it is written on the command line.
 
     Raises:
         ConfigError: it is not I/K with 1 ≤ I ≤ K.
@@ -127,71 +102,74 @@ def read_part(text: str) -> Part:
     raise ConfigError(f"a part is I/K with I from 1 to K, got {text!r}: write e.g. --part 1/2, and 2/2 elsewhere")
 
 
-def plan(entrants: Sequence[Entrant], folds: int | None = None) -> tuple[Task, ...]:
-    """The runs in the order they are done: seed by seed, fold by fold, method by method.
+def plan(
+    settings: CompareSettings,
+    out: Path = Path(),
+    images: Callable[[int, int | None], ImageDataset] | None = None,
+    remedy: str = "",
+) -> tuple[Trial, ...]:
+    """Trials of a comparison in the order they are done: seed by seed, fold by fold, method by method.
 
-    A run's folder is METHOD/seed-S/fold-F; seed-S only where a method has several, fold-F only where there are folds.
+    A trial is called METHOD/seed-S/fold-F; seed-S only where a method has several, fold-F only where there are folds.
 
     Arguments:
-        entrants: the methods.
-        folds: number of folds; None for one split.
+        settings: the methods, folds and seeds.
+        out: folder of the comparison.
+        images: seed and fold → the images, divided for them; of a `Divider` of the settings if None.
+        remedy: what to say to whoever stops a trial.
     """
-    several = any(len(entrant.seeds) > 1 for entrant in entrants)
-    seeds = list(dict.fromkeys(seed for entrant in entrants for seed in entrant.seeds))
-    tasks = []
-    for seed in seeds:
+    methods, folds = settings.resolved(), settings.folds
+    divided = images or Divider(methods[0].settings.data, folds, settings.split_seed).images
+    several = any(len(method.seeds) > 1 for method in methods)
+    trials: list[Trial] = []
+    for seed in dict.fromkeys(seed for method in methods for seed in method.seeds):
         for fold in [None] if folds is None else range(1, folds + 1):
-            for entrant in entrants:
-                if seed in entrant.seeds:
-                    parts = [f"seed-{seed}"] * several + ([] if fold is None else [f"fold-{fold}"])
-                    tasks.append(Task(entrant.name, seed, fold, Path(entrant.name, *parts)))
-    return tuple(tasks)
+            here: dict[str, Trial] = {}
+            for method in (one for one in methods if seed in one.seeds):
+                parts = [f"seed-{seed}"] * several + ([] if fold is None else [f"fold-{fold}"])
+                leader = None if method.as_long_as is None else here[method.as_long_as]
+                name = Path(method.name, *parts).as_posix()
+                here[method.name] = Trial(name, method, seed, fold, out, divided, remedy, settings.minutes, leader)
+            trials += here.values()
+    return tuple(trials)
 
 
-def shared_out(tasks: Sequence[Task], entrants: Sequence[Entrant], part: Part | None) -> tuple[Task, ...]:
-    """The runs of a part, in order.
+def shared_out(trials: Sequence[Trial], part: Part | None) -> tuple[Trial, ...]:
+    """Trials of a part, in order.
 
-    Every method's runs are dealt to the parts in turn, one method going on where the one before stopped, so that slow
-    methods are spread evenly. A run that must last as long as another goes to the same part.
+    Every method's trials are dealt to the parts in turn, one method going on where the one before stopped, so that slow
+    methods are spread evenly. A trial that must last as long as another goes to the same part.
 
     Arguments:
-        tasks: all runs.
-        entrants: the methods.
+        trials: all of them.
         part: which; None takes all.
     """
     if part is None:
-        return tuple(tasks)
-    leader = dict[str, str]()
-    for entrant in entrants:
-        leader[entrant.name] = entrant.name if entrant.as_long_as is None else leader[entrant.as_long_as]
-    number = dict[tuple[str, int, int | None], int]()
-    for entrant in entrants:
-        for task in tasks:
-            if task.method == entrant.name == leader[entrant.name]:
-                number[task.method, task.seed, task.fold] = len(number) % part.of
-    return tuple(task for task in tasks if number[leader[task.method], task.seed, task.fold] == part.number - 1)
+        return tuple(trials)
+    names = dict.fromkeys(trial.method.name for trial in trials)
+    own = [one for name in names for one in trials if one.method.name == name and one.leader is None]
+    dealt = {one.name: number % part.of for number, one in enumerate(own)}
+    return tuple(trial for trial in trials if dealt[trial.first.name] == part.number - 1)
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Claim a run's folder for this process for a while; False if another process has it now.
+    """File lock on a trial's folder, held by this process for a while; False if another process has it now.
 
-    The claim is a lock of the operating system on a file in the folder, which ends with the process however that ends.
+    The operating system ends it with the process, however that ends.
 
     Arguments:
-        folder: of the run; made if missing.
+        folder: of the trial; made if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FileLock(folder / ".lock")
     try:
-        if fcntl is None:
-            yield True
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        lock.acquire(blocking=False)
+    except Timeout:
+        mine = False
+    else:
+        mine = True
+    try:
+        yield mine
     finally:
-        os.close(lock)
+        lock.release()

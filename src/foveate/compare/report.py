@@ -1,11 +1,113 @@
-"""The tables of a comparison, for a terminal and for a document."""
+"""Results of a comparison: results.json, and the tables for a terminal and for a Markdown report."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
-from foveate.compare.results import Comparison
-from foveate.compare.summary import Quality
+from foveate.atomic import replace_file
+from foveate.compare.cost import MethodCost
+from foveate.compare.summary import Difference, Quality
+from foveate.errors import RunError
 
-__all__ = ["COLUMNS", "markdown_report", "table_rows"]
+__all__ = [
+    "COLUMNS",
+    "Comparison",
+    "MethodResult",
+    "markdown_report",
+    "read_results",
+    "table_rows",
+    "write_results",
+]
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """Result of one method.
+
+    Attributes:
+        quality: how good it was.
+        cost: what it costs; None where that was not measured.
+    """
+
+    quality: Quality
+    cost: MethodCost | None
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        return self.quality.name
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results of all methods.
+
+    Attributes:
+        methods: one result each, in order.
+        classes: names of the classes.
+        reference: method that the others are compared with.
+        relative_to: method by whose cost that of the others is divided.
+        folds: number of folds, or None.
+        judged: "images" or "groups".
+        machine: where and when the costs were measured; None where they were not.
+    """
+
+    methods: tuple[MethodResult, ...]
+    classes: tuple[str, ...]
+    reference: str
+    relative_to: str
+    folds: int | None = None
+    judged: str = "images"
+    machine: dict[str, Any] | None = None
+
+    def result(self, name: str) -> MethodResult:
+        """Result of a method."""
+        return next(one for one in self.methods if one.name == name)
+
+
+def write_results(path: Path | str, comparison: Comparison) -> None:
+    """JSON of a comparison, written in one go: a flat mapping per method under "methods", costs null if unmeasured."""
+    plain = asdict(comparison)
+    empty: dict[str, Any] = {one.name: None for one in fields(MethodCost)}
+    plain["methods"] = [{**one["quality"], **(one["cost"] or empty)} for one in plain["methods"]]
+    replace_file(Path(path), (json.dumps(plain, indent=2) + "\n").encode())
+
+
+def read_results(path: Path | str) -> Comparison:
+    """JSON of a comparison, read back as `write_results` wrote it.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        plain["methods"] = tuple(_method(one) for one in plain["methods"])
+        plain["classes"] = tuple(plain["classes"])
+        plain.pop("reported", None)  # older versions wrote it
+        return Comparison(**plain)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing: give the folder of a finished comparison") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(
+            f"{path} is damaged or of an older foveate: compare again, which trains nothing twice"
+        ) from error
+
+
+def _method(plain: dict[str, Any]) -> MethodResult:
+    values = {key: _tuples(value) for key, value in plain.items()}
+    of_cost = {one.name for one in fields(MethodCost)}
+    quality = {key: value for key, value in values.items() if key not in of_cost}
+    if quality["difference"] is not None:
+        quality["difference"] = Difference(**{key: _tuples(value) for key, value in quality["difference"].items()})
+    cost = {key: value for key, value in values.items() if key in of_cost}
+    return MethodResult(Quality(**quality), None if cost["parameters"] is None else MethodCost(**cost))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
 
 COLUMNS = (
     "method",
@@ -24,7 +126,7 @@ Rows = Sequence[Sequence[str]]
 
 
 def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The cells of the table on the terminal, a tuple per method in the order of `COLUMNS`."""
+    """Table on the terminal: its cells, a tuple per method in the order of `COLUMNS`."""
     return [
         (
             one.name,
@@ -40,10 +142,10 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def markdown_report(comparison: Comparison) -> str:
-    """All tables as Markdown: quality, the seeds, cost, what others report, and a confusion table per method."""
+    """Report in Markdown: quality, the seeds, learning, cost, and a confusion table per method."""
     parts = ["# Comparison\n", _quality(comparison), _spread(comparison), _cost(comparison)]
     parts.insert(3, _learning(comparison))
-    parts += [_reported(comparison), _confusions(comparison)]
+    parts.append(_confusions(comparison))
     return "\n".join(part for part in parts if part)
 
 
@@ -162,24 +264,6 @@ def _cost(comparison: Comparison) -> str:
     return f"## Cost\n\n{text}\n{_table(headings, rows)}"
 
 
-def _reported(comparison: Comparison) -> str:
-    if not comparison.reported:
-        return ""
-    measured = {one.name: one for one in comparison.methods}
-    headings = ["method", "error here", "error (reported)", "time (reported)", "memory (reported)", "source"]
-    rows = [
-        [
-            name,
-            _with_interval(measured[name].quality) if name in measured else UNKNOWN,
-            *(_said(value) for value in (one.error, one.time, one.memory)),
-            one.source or UNKNOWN,
-        ]
-        for name, one in comparison.reported.items()
-    ]
-    text = "Reported by others, on their machines; not measured here.\n"
-    return f"## Reported figures\n\n{text}\n{_table(headings, rows, left=(0, 5))}"
-
-
 def _confusions(comparison: Comparison) -> str:
     tables = []
     for one in (result.quality for result in comparison.methods):
@@ -217,7 +301,3 @@ def _ratio(base: float, value: float) -> str:
 
 def _number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.3f}"
-
-
-def _said(value: str | float | None) -> str:
-    return UNKNOWN if value is None else value if isinstance(value, str) else f"{value:g}"

@@ -1,4 +1,4 @@
-"""What a comparison is made of: methods, folds and seeds, as a frozen dataclass that is also the YAML file.
+"""Settings of a comparison: methods, folds and seeds, as a frozen dataclass that is also the YAML file.
 
 The string under each field is its help text. Nothing here imports torch.
 """
@@ -6,7 +6,7 @@ The string under each field is its help text. Nothing here imports torch.
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from foveate.atomic import replace_file
 from foveate.config.files import changed_keys, merge_settings, preset, read_yaml
@@ -17,9 +17,8 @@ from foveate.errors import ConfigError
 __all__ = [
     "CompareSettings",
     "CostSettings",
-    "Entrant",
+    "Method",
     "MethodSettings",
-    "Reported",
     "load_comparison",
     "save_comparison",
     "with_images",
@@ -31,7 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """One of the methods compared."""
+    """Method of a comparison, as its YAML file gives it."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the base, nested like a run's YAML file."""
@@ -45,7 +44,7 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class CostSettings:
-    """How the cost of the methods is measured."""
+    """Cost measurement: how it is done."""
 
     batch: int = 8
     """Training images on which every method is measured, in one step."""
@@ -64,22 +63,8 @@ class CostSettings:
 
 
 @dataclass(frozen=True)
-class Reported:
-    """What others report of a method, shown beside what was measured here and marked so."""
-
-    error: str | float | None = None
-    """Test error, e.g. "0.093 ± 0.019"."""
-    time: str | float | None = None
-    """Time per training image, with its unit."""
-    memory: str | float | None = None
-    """Memory per training image, with its unit."""
-    source: str = ""
-    """Where that is written."""
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A method with everything settled.
+class Method:
+    """Method of a comparison, with everything settled.
 
     Attributes:
         name: what the tables call it; also its folder.
@@ -98,8 +83,9 @@ class Entrant:
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """Everything that determines a comparison: methods × seeds × folds, or one split."""
+    """Settings of a comparison: methods × seeds × folds, or one split."""
 
+    RETIRED: ClassVar[dict[str, Any]] = {"reported": {}}
     preset: str | None = None
     """Settings shipped with foveate to start from; the defaults if None."""
     base: dict[str, Any] = field(default_factory=dict)
@@ -126,8 +112,6 @@ class CompareSettings:
     many steps these are, and its schedule ends there. None trains the epochs that are set."""
     cost: CostSettings = field(default_factory=CostSettings)
     """The cost measurement."""
-    reported: dict[str, Reported] = field(default_factory=dict)
-    """Figures of the literature, method → figures; a method that did not run here may be among them."""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -164,14 +148,14 @@ class CompareSettings:
         """Seeds of the runs of methods that name none of their own."""
         return self.seeds or (self._base().seed,)
 
-    def entrants(self) -> tuple[Entrant, ...]:
-        """The methods with everything settled, in order.
+    def resolved(self) -> tuple[Method, ...]:
+        """Methods with everything settled, in order.
 
         Raises:
             ConfigError: a key of the base or of a method is unknown or wrong, or methods would see other images.
         """
         base = self._base()
-        entrants = []
+        resolved = []
         for name, method in self.methods.items():
             settings = _merged(base, method.settings, f"methods.{name}.settings")
             unfair = [key for key in changed_keys(base, settings) if key == "seed" or key.startswith("data.")]
@@ -182,8 +166,8 @@ class CompareSettings:
                 )
             seeds = method.seeds or self.run_seeds
             batch = min(method.cost_batch or self.cost.batch, self.cost.batch)
-            entrants.append(Entrant(name, settings, seeds, method.as_long_as, batch))
-        return tuple(entrants)
+            resolved.append(Method(name, settings, seeds, method.as_long_as, batch))
+        return tuple(resolved)
 
     def _base(self) -> RunSettings:
         return _merged(RunSettings() if self.preset is None else preset(self.preset), self.base, "base")
@@ -214,7 +198,7 @@ class CompareSettings:
 
 
 def load_comparison(path: Path | str) -> CompareSettings:
-    """A comparison from a YAML file.
+    """Comparison read from a YAML file.
 
     Arguments:
         path: the file.
@@ -226,12 +210,12 @@ def load_comparison(path: Path | str) -> CompareSettings:
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, methods among them: see foveate compare --help")
     settings = from_plain(CompareSettings, _named(plain))
-    settings.entrants()
+    settings.resolved()
     return settings
 
 
 def with_images(settings: CompareSettings, path: Path | str) -> CompareSettings:
-    """A comparison on images that lie elsewhere.
+    """Comparison on images that lie elsewhere.
 
     Arguments:
         settings: the comparison.
@@ -240,7 +224,7 @@ def with_images(settings: CompareSettings, path: Path | str) -> CompareSettings:
     Raises:
         ConfigError: its images are generated and lie nowhere.
     """
-    source = settings.entrants()[0].settings.data.source
+    source = settings.resolved()[0].settings.data.source
     if source == "megapixel-mnist":
         raise ConfigError(
             f"--data {path} is of no use where images are generated (base.data.source {source}): leave one of them out"
@@ -251,12 +235,12 @@ def with_images(settings: CompareSettings, path: Path | str) -> CompareSettings:
 
 
 def save_comparison(settings: CompareSettings, path: Path | str) -> None:
-    """Write a comparison with everything settled as the YAML file that `load_comparison` reads back."""
+    """YAML file of a comparison: written with everything settled, as `load_comparison` reads it back."""
     import yaml
 
     path, base = Path(path), settings._base()
     methods = {}
-    for one in settings.entrants():
+    for one in settings.resolved():
         changes = _changes(to_plain(base), to_plain(one.settings))
         method = replace(settings.methods[one.name], settings=changes, seeds=one.seeds)
         methods[one.name] = method

@@ -1,4 +1,4 @@
-"""What a trained model said of its test images, kept so that nothing is ever computed twice."""
+"""Predictions of a trial on its test images and its learning curve, stored so that nothing is computed twice."""
 
 import json
 import math
@@ -25,27 +25,27 @@ __all__ = [
     "curve_from_plain",
     "finished_runs",
     "read_curve",
-    "read_kept",
     "read_predictions",
-    "write_kept",
+    "read_record",
     "write_predictions",
+    "write_record",
 ]
 
-Kept = TypeVar("Kept")
+Stored = TypeVar("Stored")
 
 
-def write_kept(path: Path, value: "DataclassInstance") -> None:
-    """Keep a dataclass, in one go.
+def write_record(path: Path, value: "DataclassInstance") -> None:
+    """JSON file of a dataclass, written in one go.
 
     Arguments:
         path: the file to write.
-        value: what to keep.
+        value: the dataclass.
     """
     replace_file(path, (json.dumps(asdict(value)) + "\n").encode())
 
 
-def read_kept(path: Path, made_of: Callable[[dict[str, Any]], Kept], remedy: str) -> Kept | None:
-    """What was kept; None if nothing was.
+def read_record(path: Path, made_of: Callable[[dict[str, Any]], Stored], remedy: str) -> Stored | None:
+    """JSON file of a dataclass, read back; None if there is no file.
 
     Arguments:
         path: the file.
@@ -71,7 +71,7 @@ EARLY, LATE = 100, 100
 
 
 class Step(NamedTuple):
-    """A point along a run.
+    """Point of a learning curve, along a run.
 
     Attributes:
         step: steps taken by then.
@@ -87,7 +87,7 @@ class Step(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """A run after an epoch.
+    """Point of a learning curve, after an epoch.
 
     Attributes:
         step: steps taken by then.
@@ -110,7 +110,7 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """How a run learnt.
+    """Learning curve of a run.
 
     Attributes:
         steps: points along the run.
@@ -122,7 +122,7 @@ class Curve:
 
 
 def read_curve(folder: Path) -> Curve:
-    """The curve of a run, from its metrics.jsonl.
+    """Learning curve of a run, from its metrics.jsonl.
 
     Arguments:
         folder: of the run.
@@ -148,12 +148,12 @@ def _points(logged: list[dict[str, Any]], size: int) -> list[Step]:
 
 
 def curve_from_plain(plain: dict[str, Any]) -> Curve:
-    """A curve from what `dataclasses.asdict` and JSON made of it."""
+    """Learning curve from what `dataclasses.asdict` and JSON made of it."""
     return Curve(tuple(Step(*row) for row in plain["steps"]), tuple(Epoch(*row) for row in plain["epochs"]))
 
 
 def begun(curve: Curve, below: float) -> int | None:
-    r"""When a run had left chance level: the first point of its curve whose training error is below a limit.
+    r"""Start of learning: the first point of a run's curve whose training error is below a limit, chance level left.
 
     .. math:: \min \{ t : \bar e_t < \text{limit} \}
 
@@ -177,10 +177,10 @@ PREDICTIONS = "predictions.json"
 
 @dataclass(frozen=True)
 class Predictions:
-    """One run's answers on its test images, and what the run took.
+    """Predictions of one run on its test images, and what the run took.
 
     Attributes:
-        method: name of the entrant.
+        method: its name.
         seed: of the run.
         fold: which fold tested, counted from 1; None without folds.
         classes: names of the classes, in the order of the probabilities.
@@ -231,25 +231,25 @@ class Predictions:
 
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
-    """Keep predictions in a run's folder, in one go."""
-    write_kept(folder / PREDICTIONS, predictions)
+    """Predictions written into a run's folder, in one go."""
+    write_record(folder / PREDICTIONS, predictions)
 
 
 def read_predictions(folder: Path) -> Predictions | None:
-    """The predictions kept in a run's folder; None if there are none.
+    """Predictions read from a run's folder; None if there are none.
 
     Raises:
         RunError: the file is damaged.
     """
-    return read_kept(folder / PREDICTIONS, _from_plain, "delete it to predict the test images again")
+    return read_record(folder / PREDICTIONS, _from_plain, "delete it to predict the test images again")
 
 
 def finished_runs(folder: Path, method: str) -> list[Predictions]:
-    """The predictions of all runs of a method, by seed and fold.
+    """Predictions of all runs of a method, by seed and fold.
 
     Arguments:
         folder: of a comparison.
-        method: name of the entrant.
+        method: its name.
 
     Raises:
         RunError: a file is damaged.

@@ -1,4 +1,4 @@
-"""From the predictions of all runs to what a comparison says of each method."""
+"""Summary of a comparison: error with interval, difference, AUC, recalls and more, from the predictions of all runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ __all__ = ["Difference", "Quality", "summarise"]
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more often a method is wrong than another, on the same images.
+    """Difference of two methods: how much more often one is wrong than the other, on the same images.
 
     Attributes:
         reference: name of the other method.
@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good a method was. What it got wrong is counted on images, or on groups if these are judged.
+    """Quality of a method. What it got wrong is counted on images, or on groups if these are judged.
 
     Attributes:
         name: of the method.
@@ -104,7 +104,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What runs said of n test images, or groups of images; the unit of each is what is drawn again."""
+    """Answers of runs for n test images, or groups of images; the unit of each is what is drawn again."""
 
     names: tuple[str, ...]
     units: tuple[str, ...]
@@ -131,7 +131,7 @@ def summarise(
     seed: int = 0,
     begun_below: float | None = None,
 ) -> list[Quality]:
-    """What all runs together say.
+    """Summary of all runs together.
 
     Arguments:
         runs: method → the predictions of its runs.
