@@ -1,4 +1,4 @@
-"""From a low-resolution view to a distribution over the cells of a map."""
+"""Attention network: from a low-resolution view to a distribution over the cells of a map."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ KERNEL = 3
 
 
 def receptive_field(settings: AttentionSettings) -> int:
-    r"""Side, in view pixels, of what one unpooled position of the map needs inside the view.
+    r"""Receptive field: the side, in view pixels, of what one unpooled position of the map needs inside the view.
 
     .. math:: r = 1 + 2 (L + 1) \text{ for "valid" padding with } L \text{ hidden layers, else } 1
 
@@ -40,7 +40,7 @@ def receptive_field(settings: AttentionSettings) -> int:
 
 
 class AttentionNetwork(nn.Module):
-    """3×3 convolutions that give every cell of a map one logit, the same whether an image is padded or not.
+    """Attention network: 3×3 convolutions give every cell of a map one logit, the same for a padded image and a bare one.
 
     Hidden layers of `settings.widths` channels, then one logit per position, then the positions of every
     `stride` × `stride` window are pooled into a cell (a last partial window is a cell too). With `settings.pool`
@@ -164,7 +164,7 @@ def log_attention(
     smoothing: float = 0.0,
     names: Sequence[str] = (),
 ) -> Float[Tensor, "batch cell"]:
-    r"""Turn logits into a smoothed log distribution over the valid cells of each image.
+    r"""Log attention: logits as a smoothed log distribution over the valid cells of each image.
 
     .. math:: \log a_i = \log\bigl((1 - s)\,\mathrm{softmax}(z)_i + s / K_\mathrm{valid}\bigr)
 

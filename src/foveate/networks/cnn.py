@@ -1,4 +1,7 @@
-"""The layers of the feature networks, named after what they are or where they come from."""
+"""Convolutional feature networks, foveate's own and the paper's, with their layers and their initialisation.
+
+A network is a function (channels, width, patch) → `Body`; its name in `model.features.name` stands in `features.py`.
+"""
 
 import math
 from collections.abc import Callable
@@ -26,39 +29,9 @@ ONEDNN_BLOCK = 16
 """Channels in one block of oneDNN's convolutions with AVX-512; 8 with AVX2."""
 
 
-def glorot_(module: nn.Module) -> None:
-    """Glorot uniform weights and zero bias in every convolution and linear layer, as Keras begins.
-
-    Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (AISTATS 2010).
-
-    Arguments:
-        module: changed in place; draws from torch's global generator, which `build_model` forks and seeds.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
-def he_(module: nn.Module) -> None:
-    """He uniform weights and zero bias in every convolution and linear layer, for networks of ReLUs.
-
-    He et al., "Delving Deep into Rectifiers" (ICCV 2015).
-
-    Arguments:
-        module: changed in place; draws from torch's global generator, which `build_model` forks and seeds.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
 @dataclass(frozen=True)
 class Body:
-    """Layers from (M, C, h, w) to (M, D).
+    """Body of a feature network: layers from (M, C, h, w) to (M, D).
 
     Attributes:
         layers: the layers, initialised.
@@ -72,7 +45,7 @@ class Body:
 
 
 def convolutional(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001  one signature for all
-    """Four convolutions, narrow where the patch is still large, without padding, and a global maximum."""
+    """Convolutional network: four unpadded convolutions, narrow where the patch is still large, and a global maximum."""
     layers: list[nn.Module] = []
     before = channels
     for after, kernel, stride in ((max(width // 2, 1), 5, 2), (width, 3, 1), (width, 3, 2), (width, 3, 1)):
@@ -84,7 +57,7 @@ def convolutional(channels: int, width: int, patch: Size | None) -> Body:  # noq
 
 
 def megapixel_mnist_paper(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001
-    """Conv 7×7×32, three conv 3×3×32, ReLUs, no padding, global maximum."""
+    """Megapixel MNIST network of the paper: conv 7×7×32, three conv 3×3×32, ReLUs, no padding, global maximum."""
     layers: list[nn.Module] = [nn.Conv2d(channels, 32, 7), nn.ReLU(inplace=True)]
     for _ in range(3):
         layers += [nn.Conv2d(32, 32, 3), nn.ReLU(inplace=True)]
@@ -94,7 +67,10 @@ def megapixel_mnist_paper(channels: int, width: int, patch: Size | None) -> Body
 
 
 def colon_cancer_paper(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001
-    """Conv 5×5×20, pool 2, conv 5×5×50, pool 2, linear to 500, ReLUs, no padding; made for one size of patch."""
+    """Colon cancer network of the paper: conv 5×5×20, pool 2, conv 5×5×50, pool 2, linear to 500, ReLUs, no padding.
+
+    It is made for one size of patch.
+    """
     smallest = 16
     if patch is None:
         raise ConfigError(
@@ -118,14 +94,14 @@ def colon_cancer_paper(channels: int, width: int, patch: Size | None) -> Body:  
 
 
 def speed_limits_paper(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001
-    """Pre-activation ResNet: conv 3×3×32, three blocks of stride 2, BatchNorm as Keras has it, global average."""
+    """Speed limits network of the paper: pre-activation ResNet, three blocks of stride 2, Keras' BatchNorm, global average."""
     layers = _residual(channels, 32, lambda count: nn.BatchNorm2d(count, eps=1e-3, momentum=0.01))
     glorot_(layers)
     return Body(layers, 32)
 
 
 def residual(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001
-    """Pre-activation ResNet: conv 3×3, three blocks of stride 2, GroupNorm, global average."""
+    """Residual network: pre-activation, conv 3×3, three blocks of stride 2, GroupNorm, global average."""
     layers = _residual(channels, width, lambda count: nn.GroupNorm(math.gcd(8, count), count))
     he_(layers)
     return Body(layers, width)
@@ -142,7 +118,7 @@ def _residual(channels: int, width: int, norm: Callable[[int], nn.Module]) -> nn
 
 
 class ResidualBlock(nn.Module):
-    """Norm, ReLU, conv 3×3, norm, ReLU, conv 3×3, plus a 1×1 convolution of the first ReLU; no biases.
+    """Residual block: norm, ReLU, conv 3×3, norm, ReLU, conv 3×3, plus a 1×1 convolution of the first ReLU; no biases.
 
     He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016), as used in the speed-limits task.
 
@@ -171,7 +147,7 @@ class ResidualBlock(nn.Module):
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution without bias, padded as Keras pads: ⌈side / stride⌉ outputs, an odd pixel more at the end.
+    """Convolution without bias, padded as Keras pads: ⌈side / stride⌉ outputs, an odd pixel more at the end.
 
     Torch's symmetric padding would shift a strided 3×3 window by one pixel against the 1×1 shortcut beside it.
     """
@@ -195,7 +171,7 @@ class SameConvolution(nn.Conv2d):
 
 
 class GlobalMaximum(nn.Module):
-    """The largest value of each channel, wherever it is; its gradient goes to one position."""
+    """Global maximum: the largest value of each channel, wherever it is; its gradient goes to one position."""
 
     def forward(self, values: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch channel"]:
         """Reduce (M, D, h, w) to (M, D)."""
@@ -203,8 +179,38 @@ class GlobalMaximum(nn.Module):
 
 
 class GlobalAverage(nn.Module):
-    """The mean of each channel."""
+    """Global average: the mean of each channel."""
 
     def forward(self, values: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch channel"]:
         """Reduce (M, D, h, w) to (M, D)."""
         return values.mean((2, 3))
+
+
+def glorot_(module: nn.Module) -> None:
+    """Glorot initialisation: uniform weights and zero bias in every convolution and linear layer, as Keras begins.
+
+    Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (AISTATS 2010).
+
+    Arguments:
+        module: changed in place; draws from torch's global generator, which `build_model` forks and seeds.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def he_(module: nn.Module) -> None:
+    """He initialisation: uniform weights and zero bias in every convolution and linear layer, for networks of ReLUs.
+
+    He et al., "Delving Deep into Rectifiers" (ICCV 2015).
+
+    Arguments:
+        module: changed in place; draws from torch's global generator, which `build_model` forks and seeds.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

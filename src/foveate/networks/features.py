@@ -1,4 +1,4 @@
-"""From a full-resolution patch to a feature vector of constant norm."""
+"""Feature network: from a full-resolution patch to a feature vector of constant norm."""
 
 import difflib
 from collections.abc import Callable
@@ -34,7 +34,7 @@ BODIES: dict[str, Callable[[int, int, Size | None], Body]] = {
 
 
 class ConstantNorm(nn.Module):
-    r"""Scale every vector to one length, so that no patch speaks louder than another.
+    r"""Constant norm: every vector scaled to one length, so that no patch speaks louder than another.
 
     .. math:: y = r \, x / \sqrt{\|x\|^2 + \varepsilon^2}
 
@@ -73,7 +73,7 @@ class ConstantNorm(nn.Module):
 
 
 class FeatureNetwork(nn.Module):
-    """Layers that end in a vector of constant norm per patch.
+    """Feature network: layers that end in a vector of constant norm per patch.
 
     Attributes:
         dimension: D, features per patch.
@@ -101,7 +101,7 @@ def build_features(
     pretrained: bool = True,
     standardised: bool = False,
 ) -> FeatureNetwork:
-    """Build a feature network: one of foveate's by its name, one of timm's, or one of yours.
+    """Feature network by its name: one of foveate's by its name, one of timm's, or one of yours.
 
     Parameters and multiply-adds of one 50×50 patch, at width 32 (the paper's networks have fixed widths):
 

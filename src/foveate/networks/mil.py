@@ -11,7 +11,7 @@ __all__ = ["MilAttention"]
 
 
 class MilAttention(nn.Module):
-    r"""One logit per patch; softmax over the patches of an image gives the weights of their features.
+    r"""Attention pooling: one logit per patch; softmax over an image's patches gives the weights of their features.
 
     .. math::
 

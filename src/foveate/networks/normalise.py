@@ -1,4 +1,4 @@
-"""Bands of any unit and range, brought to mean 0 and deviation 1."""
+"""Normalisation of bands of any unit and range, to mean 0 and deviation 1."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["BandNormalisation", "BandStatistics"]
 
 @dataclass(frozen=True)
 class BandStatistics:
-    """Mean and standard deviation of each band over the training images, in the unit range that models see.
+    """Statistics of each band: mean and standard deviation over the training images, in the unit range that models see.
 
     Attributes:
         mean: one finite number per band.
@@ -45,7 +45,7 @@ class BandStatistics:
 
 
 class BandNormalisation(nn.Module):
-    r"""Subtract each band's mean and divide by its standard deviation.
+    r"""Normalisation: each band minus its mean, over its standard deviation.
 
     .. math:: y_c = (x_c - \mu_c) / \sigma_c \qquad \text{and } y_c = x_c - \mu_c \text{ for a constant band}
 

@@ -1,4 +1,4 @@
-"""What the attention knows before it has learnt anything: detail is where the contrast is."""
+"""Contrast prior: what attention knows before it has learnt anything, that detail is where the contrast is."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def contrast_prior(
     field: int = 1,
     epsilon: float = 1e-2,
 ) -> Float[Tensor, "batch row column"]:
-    r"""Log contrast of every cell, relative to its image's mean.
+    r"""Contrast of every cell, its logarithm, relative to its image's mean.
 
     .. math:: p_i = \log \frac{\sigma_i + \varepsilon}{\mathrm{mean}_\mathrm{valid}(\sigma + \varepsilon)}
 
@@ -72,7 +72,7 @@ def contrast_prior(
 
 
 def _alike(view_sizes: Sequence[Size], footprints: Sequence[Size]) -> list[tuple[list[int], Size, Size]]:
-    """Group the images of a batch that can be worked on together."""
+    """Groups of the images of a batch that can be worked on together."""
     groups: dict[tuple[Size, Size], list[int]] = {}
     for row, key in enumerate(zip(view_sizes, footprints, strict=True)):
         groups.setdefault(key, []).append(row)
@@ -101,7 +101,7 @@ def _log_contrast(
 
 @dataclass(frozen=True)
 class _Windows:
-    """The footprints of all cells of a map, as the windows of one strided pooling of the padded view."""
+    """Footprints of all cells of a map, as the windows of one strided pooling of the padded view."""
 
     side: Size
     stride: int
@@ -126,7 +126,7 @@ class _Windows:
 
 
 class ContrastPrior(nn.Module):
-    r"""The contrast prior at a strength α that is stored with the model and may be annealed.
+    r"""Contrast prior at a strength α that is stored with the model and may be annealed.
 
     .. math:: \alpha \, p_i
 

@@ -1,4 +1,4 @@
-"""Networks of the library timm, with or without their pretrained weights."""
+"""Backbones of the library timm, with or without their pretrained weights."""
 
 import difflib
 import logging
@@ -26,7 +26,7 @@ SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 class Backbone(nn.Module):
-    r"""A network of timm, fed with pixels as its pretrained weights have seen them.
+    r"""Backbone: a network of timm, fed with pixels as its pretrained weights have seen them.
 
     .. math:: y = f\bigl((x - \mu) / \sigma\bigr)
 
@@ -60,7 +60,7 @@ class Backbone(nn.Module):
 def timm_body(
     name: str, channels: int, patch: Size | None, pretrained: bool, download: bool, standardised: bool = False
 ) -> Body:
-    """Build a network of timm without its classifier.
+    """Body of a network of timm, without its classifier.
 
     A pretrained network gets its pixels shifted and scaled as its weights have seen them: by the constants timm names
     for three channels, by their averages for one, by their repetition for any other number, as timm does with the
@@ -165,7 +165,7 @@ def _create(timm: ModuleType, name: str, patch: Size | None, **options: Any) -> 
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Keep the hub's client from reporting each attempt to reach it: what fails is said once, by the error."""
+    """Silence of the hub's client about each attempt to reach it: what fails is said once, by the error."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -190,7 +190,7 @@ def _not_built(what: str, channels: int, patch: Size | None, error: Exception) -
 
 
 def _check_tokens(network: nn.Module, patch: Size | None, what: str) -> None:
-    """Refuse patches of which a network that cuts them into tokens would leave out the last rows or columns."""
+    """Check of patches of which a network that cuts them into tokens would leave out the last rows or columns."""
     cut = getattr(network, "patch_embed", None)
     layer = getattr(cut, "proj", None)
     if patch is None or not isinstance(layer, nn.Conv2d) or getattr(cut, "dynamic_img_pad", False):
@@ -213,7 +213,7 @@ def _for_channels(constants: Sequence[float], channels: int) -> list[float]:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What an error was raised from: the hub's own says no more than that something went wrong."""
+    """Root cause of an error: the hub's own says no more than that something went wrong."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

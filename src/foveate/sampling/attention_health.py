@@ -1,4 +1,4 @@
-"""What is wrong with an attention map, told from the map alone: collapsed, stuck to the border, or uniform."""
+"""Diagnosis of an attention map, from the map alone: collapsed, stuck to the border, or uniform."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ OF_ALL = {
     "collapsed": "train with a larger training.entropy; where there is one thing to see, all is well",
     "uniform": "train longer, or with a smaller training.entropy",
 }
-"""What to do about it where every patch is read; else as `REMEDIES` says."""
+"""Remedies where every patch is read; else as `REMEDIES` says."""
 
 REMEDIES = {
     "collapsed": "train with a larger training.entropy or model.attention.smoothing, or with fewer model.patches if "
@@ -24,12 +24,12 @@ REMEDIES = {
     "uniform": "train longer, with model.prior.contrast 2, with a smaller training.entropy, or with a finer model.view "
     "if what matters cannot be seen in it",
 }
-"""Finding → what to do about it."""
+"""Remedies: finding → what to do about it."""
 
 
 @dataclass(frozen=True)
 class AttentionHealth:
-    r"""Figures of one attention map over the K cells that it may look at, and what they say.
+    r"""Health of one attention map: its figures over the K cells that it may look at, and what they say.
 
     Attributes:
         cells: K.
@@ -93,7 +93,7 @@ class AttentionHealth:
 def diagnose(
     attention: Float[Tensor, "batch row column"], cell_mask: Bool[Tensor, "batch row column"], patches: int = 0
 ) -> list[AttentionHealth]:
-    """Judge attention maps.
+    """Diagnosis of attention maps.
 
     Arguments:
         attention: (B, rows, columns) probabilities that sum to 1 for each image; 0 where the mask is False.
@@ -121,7 +121,7 @@ def diagnose(
 
 
 def common_warnings(maps: Sequence[AttentionHealth]) -> dict[str, str]:
-    """What is wrong with more than half of some maps.
+    """Warnings that hold for more than half of some maps.
 
     Arguments:
         maps: figures of each.

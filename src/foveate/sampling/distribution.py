@@ -1,4 +1,4 @@
-"""What cells are drawn from, checked: normalised, masked, in float64."""
+"""Distribution that cells are drawn from: checked, masked, normalised, in float64."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from foveate.errors import FoveateError
 __all__ = ["METHODS", "Distribution", "drawn_from"]
 
 METHODS = ("iid", "des_raj", "priority", "murthy", "uniform", "top")
-"""The ways of drawing, as in the table of `foveate.sampling.draw`."""
+"""Methods of drawing, as in the table of `foveate.sampling.draw`."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """The distribution that cells are drawn from.
+    """Distribution over cells, as they are drawn from it.
 
     Attributes:
         log_prob: (B, K) log probabilities, detached; a row's exponentials sum to 1; −inf where never drawn.
@@ -36,7 +36,7 @@ def drawn_from(
     mask: Bool[Tensor, "mask_batch mask_cell"] | None,
     proposal: Float[Tensor, "proposal_batch proposal_cell"] | None,
 ) -> Distribution:
-    """The distribution a method draws from: the proposal if there is one, a constant for "uniform", else `log_prob`.
+    """Distribution that a method draws from: the proposal if there is one, a constant for "uniform", else `log_prob`.
 
     Arguments:
         log_prob: (B, K) log attention, normalised over the valid cells.

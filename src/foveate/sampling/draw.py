@@ -1,4 +1,4 @@
-"""Draw cells of an attention map, and say what each of them stands for."""
+"""Sampling of cells from an attention map, each with the weight that says what it stands for."""
 
 import math
 
@@ -23,7 +23,7 @@ def draw(
     generator: Generators = None,
     proposal: Float[Tensor, "proposal_batch proposal_cell"] | None = None,
 ) -> Draw:
-    r"""Draw n cells per image, each with a weight that makes a sum over the drawn an unbiased one over all cells.
+    r"""Sample of n cells per image, each with a weight that makes a sum over the drawn an unbiased one over all cells.
 
     .. math:: \mathbb{E}\Big[\sum_s a_{I_s} w_s f_{I_s}\Big] = \sum_i a_i f_i, \qquad w \text{ constant in the backward}
 
@@ -96,7 +96,7 @@ def weigh(
     proposal: Float[Tensor, "proposal_batch proposal_cell"] | None = None,
     threshold: Float[Tensor, " batch"] | None = None,
 ) -> Draw:
-    """Say what given cells stand for, as if `draw` had drawn them in this order.
+    """Weights of given cells, as if `draw` had drawn them in this order.
 
     Arguments:
         log_prob: (B, K) log attention, as for `draw`.

@@ -1,4 +1,4 @@
-"""Which patch is that? The only place where low-resolution and full-resolution coordinates meet.
+"""Geometry of cells and patches: the only place where low-resolution and full-resolution coordinates meet.
 
 All coordinates are edge coordinates: pixel p covers [p, p + 1), its centre is p + ½. A full-resolution coordinate is a
 view coordinate times H / h, exactly and per axis, so nothing accumulates and nothing is rounded before the very end.
@@ -19,7 +19,7 @@ __all__ = ["Grid"]
 
 @dataclass(frozen=True)
 class Grid:
-    r"""How the cells of an attention map lie over a view.
+    r"""Grid of cells: how an attention map lies over a view.
 
     A convolution over a view of v pixels has v − field + 1 positions; position p is centred at view coordinate
     p + field/2. Cell i pools the positions stride·i … stride·i + stride − 1, those that exist: the last cell may hold

@@ -1,4 +1,8 @@
-"""Which cells are drawn: random keys, made image by image and for valid cells only."""
+"""Gumbel keys, by whose order cells are drawn: made image by image and for valid cells only.
+
+The n largest of the keys log q_i + Gumbel noise are a sample without replacement from q, in order of draw; the (n+1)-th
+is the threshold κ that `foveate.sampling.weights` integrates over. Beside it the two ways of drawing that need no keys.
+"""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +26,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 def without_replacement(
     source: Distribution, n: int, generator: Generators
 ) -> tuple[Int[Tensor, "batch draw"], Float64[Tensor, " batch"]]:
-    r"""Draw n cells without replacement: the n largest Gumbel keys, in order.
+    r"""Sample without replacement: the cells of the n largest Gumbel keys, in order.
 
     .. math:: G_i = \log q_i - \log E_i, \qquad E_i \sim \mathrm{Exp}(1)
 
@@ -59,7 +63,7 @@ def without_replacement(
 
 
 def independent(source: Distribution, n: int, generator: Generators) -> Int[Tensor, "batch draw"]:
-    """Draw n cells with replacement, by inverting the distribution function in float64.
+    """Sample with replacement: n independent cells, by inverting the distribution function in float64.
 
     Arguments:
         source: the distribution of B images over K cells.
@@ -84,7 +88,7 @@ def independent(source: Distribution, n: int, generator: Generators) -> Int[Tens
 
 
 def largest(source: Distribution, n: int) -> Int[Tensor, "batch draw"]:
-    """Take the n most probable cells; among equals the first in row-major order.
+    """Top n: the most probable cells; among equals the first in row-major order.
 
     Arguments:
         source: the distribution of B images over K cells.
