@@ -40,7 +40,7 @@ def receptive_field(settings: AttentionSettings) -> int:
 
 
 class AttentionNetwork(nn.Module):
-    """Attention network: 3×3 convolutions give every cell of a map one logit, the same for a padded image and a bare one.
+    """Attention network: 3×3 convolutions give every cell of a map one logit, the same whether padded or not.
 
     Hidden layers of `settings.widths` channels, then one logit per position, then the positions of every
     `stride` × `stride` window are pooled into a cell (a last partial window is a cell too). With `settings.pool`

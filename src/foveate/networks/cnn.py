@@ -45,7 +45,7 @@ class Body:
 
 
 def convolutional(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001  one signature for all
-    """Convolutional network: four unpadded convolutions, narrow where the patch is still large, and a global maximum."""
+    """Convolutional network: four unpadded convolutions, narrow while the patch is large, and a global maximum."""
     layers: list[nn.Module] = []
     before = channels
     for after, kernel, stride in ((max(width // 2, 1), 5, 2), (width, 3, 1), (width, 3, 2), (width, 3, 1)):
@@ -94,7 +94,7 @@ def colon_cancer_paper(channels: int, width: int, patch: Size | None) -> Body:  
 
 
 def speed_limits_paper(channels: int, width: int, patch: Size | None) -> Body:  # noqa: ARG001
-    """Speed limits network of the paper: pre-activation ResNet, three blocks of stride 2, Keras' BatchNorm, global average."""
+    """Speed limits network of the paper: pre-activation ResNet, three blocks, Keras' BatchNorm, global average."""
     layers = _residual(channels, 32, lambda count: nn.BatchNorm2d(count, eps=1e-3, momentum=0.01))
     glorot_(layers)
     return Body(layers, 32)
