@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from foveate.compare import Comparison, MethodResult, Part, compare, read_results
-from foveate.compare.trial import seconds_per_step
+from foveate.compare.store import seconds_per_step
 from foveate.errors import ConfigError, DataError, Interrupted, RunError
 from foveate.models import load_model
 from foveate.training.run_folder import read_journal

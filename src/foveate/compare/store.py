@@ -1,7 +1,9 @@
 """Predictions of a trial on its test images and its learning curve, stored so that nothing is computed twice."""
 
+import itertools
 import json
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ __all__ = [
     "read_curve",
     "read_predictions",
     "read_record",
+    "seconds_per_step",
     "write_predictions",
     "write_record",
 ]
@@ -169,6 +172,31 @@ def begun(curve: Curve, below: float) -> int | None:
         32
     """
     return next((one.step for one in curve.steps if one.error < below), None)
+
+
+def seconds_per_step(folder: Path, skip: int = 0) -> float:
+    """Pace of a run: median seconds of a training step, data work included and validation not, by metrics.jsonl.
+
+    Between two logged steps of an epoch where there are such; else over whole epochs.
+
+    Arguments:
+        folder: of the run.
+        skip: leave out so many steps at the start.
+    """
+    journal = folder / "metrics.jsonl"
+    steps = [record for record in read_journal(journal, "step") if record["step"] > skip]
+    spans: list[float] = [
+        (after["seconds"] - before["seconds"]) / (after["step"] - before["step"])
+        for before, after in itertools.pairwise(steps)
+        if before["epoch"] == after["epoch"]
+    ]
+    epochs: list[dict[str, Any]] = [{"step": 0}, *read_journal(journal, "epoch")]
+    whole = [
+        epoch["training_seconds"] / (epoch["step"] - before["step"])
+        for before, epoch in itertools.pairwise(epochs)
+        if epoch["step"] > before["step"]
+    ]
+    return float(statistics.median(spans or whole))
 
 
 PREDICTIONS = "predictions.json"

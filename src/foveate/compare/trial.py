@@ -1,11 +1,9 @@
 """Trial: one method trained and tested on one split, with one seed; it goes on where it stopped, and tests once."""
 
-import itertools
 import math
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from foveate.compare.store import (
     read_curve,
     read_predictions,
     read_record,
+    seconds_per_step,
     write_predictions,
     write_record,
 )
@@ -37,7 +36,7 @@ from foveate.training.progress import Progress, SilentProgress
 from foveate.training.run_folder import PLACES, read_journal, refuse_changes
 from foveate.types import Label
 
-__all__ = ["Budget", "Trial", "lasting", "read_budget", "seconds_per_step", "stoppable"]
+__all__ = ["Budget", "Trial", "lasting", "read_budget", "stoppable"]
 
 PACE_STEPS = 12
 """Steps by which the pace of a run is timed; the first third only warms up."""
@@ -314,31 +313,6 @@ def stoppable(where: str, remedy: str) -> Iterator[Callable[[], None]]:
                 raise interruption(interrupts.signal, where, remedy)
 
         yield check
-
-
-def seconds_per_step(folder: Path, skip: int = 0) -> float:
-    """Median seconds of a training step, data work included and validation not, from a run's metrics.jsonl.
-
-    Between two logged steps of an epoch where there are such; else over whole epochs.
-
-    Arguments:
-        folder: of the run.
-        skip: leave out so many steps at the start.
-    """
-    journal = folder / "metrics.jsonl"
-    steps = [record for record in read_journal(journal, "step") if record["step"] > skip]
-    spans: list[float] = [
-        (after["seconds"] - before["seconds"]) / (after["step"] - before["step"])
-        for before, after in itertools.pairwise(steps)
-        if before["epoch"] == after["epoch"]
-    ]
-    epochs: Sequence[dict[str, Any]] = [{"step": 0}, *read_journal(journal, "epoch")]
-    whole = [
-        epoch["training_seconds"] / (epoch["step"] - before["step"])
-        for before, epoch in itertools.pairwise(epochs)
-        if epoch["step"] > before["step"]
-    ]
-    return float(statistics.median(spans or whole))
 
 
 def _with_epochs(settings: RunSettings, epochs: int) -> RunSettings:
