@@ -98,7 +98,17 @@ class Multiscale:
             levels.append(Level(size, (factor[0], factor[1])))
         if any(one.size[0] < two.size[0] or one.size[1] < two.size[1] for one, two in itertools.pairwise(levels)):
             raise ImageError(f"{self.name}: levels must go from fine to coarse: write the image again")
-        return _picture(self.name, self.kind + inside, axes, levels, first, self._mpp(down, along), self.bands)
+        return Picture(self._header(self.kind + inside, axes, tuple(levels), first), axes)
+
+    def _header(self, kind: str, axes: str, levels: tuple[Level, ...], array: Any) -> Header:
+        shape, tile = (dict(zip(axes, sides, strict=True)) for sides in (array.shape, array.chunks))
+        left = [f"{axis} = 0 of {length}" for axis, length in shape.items() if axis not in "yxc" and length > 1]
+        stored: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
+        dtype = kept_type(stored, self.name)
+        notes = [kind, *left, *([] if dtype == stored else [f"{stored} as {dtype}"])]
+        channels, mpp = shape.get("c", 1), self._mpp(axes)
+        bands = self.bands if len(self.bands) == channels else ()
+        return Header(levels, channels, dtype, ", ".join(notes), mpp, (tile["y"], tile["x"]), bands)
 
     def _factor(self, level: int, axis: int, full: int, size: int) -> float:
         """As the scale says, if a level so scaled has this size and reaches the border; else as the sizes say."""
@@ -108,15 +118,13 @@ class Multiscale:
                 return factor
         return full / size
 
-    def _mpp(self, down: int, along: int) -> float | None:
-        scale = self.scales[0]
-        if len(scale) <= max(down, along):
-            return None
-        return ome_zarr_mpp((scale[down], scale[along]), (self.units.get("y"), self.units.get("x")))
+    def _mpp(self, axes: str) -> float | None:
+        scale = dict(zip(axes, self.scales[0], strict=False))
+        return ome_zarr_mpp([scale.get(axis, 0.0) for axis in "yx"], [self.units.get(axis) for axis in "yx"])
 
 
 def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:
-    """Read the attributes of an OME-Zarr group; its first multiscale image counts.
+    """Multiscale metadata from the attributes of an OME-Zarr group; its first multiscale image counts.
 
     Raises:
         ImageError: there is none.
@@ -144,7 +152,7 @@ def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:
 
 
 def array_picture(array: Any, name: str) -> Picture:
-    """A plain array as an image of one level.
+    """Plain array as an image of one level.
 
     Raises:
         ImageError: it has another number of axes, or its channels are not last.
@@ -161,36 +169,6 @@ def array_picture(array: Any, name: str) -> Picture:
                 f"{tuple(array.shape)}: name its dimensions (dimension_names, e.g. c, y, x)"
             )
     return Multiscale(name, ("",), axes, ((),), kind="Zarr array").measured([array])
-
-
-def _picture(
-    name: str,
-    kind: str,
-    axes: str,
-    levels: list[Level],
-    array: Any,
-    mpp: float | None,
-    bands: tuple[str, ...],
-) -> Picture:
-    shape = dict(zip(axes, array.shape, strict=True))
-    tile = dict(zip(axes, array.chunks, strict=True))
-    channels = shape.get("c", 1)
-    left = [f"{axis} = 0 of {length}" for axis, length in shape.items() if axis not in "yxc" and length > 1]
-    stored: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
-    dtype = kept_type(stored, name)
-    notes = [kind, *left, *([] if dtype == stored else [f"{stored} as {dtype}"])]
-    return Picture(
-        Header(
-            tuple(levels),
-            channels,
-            dtype,
-            ", ".join(notes),
-            mpp,
-            (tile["y"], tile["x"]),
-            bands if len(bands) == channels else (),
-        ),
-        axes,
-    )
 
 
 def _scale(described: dict[str, Any]) -> tuple[float, ...]:

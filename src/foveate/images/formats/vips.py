@@ -160,10 +160,9 @@ def _kind(image: Any) -> tuple[int, str, str]:
 
 
 def _smaller(image: Any, loader: str) -> list[dict[str, int]]:
-    """How to open what may be smaller versions of an image."""
-    if loader.startswith("tiff"):
-        inner = [{"subifd": number} for number in range(int(_field(image, "n-subifds") or 0))]
-        return inner + [{"page": number} for number in range(1, min(PAGES, int(_field(image, "n-pages") or 1)))]
-    if loader.startswith("jp2k"):
-        return [{"page": number} for number in range(1, min(PAGES, int(_field(image, "n-pages") or 1)))]
-    return []
+    """Options that open what may be smaller versions of an image."""
+    if not loader.startswith(("tiff", "jp2k")):
+        return []
+    subifds = int(_field(image, "n-subifds") or 0) if loader.startswith("tiff") else 0
+    pages = min(PAGES, int(_field(image, "n-pages") or 1))
+    return [{"subifd": number} for number in range(subifds)] + [{"page": number} for number in range(1, pages)]
