@@ -53,7 +53,7 @@ ACTIONS = ("megapixel-mnist", "colon-cancer", "speed-limits", "check", "split")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `foveate data` takes."""
+    """Arguments of `foveate data`."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions")
     for name in ACTIONS:
         module = _module(name)

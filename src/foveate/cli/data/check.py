@@ -18,7 +18,7 @@ groups that cross splits. Hints are about what may be meant: they do not change 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `foveate data check` takes."""
+    """Arguments of `foveate data check`."""
     parser.add_argument("manifest", help="CSV file, or folder with one folder per class")
     parser.add_argument("--quick", action="store_true", help="read headers only: finds no cut-off files and no copies")
     parser.add_argument("--multi-label", action="store_true", help="labels are several, separated by |, or none")

@@ -18,7 +18,7 @@ were published; those of an unpacked folder stay where they are.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `foveate data colon-cancer` takes."""
+    """Arguments of `foveate data colon-cancer`."""
     parser.add_argument("source", metavar="SRC", type=Path, help="the published zip file, or the folder it unpacks to")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier call with these options stopped")

@@ -12,7 +12,7 @@ SUMMARY = "write canvases of handwritten digits as image files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `foveate data megapixel-mnist` takes."""
+    """Arguments of `foveate data megapixel-mnist`."""
     default = DataSettings()
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(

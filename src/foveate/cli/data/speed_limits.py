@@ -26,7 +26,7 @@ german:  the German Traffic Sign Detection Benchmark, gt.txt and images/; classe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `foveate data speed-limits` takes."""
+    """Arguments of `foveate data speed-limits`."""
     parser.add_argument("country", choices=("swedish", "german"), help="which of the two published data sets")
     parser.add_argument("source", metavar="SRC", type=Path, nargs="?", help="folder of the files as published")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")

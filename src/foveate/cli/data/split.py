@@ -25,7 +25,7 @@ Classes keep their shares, groups stay whole, and the seed decides, not the orde
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `foveate data split` takes."""
+    """Arguments of `foveate data split`."""
     parser.add_argument("manifest", help="CSV file, or folder with one folder per class; splits it names stay")
     parser.add_argument("--out", type=Path, required=True, metavar="NEW.csv", help="manifest to write")
     parser.add_argument("--test", type=float, metavar="SHARE", help="share held out for testing (0.2)")
@@ -47,13 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Split, write, and say how many images are where."""
     from dataclasses import replace
 
-    from foveate.datasets.manifest.dataset import as_dataset, read_table
+    from foveate.datasets.manifest.dataset import read_manifest, read_table
     from foveate.datasets.manifest.write import write_manifest
     from foveate.datasets.splits import fold_numbers
 
     _check_options(arguments)
     table = read_table(arguments.manifest, multi_label=arguments.multi_label)
-    examples = as_dataset(table, check_files=False, multi_label=arguments.multi_label).examples
+    examples = read_manifest(table, check_files=False, multi_label=arguments.multi_label).examples
     if arguments.folds is not None and arguments.fold is None:
         folds = fold_numbers(examples, arguments.folds, arguments.seed, arguments.allow_crossing)
         write_manifest(table, table.rows, arguments.out, folds)

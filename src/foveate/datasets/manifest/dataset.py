@@ -17,7 +17,6 @@ from foveate.types import Label
 __all__ = [
     "ManifestDataset",
     "MarkedManifest",
-    "as_dataset",
     "missing_files",
     "read_manifest",
     "read_table",
@@ -74,7 +73,7 @@ class MarkedManifest(ManifestDataset):
 
 
 def read_manifest(
-    path: str | Path,
+    path: str | Path | ManifestTable,
     classes: Sequence[str] | None = None,
     require_labels: bool = True,
     check_files: bool = True,
@@ -85,7 +84,8 @@ def read_manifest(
     Arguments:
         path: a CSV file `path,label[,split][,group][,mpp][,mask]`, its paths relative to it; or a folder
             `<class>/images` or `<split>/<class>/images`, or one with such a manifest.csv in it. An objects.csv beside
-            it, `path,class,top,left,height,width`, says what lies where.
+            it, `path,class,top,left,height,width`, says what lies where. Or the rows that `read_table` gave for the
+            same `require_labels` and `multi_label`.
         classes: names of the classes in a model's order; what occurs, sorted, if None.
         require_labels: whether every image must have a label (of `classes`, where given). For prediction, labels
             may be absent, and one that is not of `classes` counts as absent.
@@ -98,31 +98,7 @@ def read_manifest(
     Raises:
         DataError: if the manifest is missing, empty, or has bad rows; the message names the first of them.
     """
-    return as_dataset(read_table(path, require_labels, multi_label), classes, require_labels, check_files, multi_label)
-
-
-def as_dataset(
-    table: ManifestTable,
-    classes: Sequence[str] | None = None,
-    require_labels: bool = True,
-    check_files: bool = True,
-    multi_label: bool = False,
-) -> ManifestDataset:
-    """Data set of the rows of a manifest, as `read_manifest` makes it.
-
-    Arguments:
-        table: what `read_table` gave for the same `require_labels` and `multi_label`.
-        classes: as in `read_manifest`, and so are the others.
-        require_labels: whether every image must have a label.
-        check_files: whether missing image files are an error.
-        multi_label: whether an image has any number of classes.
-
-    Returns:
-        The data set.
-
-    Raises:
-        DataError: if the table has faults, or names missing files.
-    """
+    table = path if isinstance(path, ManifestTable) else read_table(path, require_labels, multi_label)
     fault = None if multi_label or not require_labels else several_labels_fault(table)
     if fault is not None:
         raise DataError(f"{table.source}: {fault}")

@@ -13,7 +13,7 @@ from foveate.datasets.types import ImageDataset
 from foveate.errors import RunError
 from foveate.types import Label
 
-__all__ = ["claim_folder", "label_cell", "list_images", "write_images", "write_listing", "write_manifest"]
+__all__ = ["claim_folder", "write_images", "write_listing", "write_manifest"]
 
 PUBLISHED = "published.json"
 """Record of a folder whose images are those of a published data set."""
@@ -66,7 +66,8 @@ def write_images(
 
     Arguments:
         data: classes and examples.
-        folder: where to; made if need be. Gets the record, images/<name> and, last, what `list_images` writes.
+        folder: where to; made if need be. Gets the record, images/<name> and, last, objects.csv (if `data` knows
+            what lies where) and manifest.csv.
         recipe: what the images are made from, in words of JSON; a folder is resumed with the same one only.
         names: names of the files, one per example, folders in them allowed.
         write: writes the image of an example to a file.
@@ -91,7 +92,7 @@ def write_images(
                 write(index, part)
         if progress is not None:
             progress(index + 1, len(files))
-    return list_images(data, folder, [f"images/{name}" for name in names], reduce)
+    return _list_images(data, folder, [f"images/{name}" for name in names], reduce)
 
 
 def write_listing(
@@ -101,7 +102,7 @@ def write_listing(
 
     Arguments:
         data: classes and examples.
-        folder: where to; made if need be. Gets published.json and what `list_images` writes.
+        folder: where to; made if need be. Gets published.json, objects.csv (if `data` knows) and manifest.csv.
         recipe: what the files are, in words of JSON; a folder is resumed with the same one only.
         files: where the images are; the manifest has the paths relative to itself.
         resume: whether a folder that an earlier call made is no obstacle.
@@ -114,23 +115,13 @@ def write_listing(
     """
     claim_folder(folder, PUBLISHED, recipe, resume)
     there = folder.resolve()
-    return list_images(data, folder, [Path(os.path.relpath(Path(file).resolve(), there)).as_posix() for file in files])
+    return _list_images(data, folder, [Path(os.path.relpath(Path(file).resolve(), there)).as_posix() for file in files])
 
 
-def list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: int = 1) -> Path:
-    """Manifest of a data set whose images have been written or found, and its objects.csv, if it knows what lies where.
-
-    Arguments:
-        data: classes and examples.
-        folder: gets manifest.csv and, if the data set knows, objects.csv, in place of those that are there.
-        paths: where the image of each example is, relative to the folder.
-        reduce: by what whole factor these are smaller than those of the data set.
-
-    Returns:
-        The manifest.
-    """
+def _list_images(data: ImageDataset, folder: Path, paths: Sequence[str], reduce: int = 1) -> Path:
+    """Manifest of images at paths in a folder, and objects.csv if the data set knows; those that are there go."""
     rows = [
-        ManifestRow(path, label_cell(example.label, data.classes), example.split, example.group)
+        ManifestRow(path, _label_cell(example.label, data.classes), example.split, example.group)
         for path, example in zip(paths, data.examples, strict=True)
     ]
     manifest = folder / "manifest.csv"
@@ -185,18 +176,11 @@ def write_manifest(
     return out
 
 
-def label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
+def _label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
     """Label cell: what stands in a manifest for an example's label.
 
-    Arguments:
-        label: the index of its class, those of its classes, or None.
-        classes: names of the classes.
-
-    Returns:
-        The name, the names with | between, or None.
-
     Example:
-        >>> label_cell(1, ("cat", "dog")), label_cell((0, 1), ("cat", "dog")), label_cell((), ("cat", "dog"))
+        >>> _label_cell(1, ("cat", "dog")), _label_cell((0, 1), ("cat", "dog")), _label_cell((), ("cat", "dog"))
         ('dog', 'cat|dog', '')
     """
     if label is None:

@@ -1,7 +1,7 @@
 """Megapixel MNIST: canvases of any size with five handwritten digits, three of them of the class, among pen strokes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -111,23 +111,16 @@ def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
         ('test-00001', (300, 200))
     """
     _check(settings)
-    parts = [
-        _generate(settings, split, pool, count)
-        for split, pool, count in zip(
-            ("train", "test"), load_pools(settings.digits), (settings.train_images, settings.test_images), strict=True
-        )
-    ]
-    offset = len(parts[0].stamps)
-    return MegapixelMnist(
-        classes=tuple(str(value) for value in range(10)),
-        examples=tuple(example for part in parts for example in part.examples),
-        size=settings.canvas,
-        channels=settings.channels,
-        noise_over_digits=settings.noise_over_digits,
-        stamps=np.concatenate([part.stamps for part in parts]),
-        stamp_labels=np.concatenate([part.stamp_labels for part in parts]),
-        stamp_index=np.concatenate([parts[0].stamp_index, parts[1].stamp_index + offset]).astype(np.int32),
-        positions=np.concatenate([part.positions for part in parts]),
+    pools = load_pools(settings.digits)
+    train = _generate(settings, "train", pools[0], settings.train_images)
+    test = _generate(settings, "test", pools[1], settings.test_images)
+    return replace(
+        train,
+        examples=(*train.examples, *test.examples),
+        stamps=np.concatenate([train.stamps, test.stamps]),
+        stamp_labels=np.concatenate([train.stamp_labels, test.stamp_labels]),
+        stamp_index=np.concatenate([train.stamp_index, test.stamp_index + np.int32(len(train.stamps))]),
+        positions=np.concatenate([train.positions, test.positions]),
     )
 
 
@@ -188,16 +181,8 @@ def _check(settings: DataSettings) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Part:
-    examples: list[Example]
-    stamps: npt.NDArray[np.uint8]
-    stamp_labels: npt.NDArray[np.int8]
-    stamp_index: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int32]
-
-
-def _generate(settings: DataSettings, split: str, pool: Pool, count: int) -> _Part:
+def _generate(settings: DataSettings, split: str, pool: Pool, count: int) -> MegapixelMnist:
+    """One split of the data set."""
     seed, noise = settings.generator_seed, settings.noise
     bank = draw_strokes(Uniforms(seed, split, "strokes"), STROKES, SIDE)
     same = [np.flatnonzero(pool.labels == value) for value in range(10)]
@@ -217,11 +202,17 @@ def _generate(settings: DataSettings, split: str, pool: Pool, count: int) -> _Pa
             positions[i, DIGITS:, axis] = SIDE + uniforms.integers(extent - 2 * SIDE, noise)
         examples.append(Example(id=f"{split}-{i:05d}", label=label, split=split))
     shown, digits_shown = np.unique(digits, return_inverse=True)  # what no canvas shows need not stay in memory
-    return _Part(
+    return MegapixelMnist(
+        classes=tuple(str(value) for value in range(10)),
         examples=examples,
+        size=settings.canvas,
+        channels=settings.channels,
+        noise_over_digits=settings.noise_over_digits,
         stamps=np.concatenate([pool.images[shown], bank]),
         stamp_labels=np.concatenate([pool.labels[shown], np.full(STROKES, -1)]).astype(np.int8),
-        stamp_index=np.concatenate([digits_shown.reshape(count, DIGITS), patterns + len(shown)], axis=1),
+        stamp_index=np.concatenate(
+            [digits_shown.reshape(count, DIGITS), patterns + len(shown)], axis=1, dtype=np.int32
+        ),
         positions=positions,
     )
 

@@ -23,6 +23,8 @@ ADDRESS = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
 """Where Set1/ and Set2/ are published, each with annotations.txt and the archive of the annotated images."""
 
 _CHUNK = 1 << 16
+_TIMEOUT = 60.0
+"""Seconds without an answer after which a connection counts as cut off."""
 _ATTEMPTS = 3
 """Attempts in a row that bring nothing new before giving up."""
 
@@ -74,7 +76,6 @@ def download(
     file: Path,
     md5: str | None = None,
     progress: Progress | None = None,
-    timeout: float = 60.0,
     pause: float = 1.0,
 ) -> Path:
     """Download a file; it is there whole or not at all.
@@ -87,7 +88,6 @@ def download(
         file: where to put it; nothing is fetched if it is there.
         md5: its MD5 sum, if known, to which what is there or arrives is held.
         progress: called with the number of bytes that are here and their total.
-        timeout: seconds without an answer after which a connection counts as cut off.
         pause: seconds between attempts.
 
     Returns:
@@ -104,7 +104,7 @@ def download(
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.partial")
     furthest, idle = _size(partial), 0
-    while fault := _attempt(url, partial, progress, timeout):
+    while fault := _attempt(url, partial, progress):
         idle = 0 if _size(partial) > furthest else idle + 1
         furthest = max(furthest, _size(partial))
         if idle == _ATTEMPTS:
@@ -121,12 +121,12 @@ def download(
     return partial.replace(file)
 
 
-def _attempt(url: str, partial: Path, progress: Progress | None, timeout: float) -> str:
+def _attempt(url: str, partial: Path, progress: Progress | None) -> str:
     """Append what arrives to a partial file; why that is not the whole, or "" if it is."""
     here = _size(partial)
     headers = {"User-Agent": "foveate", "Accept-Encoding": "identity", **({"Range": f"bytes={here}-"} if here else {})}
     try:
-        with urlopen(Request(url, headers=headers), timeout=timeout) as response:
+        with urlopen(Request(url, headers=headers), timeout=_TIMEOUT) as response:
             sent = response.headers.get("Content-Range", "")
             place = re.fullmatch(rf"bytes {here}-\d+/(\d+|\*)", sent)
             if response.status != 206:  # the server cannot send the rest of a file: it begins again
