@@ -2,9 +2,9 @@
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ class LibraryHandles:
 
     def __init__(self, most: int = LIBRARY_HANDLES_OPEN) -> None:
         self.most = most
-        self._open: OrderedDict[int, _Held] = OrderedDict()
-        self._inherited: list[OrderedDict[int, _Held]] = []
+        self._open: list[_Held] = []  # the one used longest ago first
+        self._inherited: list[list[_Held]] = []
         self._lock = threading.RLock()
 
     @contextmanager
     def borrow(
         self, key: Hashable, opens: Callable[[], Any], closes: Callable[[Any], None], shared: bool
     ) -> Iterator[Any]:
-        """An open image, which stays open until the `with` block ends.
+        """Borrowed handle, an open image, which stays open until the `with` block ends.
 
         Arguments:
             key: what is opened; those who give the same key may get the same handle.
@@ -46,7 +46,7 @@ class LibraryHandles:
         if held is None:
             held = _Held(key, opens(), closes)
             with self._lock:
-                self._open[id(held)] = held
+                self._open.append(held)
                 self._trim()
         try:
             yield held.value
@@ -60,8 +60,8 @@ class LibraryHandles:
     def drop(self, *keys: Hashable) -> None:
         """Close what is open under these keys, as soon as nobody reads it; the next to borrow it opens it again."""
         with self._lock:
-            for held in [held for held in self._open.values() if held.key in keys]:
-                del self._open[id(held)]
+            for held in [held for held in self._open if held.key in keys]:
+                self._open.remove(held)
                 held.dropped = True
                 if held.borrowed == 0:
                     held.close()
@@ -70,39 +70,40 @@ class LibraryHandles:
         """In a child process: set the parent's images aside, and the lock that one of its threads may have held."""
         self._lock = threading.RLock()
         self._inherited.append(self._open)
-        self._open = OrderedDict()
+        self._open = []
 
     def __len__(self) -> int:
         return len(self._open)
 
     def _taken(self, key: Hashable, shared: bool) -> "_Held | None":
         with self._lock:
-            for held in self._open.values():
+            for held in self._open:
                 if held.key == key and (shared or held.borrowed == 0):
                     held.borrowed += 1
-                    self._open.move_to_end(id(held))
+                    self._open.remove(held)
+                    self._open.append(held)
                     return held
         return None
 
     def _trim(self) -> None:
-        idle = [held for held in self._open.values() if held.borrowed == 0]
+        idle = [held for held in self._open if held.borrowed == 0]
         for held in idle[: max(0, len(self._open) - self.most)]:
-            del self._open[id(held)]
+            self._open.remove(held)
             held.close()
 
 
+@dataclass(eq=False)
 class _Held:
-    """One open image, borrowed by whoever opened it."""
+    """Open image, borrowed by whoever opened it; told from others by being itself."""
 
-    def __init__(self, key: Hashable, value: Any, closes: Callable[[Any], None]) -> None:
-        self.key = key
-        self.value = value
-        self.borrowed = 1
-        self.dropped = False
-        self._closes = closes
+    key: Hashable
+    value: Any
+    closes: Callable[[Any], None]
+    borrowed: int = 1
+    dropped: bool = False
 
     def close(self) -> None:
-        self._closes(self.value)
+        self.closes(self.value)
 
 
 LIBRARY_HANDLES = LibraryHandles()
