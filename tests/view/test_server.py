@@ -128,7 +128,7 @@ def test_an_image_that_was_let_go_of_is_opened_again(model: Model, folder: Path)
     first = gallery.tile(0, 11, 0, 0)
     gallery.describe(1)
     gallery._open.clear()
-    gallery._kept = type(gallery._kept)(0)
+    gallery._pictures.close()
     assert gallery.tile(0, 11, 0, 0) == first
 
 
