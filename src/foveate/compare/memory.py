@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
@@ -32,7 +31,7 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def activation_bytes(model: Model, batch: Batch, mixed_precision: str = "no") -> int:
-    """Bytes a training step of `batch` keeps between its forward and its backward pass.
+    """Activations: bytes that a training step of `batch` keeps between its forward and its backward pass.
 
     Counts each storage once that autograd saved, and each that the forward pass made and somebody still holds when it
     is over: `torch.utils.checkpoint` keeps the inputs it computes again from where autograd does not know of them.
@@ -56,11 +55,11 @@ def activation_bytes(model: Model, batch: Batch, mixed_precision: str = "no") ->
         >>> costs[1] > 1.5 * costs[0]
         True
     """
-    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
-    saved: dict[int, Tensor] = {}
+    own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[StorageWeakRef, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        saved.setdefault(tensor.untyped_storage()._cdata, tensor)  # held, so that no other gets its address
+        saved.setdefault(_storage(tensor), tensor)
         return tensor
 
     training = model.training
@@ -69,11 +68,16 @@ def activation_bytes(model: Model, batch: Batch, mixed_precision: str = "no") ->
     try:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), made:
             loss = _loss(model, batch, HALVES.get(mixed_precision))
-        kept = made.alive() | {address: one.untyped_storage().nbytes() for address, one in saved.items()}
-        kept.pop(loss.untyped_storage()._cdata, None)  # the loss itself is no activation
+        sizes = made.alive() | {storage: one.untyped_storage().nbytes() for storage, one in saved.items()}
+        sizes.pop(_storage(loss), None)  # the loss itself is no activation
     finally:
         model.train(training)
-    return sum(size for address, size in kept.items() if address not in own)
+    return sum(size for storage, size in sizes.items() if storage not in own)
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef:
+    """Storage of a tensor as a key, the same for all its views; while the key lives, no other storage equals it."""
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
 
 
 def _loss(model: Model, batch: Batch, half: torch.dtype | None) -> Tensor:
@@ -84,29 +88,32 @@ def _loss(model: Model, batch: Batch, half: torch.dtype | None) -> Tensor:
 
 
 class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers, without holding them, the storages that operations make."""
+    """Dispatch mode that remembers, without holding them, the storages that operations make."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._sizes: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._sizes: dict[StorageWeakRef, int] = {}
 
     def __torch_dispatch__(
         self, function: Callable[..., Any], types: Any, arguments: Any = (), keywords: Any = None
     ) -> Any:
         result = function(*arguments, **(keywords or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self._sizes[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        for tensor in _tensors(result):
+            self._sizes[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return result
 
-    def alive(self) -> dict[int, int]:
-        """Address → bytes of those that somebody still holds."""
-        return {
-            address: size
-            for address, (reference, size) in self._sizes.items()
-            if not reference.expired()  # type: ignore[no-untyped-call]
-        }
+    def alive(self) -> dict[StorageWeakRef, int]:
+        """Storage → bytes of those that somebody still holds."""
+        return {storage: size for storage, size in self._sizes.items() if not storage.expired()}  # type: ignore[no-untyped-call]
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    """Tensors among what an operation gives."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, tuple | list):
+        for one in result:
+            yield from _tensors(one)
 
 
 def measured_model(folder: Path, settings: RunSettings, images: ImageDataset, indices: Sequence[int]) -> Model:
@@ -137,7 +144,7 @@ class _Job:
 def step_peak(
     folder: Path, settings: RunSettings, images: ImageDataset, indices: Sequence[int], batch: int
 ) -> int | None:
-    """How far the resident memory of a fresh process grows in training steps, in bytes.
+    """Peak memory of training steps: how far the resident memory of a fresh process grows, in bytes.
 
     The process takes the steps of two epochs on `indices`, `batch` images each. Its growth counts from when the model
     and its optimizer are there and no image is opened: decoded pixels, activations, gradients, the optimizer's moments,
@@ -174,7 +181,7 @@ def measure_here() -> None:
 
 
 def step_growth(model: Model, settings: RunSettings, images: ImageDataset, indices: Sequence[int], batch: int) -> int:
-    """How far the memory of this process (on CUDA: of its tensors) grows in the training steps of two epochs, in bytes.
+    """Growth of this process's memory (on CUDA: of its tensors) in the training steps of two epochs, in bytes.
 
     Arguments:
         model: the model, on the device to work on.
@@ -203,7 +210,7 @@ def _steps(stepper: Stepper, loader: Loader, plan: Sequence[Any]) -> None:
 
 
 class _Resident:
-    """Watches the resident memory of this process from a thread."""
+    """Resident memory of this process, watched from a thread."""
 
     def __enter__(self) -> "_Resident":
         import psutil
