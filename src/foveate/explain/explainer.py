@@ -12,9 +12,8 @@ from foveate.atomic import whole_folder
 from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
 from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
-from foveate.explain.index import Entry, write_index
-from foveate.explain.page import write_page
-from foveate.explain.picture import Rendering, jpeg, png, thumbnail_size, write_overlay
+from foveate.explain.page import Entry, write_index, write_page
+from foveate.explain.picture import Rendering, Scale, jpeg, png, thumbnail_size, write_overlay
 from foveate.images import Source
 from foveate.models import Look, Model
 from foveate.models.receipts import complete_receipt, receipt_line
@@ -97,6 +96,7 @@ class Explainer:
             if patch.box not in shown:
                 shown[patch.box] = rendering.patch(opened, patch.box, PATCH_SIDE)
         pictures = [shown[patch.box] for patch in seen.patches]
+        scale = Scale.over(seen)
         where = seen.georeference
         if seen.attention is not None:
             write_map(folder, seen)
@@ -110,10 +110,10 @@ class Explainer:
             write_geojson(folder / "patches.geojson", seen)
             if where is not None and where.crs:
                 write_wgs84(folder / "patches-wgs84.geojson", seen, where)
-        write_overlay(folder / "overlay.png", seen, picture)
+        write_overlay(folder / "overlay.png", seen, picture, scale)
         (folder / "thumbnail.jpg").write_bytes(jpeg(self._thumbnail(picture), 40_000))
         write_record(folder / "explanation.json", seen, settings)
-        write_page(folder / "explanation.html", seen, picture, pictures, settings, _receipt(seen))
+        write_page(folder / "explanation.html", seen, picture, pictures, scale, settings, _receipt(seen))
 
     def _settings(self, rendering: Rendering, drawn: bool) -> dict[str, str]:
         bands = ", ".join(map(str, rendering.bands))

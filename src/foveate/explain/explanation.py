@@ -52,8 +52,9 @@ def contributions(output: Output, head: nn.Linear) -> Float64[np.ndarray, "draw 
     return np.asarray((shares[:, :, None] * parts).cpu().numpy())
 
 
-LISTED = 24
-"""Patches that are listed of a model which reads them all: the most attended."""
+LISTED, MOST_CLASSES = 24, 20
+"""Patches that are listed of a model which reads them all, the most attended; classes that pages show, the most
+probable."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,30 @@ class Explanation:
         return not self.multi_label and len(self.classes) > 1
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """The class that was predicted; with several labels, all that were."""
+        return tuple(self.prediction.predicted.split("|")) if self.multi_label else (self.prediction.predicted,)
+
+    @property
     def shown_class(self) -> int:
         """The class that contributions are shown of first: the most probable one."""
         return int(self.probabilities.mean(0).argmax())
+
+    @property
+    def shown_classes(self) -> list[int]:
+        """Numbers of the most probable classes, which pages show, in their own order."""
+        return sorted(np.argsort(-self.probabilities.mean(0), kind="stable")[:MOST_CLASSES].tolist())
+
+    @property
+    def shown_contributions(self) -> Float64[np.ndarray, "patch shown"]:
+        """What the patches add to the logits of the shown classes, in nats; see `shown_share`."""
+        parts = np.array([patch.contributions for patch in self.patches]).reshape(-1, len(self.classes))
+        return self.shown_share(parts)
+
+    def shown_share(self, values: Float64[np.ndarray, "row class"]) -> Float64[np.ndarray, "row shown"]:
+        """Of parts of logits, the shown classes'; where only differences count, beyond what all get on average."""
+        mean = values.mean(1, keepdims=True) if self.relative else 0.0
+        return np.asarray((values - mean)[:, self.shown_classes])
 
 
 def explain(

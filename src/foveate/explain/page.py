@@ -1,49 +1,61 @@
-"""One HTML file per image that says what the model saw: no network, no build step, nothing beside it."""
+"""HTML pages: one per image with its attention heatmap and patches, and an index; each needs nothing beside it.
 
-import json
+What a page says is put together here; how it is said, and what is left out where there is nothing to say, stands in the
+Jinja2 templates in `template/`, which escape whatever they are given.
+"""
+
+import base64
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from string import Template
+from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
-from PIL import Image
+from jaxtyping import UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from foveate.explain.answers import other_answers, patch_cards, probability_table, shown_contributions, sums
+from foveate._version import __version__
 from foveate.explain.explanation import Explanation
-from foveate.explain.fragments import box_buttons, controls, data_uri, legend, list_items, map_image
-from foveate.explain.picture import Scale, jpeg, png
-from foveate.types import Size
+from foveate.explain.picture import Scale, coarse_map, jpeg, png, small_jpegs
+from foveate.types import Box
 
-__all__ = ["template", "write_page"]
+__all__ = ["Entry", "write_index", "write_page"]
 
 IMAGE_BYTES, PATCH_BYTES, MOST_CELLS = 900_000, 500_000, 512
 """Most bytes of the image and of all patches together, and cells of the map's longest side, on a page below 3 MB."""
 
-MAPPED = (
-    "The model gave every cell of a grid over the image a probability, its <em>attention</em>, from the image at low "
-    "resolution. It drew cells by it and read the patches behind them at full resolution. A drawn patch counts with "
-    "its attention times its <em>weight</em>, which makes up for the cells that were not drawn."
-)
-READ_ALL = (
-    "The model read every patch of a grid at full resolution, gave each a probability, its <em>attention</em>, and "
-    "took the mean of their features by it."
-)
-ANYWHERE = "The model read patches by chance, each as likely as any other, and took the mean of their features."
-ADDS = (
-    "What a patch <em>adds</em> to a class is its share of the class's logit, in nats: with the bias, all patches of a "
-    "draw sum to the logit, and the logits make the probabilities. "
-)
-COMPARED = "Only differences between classes count, so what a patch adds to all of them on average is left out here. "
-PROVES = "Attention says where a model looked and contributions what it made of that; neither proves it right."
-BLIND = "The probabilities are all that this model tells of an image."
+
+@dataclass(frozen=True)
+class Entry:
+    """Index entry: a line of index.html.
+
+    Attributes:
+        folder: name of the image's folder.
+        path: what the image is called.
+        predicted: the answer.
+        probability: of the answer; with several labels, of the most probable class.
+        warnings: what is wrong with its attention map.
+    """
+
+    folder: str
+    path: str
+    predicted: str
+    probability: float
+    warnings: tuple[str, ...]
 
 
-def template(name: str) -> str:
-    """A file of the page, as it is shipped."""
-    return files("foveate.explain").joinpath("template", name).read_text(encoding="utf-8")
+def write_index(path: Path, entries: Sequence[Entry], failures: Sequence[tuple[str, str]] = ()) -> None:
+    """Index page over all images, in the order they were given in; those that failed below the others.
+
+    Arguments:
+        path: file to write, beside the images' folders.
+        entries: one per image.
+        failures: what each of the others is called, and why it failed, in a line.
+    """
+    warned = sum(bool(entry.warnings) for entry in entries)
+    _write(path, "index.html", {"entries": entries, "failures": failures, "warned": warned})
 
 
 def write_page(
@@ -51,130 +63,142 @@ def write_page(
     seen: Explanation,
     picture: UInt8[np.ndarray, "height width 3"],
     patches: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    scale: Scale | None,
     settings: Mapping[str, str],
     receipt: str,
 ) -> None:
-    """Write the page of one image.
+    """Page of one image: its answer, its heatmap, its patches and what each of them added.
 
     Arguments:
         path: file to write.
         seen: what it tells.
         picture: the whole image, small.
         patches: what each of the patches looks like.
+        scale: of the heatmap's colours; None where there is no map.
         settings: what else is worth knowing, name → text.
         receipt: what it cost, in a line.
     """
-    from foveate._version import __version__
-
-    height, width = seen.size
-    parts = [[float(f"{value:.5g}") for value in row] for row in shown_contributions(seen)]
-    data = {
-        "draw": [patch.draw for patch in seen.patches],
-        "contributions": parts,
-        "largest": max((abs(value) for row in parts for value in row), default=0.0),
-        "sums": sums(seen),
-    }
+    adds = [[float(f"{value:.5g}") for value in row] for row in seen.shown_contributions.tolist()]
     fields = {
-        "title": escape(f"{Path(seen.path).name or 'image'}: {_answer(seen)}"),
-        "style": template("page.css"),
-        "script": template("page.js"),
-        "path": escape(seen.path or "an image in memory"),
-        "answer": escape(_answer(seen)),
-        "seen": "Where it looked" if seen.patches else "The image",
-        "facts": escape(_facts(seen)),
-        "warnings": _warnings(seen.warnings),
-        "note": f'<p class="note">{escape(seen.note)}</p>' if seen.note else "",
-        "controls": controls(seen),
-        "aspect": f"{width} / {height}",
-        "shape": f"{width / height:.6g}",
-        "image": data_uri(jpeg(picture, IMAGE_BYTES), "jpeg"),
-        "map": _map(seen),
-        "boxes": box_buttons(seen),
-        "legend": _legend(seen),
-        "probabilities": probability_table(seen),
-        "others": other_answers(seen),
-        "patches": patch_cards(seen, _small(patches)),
-        "receipt": escape(receipt),
-        "guide": f'<p class="guide">{_guide(seen)}</p>',
-        "settings": "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in settings.items()),
-        "version": escape(__version__),
-        "data": json.dumps(data).replace("<", "\\u003c"),
+        "seen": seen,
+        "name": Path(seen.path).name or "image",
+        "answer": _answer(seen),
+        "draws": len({patch.draw for patch in seen.patches}),
+        "image": _data_uri(jpeg(picture, IMAGE_BYTES), "jpeg"),
+        "heatmap": None if scale is None else _heatmap(seen, scale),
+        "cards": _cards(seen, small_jpegs(patches, PATCH_BYTES)),
+        "other_boxes": [(seed, _place(box, seen)) for seed, other in seen.others for box in other.boxes],
+        "probabilities": _probabilities(seen),
+        "left_out": len(seen.classes) - len(seen.shown_classes),
+        "agree": sum(other.predicted == seen.prediction.predicted for _, other in seen.others),
+        "settings": settings,
+        "receipt": receipt,
+        "data": {
+            "draw": [patch.draw for patch in seen.patches],
+            "contributions": adds,
+            "largest": max((abs(value) for row in adds for value in row), default=0.0),
+            "sums": _sums(seen),
+        },
     }
-    path.write_text(Template(template("page.html")).substitute(fields), encoding="utf-8", errors="replace")
+    _write(path, "page.html", fields)
+
+
+def number(value: float) -> str:
+    """Number in three significant digits, with a real minus.
+
+    Example:
+        >>> number(-0.012345), number(1234.0), number(0)
+        ('−0.0123', '1.23e+03', '0')
+    """
+    return f"{value:.3g}".replace("-", "−")
+
+
+@cache
+def _templates() -> Environment:
+    loader = PackageLoader("foveate.explain", "template")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.globals["version"] = __version__
+    # style sheet and script are no templates, whatever braces they have, and go in as they are
+    made.globals["asset"] = lambda name: Markup(loader.get_source(made, name)[0])
+    made.filters["number"] = number
+    return made
+
+
+def _write(path: Path, name: str, fields: Mapping[str, Any]) -> None:
+    # names of files need not be UTF-8: what of them is not becomes a question mark
+    path.write_text(_templates().get_template(name).render(fields), encoding="utf-8", errors="replace")
 
 
 def _answer(seen: Explanation) -> str:
-    predicted = seen.prediction.predicted
-    if seen.multi_label:
-        names = [name for name in predicted.split("|") if name]
-        told = ", ".join(f"{name} ({seen.prediction.probabilities[name]:.3f})" for name in names)
-        return told or "no class of probability ½ or more"
-    return f"{predicted}, probability {seen.prediction.probabilities[predicted]:.3f}"
+    values, predicted = seen.prediction.probabilities, seen.prediction.predicted
+    if not seen.multi_label:
+        return f"{predicted}, probability {values[predicted]:.3f}"
+    told = ", ".join(f"{name} ({values[name]:.3f})" for name in seen.answers if name)
+    return told or "no class of probability ½ or more"
 
 
-def _facts(seen: Explanation) -> str:
-    parts = [f"{seen.size[1]:,} × {seen.size[0]:,} pixels (width × height)"]
-    if seen.attention is not None:
-        parts.append(f"attention map of {seen.attention.shape[0]} × {seen.attention.shape[1]} cells")
-    if seen.patches:
-        parts.append(f"{seen.prediction.patches:,} patches read")
-    return " · ".join(parts)
+def _heatmap(seen: Explanation, scale: Scale) -> dict[str, Any]:
+    """The map in colours, and where it lies; of more cells than a page can hold, the largest of each block."""
+    assert seen.attention is not None
+    assert seen.cell_mask is not None
+    assert seen.affine is not None
+    block = -(-max(seen.attention.shape) // MOST_CELLS)
+    attention, mask = coarse_map(seen.attention, seen.cell_mask, block)
+    a, _, c, _, e, f = seen.affine
+    (height, width), (rows, columns) = seen.size, (side * block for side in attention.shape)
+    place = (100 * c / width, 100 * f / height, 100 * a * columns / width, 100 * e * rows / height)
+    return {
+        "scale": scale,
+        "picture": _data_uri(png(scale.colour(attention, mask)), "png"),
+        "place": "left:{:.9g}%;top:{:.9g}%;width:{:.9g}%;height:{:.9g}%".format(*place),
+    }
 
 
-def _guide(seen: Explanation) -> str:
-    if not seen.patches:
-        return BLIND
-    how = ANYWHERE if seen.attention is None else MAPPED if seen.drawn else READ_ALL
-    return f"{how} {ADDS}{COMPARED * seen.relative}{PROVES}"
+def _place(box: Box, seen: Explanation) -> str:
+    """Centre and size in percent of the stage; CSS keeps small ones visible."""
+    height, width = seen.size
+    down, along = 100 * (box.top + box.height / 2) / height, 100 * (box.left + box.width / 2) / width
+    wide, high = 100 * box.width / width, 100 * box.height / height
+    return f"left:{along:.7g}%;top:{down:.7g}%;width:{wide:.7g}%;height:{high:.7g}%"
 
 
-def _warnings(lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
-    return (
-        '<section class="warnings" aria-labelledby="warnings-title"><h2 id="warnings-title">Look twice</h2>'
-        f"<ul>{list_items(lines)}</ul></section>"
-    )
+def _probabilities(seen: Explanation) -> list[dict[str, Any]]:
+    """Rows of the table of answers: the shown classes, with the spread over the draws where there are several."""
+    rows: list[dict[str, Any]] = []
+    for k in seen.shown_classes:
+        name, each = seen.classes[k], seen.probabilities[:, k]
+        row = {"name": name, "mean": seen.prediction.probabilities[name], "low": each.min(), "high": each.max()}
+        deviation = each.std(ddof=1) if len(each) > 1 else 0.0
+        rows.append(row | {"deviation": deviation, "chosen": name in seen.answers, "first": k == seen.shown_class})
+    return rows
 
 
-def _legend(seen: Explanation) -> str:
-    if seen.attention is None or seen.cell_mask is None:
-        return ""
-    scale = Scale.of(seen.attention, seen.cell_mask)
-    return legend(scale, float(seen.attention.max()), 1 / int(seen.cell_mask.sum()))
+def _cards(seen: Explanation, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Patches that were read, each with its picture, its place and what it added to the answer."""
+    adds = seen.shown_contributions[:, seen.shown_classes.index(seen.shown_class)].tolist()
+    return [
+        {"patch": patch, "place": _place(patch.box, seen), "picture": _data_uri(picture, "jpeg"), "adds": value}
+        for patch, picture, value in zip(seen.patches, pictures, adds, strict=True)
+    ]
 
 
-def _map(seen: Explanation) -> str:
-    """The map in colours; of more cells than a page can hold, the largest of each block."""
-    if seen.attention is None or seen.cell_mask is None:
-        return ""
-    scale = Scale.of(seen.attention, seen.cell_mask)
-    attention, mask = seen.attention, seen.cell_mask
-    block = -(-max(attention.shape) // MOST_CELLS)
-    if block > 1:
-        attention = _blocks(np.where(mask, attention, 0), block).max((1, 3))
-        mask = np.asarray(_blocks(mask, block).any((1, 3)))
-    cells: Size = (attention.shape[0] * block, attention.shape[1] * block)
-    return map_image(seen, png(scale.colour(attention, mask)), cells)
+def _sums(seen: Explanation) -> list[list[str]]:
+    """By draw and shown class, how bias and contributions make the logit."""
+    if seen.bias is None or seen.rest is None:
+        return []
+    parts, draws = seen.shown_contributions, np.array([patch.draw for patch in seen.patches])
+    bias, above = seen.shown_share(seen.bias[None])[0], " above the mean class" * seen.relative
+    told = []
+    for draw, (rest, logits) in enumerate(zip(*map(seen.shown_share, (seen.rest, seen.logits)), strict=True)):
+        row = []
+        for k, listed in enumerate(parts[draws == draw].sum(0)):
+            unlisted = f" + unlisted patches {number(rest[k])}" if np.abs(seen.rest).max() > 0 else ""
+            row.append(
+                f"bias {number(bias[k])} + patches {number(listed)}{unlisted} = logit {number(logits[k])}{above}"
+            )
+        told.append(row)
+    return told
 
 
-def _blocks(values: Shaped[np.ndarray, "row column"], block: int) -> Shaped[np.ndarray, "rows block columns block"]:
-    rows, columns = (-(-side // block) for side in values.shape)
-    missing = [(0, rows * block - values.shape[0]), (0, columns * block - values.shape[1])]
-    return np.pad(values, missing).reshape(rows, block, columns, block)
-
-
-def _small(patches: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[bytes]:
-    """Patches as JPEG files that fit on the page together."""
-    made: dict[bytes, bytes] = {}
-    for side in (256, 160, 112, 80, 56):
-        made = {}
-        for pixels in patches:
-            key = pixels.tobytes()
-            if key not in made:
-                picture = Image.fromarray(pixels)
-                picture.thumbnail((side, side))
-                made[key] = jpeg(np.asarray(picture), PATCH_BYTES)
-        if sum(len(made[pixels.tobytes()]) for pixels in patches) <= PATCH_BYTES:
-            break
-    return [made[pixels.tobytes()] for pixels in patches]
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

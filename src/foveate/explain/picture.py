@@ -1,9 +1,10 @@
-"""What an image of any bands and type looks like on a screen."""
+"""Heatmap colours, and pictures: what an image of any bands and type, and the attention over it, look like."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
@@ -20,8 +21,10 @@ __all__ = [
     "Rendering",
     "Scale",
     "class_colour",
+    "coarse_map",
     "jpeg",
     "png",
+    "small_jpegs",
     "thumbnail_size",
     "write_overlay",
 ]
@@ -48,15 +51,19 @@ def class_colour(number: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Scale:
-    """What the first and the last colour stand for.
+    """Colour scale of a heatmap: what its first and its last colour stand for, and the numbers beside its bar.
 
     Attributes:
         low: attention (probability of a cell) of the first colour; cells below it have that colour as well.
         high: likewise of the last.
+        largest: attention of any cell.
+        uniform: attention of every cell, if all that may be looked at had the same.
     """
 
     low: float
     high: float
+    largest: float
+    uniform: float
 
     @classmethod
     def of(cls, attention: Float32[np.ndarray, "row column"], cell_mask: Bool[np.ndarray, "row column"]) -> "Scale":
@@ -72,7 +79,13 @@ class Scale:
         """
         values = attention[cell_mask].astype(np.float64)
         low, high = (float(one) for one in np.percentile(values, (1, 99.5)))
-        return cls(low, max(high, low + 0.1 * float(values.mean())))
+        high = max(high, low + 0.1 * float(values.mean()))
+        return cls(low, high, float(attention.max()), 1 / len(values))
+
+    @classmethod
+    def over(cls, seen: Explanation) -> "Scale | None":
+        """Of what was seen; None where there is no map."""
+        return None if seen.attention is None or seen.cell_mask is None else cls.of(seen.attention, seen.cell_mask)
 
     def colour(
         self, attention: Float32[np.ndarray, "row column"], cell_mask: Bool[np.ndarray, "row column"]
@@ -191,14 +204,50 @@ def png(pixels: UInt8[np.ndarray, "height width channel"]) -> bytes:
     return stream.getvalue()
 
 
+def small_jpegs(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], most_bytes: int) -> list[bytes]:
+    """JPEG files of at most so many bytes together, as large as that allows; of equal pictures only one is made.
+
+    Arguments:
+        pictures: RGB.
+        most_bytes: length they may have, unless the smallest are longer.
+    """
+    made: dict[bytes, bytes] = {}
+    for side in (256, 160, 112, 80, 56):
+        made = {}
+        for pixels in pictures:
+            key = pixels.tobytes()
+            if key not in made:
+                picture = Image.fromarray(pixels)
+                picture.thumbnail((side, side))
+                made[key] = jpeg(np.asarray(picture), most_bytes)
+        if sum(len(made[pixels.tobytes()]) for pixels in pictures) <= most_bytes:
+            break
+    return [made[pixels.tobytes()] for pixels in pictures]
+
+
+def coarse_map(
+    attention: Float32[np.ndarray, "row column"], cell_mask: Bool[np.ndarray, "row column"], block: int
+) -> tuple[Float32[np.ndarray, "rows columns"], Bool[np.ndarray, "rows columns"]]:
+    """Heatmap of blocks of cells: the largest attention in each, and whether any of its cells may be looked at."""
+    if block == 1:
+        return attention, cell_mask
+    missing = [(0, -side % block) for side in attention.shape]
+    rows, columns = (-(-side // block) for side in attention.shape)
+    padded = (np.pad(values, missing) for values in (np.where(cell_mask, attention, np.float32(0)), cell_mask))
+    blocks, masks = (values.reshape(rows, block, columns, block) for values in padded)
+    return blocks.max((1, 3)), masks.any((1, 3))
+
+
 BAR = 130
 """Width of the strip with the colour bar, in pixels, to the right of the image."""
 
 DPI = 100
 
 
-def write_overlay(path: Path, seen: Explanation, picture: UInt8[np.ndarray, "height width 3"]) -> None:
-    """Draw the map and the patches of the first draw over a picture of the image.
+def write_overlay(
+    path: Path, seen: Explanation, picture: UInt8[np.ndarray, "height width 3"], scale: Scale | None
+) -> None:
+    """Heatmap overlay: the map and the patches of the first draw over a picture of the image.
 
     Every pixel of the picture is a pixel of the result, from the top left corner; the colour bar stands to its right.
     A model without attention has its patches drawn alone, without a bar.
@@ -207,21 +256,22 @@ def write_overlay(path: Path, seen: Explanation, picture: UInt8[np.ndarray, "hei
         path: PNG file to write.
         seen: what is drawn.
         picture: the whole image, at any size.
+        scale: of the map's colours; None where there is no map.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     height, width = picture.shape[:2]
-    bar = BAR if seen.attention is not None else 0
+    bar = 0 if scale is None else BAR
     tall = max(height, 160 if bar else 1)
     figure = Figure(figsize=((width + bar) / DPI, tall / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 1 - height / tall, width / (width + bar), height / tall))
     axes.set_axis_off()
     axes.imshow(picture, extent=(0, seen.size[1], seen.size[0], 0), aspect="auto", interpolation="none")
-    if seen.attention is not None:
-        _draw_map(figure, axes, seen, width)
+    if scale is not None:
+        _draw_map(figure, axes, seen, scale, width)
     for patch in seen.patches:
         if patch.draw == 0:
             box = patch.box
@@ -233,7 +283,7 @@ def write_overlay(path: Path, seen: Explanation, picture: UInt8[np.ndarray, "hei
     figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 1})
 
 
-def _draw_map(figure, axes, seen: Explanation, width: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _draw_map(figure: Any, axes: Any, seen: Explanation, scale: Scale, width: int) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -241,7 +291,6 @@ def _draw_map(figure, axes, seen: Explanation, width: int) -> None:  # type: ign
     assert seen.cell_mask is not None
     assert seen.extent is not None
     top, left, bottom, right = seen.extent
-    scale = Scale.of(seen.attention, seen.cell_mask)
     colours = scale.colour(seen.attention, seen.cell_mask)
     axes.imshow(colours, extent=(left, right, bottom, top), aspect="auto", interpolation="nearest", alpha=0.5)
     place = (width + 14) / (width + BAR), 0.06, 18 / (width + BAR), 0.8

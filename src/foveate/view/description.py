@@ -1,26 +1,25 @@
 """What the page is told of an image: plain lists and numbers, for JSON."""
 
+from dataclasses import asdict
 from typing import Any
 
 from foveate.explain import Explanation
-from foveate.explain.answers import shown_classes, shown_contributions
 from foveate.explain.picture import Scale
 from foveate.view.pyramid import OVERLAP, TILE, Pyramid
 
 __all__ = ["describe", "dzi"]
 
 
-def describe(seen: Explanation, pyramid: Pyramid, mpp: float | None) -> dict[str, Any]:
-    """An image and what a model saw in it; boxes are [top, left, height, width] in level-0 pixels of the file.
+def describe(seen: Explanation, scale: Scale | None, pyramid: Pyramid, mpp: float | None) -> dict[str, Any]:
+    """Description of an image and what a model saw in it; boxes are [top, left, height, width] in level-0 pixels.
 
     Arguments:
         seen: what the model saw.
+        scale: of the colours of its map, or None.
         pyramid: over the image.
         mpp: microns per level-0 pixel, or None.
     """
-    answer, shown = seen.prediction, shown_classes(seen)
-    chosen = set(answer.predicted.split("|")) if seen.multi_label else {answer.predicted}
-    adds = shown_contributions(seen).tolist()
+    answer, shown = seen.prediction, seen.shown_classes
     return {
         "path": seen.path,
         "size": list(seen.size),
@@ -28,7 +27,7 @@ def describe(seen: Explanation, pyramid: Pyramid, mpp: float | None) -> dict[str
         "pyramid": {"tile": TILE, "overlap": OVERLAP, "first": pyramid.first, "last": pyramid.last},
         "predicted": answer.predicted,
         "probabilities": [
-            {"name": name, "value": answer.probabilities[name], "predicted": name in chosen}
+            {"name": name, "value": answer.probabilities[name], "predicted": name in seen.answers}
             for name in (seen.classes[k] for k in shown)
         ],
         "classes_left_out": len(seen.classes) - len(shown),
@@ -43,9 +42,9 @@ def describe(seen: Explanation, pyramid: Pyramid, mpp: float | None) -> dict[str
                 "weight": patch.weight,
                 "adds": row,
             }
-            for patch, row in zip(seen.patches, adds, strict=True)
+            for patch, row in zip(seen.patches, seen.shown_contributions.tolist(), strict=True)
         ],
-        "map": _legend(seen),
+        "map": _legend(seen, scale),
         "warnings": list(seen.warnings),
         "note": seen.note,
     }
@@ -66,16 +65,8 @@ def dzi(pyramid: Pyramid) -> str:
     )
 
 
-def _legend(seen: Explanation) -> dict[str, Any] | None:
-    """What the map's colours mean; None where there is no map."""
-    if seen.attention is None or seen.cell_mask is None:
+def _legend(seen: Explanation, scale: Scale | None) -> dict[str, Any] | None:
+    """What the heatmap's colours mean; None where there is no map."""
+    if seen.attention is None or scale is None:
         return None
-    scale = Scale.of(seen.attention, seen.cell_mask)
-    return {
-        "cells": list(seen.attention.shape),
-        "low": scale.low,
-        "high": scale.high,
-        "stops": scale.stops(),
-        "largest": float(seen.attention.max()),
-        "uniform": 1 / int(seen.cell_mask.sum()),
-    }
+    return {"cells": list(seen.attention.shape), "stops": scale.stops(), **asdict(scale)}

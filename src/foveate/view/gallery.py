@@ -12,13 +12,13 @@ from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 from foveate.cache import DECODED, ENCODED, Owner
-from foveate.errors import ImageError
+from foveate.errors import DataError, ImageError, MissingExtra
 from foveate.explain import Explanation, explain
 from foveate.explain.picture import Rendering, Scale, png, thumbnail_size
 from foveate.images import ArraySource, Source
-from foveate.models import Look, Model
+from foveate.models import Model
 from foveate.models.types import ONE_DRAW, DrawOptions
-from foveate.predict import Failure, Row, predict_rows
+from foveate.predict import Row
 from foveate.types import Box
 from foveate.view.description import describe
 from foveate.view.pyramid import Pyramid, make_overview, map_pixels, overview_level, tile_pixels
@@ -38,13 +38,15 @@ class Seen:
         rendering: how the image's pixels become colours.
         pyramid: over the image.
         mpp: microns per level-0 pixel, or None.
-        colours: RGBA of the cells of the attention map, or None.
+        scale: of the colours of the attention map, or None.
+        colours: RGBA of the map's cells, or None.
     """
 
     told: Explanation
     rendering: Rendering
     pyramid: Pyramid
     mpp: float | None
+    scale: Scale | None
     colours: UInt8[np.ndarray, "row column 4"] | None
 
 
@@ -95,7 +97,7 @@ class Gallery:
             ImageError: as `seen`.
         """
         seen = self.seen(number)
-        return describe(seen.told, seen.pyramid, seen.mpp)
+        return describe(seen.told, seen.scale, seen.pyramid, seen.mpp)
 
     def tile(self, number: int, level: int, row: int, column: int) -> bytes | None:
         """A tile of an image as a JPEG file, or None if there is no such tile.
@@ -153,21 +155,21 @@ class Gallery:
         return {"state": "waiting", "said": ""} if failed is None else {"state": "failed", "said": failed}
 
     def _look(self, number: int) -> None:
-        def keep(path: str, look: Look) -> None:
-            opened = look.opened
-            told = explain(self._model, look, path)
+        row = self._rows[number]
+        try:
+            opened = row.open()
+            look = self._model.look(opened, self._options)
             rendering = Rendering.of(opened, opened.view(thumbnail_size(opened.size, SMALL)), self._bands)
-            colours = None
-            if told.attention is not None and told.cell_mask is not None:
-                colours = Scale.of(told.attention, told.cell_mask).colour(told.attention, told.cell_mask)
-            self._seen[number] = Seen(told, rendering, Pyramid(told.size), opened.mpp, colours)
-            self._hold(number, opened)
-
-        (outcome,) = predict_rows(self._model, [self._rows[number]], self._options, seen=keep)
-        if isinstance(outcome, Failure):
-            self._failed[number] = outcome.message
-            raise ImageError(outcome.message)
+        except (ImageError, DataError, MissingExtra, OSError) as error:
+            self._failed[number] = " ".join(str(error).split())
+            raise ImageError(self._failed[number]) from error
+        told = explain(self._model, look, row.path)
+        scale, colours = Scale.over(told), None
+        if scale is not None and told.attention is not None and told.cell_mask is not None:
+            colours = scale.colour(told.attention, told.cell_mask)
+        self._seen[number] = Seen(told, rendering, Pyramid(told.size), opened.mpp, scale, colours)
         self._failed.pop(number, None)
+        self._hold(number, opened)
 
     def _pixels(
         self, number: int, pyramid: Pyramid, level: int, box: Box
