@@ -11,7 +11,7 @@ from foveate.datasets import megapixel_mnist
 from foveate.datasets.types import Example
 from foveate.errors import ConfigError, DataError
 from foveate.explain import Deletion, MapScores, delete_patches, deletion_over, localisation_over, score_maps
-from foveate.explain.localisation import SCORES, average, average_deletions, average_scores
+from foveate.explain.localisation import SCORES, average_deletions, average_scores, mean_with_interval
 from foveate.images import ArraySource, Source
 from foveate.models import DrawOptions, Model
 from foveate.types import Box
@@ -21,7 +21,7 @@ Make = Callable[..., Model]
 
 def test_the_interval_is_that_of_a_mean() -> None:
     values = np.random.default_rng(0).normal(0.4, 0.1, 400)
-    told = average(values.tolist(), [None] * 400)
+    told = mean_with_interval(values.tolist(), [None] * 400)
     assert told is not None
     assert told.mean == pytest.approx(values.mean(), abs=1e-12)
     half = 1.96 * values.std() / 20
@@ -30,7 +30,10 @@ def test_the_interval_is_that_of_a_mean() -> None:
 
 def test_images_of_a_group_are_drawn_together() -> None:
     values = np.repeat(np.random.default_rng(0).normal(0.4, 0.1, 40), 10).tolist()
-    alone, grouped = average(values, [None] * 400), average(values, [f"p{i // 10}" for i in range(400)])
+    alone, grouped = (
+        mean_with_interval(values, [None] * 400),
+        mean_with_interval(values, [f"p{i // 10}" for i in range(400)]),
+    )
     assert alone is not None
     assert grouped is not None
     assert alone.mean == grouped.mean

@@ -21,7 +21,7 @@ from foveate.explain import (
     score_map,
     score_maps,
 )
-from foveate.explain.deletion import Covered
+from foveate.explain.deletion import Occluded
 from foveate.images import ArraySource, open_image
 from foveate.models import DrawOptions, Model
 from foveate.training.folds import Resplit
@@ -169,7 +169,7 @@ def test_a_covered_image_is_covered_at_every_level(tmp_path: Path) -> None:
     write_pyramid(tmp_path / "image.tif", pixels, tile=(64, 48), compression="deflate")
     plain = open_image(tmp_path / "image.tif")
     box, fill = Box(40, 81, 61, 90), np.array([1, 2, 3], np.uint8)
-    source = Covered(plain, [box, Box(-5, 320, 20, 50)], fill)
+    source = Occluded(plain, [box, Box(-5, 320, 20, 50)], fill)
     expected = pixels.copy()
     expected[40:101, 81:171] = fill
     expected[:15, 320:] = fill

@@ -126,7 +126,7 @@ def test_a_broken_image_is_told_in_a_line(server: ViewServer) -> None:
 def test_an_image_that_was_let_go_of_is_opened_again(model: Model, folder: Path) -> None:
     gallery = Gallery(model, find_rows([folder / "a.png", folder / "b.tif"]))
     first = gallery.tile(0, 11, 0, 0)
-    gallery.describe(1)
+    gallery.image_json(1)
     gallery._open.clear()
     gallery._pictures.close()
     assert gallery.tile(0, 11, 0, 0) == first

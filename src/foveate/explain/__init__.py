@@ -1,4 +1,4 @@
-"""Where a model looks, what it saw there, and how well that agrees with what is there."""
+"""Explanations: heatmaps of attention, patches and contributions, as files, pages and scores against ground truth."""
 
 from foveate.explain.deletion import Deletion, check_deletion, delete_patches
 from foveate.explain.explainer import Explainer

@@ -1,4 +1,4 @@
-"""Whether an answer rests on what the attention points at: cover that up, and ask again."""
+"""Occlusion, the deletion metric: whether an answer rests on what attention points at; cover that up, and ask again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,41 +17,7 @@ from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.seeds import derive_seed
 from foveate.types import Box
 
-__all__ = ["Covered", "Deletion", "check_deletion", "delete_patches"]
-
-
-class Covered(Wrapper):
-    """An image whose pixels in some boxes are one colour, at every level: those whose centre lies in a box.
-
-    Arguments:
-        source: the image.
-        boxes: in its level-0 pixels.
-        fill: (channels,) the colour, in the file's type.
-
-    Example:
-        >>> from foveate.images import ArraySource
-        >>> image = ArraySource(np.full((2, 3), 9, np.uint8))
-        >>> Covered(image, [Box(0, 1, 1, 9)], np.array([5]))._read(Box(0, 0, 2, 3), 0)[:, :, 0].tolist()
-        [[9, 5, 5], [9, 9, 9]]
-    """
-
-    def __init__(self, source: Source, boxes: Sequence[Box], fill: Shaped[np.ndarray, " channel"]) -> None:
-        super().__init__(source)
-        self.boxes, self.fill = tuple(boxes), fill
-
-    def _measure(self) -> Header:
-        return self.source.header
-
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
-        pixels = self.source.read(box, level)
-        down, along = self.levels[level].factor
-        rows, columns = (box.top + np.arange(box.height) + 0.5) * down, (box.left + np.arange(box.width) + 0.5) * along
-        for one in self.boxes:
-            top, bottom = np.searchsorted(rows, (one.top, one.bottom))
-            left, right = np.searchsorted(columns, (one.left, one.right))
-            pixels[top:bottom, left:right] = self.fill
-        return pixels
-
+__all__ = ["Deletion", "Occluded", "check_deletion", "delete_patches"]
 
 STEPS = (1, 2, 5, 10, 20)
 """Patches covered, step by step."""
@@ -59,7 +25,7 @@ STEPS = (1, 2, 5, 10, 20)
 
 @dataclass(frozen=True)
 class Deletion:
-    """How the probability of the first answer falls as patches are covered up.
+    """Deletion curve: how the probability of the first answer falls as patches are covered up.
 
     Attributes:
         covered: patches covered at each step; 0 first.
@@ -73,14 +39,14 @@ class Deletion:
 
     @property
     def drop(self) -> float:
-        """How much further the probability falls by attention than by chance: the mean over the steps but the first."""
+        """Drop: how much further it falls by attention than by chance; the mean over all steps but the first."""
         return float(np.mean(self.by_chance[1:]) - np.mean(self.by_attention[1:]))
 
 
 def delete_patches(
     model: Model, source: Source, steps: Sequence[int] = STEPS, options: DrawOptions = ONE_DRAW
 ) -> Deletion:
-    """Cover the patches behind the most attended cells with the image's mean colour, and predict again.
+    """Occlude the patches behind the most attended cells with the image's mean colour, and predict again.
 
     The model looks anew at each step, with the same seed, and may find what it needs elsewhere: then the probability
     does not fall, and rightly so. As many patches covered anywhere say how much of a fall is due to the covering. After
@@ -111,8 +77,8 @@ def delete_patches(
     answer = seen.classes[seen.shown_class]
 
     def probability(order: Int[np.ndarray, " cell"], count: int) -> float:
-        covered = Covered(source, _boxes(model, look, order[:count]), fill)
-        return model.look(covered, options).prediction.probabilities[answer]
+        occluded = Occluded(source, _boxes(model, look, order[:count]), fill)
+        return model.look(occluded, options).prediction.probabilities[answer]
 
     before = look.prediction.probabilities[answer]
     return Deletion(
@@ -123,7 +89,7 @@ def delete_patches(
 
 
 def check_deletion(model: Model) -> None:
-    """Refuse a model by whose attention nothing can be covered.
+    """Deletion check: refuse a model by whose attention nothing can be covered.
 
     Raises:
         ConfigError: it has none.
@@ -140,3 +106,36 @@ def _boxes(model: Model, look: Look, cells: Int[np.ndarray, " cell"]) -> list[Bo
     index = torch.from_numpy(cells.astype(np.int64))[None]
     boxes = model.grid.boxes(index, columns, [look.grid_size], [look.source.size], model.patch)
     return [look.source.to_file(Box(*box)) for box in boxes[0].tolist()]
+
+
+class Occluded(Wrapper):
+    """Occluded image: pixels whose centre lies in one of some boxes are one colour, at every level.
+
+    Arguments:
+        source: the image.
+        boxes: in its level-0 pixels.
+        fill: (channels,) the colour, in the file's type.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> image = ArraySource(np.full((2, 3), 9, np.uint8))
+        >>> Occluded(image, [Box(0, 1, 1, 9)], np.array([5]))._read(Box(0, 0, 2, 3), 0)[:, :, 0].tolist()
+        [[9, 5, 5], [9, 9, 9]]
+    """
+
+    def __init__(self, source: Source, boxes: Sequence[Box], fill: Shaped[np.ndarray, " channel"]) -> None:
+        super().__init__(source)
+        self.boxes, self.fill = tuple(boxes), fill
+
+    def _measure(self) -> Header:
+        return self.source.header
+
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+        pixels = self.source.read(box, level)
+        down, along = self.levels[level].factor
+        rows, columns = (box.top + np.arange(box.height) + 0.5) * down, (box.left + np.arange(box.width) + 0.5) * along
+        for one in self.boxes:
+            top, bottom = np.searchsorted(rows, (one.top, one.bottom))
+            left, right = np.searchsorted(columns, (one.left, one.right))
+            pixels[top:bottom, left:right] = self.fill
+        return pixels

@@ -1,4 +1,4 @@
-"""From looks at images to a folder of explanations."""
+"""Explanation folders: all files that say what a model saw, image by image, written as it looks."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from foveate.atomic import whole_folder
 from foveate.errors import ConfigError
@@ -30,7 +31,7 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 @dataclass
 class Explainer:
-    """Writes what a model saw, image by image; `foveate.predict.predict_rows` calls it with every look.
+    """Explanation writer: what a model saw, image by image; `foveate.predict.predict_rows` calls it with every look.
 
     Every image gets a folder: explanation.html, explanation.json, overlay.png, patches/, patches.geojson, and of a
     model with attention attention.tif and attention.npz. Where the image lies on earth, attention.tif is a GeoTIFF and
@@ -72,7 +73,7 @@ class Explainer:
         folder = self._folder(path)
         with whole_folder(folder) as unfinished:
             self._write(unfinished, seen, look.opened)
-        self.entries.append(Entry(folder.name, path, seen.prediction.predicted, self._certainty(seen), seen.warnings))
+        self.entries.append(Entry(folder.name, path, seen.prediction.predicted, _certainty(seen), seen.warnings))
 
     def finish(self, failures: Sequence[tuple[str, str]] = ()) -> Path | None:
         """Write index.html over all images that were explained; None if there is none.
@@ -111,7 +112,7 @@ class Explainer:
             if where is not None and where.crs:
                 write_wgs84(folder / "patches-wgs84.geojson", seen, where)
         write_overlay(folder / "overlay.png", seen, picture, scale)
-        (folder / "thumbnail.jpg").write_bytes(jpeg(self._thumbnail(picture), 40_000))
+        (folder / "thumbnail.jpg").write_bytes(jpeg(_thumbnail(picture), 40_000))
         write_record(folder / "explanation.json", seen, settings)
         write_page(folder / "explanation.html", seen, picture, pictures, scale, settings, _receipt(seen))
 
@@ -138,16 +139,16 @@ class Explainer:
             raise ConfigError(f"{folder} is in the way, it holds no explanation: rename it, or give another --out")
         return folder
 
-    def _certainty(self, seen: Explanation) -> float:
-        values = seen.prediction.probabilities
-        return values.get(seen.prediction.predicted, max(values.values()))
 
-    def _thumbnail(self, picture: Pixels) -> Pixels:
-        from PIL import Image
+def _certainty(seen: Explanation) -> float:
+    values = seen.prediction.probabilities
+    return values.get(seen.prediction.predicted, max(values.values()))
 
-        small = Image.fromarray(picture)
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        return np.asarray(small)
+
+def _thumbnail(picture: Pixels) -> Pixels:
+    small = Image.fromarray(picture)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.asarray(small)
 
 
 def _receipt(seen: Explanation) -> str:

@@ -1,4 +1,4 @@
-"""The record of one look at an image: where the model looked, what it saw there, and what that was worth."""
+"""Explanation (saliency) of one look at an image: where a model looked, what it saw there, what that was worth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,41 +17,6 @@ from foveate.types import Affine, Box, Size
 __all__ = ["Explanation", "SeenPatch", "contributions", "explain"]
 
 
-@torch.no_grad()
-def contributions(output: Output, head: nn.Linear) -> Float64[np.ndarray, "draw patch class"]:
-    r"""What each patch adds to each logit; with the head's bias, they sum to the logits of a draw.
-
-    .. math:: c_s = a_s w_s W f_s, \qquad z = b + \sum_s c_s
-
-    With every patch read (Deep MIL) w is 1 and s runs over all cells. A logit is a matter of differences between
-    classes: what is added to all of them alike changes no probability.
-
-    Arguments:
-        output: of one image; it must have features.
-        head: from features to logits, W and b.
-
-    Returns:
-        (draws, n, classes) in nats; 0 for patches that were not read.
-
-    Example:
-        >>> head = nn.Linear(2, 3)
-        >>> attention, features = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[4.0, 0.0], [4.0, 0.0]]])
-        >>> output = Output(torch.zeros(1, 3), attention, features=features)
-        >>> torch.allclose(torch.from_numpy(contributions(output, head)).sum((0, 1)), 4.0 * head.weight[:, 0].double())
-        True
-    """
-    assert output.features is not None
-    if output.draw is not None:
-        shares = coefficients(output.draw)
-    else:
-        assert output.attention is not None
-        shares = output.attention.flatten(1).double()
-    parts = output.features.double() @ head.weight.double().T
-    if output.read is not None:
-        shares = shares.where(output.read.to(shares.device), 0.0)
-    return np.asarray((shares[:, :, None] * parts).cpu().numpy())
-
-
 LISTED, MOST_CLASSES = 24, 20
 """Patches that are listed of a model which reads them all, the most attended; classes that pages show, the most
 probable."""
@@ -59,7 +24,7 @@ probable."""
 
 @dataclass(frozen=True)
 class SeenPatch:
-    """A patch that the model read.
+    """Patch that the model read.
 
     Attributes:
         draw: number of the draw it belongs to, from 0.
@@ -78,7 +43,7 @@ class SeenPatch:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a model saw in an image; all places are in level-0 pixels of the file.
+    """Explanation: what a model saw in an image; all places are in level-0 pixels of the file.
 
     Attributes:
         path: what the image is called.
@@ -169,7 +134,7 @@ class Explanation:
 def explain(
     model: Model, look: Look, path: str | None = None, others: Sequence[tuple[int, Prediction]] = ()
 ) -> Explanation:
-    """Say of a look what was seen; nothing is computed again but sums.
+    """Explanation of a look: what was seen; nothing is computed again but sums.
 
     Arguments:
         model: the one that looked.
@@ -219,6 +184,41 @@ def explain(
         georeference=look.opened.header.georeference,
         others=tuple(others),
     )
+
+
+@torch.no_grad()
+def contributions(output: Output, head: nn.Linear) -> Float64[np.ndarray, "draw patch class"]:
+    r"""Contributions of each patch to each logit (attribution); with the head's bias, they sum to the logits of a draw.
+
+    .. math:: c_s = a_s w_s W f_s, \qquad z = b + \sum_s c_s
+
+    With every patch read (Deep MIL) w is 1 and s runs over all cells. A logit is a matter of differences between
+    classes: what is added to all of them alike changes no probability.
+
+    Arguments:
+        output: of one image; it must have features.
+        head: from features to logits, W and b.
+
+    Returns:
+        (draws, n, classes) in nats; 0 for patches that were not read.
+
+    Example:
+        >>> head = nn.Linear(2, 3)
+        >>> attention, features = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[4.0, 0.0], [4.0, 0.0]]])
+        >>> output = Output(torch.zeros(1, 3), attention, features=features)
+        >>> torch.allclose(torch.from_numpy(contributions(output, head)).sum((0, 1)), 4.0 * head.weight[:, 0].double())
+        True
+    """
+    assert output.features is not None
+    if output.draw is not None:
+        shares = coefficients(output.draw)
+    else:
+        assert output.attention is not None
+        shares = output.attention.flatten(1).double()
+    parts = output.features.double() @ head.weight.double().T
+    if output.read is not None:
+        shares = shares.where(output.read.to(shares.device), 0.0)
+    return np.asarray((shares[:, :, None] * parts).cpu().numpy())
 
 
 def _patches(

@@ -1,8 +1,9 @@
-"""What an explanation says, for programs: JSON and arrays."""
+"""Exports of an explanation: its record as JSON, its heatmap as arrays and GeoTIFF, its patches as GeoJSON."""
 
 import json
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,60 @@ AFFINE = (
 )
 """What the six numbers mean, in words that go into the files."""
 
+NOWHERE = -1.0
+"""No-data value of cells that may not be looked at; attention is never negative."""
+
+HEALTH = ("findings", "cells", "effective_cells", "border_mass", "border_cells")
+"""What a record says of the health of an attention map."""
+
+Point = tuple[float, float]
+"""(x, y)."""
+
+
+def write_record(path: Path, seen: Explanation, settings: dict[str, str]) -> None:
+    """JSON record of all figures of an explanation.
+
+    Arguments:
+        path: file to write.
+        seen: what it says.
+        settings: how it was made, name → text.
+    """
+    path.write_text(
+        json.dumps(_plain(seen) | {"made": settings}, indent=1, ensure_ascii=False) + "\n", "utf-8", "replace"
+    )
+
+
+def _plain(seen: Explanation) -> dict[str, Any]:
+    prediction = seen.prediction
+    draws = zip(seen.logits, seen.probabilities, strict=True)
+    return {
+        "path": seen.path,
+        "predicted": prediction.predicted,
+        "probabilities": prediction.probabilities,
+        "classes": seen.classes,
+        "size": seen.size,
+        "patches": [vars(patch) | {"box": astuple(patch.box)} for patch in seen.patches],
+        "draws": [{"logits": logits.tolist(), "probabilities": values.tolist()} for logits, values in draws],
+        "bias": None if seen.bias is None else seen.bias.tolist(),
+        "unlisted": None if seen.rest is None else seen.rest.tolist(),
+        "affine": seen.affine,
+        "health": None if seen.health is None else {name: getattr(seen.health, name) for name in HEALTH},
+        "warnings": seen.warnings,
+        "note": seen.note,
+        "what_if": [
+            {
+                "seed": seed,
+                "predicted": other.predicted,
+                "probabilities": other.probabilities,
+                "boxes": [astuple(box) for box in other.boxes],
+            }
+            for seed, other in seen.others
+        ],
+    }
+
 
 def write_map(folder: Path, seen: Explanation) -> None:
-    """Write the attention map at its own resolution: `attention.npz`, and `attention.tif` of float32.
+    """Heatmap files: the attention map at its own resolution, `attention.npz`, and `attention.tif` of float32.
 
     The .npz file has attention (rows, columns), cell_mask, affine (a, b, c, d, e, f) from cells to level-0 pixels of
     the file, and size (height, width) of the image. The TIFF file has the same affine map in its description.
@@ -65,73 +117,53 @@ def write_map(folder: Path, seen: Explanation) -> None:
     )
 
 
-def write_record(path: Path, seen: Explanation, settings: dict[str, str]) -> None:
-    """Write all figures of an explanation as JSON.
+def write_geotiff(path: Path, seen: Explanation, where: Georeference) -> None:
+    """GeoTIFF of the heatmap: float32, one pixel per cell, with the image's reference system.
 
     Arguments:
         path: file to write.
-        seen: what it says.
-        settings: how it was made, name → text.
+        seen: with an attention map.
+        where: where the image lies.
+
+    Raises:
+        ImageError: rasterio is not installed.
     """
-    path.write_text(
-        json.dumps(_plain(seen) | {"made": settings}, indent=1, ensure_ascii=False) + "\n", "utf-8", "replace"
-    )
+    rasterio = library("rasterio", seen.path)
+    assert seen.attention is not None
+    assert seen.cell_mask is not None
+    assert seen.affine is not None
+    rows, columns = seen.attention.shape
+    with rasterio.open(
+        str(path),
+        "w",
+        driver="GTiff",
+        height=rows,
+        width=columns,
+        count=1,
+        dtype="float32",
+        crs=where.crs or None,
+        transform=rasterio.Affine(*compose(where.transform, seen.affine)),
+        nodata=NOWHERE,
+        compress="deflate",
+    ) as dataset:
+        dataset.write(np.where(seen.cell_mask, seen.attention, np.float32(NOWHERE)), 1)
+        dataset.set_band_description(1, "attention")
 
 
-def _plain(seen: Explanation) -> dict[str, Any]:
-    prediction, health = seen.prediction, seen.health
-    return {
-        "path": seen.path,
-        "predicted": prediction.predicted,
-        "probabilities": prediction.probabilities,
-        "classes": list(seen.classes),
-        "size": list(seen.size),
-        "patches": [
-            {
-                "draw": patch.draw,
-                "box": [patch.box.top, patch.box.left, patch.box.height, patch.box.width],
-                "attention": patch.attention,
-                "weight": patch.weight,
-                "contributions": list(patch.contributions),
-            }
-            for patch in seen.patches
-        ],
-        "draws": [
-            {"logits": logits.tolist(), "probabilities": values.tolist()}
-            for logits, values in zip(seen.logits, seen.probabilities, strict=True)
-        ],
-        "bias": None if seen.bias is None else seen.bias.tolist(),
-        "unlisted": None if seen.rest is None else seen.rest.tolist(),
-        "affine": None if seen.affine is None else list(seen.affine),
-        "health": None
-        if health is None
-        else {
-            "findings": list(health.findings),
-            "cells": health.cells,
-            "effective_cells": health.effective_cells,
-            "border_mass": health.border_mass,
-            "border_cells": health.border_cells,
-        },
-        "warnings": list(seen.warnings),
-        "note": seen.note,
-        "what_if": [
-            {
-                "seed": seed,
-                "predicted": other.predicted,
-                "probabilities": other.probabilities,
-                "boxes": [[box.top, box.left, box.height, box.width] for box in other.boxes],
-            }
-            for seed, other in seen.others
-        ],
-    }
+def compose(outer: Affine, inner: Affine) -> Affine:
+    """Affine map that applies `inner` first: from cells to pixels, and from there to the ground.
 
-
-Point = tuple[float, float]
-"""(x, y)."""
+    Example:
+        >>> compose((10.0, 0.0, 500.0, 0.0, -10.0, 900.0), (4.0, 0.0, 1.0, 0.0, 8.0, 2.0))
+        (40.0, 0.0, 510.0, 0.0, -80.0, 880.0)
+    """
+    a, b, c, d, e, f = outer
+    g, h, i, j, k, m = inner
+    return a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f
 
 
 def write_geojson(path: Path, seen: Explanation) -> None:
-    """Write the patches as annotations that QuPath (0.4 and later) opens by dropping the file on the image.
+    """GeoJSON of the patches: annotations that QuPath (0.4 and later) opens by dropping the file on the image.
 
     Coordinates are (x, y) in level-0 pixels from the top left corner, as QuPath's documentation, "Exporting
     annotations", says.
@@ -144,7 +176,7 @@ def write_geojson(path: Path, seen: Explanation) -> None:
 
 
 def feature_collection(seen: Explanation, place: Callable[[Sequence[Point]], list[Point]] = list) -> dict[str, Any]:
-    """The patches as a GeoJSON object (RFC 7946): a closed ring each, cut at the border of the image.
+    """GeoJSON object (RFC 7946) of the patches: a closed ring each, cut at the border of the image.
 
     Each is of the class that it speaks for most; its attention, its weight and what it adds to every class are its
     measurements. They are locked, for they are what was seen.
@@ -194,57 +226,8 @@ def _feature(
     }
 
 
-NOWHERE = -1.0
-"""No-data value of cells that may not be looked at; attention is never negative."""
-
-
-def compose(outer: Affine, inner: Affine) -> Affine:
-    """The affine map that applies `inner` first: from cells to pixels, and from there to the ground.
-
-    Example:
-        >>> compose((10.0, 0.0, 500.0, 0.0, -10.0, 900.0), (4.0, 0.0, 1.0, 0.0, 8.0, 2.0))
-        (40.0, 0.0, 510.0, 0.0, -80.0, 880.0)
-    """
-    a, b, c, d, e, f = outer
-    g, h, i, j, k, m = inner
-    return a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f
-
-
-def write_geotiff(path: Path, seen: Explanation, where: Georeference) -> None:
-    """Write the attention map as a float32 GeoTIFF of one pixel per cell, with the image's reference system.
-
-    Arguments:
-        path: file to write.
-        seen: with an attention map.
-        where: where the image lies.
-
-    Raises:
-        ImageError: rasterio is not installed.
-    """
-    rasterio = library("rasterio", seen.path)
-    assert seen.attention is not None
-    assert seen.cell_mask is not None
-    assert seen.affine is not None
-    rows, columns = seen.attention.shape
-    with rasterio.open(
-        str(path),
-        "w",
-        driver="GTiff",
-        height=rows,
-        width=columns,
-        count=1,
-        dtype="float32",
-        crs=where.crs or None,
-        transform=rasterio.Affine(*compose(where.transform, seen.affine)),
-        nodata=NOWHERE,
-        compress="deflate",
-    ) as dataset:
-        dataset.write(np.where(seen.cell_mask, seen.attention, np.float32(NOWHERE)), 1)
-        dataset.set_band_description(1, "attention")
-
-
 def write_wgs84(path: Path, seen: Explanation, where: Georeference) -> None:
-    """Write the patches as GeoJSON in degrees, (longitude, latitude) of WGS84, as RFC 7946 wants it.
+    """GeoJSON of the patches in degrees, (longitude, latitude) of WGS84, as RFC 7946 wants it.
 
     Corners are carried over and joined by straight lines, and rings run counter-clockwise.
 

@@ -1,4 +1,4 @@
-"""How the attention moved while the model learnt: as one picture, and as an animation."""
+"""Figures of attention over training: how heatmaps moved while a model learnt, as a picture and as an animation."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,70 +33,6 @@ THUMBNAIL = 400
 
 FONT = 8
 
-
-def small_picture(source: Source) -> Shaped[np.ndarray, "height width *channel"]:
-    """An image as a panel shows it: grey, RGB, or the first band of others; in [0, 1].
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    pixels = unit_range(source.thumbnail(THUMBNAIL)).clip(0, 1)
-    return pixels if pixels.shape[2] == 3 else pixels[:, :, 0]
-
-
-def show_image(panel: "Axes", pixels: Shaped[np.ndarray, "height width *channel"], size: Size, title: str = "") -> None:
-    """Fill a panel with an image.
-
-    Arguments:
-        panel: of a figure; from now on it has the coordinates of level-0 pixels.
-        pixels: of `small_picture`.
-        size: (height, width) of the image, in level-0 pixels.
-        title: above it.
-    """
-    panel.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(0, size[1], size[0], 0))
-    _finish(panel, size, title)
-
-
-def show_map(
-    panel: "Axes",
-    attention: Shaped[np.ndarray, "row column"],
-    extent: tuple[float, float, float, float],
-    size: Size,
-    title: str = "",
-    opacity: float = 1.0,
-) -> None:
-    """Lay an attention map over what a panel shows, in colours from 0 to its largest probability.
-
-    Arguments:
-        panel: of a figure.
-        attention: (rows, columns) probabilities.
-        extent: (top, left, bottom, right) of the map, in level-0 pixels.
-        size: (height, width) of the image, likewise.
-        title: above it.
-        opacity: of the map.
-    """
-    top, left, bottom, right = extent
-    panel.imshow(map_colours(attention), extent=(left, right, bottom, top), alpha=opacity, interpolation="nearest")
-    _finish(panel, size, title)
-
-
-def show_boxes(panel: "Axes", boxes: Iterable[Box], colour: str = "white") -> None:
-    """Frame boxes, in level-0 pixels."""
-    from matplotlib.patches import Rectangle
-
-    for box in boxes:
-        panel.add_patch(
-            Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=0.6)
-        )
-
-
-def _finish(panel: "Axes", size: Size, title: str) -> None:
-    panel.set_xlim(0, size[1])
-    panel.set_ylim(size[0], 0)
-    panel.set_title(title, fontsize=FONT)
-    panel.set_axis_off()
-
-
 ANIMATIONS = (".gif", ".png", ".webp")
 """Endings of files that Pillow can animate."""
 
@@ -114,7 +50,7 @@ LAST = 4
 
 @dataclass(frozen=True)
 class Watched:
-    """What a run kept, and the images it was kept of.
+    """Attention log of a run, and the images that it is of.
 
     Attributes:
         epochs: epoch → what was seen after it, by image id; in order of epoch.
@@ -147,7 +83,7 @@ class Watched:
 
 
 def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, columns: int = 6) -> None:
-    """Draw the attention maps a run kept in its folder `attention`: a row per image, a column per epoch.
+    """Figure of the heatmaps a run kept in its folder `attention`: a row per image, a column per epoch.
 
     The first column is the image itself, of which bands other than grey or RGB show the first; the boxes are the
     patches drawn in that epoch's validation, where the model draws (one that reads every patch has a map alone). Each
@@ -164,14 +100,12 @@ def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, col
         RunError: the run kept no attention maps.
         DataError: an image of them is not in the data set.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     watched = Watched.of(Path(run), dataset)
     shown = _spread(list(watched.epochs), columns)
     count = len(watched.pictures)
     figure = Figure(figsize=(SIDE * (1 + len(shown)), SIDE * count + TITLE), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(count, 1 + len(shown), squeeze=False)
     for row, (name, picture) in enumerate(watched.pictures.items()):
         size = watched.sizes[name]
@@ -185,7 +119,7 @@ def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, col
 
 
 def animate_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, seconds: float = 0.7) -> None:
-    """Animate what `draw_evolution` draws: a frame per epoch, with all images, their maps over them and the boxes.
+    """Animation of what `draw_evolution` draws: a frame per epoch, with all images, their maps over them and the boxes.
 
     The maps have the scales and colours of the picture.
 
@@ -251,3 +185,66 @@ def _title(epoch: int) -> str:
 
 def _boxes(seen: WatchedImage) -> list[Box]:
     return [Box(*box) for box in seen.boxes.tolist()]
+
+
+def small_picture(source: Source) -> Shaped[np.ndarray, "height width *channel"]:
+    """Thumbnail of an image as a panel shows it: grey, RGB, or the first band of others; in [0, 1].
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    pixels = unit_range(source.thumbnail(THUMBNAIL)).clip(0, 1)
+    return pixels if pixels.shape[2] == 3 else pixels[:, :, 0]
+
+
+def show_image(panel: "Axes", pixels: Shaped[np.ndarray, "height width *channel"], size: Size, title: str = "") -> None:
+    """Image panel: fill a panel with an image.
+
+    Arguments:
+        panel: of a figure; from now on it has the coordinates of level-0 pixels.
+        pixels: of `small_picture`.
+        size: (height, width) of the image, in level-0 pixels.
+        title: above it.
+    """
+    panel.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(0, size[1], size[0], 0))
+    _finish(panel, size, title)
+
+
+def show_map(
+    panel: "Axes",
+    attention: Shaped[np.ndarray, "row column"],
+    extent: tuple[float, float, float, float],
+    size: Size,
+    title: str = "",
+    opacity: float = 1.0,
+) -> None:
+    """Heatmap over what a panel shows, in colours from 0 to its largest probability.
+
+    Arguments:
+        panel: of a figure.
+        attention: (rows, columns) probabilities.
+        extent: (top, left, bottom, right) of the map, in level-0 pixels.
+        size: (height, width) of the image, likewise.
+        title: above it.
+        opacity: of the map.
+    """
+    top, left, bottom, right = extent
+    panel.imshow(map_colours(attention), extent=(left, right, bottom, top), alpha=opacity, interpolation="nearest")
+    _finish(panel, size, title)
+
+
+def show_boxes(panel: "Axes", boxes: Iterable[Box], colour: str = "white") -> None:
+    """Frame boxes, in level-0 pixels."""
+    from matplotlib.patches import Rectangle
+
+    for box in boxes:
+        panel.add_patch(
+            Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=0.6)
+        )
+
+
+def _finish(panel: "Axes", size: Size, title: str) -> None:
+    panel.set_xlim(0, size[1])
+    panel.set_ylim(size[0], 0)
+    panel.set_title(title, fontsize=FONT)
+    panel.set_axis_off()

@@ -1,4 +1,4 @@
-"""Scores of maps, and deletions, over many images: their means, and how sure these are."""
+"""Localisation: scores of heatmaps against ground truth, and deletions, over many images, with intervals."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -26,19 +26,79 @@ __all__ = [
     "Average",
     "AverageDeletion",
     "Localisation",
-    "average",
     "average_deletions",
     "average_scores",
     "check_localisation",
     "deletion_over",
     "known_objects",
     "localisation_over",
+    "mean_with_interval",
     "score_maps",
 ]
 
 
+SCORES = ("chance", "mass", "pointing", "average_precision", "draws_that_hit", "objects_hit")
+"""Attributes of `MapScores` that are averaged."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """Mean over images, with its interval.
+
+    Attributes:
+        mean: of the images' values.
+        interval: 95 % of it, by bootstrap over images, or over groups where images have them.
+        images: number of images that have a value.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    images: int
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Localisation: how well a model finds what is known to be in images.
+
+    Attributes:
+        images: number of images in which there is something.
+        objects_per_image: mean number of objects in them.
+        scores: name of each score, as in `MapScores` → its average; None where the model has no such score.
+    """
+
+    images: int
+    objects_per_image: float
+    scores: dict[str, Average | None]
+
+    def plain(self) -> dict[str, Any]:
+        """JSON of it, as `foveate evaluate` writes it."""
+        scores = {name: None if one is None else asdict(one) for name, one in self.scores.items()}
+        return {"images": self.images, "objects_per_image": self.objects_per_image, **scores}
+
+
+@dataclass(frozen=True)
+class AverageDeletion:
+    """Deletion curve over images: how the probability of the first answer falls as patches are covered up.
+
+    Attributes:
+        covered: patches covered at each step; 0 first.
+        by_attention: mean probability, the most attended patches covered.
+        by_chance: likewise, as many patches covered anywhere.
+        drop: how much further it falls by attention than by chance; the mean over the steps but the first.
+    """
+
+    covered: tuple[int, ...]
+    by_attention: tuple[float, ...]
+    by_chance: tuple[float, ...]
+    drop: Average
+
+    def plain(self) -> dict[str, Any]:
+        """JSON of it, as `foveate evaluate` writes it."""
+        return asdict(self)
+
+
 def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
-    """What decides the label of an image, where a data set tells where it is; no model is ever told.
+    """Ground truth boxes: what decides the label of an image, where a data set tells; no model is ever told.
 
     Arguments:
         dataset: colon cancer (the centres of epithelial nuclei, a pixel each), road scenes (speed limits), Megapixel
@@ -64,6 +124,26 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
     )
 
 
+def check_localisation(model: Model, dataset: ImageDataset, indices: Sequence[int]) -> None:
+    """Localisation check: refuse what cannot be scored, before any image is looked at.
+
+    Arguments:
+        model: the one that looks.
+        dataset: the images.
+        indices: example numbers.
+
+    Raises:
+        ConfigError: the model has neither a map nor patches.
+        DataError: the data set does not tell what is where, or there is nothing in these images.
+    """
+    if not model.attends and not model.reads_patches:
+        raise ConfigError(
+            f"a {model.settings.name} model has neither a map nor patches to score: use one that attends or draws"
+        )
+    if not any(known_objects(dataset, index) for index in indices):
+        raise DataError(f"there is no object in any of {len(indices)} images, so nothing to find: take another split")
+
+
 def score_maps(
     model: Model,
     dataset: ImageDataset,
@@ -72,7 +152,7 @@ def score_maps(
     seed: int = 0,
     method: Method | None = None,
 ) -> Iterator[tuple[int, MapScores]]:
-    """Score the maps and draws of a model on images in which something is known to be.
+    """Scores of the heatmaps and draws of a model on images in which something is known to be.
 
     Arguments:
         model: the one that looks.
@@ -104,141 +184,10 @@ def _scored(
             yield index, found
 
 
-SCORES = ("chance", "mass", "pointing", "average_precision", "draws_that_hit", "objects_hit")
-"""Attributes of `MapScores` that are averaged."""
-
-
-@dataclass(frozen=True)
-class Average:
-    """A mean over images.
-
-    Attributes:
-        mean: of the images' values.
-        interval: 95 % of it, by bootstrap over images, or over groups where images have them.
-        images: number of images that have a value.
-    """
-
-    mean: float
-    interval: tuple[float, float]
-    images: int
-
-
-@dataclass(frozen=True)
-class Localisation:
-    """How well a model finds what is known to be in images.
-
-    Attributes:
-        images: number of images in which there is something.
-        objects_per_image: mean number of objects in them.
-        scores: name of each score, as in `MapScores` → its average; None where the model has no such score.
-    """
-
-    images: int
-    objects_per_image: float
-    scores: dict[str, Average | None]
-
-    def plain(self) -> dict[str, Any]:
-        """What `foveate evaluate` writes."""
-        scores = {name: None if one is None else asdict(one) for name, one in self.scores.items()}
-        return {"images": self.images, "objects_per_image": self.objects_per_image, **scores}
-
-
-@dataclass(frozen=True)
-class AverageDeletion:
-    """How the probability of the first answer falls as patches are covered up, over images.
-
-    Attributes:
-        covered: patches covered at each step; 0 first.
-        by_attention: mean probability, the most attended patches covered.
-        by_chance: likewise, as many patches covered anywhere.
-        drop: how much further it falls by attention than by chance; the mean over the steps but the first.
-    """
-
-    covered: tuple[int, ...]
-    by_attention: tuple[float, ...]
-    by_chance: tuple[float, ...]
-    drop: Average
-
-    def plain(self) -> dict[str, Any]:
-        """What `foveate evaluate` writes."""
-        return asdict(self)
-
-
-def average(values: Sequence[float | bool | None], groups: Sequence[str | None]) -> Average | None:
-    """The mean of what images are worth, with its interval.
-
-    Arguments:
-        values: one per image; None where an image has none.
-        groups: the group of each image; None is a group of its own.
-
-    Returns:
-        None where no image has a value.
-
-    Example:
-        >>> average([1.0, None, 1.0], [None] * 3)
-        Average(mean=1.0, interval=(1.0, 1.0), images=2)
-    """
-    units = unit_names(groups)
-    known = [(float(value), unit) for value, unit in zip(values, units, strict=True) if value is not None]
-    if not known:
-        return None
-    numbers = [value for value, _ in known]
-    interval = bootstrap_interval(numbers, [unit for _, unit in known])
-    return Average(float(np.mean(numbers)), interval, len(known))
-
-
-def average_scores(scores: Sequence[MapScores], groups: Sequence[str | None]) -> Localisation:
-    """Scores of images, taken together.
-
-    Arguments:
-        scores: one per image; at least one.
-        groups: the group of each image; None is a group of its own.
-    """
-    return Localisation(
-        images=len(scores),
-        objects_per_image=float(np.mean([one.objects for one in scores])),
-        scores={name: average([getattr(one, name) for one in scores], groups) for name in SCORES},
-    )
-
-
-def average_deletions(deletions: Sequence[Deletion], groups: Sequence[str | None]) -> AverageDeletion:
-    """Deletions of images, taken together.
-
-    Arguments:
-        deletions: one per image, all with the same steps; at least one.
-        groups: the group of each image; None is a group of its own.
-    """
-    drop = average([one.drop for one in deletions], groups)
-    assert drop is not None
-    means = (np.mean([getattr(one, name) for one in deletions], axis=0) for name in ("by_attention", "by_chance"))
-    by_attention, by_chance = (tuple(float(value) for value in one) for one in means)
-    return AverageDeletion(deletions[0].covered, by_attention, by_chance, drop)
-
-
-def check_localisation(model: Model, dataset: ImageDataset, indices: Sequence[int]) -> None:
-    """Refuse what cannot be scored, before any image is looked at.
-
-    Arguments:
-        model: the one that looks.
-        dataset: the images.
-        indices: example numbers.
-
-    Raises:
-        ConfigError: the model has neither a map nor patches.
-        DataError: the data set does not tell what is where, or there is nothing in these images.
-    """
-    if not model.attends and not model.reads_patches:
-        raise ConfigError(
-            f"a {model.settings.name} model has neither a map nor patches to score: use one that attends or draws"
-        )
-    if not any(known_objects(dataset, index) for index in indices):
-        raise DataError(f"there is no object in any of {len(indices)} images, so nothing to find: take another split")
-
-
 def localisation_over(
     model: Model, dataset: ImageDataset, indices: Sequence[int], options: DrawOptions = ONE_DRAW
 ) -> Localisation:
-    """How well the maps and draws of a model find what is known to be there.
+    """Localisation over images: how well the maps and draws of a model find what is known to be there.
 
     Arguments:
         model: the one that looks.
@@ -259,7 +208,7 @@ def localisation_over(
 def deletion_over(
     model: Model, dataset: ImageDataset, indices: Sequence[int], options: DrawOptions = ONE_DRAW
 ) -> AverageDeletion:
-    """Whether a model's answers rest on what its attention points at, over images; see `delete_patches`.
+    """Deletion over images: whether a model's answers rest on what its attention points at; see `delete_patches`.
 
     Arguments:
         model: with an attention of its own.
@@ -273,3 +222,54 @@ def deletion_over(
     """
     told = [delete_patches(model, dataset.open(index), options=options) for index in indices]
     return average_deletions(told, [dataset.examples[index].group for index in indices])
+
+
+def mean_with_interval(values: Sequence[float | bool | None], groups: Sequence[str | None]) -> Average | None:
+    """Mean of what images are worth, with its bootstrap interval.
+
+    Arguments:
+        values: one per image; None where an image has none.
+        groups: the group of each image; None is a group of its own.
+
+    Returns:
+        None where no image has a value.
+
+    Example:
+        >>> mean_with_interval([1.0, None, 1.0], [None] * 3)
+        Average(mean=1.0, interval=(1.0, 1.0), images=2)
+    """
+    units = unit_names(groups)
+    known = [(float(value), unit) for value, unit in zip(values, units, strict=True) if value is not None]
+    if not known:
+        return None
+    numbers = [value for value, _ in known]
+    interval = bootstrap_interval(numbers, [unit for _, unit in known])
+    return Average(float(np.mean(numbers)), interval, len(known))
+
+
+def average_scores(scores: Sequence[MapScores], groups: Sequence[str | None]) -> Localisation:
+    """Localisation of images by their scores.
+
+    Arguments:
+        scores: one per image; at least one.
+        groups: the group of each image; None is a group of its own.
+    """
+    return Localisation(
+        images=len(scores),
+        objects_per_image=float(np.mean([one.objects for one in scores])),
+        scores={name: mean_with_interval([getattr(one, name) for one in scores], groups) for name in SCORES},
+    )
+
+
+def average_deletions(deletions: Sequence[Deletion], groups: Sequence[str | None]) -> AverageDeletion:
+    """Deletion curve of images by their own curves.
+
+    Arguments:
+        deletions: one per image, all with the same steps; at least one.
+        groups: the group of each image; None is a group of its own.
+    """
+    drop = mean_with_interval([one.drop for one in deletions], groups)
+    assert drop is not None
+    means = (np.mean([getattr(one, name) for one in deletions], axis=0) for name in ("by_attention", "by_chance"))
+    by_attention, by_chance = (tuple(float(value) for value in one) for one in means)
+    return AverageDeletion(deletions[0].covered, by_attention, by_chance, drop)

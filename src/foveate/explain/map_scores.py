@@ -1,4 +1,4 @@
-"""How well a map finds what is known to be there; arrays and boxes in, numbers out, no model."""
+"""Heatmap metrics against ground truth (pointing game, average precision …): arrays and boxes in, numbers out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def cells_of(objects: Sequence[Box], affine: Affine, shape: Size) -> Bool[np.ndarray, "row column"]:
-    """Which cells of a map show something of the objects: those whose windows overlap one.
+    """Ground truth mask: which cells of a map show something of the objects, for their windows overlap one.
 
     Arguments:
         objects: in level-0 pixels; a point is a box of one pixel.
@@ -66,7 +66,7 @@ def attention_on_truth(attention: Float[np.ndarray, "row column"], truth: Bool[n
 
 
 def pointing_game(attention: Float[np.ndarray, "row column"], truth: Bool[np.ndarray, "row column"]) -> bool:
-    r"""Whether the cell of largest attention shows an object; the share of images where it does is the score.
+    r"""Pointing game: whether the cell of largest attention shows an object; the score is the share of such images.
 
     .. math:: \arg\max_i a_i \in T
 
@@ -89,7 +89,7 @@ def cell_average_precision(
     truth: Bool[np.ndarray, "row column"],
     cell_mask: Bool[np.ndarray, "row column"] | None = None,
 ) -> float | None:
-    r"""How far attention ranks the cells that show an object before all others.
+    r"""Average precision: how far attention ranks the cells that show an object before all others.
 
     .. math:: \mathrm{AP} = \sum_i (R_i - R_{i-1}) P_i
 
@@ -113,7 +113,7 @@ def cell_average_precision(
 
 
 def hit_rates(boxes: Sequence[Box], objects: Sequence[Box]) -> tuple[float, float]:
-    r"""How many of the patches hit an object, and how many of the objects are hit.
+    r"""Hit rates: how many of the patches hit an object, and how many of the objects are hit.
 
     .. math:: \frac1n \bigl|\{s : \exists o\; m_o \in B_s\}\bigr|, \qquad
               \frac1m \bigl|\{o : \exists s\; m_o \in B_s\}\bigr|
@@ -141,7 +141,7 @@ def hit_rates(boxes: Sequence[Box], objects: Sequence[Box]) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class MapScores:
-    """What the map and the draws of one image are worth, with objects that are known.
+    """Scores of the heatmap and the draws of one image, with objects that are known.
 
     Attributes:
         objects: number of objects.
@@ -163,7 +163,7 @@ class MapScores:
 
 
 def score_map(seen: Explanation, objects: Sequence[Box]) -> MapScores | None:
-    """Score the map and the patches of an explanation; the rates are means over its draws.
+    """Scores of the heatmap and the patches of an explanation; the rates are means over its draws.
 
     Arguments:
         seen: of an image.
@@ -174,7 +174,7 @@ def score_map(seen: Explanation, objects: Sequence[Box]) -> MapScores | None:
     """
     if not objects:
         return None
-    chance = mass = pointing = precision = hit = covered = None
+    chance = mass = pointing = precision = hitting = hit = None
     if seen.attention is not None and seen.cell_mask is not None and seen.affine is not None:
         truth = cells_of(objects, seen.affine, (seen.attention.shape[0], seen.attention.shape[1]))
         chance = float(truth[seen.cell_mask].mean())
@@ -184,5 +184,5 @@ def score_map(seen: Explanation, objects: Sequence[Box]) -> MapScores | None:
     if seen.drawn and seen.patches:
         draws = sorted({patch.draw for patch in seen.patches})
         rates = [hit_rates([patch.box for patch in seen.patches if patch.draw == draw], objects) for draw in draws]
-        hit, covered = (float(np.mean(each)) for each in zip(*rates, strict=True))
-    return MapScores(len(objects), chance, mass, pointing, precision, hit, covered)
+        hitting, hit = (float(np.mean(each)) for each in zip(*rates, strict=True))
+    return MapScores(len(objects), chance, mass, pointing, precision, hitting, hit)

@@ -43,9 +43,14 @@ CLASS_COLOURS = (
 )
 """Okabe & Ito, "Color Universal Design" (2008): told apart by the colour-blind, too."""
 
+BAR = 130
+"""Width of the strip with the colour bar, in pixels, to the right of the image."""
+
+DPI = 100
+
 
 def class_colour(number: int) -> tuple[int, int, int]:
-    """(red, green, blue) of a class; after the seventh they come again."""
+    """Colour (red, green, blue) of a class; after the seventh they come again."""
     return CLASS_COLOURS[number % len(CLASS_COLOURS)]
 
 
@@ -109,7 +114,7 @@ def _table() -> Shaped[np.ndarray, "256 4"]:
 
 @dataclass(frozen=True)
 class Rendering:
-    """How pixels in the unit range become colours; the same for an image and its patches.
+    """Rendering: how pixels in the unit range become colours; the same for an image and its patches.
 
     Attributes:
         bands: three of them as red, green and blue, or one as grey.
@@ -165,7 +170,7 @@ class Rendering:
 
 
 def thumbnail_size(size: Size, longest_side: int) -> Size:
-    """(height, width) of something small enough, in its own proportions and never enlarged.
+    """Thumbnail size (height, width): small enough, in its own proportions and never enlarged.
 
     Example:
         >>> thumbnail_size((300, 1000), 100), thumbnail_size((30, 40), 100)
@@ -179,7 +184,7 @@ def thumbnail_size(size: Size, longest_side: int) -> Size:
 
 
 def jpeg(pixels: UInt8[np.ndarray, "height width 3"], most_bytes: int) -> bytes:
-    """The best JPEG file of at most so many bytes: of lower quality first, then smaller.
+    """JPEG file, the best of at most so many bytes: of lower quality first, then smaller.
 
     Arguments:
         pixels: RGB.
@@ -198,7 +203,7 @@ def jpeg(pixels: UInt8[np.ndarray, "height width 3"], most_bytes: int) -> bytes:
 
 
 def png(pixels: UInt8[np.ndarray, "height width channel"]) -> bytes:
-    """A PNG file of RGB or RGBA pixels."""
+    """PNG file of RGB or RGBA pixels."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=2)
     return stream.getvalue()
@@ -235,13 +240,7 @@ def coarse_map(
     rows, columns = (-(-side // block) for side in attention.shape)
     padded = (np.pad(values, missing) for values in (np.where(cell_mask, attention, np.float32(0)), cell_mask))
     blocks, masks = (values.reshape(rows, block, columns, block) for values in padded)
-    return blocks.max((1, 3)), masks.any((1, 3))
-
-
-BAR = 130
-"""Width of the strip with the colour bar, in pixels, to the right of the image."""
-
-DPI = 100
+    return blocks.max((1, 3)), np.asarray(masks.any((1, 3)))
 
 
 def write_overlay(
@@ -258,7 +257,6 @@ def write_overlay(
         picture: the whole image, at any size.
         scale: of the map's colours; None where there is no map.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -266,7 +264,6 @@ def write_overlay(
     bar = 0 if scale is None else BAR
     tall = max(height, 160 if bar else 1)
     figure = Figure(figsize=((width + bar) / DPI, tall / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 1 - height / tall, width / (width + bar), height / tall))
     axes.set_axis_off()
     axes.imshow(picture, extent=(0, seen.size[1], seen.size[0], 0), aspect="auto", interpolation="none")

@@ -1,4 +1,4 @@
-"""A local page with deep zoom over images, the attention over them, and what a model said of them."""
+"""Viewer: a local page with deep zoom over images, the heatmaps over them, and what a model said of them."""
 
 from foveate.view.gallery import Gallery
 from foveate.view.pyramid import Pyramid, tile_pixels

@@ -1,4 +1,4 @@
-"""What the page is told of an image: plain lists and numbers, for JSON."""
+"""JSON for the viewer page: what it is told of an image, in plain lists and numbers."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,11 +7,11 @@ from foveate.explain import Explanation
 from foveate.explain.picture import Scale
 from foveate.view.pyramid import OVERLAP, TILE, Pyramid
 
-__all__ = ["describe", "dzi"]
+__all__ = ["dzi", "image_json"]
 
 
-def describe(seen: Explanation, scale: Scale | None, pyramid: Pyramid, mpp: float | None) -> dict[str, Any]:
-    """Description of an image and what a model saw in it; boxes are [top, left, height, width] in level-0 pixels.
+def image_json(seen: Explanation, scale: Scale | None, pyramid: Pyramid, mpp: float | None) -> dict[str, Any]:
+    """JSON of an image and what a model saw in it; boxes are [top, left, height, width] in level-0 pixels of the file.
 
     Arguments:
         seen: what the model saw.
@@ -51,7 +51,7 @@ def describe(seen: Explanation, scale: Scale | None, pyramid: Pyramid, mpp: floa
 
 
 def dzi(pyramid: Pyramid) -> str:
-    """The description of a pyramid that every Deep Zoom viewer understands.
+    """DZI, the description of a pyramid that every Deep Zoom viewer understands.
 
     Example:
         >>> dzi(Pyramid((300, 1000))).splitlines()[1]
@@ -66,7 +66,7 @@ def dzi(pyramid: Pyramid) -> str:
 
 
 def _legend(seen: Explanation, scale: Scale | None) -> dict[str, Any] | None:
-    """What the heatmap's colours mean; None where there is no map."""
+    """Legend: what the heatmap's colours mean; None where there is no map."""
     if seen.attention is None or scale is None:
         return None
     return {"cells": list(seen.attention.shape), "stops": scale.stops(), **asdict(scale)}

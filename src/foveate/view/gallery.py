@@ -1,4 +1,4 @@
-"""The images that are shown: what a model saw in each of them, and their tiles."""
+"""Gallery of the images that are shown: what a model saw in each of them, and their tiles."""
 
 import io
 import threading
@@ -20,7 +20,7 @@ from foveate.models import Model
 from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.predict import Row
 from foveate.types import Box
-from foveate.view.description import describe
+from foveate.view.description import image_json
 from foveate.view.pyramid import Pyramid, make_overview, map_pixels, overview_level, tile_pixels
 
 __all__ = ["Gallery"]
@@ -31,7 +31,7 @@ OPEN, AT_ONCE, SMALL, PATCH_SIDE = 4, 4, 512, 224
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of an image that was looked at, be it open or not.
+    """Explained image: what is remembered of one that was looked at, be it open or not.
 
     Attributes:
         told: what the model saw.
@@ -51,7 +51,7 @@ class Seen:
 
 
 class Gallery:
-    """Images that a model looks at when they are first asked for; their tiles are made on the fly. For many threads.
+    """Gallery: images that a model looks at when first asked for, their tiles made on the fly. For many threads.
 
     Images go by their numbers, which is all that a page can ask for: what has no number here cannot be seen.
 
@@ -90,17 +90,17 @@ class Gallery:
                     self._look(number)
         return self._seen[number]
 
-    def describe(self, number: int) -> dict[str, Any]:
-        """What the page is told of an image; see `foveate.view.description`.
+    def image_json(self, number: int) -> dict[str, Any]:
+        """JSON that the page is told of an image; see `foveate.view.description`.
 
         Raises:
             ImageError: as `seen`.
         """
         seen = self.seen(number)
-        return describe(seen.told, seen.scale, seen.pyramid, seen.mpp)
+        return image_json(seen.told, seen.scale, seen.pyramid, seen.mpp)
 
     def tile(self, number: int, level: int, row: int, column: int) -> bytes | None:
-        """A tile of an image as a JPEG file, or None if there is no such tile.
+        """Tile of an image as a JPEG file, or None if there is no such tile.
 
         Raises:
             ImageError: as `seen`.
@@ -116,7 +116,7 @@ class Gallery:
         return self._made((number, level, row, column), make)
 
     def map_tile(self, number: int, level: int, row: int, column: int) -> bytes | None:
-        """The tile of the attention map over a tile of an image, as a PNG file; None if there is none.
+        """Heatmap tile over a tile of an image, as a PNG file; None if there is none.
 
         Raises:
             ImageError: as `seen`.
@@ -129,7 +129,7 @@ class Gallery:
         return self._made(("map", number, level, row, column), lambda: png(map_pixels(colours, affine, step, box)))
 
     def patch(self, number: int, which: int) -> bytes | None:
-        """A patch that the model read, small, as a JPEG file; None if there is no such patch.
+        """Patch that the model read, small, as a JPEG file; None if there is no such patch.
 
         Raises:
             ImageError: as `seen`.

@@ -1,4 +1,4 @@
-"""Deep Zoom's pyramid of tiles over an image of any size, whose pixels are made when they are asked for."""
+"""Deep Zoom pyramid of tiles over an image of any size, whose pixels are made when they are asked for."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,16 @@ __all__ = ["OVERLAP", "TILE", "Pyramid", "make_overview", "map_pixels", "overvie
 TILE, OVERLAP = 254, 1
 """Pixels a side that are a tile's own, and pixels it shares with each neighbour: files of 256 pixels."""
 
+MOST_VALUES = 1 << 24
+"""Values of an overview at most, 4 bytes each."""
+
+NEAR = 4
+"""A level of the file is near one of the pyramid if a pixel of that covers at most so many of its pixels a side."""
+
 
 @dataclass(frozen=True)
 class Pyramid:
-    r"""The levels of an image, each half as fine as the next; the last is the image itself.
+    r"""Pyramid of levels of an image, each half as fine as the next; the last is the image itself.
 
     .. math:: \text{size}_l = \lceil \text{size} / 2^{L - l} \rceil, \qquad L = \lceil \log_2 \max(\text{size}) \rceil
 
@@ -77,7 +83,7 @@ class Pyramid:
 def tile_pixels(
     source: Source, pyramid: Pyramid, level: int, box: Box, factor: int = 1
 ) -> Float32[np.ndarray, "height width channel"]:
-    """What lies in a box of a level: its exact area average, from the nearest level that the file has.
+    """Tile pixels: the exact area average of a box of a level, from the nearest level that the file has.
 
     The last row and column of a level may reach beyond the image; they are the mean of what lies within it.
 
@@ -115,7 +121,7 @@ def tile_pixels(
 def map_pixels(
     colours: UInt8[np.ndarray, "row column 4"], affine: Affine, step: int, box: Box
 ) -> UInt8[np.ndarray, "height width 4"]:
-    """What a map over an image looks like in a box of a level: every pixel has the colour of the cell at its middle.
+    """Heatmap pixels in a box of a level: every pixel has the colour of the cell at its middle.
 
     Arguments:
         colours: RGBA of the map's cells.
@@ -139,20 +145,8 @@ def map_pixels(
     return np.where(there[:, :, None], found, np.uint8(0))
 
 
-def _inside(first: int, stop: int, step: int, side: int) -> Float64[np.ndarray, " pixel"]:
-    """Of every pixel of a level, the share that lies within the image."""
-    return np.asarray(np.minimum(1.0, side / step - np.arange(first, stop)))
-
-
-MOST_VALUES = 1 << 24
-"""Values of an overview at most, 4 bytes each."""
-
-NEAR = 4
-"""A level of the file is near one of the pyramid if a pixel of that covers at most so many of its pixels a side."""
-
-
 def overview_level(source: Source, pyramid: Pyramid) -> int | None:
-    """The finest level that an overview would hold; None if the file has a level near it, and none is needed.
+    """Overview level: the finest that one would hold; None if the file has a level near it, and none is needed.
 
     Arguments:
         source: the image; no pixel of it is read.
@@ -187,3 +181,8 @@ def make_overview(source: Source, pyramid: Pyramid, level: int) -> Float32[ndarr
 def _values(source: Source, pyramid: Pyramid, level: int) -> int:
     rows, columns = pyramid.level_size(level)
     return rows * columns * source.channels
+
+
+def _inside(first: int, stop: int, step: int, side: int) -> Float64[np.ndarray, " pixel"]:
+    """Of every pixel of a level, the share that lies within the image."""
+    return np.asarray(np.minimum(1.0, side / step - np.arange(first, stop)))

@@ -1,4 +1,4 @@
-"""The server of the page: on this machine alone, of what was named on the command line alone."""
+"""HTTP server of the viewer page: on this machine alone, of what was named on the command line alone."""
 
 import json
 import os
@@ -43,7 +43,7 @@ HEADERS = {
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Serves the page and the pictures of a gallery at 127.0.0.1, until it is shut down.
+    """HTTP server of the page and the pictures of a gallery at 127.0.0.1, until it is shut down.
 
     | address | what |
     |---|---|
@@ -146,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def find(gallery: Gallery, path: str) -> Answer | None:
-    """What lies at an address; None if nothing does.
+    """Answer to an address: what lies there; None if nothing does.
 
     Arguments:
         gallery: what is shown.
@@ -170,7 +170,7 @@ def find(gallery: Gallery, path: str) -> Answer | None:
 def _of_image(gallery: Gallery, number: int, rest: str) -> Answer | None:
     if rest == ".json":
         try:
-            return _json(gallery.describe(number))
+            return _json(gallery.image_json(number))
         except FoveateError as error:  # an answer, too: the page shows it in the place of the image
             return _json({"error": " ".join(str(error).split())})
     if rest == ".dzi":
