@@ -106,7 +106,7 @@ def test_the_peak_of_the_map_lies_where_its_affine_map_says(server: ViewServer, 
     y, x = int(f + (row + 0.5) * e), int(c + (column + 0.5) * a)
     tile = picture(ask(server, f"/images/0_map/11/{x // 254}_{y // 254}.png")[2])
     colour = tile[y % 254 + (y >= 254), x % 254 + (x >= 254)]
-    brightest = Scale(0.0, 1.0).colour(np.ones((1, 1), np.float32), np.ones((1, 1), bool))[0, 0]
+    brightest = Scale(0.0, 1.0, 1.0, 1.0).colour(np.ones((1, 1), np.float32), np.ones((1, 1), bool))[0, 0]
     assert colour.tolist() == brightest.tolist()
 
 
