@@ -36,7 +36,6 @@ __all__ = [
     "score_maps",
 ]
 
-
 SCORES = ("chance", "mass", "pointing", "average_precision", "draws_that_hit", "objects_hit")
 """Attributes of `MapScores` that are averaged."""
 
@@ -162,19 +161,14 @@ def score_maps(
         seed: of the draws.
         method: how cells are drawn; None as the model was set.
 
-    Returns:
-        Example number and scores of every image with an object, one after the other.
+    Yields:
+        Example number and scores of every image with an object.
 
     Raises:
         DataError: the data set does not tell.
         ImageError: an image cannot be read.
     """
-    return _scored(model, dataset, indices, DrawOptions(samples, method, seed))
-
-
-def _scored(
-    model: Model, dataset: ImageDataset, indices: Sequence[int], options: DrawOptions
-) -> Iterator[tuple[int, MapScores]]:
+    options = DrawOptions(samples, method, seed)
     for index in indices:
         objects = known_objects(dataset, index)
         if not objects:
@@ -201,7 +195,7 @@ def localisation_over(
         ImageError: an image cannot be read.
     """
     check_localisation(model, dataset, indices)
-    found = dict(_scored(model, dataset, indices, options))
+    found = dict(score_maps(model, dataset, indices, options.samples, options.seed, options.method))
     return average_scores(list(found.values()), [dataset.examples[index].group for index in found])
 
 
