@@ -54,8 +54,7 @@ def write_index(path: Path, entries: Sequence[Entry], failures: Sequence[tuple[s
         entries: one per image.
         failures: what each of the others is called, and why it failed, in a line.
     """
-    warned = sum(bool(entry.warnings) for entry in entries)
-    _write(path, "index.html", {"entries": entries, "failures": failures, "warned": warned})
+    _write(path, "index.html", {"entries": entries, "failures": failures})
 
 
 def write_page(
@@ -79,6 +78,12 @@ def write_page(
         receipt: what it cost, in a line.
     """
     adds = [[float(f"{value:.5g}") for value in row] for row in seen.shown_contributions.tolist()]
+    data = {
+        "draw": [patch.draw for patch in seen.patches],
+        "contributions": adds,
+        "largest": max((abs(value) for row in adds for value in row), default=0.0),
+        "sums": _sums(seen),
+    }
     fields = {
         "seen": seen,
         "name": Path(seen.path).name or "image",
@@ -91,16 +96,8 @@ def write_page(
         "probabilities": _probabilities(seen),
         "left_out": len(seen.classes) - len(seen.shown_classes),
         "agree": sum(other.predicted == seen.prediction.predicted for _, other in seen.others),
-        "settings": settings,
-        "receipt": receipt,
-        "data": {
-            "draw": [patch.draw for patch in seen.patches],
-            "contributions": adds,
-            "largest": max((abs(value) for row in adds for value in row), default=0.0),
-            "sums": _sums(seen),
-        },
     }
-    _write(path, "page.html", fields)
+    _write(path, "page.html", fields | {"settings": settings, "receipt": receipt, "data": data})
 
 
 def number(value: float) -> str:
@@ -193,9 +190,8 @@ def _sums(seen: Explanation) -> list[list[str]]:
         row = []
         for k, listed in enumerate(parts[draws == draw].sum(0)):
             unlisted = f" + unlisted patches {number(rest[k])}" if np.abs(seen.rest).max() > 0 else ""
-            row.append(
-                f"bias {number(bias[k])} + patches {number(listed)}{unlisted} = logit {number(logits[k])}{above}"
-            )
+            made = f"bias {number(bias[k])} + patches {number(listed)}{unlisted}"
+            row.append(f"{made} = logit {number(logits[k])}{above}")
         told.append(row)
     return told
 
