@@ -153,7 +153,7 @@ def overview_level(source: Source, pyramid: Pyramid) -> int | None:
         pyramid: over it.
 
     Example:
-        >>> import numpy as np
+        >>> from foveate.images import ArraySource
         >>> source = ArraySource(np.zeros((300, 500, 3), np.uint8))
         >>> overview_level(source, Pyramid(source.size)) is None
         True
