@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from foveate._version import __version__
 from foveate.explain.explanation import Explanation
@@ -116,7 +115,7 @@ def _templates() -> Environment:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals["version"] = __version__
     # style sheet and script are no templates, whatever braces they have, and go in as they are
-    made.globals["asset"] = lambda name: Markup(loader.get_source(made, name)[0])
+    made.globals["asset"] = lambda name: loader.get_source(made, name)[0]
     made.filters["number"] = number
     return made
 
