@@ -36,7 +36,7 @@ IMAGE_ROOMS = (
     {"header", "io"},
     {"area"},
     {"orientation", "source"},
-    {"formats", "scale", "signature"},
+    {"formats", "scale"},
     {"open", "describe"},
     {"wrappers"},
     {"augment"},

@@ -21,7 +21,7 @@ from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import VipsSource
 from foveate.images.formats.zarr import ZarrSource
 from foveate.images.io.open import open_bytes
-from foveate.images.signature import signature
+from foveate.images.open import signature
 from foveate.types import Box
 
 SLIDES = Path(__file__).parents[3] / "shared/data/slides"

@@ -53,7 +53,10 @@ def patch_features(
         if device.type == "cuda":
             patches = patches.pin_memory()
         patches = patches.to(device, non_blocking=True)
-        patches = change_patches(patches, [source.patch_change for source in sources], boxes).flatten(0, 1)
+        changes = [source.patch_change for source in sources]
+        if any(changes):
+            patches = change_patches(patches, changes, boxes)
+        patches = patches.flatten(0, 1)
         wanted = None if valid is None or bool(valid.all()) else valid.flatten().to(device)
         if wanted is not None and bool(wanted.any()):
             patches = patches[wanted]

@@ -31,8 +31,7 @@ Example:
 Files:
 
 - `draw.py`: `draw` and `weigh`, the table of methods.
-- `distribution.py`: what cells are drawn from, checked.
-- `gumbel.py`: random keys; draws with and without replacement, and the top n.
+- `gumbel.py`: what cells are drawn from, checked; random keys; draws with and without replacement, and the top n.
 - `weights.py`: importance weights, and the integral over κ.
 - `estimator.py`: `expectation`, its coefficients and its baseline.
 - `geometry.py`: which patch lies behind a cell.

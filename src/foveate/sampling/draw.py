@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.sampling.distribution import Distribution, drawn_from
-from foveate.sampling.gumbel import Generators, independent, largest, without_replacement
+from foveate.sampling.gumbel import Distribution, Generators, drawn_from, independent, largest, without_replacement
 from foveate.sampling.weights import importance_weights, top_weights
 from foveate.types import Draw
 

@@ -10,8 +10,7 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
 from foveate.images.formats.tiff.colours import finish_for
-from foveate.images.formats.tiff.directory import Directory, Values
-from foveate.images.formats.tiff.layout import size_of
+from foveate.images.formats.tiff.directory import Directory, Values, size_of
 from foveate.images.formats.tiff.table import RowTable, Table
 from foveate.images.formats.tiled import TileName
 from foveate.images.header import check_dtype, full_scale

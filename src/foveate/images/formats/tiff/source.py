@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.formats.tiff.directory import read_directories
-from foveate.images.formats.tiff.layout import find_levels
+from foveate.images.formats.tiff.directory import find_levels, read_directories
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName
 from foveate.images.header import Header
