@@ -13,7 +13,7 @@ import pytest
 from commands import command
 
 from foveate.cli import main
-from foveate.training.run_folder import read_journal
+from foveate.training.run_folder import read_metrics
 
 
 def test_a_preset_file_and_flags_override_each_other_in_turn(config: Path, tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_a_stopped_run_exits_as_told_and_resumes(
     assert said.startswith(f"foveate: stopped by {name} after step ")
     assert said.rstrip().endswith(f"to continue: foveate train --resume --out {run}")
     assert len(said.splitlines()) == 1
-    steps = len(read_journal(run / "metrics.jsonl", "step"))
+    steps = len(read_metrics(run / "metrics.jsonl", "step"))
     total = str(steps + 3)
     assert main(command("train", "--resume", "--out", run, "--training.max_steps", total, "--training.epochs=2")) == 0
-    assert [record["step"] for record in read_journal(run / "metrics.jsonl", "step")][:steps] == list(
+    assert [record["step"] for record in read_metrics(run / "metrics.jsonl", "step")][:steps] == list(
         range(1, steps + 1)
     )
 
@@ -207,10 +207,10 @@ def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) ->
     both = run_two_processes("--config", config, *changes, "--out", tmp_path / "both")
     assert both.returncode == 0, both.stderr
     assert json.loads((tmp_path / "both" / "environment.json").read_text())["processes"] == 2
-    first, second = (read_journal(tmp_path / run / "metrics.jsonl", "step") for run in ("alone", "both"))
+    first, second = (read_metrics(tmp_path / run / "metrics.jsonl", "step") for run in ("alone", "both"))
     assert len(first) == len(second) == 50
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(first, second, strict=True)) < 1e-4
-    epochs = [read_journal(tmp_path / run / "metrics.jsonl", "epoch") for run in ("alone", "both")]
+    epochs = [read_metrics(tmp_path / run / "metrics.jsonl", "epoch") for run in ("alone", "both")]
     for a, b in zip(*epochs, strict=True):
         assert a["validation_error"] == b["validation_error"]
         assert a["validation_loss"] == pytest.approx(b["validation_loss"], abs=1e-4)

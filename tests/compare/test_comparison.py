@@ -15,7 +15,7 @@ from foveate.compare import Comparison, MethodResult, Part, compare, read_result
 from foveate.compare.store import seconds_per_step
 from foveate.errors import ConfigError, DataError, Interrupted, RunError
 from foveate.models import load_model
-from foveate.training.run_folder import read_journal
+from foveate.training.run_folder import read_metrics
 
 CNN = {"settings": {"model": {"name": "cnn"}}}
 FOLDED: dict[str, Any] = {"folds": 2, "seeds": [0, 1], "methods": {"ats-3": {}, "cnn": {**CNN, "seeds": [1]}}}
@@ -255,7 +255,7 @@ def test_the_method_that_is_to_train_as_long_does(
     assert cnn.train_seconds >= ats.train_seconds
     assert cnn.epochs >= ats.epochs
     assert compare(settings, tmp_path, dataset=spots_of(splits=True), part=Part(1, 1), tell=silent) == comparison
-    assert len(read_journal(tmp_path / "cnn" / "metrics.jsonl", "epoch")) == cnn.epochs
+    assert len(read_metrics(tmp_path / "cnn" / "metrics.jsonl", "epoch")) == cnn.epochs
 
 
 def test_all_get_the_same_time_by_the_pace_of_a_trial(
@@ -281,7 +281,7 @@ def test_all_get_the_same_time_by_the_pace_of_a_trial(
         assert read_budget(tmp_path / name) == Budget(5 / 60, paces[name], steps)
         training = load_settings(tmp_path / name / "config.yaml").training
         assert (training.max_steps, training.epochs) == (steps, steps // 2)
-        last = read_journal(tmp_path / name / "metrics.jsonl", "step")[-1]
+        last = read_metrics(tmp_path / name / "metrics.jsonl", "step")[-1]
         assert last["step"] == steps
         assert last["learning_rate"] < 1e-3 * training.learning_rate, "its schedule has ended"
     (tmp_path / "cnn" / "predictions.json").unlink()  # stopped before it was tested, say: by the budget that is there
@@ -309,7 +309,7 @@ def test_the_pace_is_that_of_real_steps(
     budget = read_budget(tmp_path / "ats-3")
     assert budget is not None
     assert 0 < budget.pace < 1
-    assert len(read_journal(tmp_path / "ats-3" / "metrics.jsonl", "step")) == budget.steps
+    assert len(read_metrics(tmp_path / "ats-3" / "metrics.jsonl", "step")) == budget.steps
 
 
 def test_a_step_is_timed_between_two_of_the_same_epoch_or_else_over_epochs(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from foveate.config.settings import AttentionSettings, DataSettings, FeatureSettings, ModelSettings, ViewSettings
 from foveate.datasets import megapixel_mnist
-from foveate.datasets.types import Example
+from foveate.datasets.types import Example, Resplit
 from foveate.evaluation.coverage import covered, covered_objects, majority_error, object_coverage
 from foveate.evaluation.evaluate import evaluate
 from foveate.images import ArraySource, Source
 from foveate.models import DrawOptions, Model, build_model, make_batch
 from foveate.pipeline.loader import LoadOptions
-from foveate.training.folds import Resplit
 from foveate.types import Box
 
 boxes = st.builds(Box, st.integers(-20, 60), st.integers(-20, 60), st.integers(1, 30), st.integers(1, 30))
@@ -173,10 +172,10 @@ def test_a_run_says_how_many_objects_its_validation_covered(tmp_path: Path) -> N
     from foveate.config.files import merge_settings, preset
     from foveate.training.loop import train
     from foveate.training.progress import SilentProgress
-    from foveate.training.run_folder import read_journal
+    from foveate.training.run_folder import read_metrics
 
     data = {"canvas": [200, 240], "train_images": 12, "test_images": 2, "noise": 0}
     changes = {"data": data, "training": {"epochs": 1, "batch": 6, "watch": 0}}
     train(merge_settings(preset("megapixel-mnist"), changes), tmp_path / "run", progress=SilentProgress())
-    (epoch,) = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+    (epoch,) = read_metrics(tmp_path / "run" / "metrics.jsonl", "epoch")
     assert 0 <= epoch["validation_covered"] <= 5

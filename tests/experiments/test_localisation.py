@@ -10,10 +10,11 @@ from PIL import Image
 from foveate.config.files import merge_settings
 from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
+from foveate.datasets.types import Resplit
 from foveate.explain import score_maps
 from foveate.explain.localisation import average_scores
 from foveate.models import load_model
-from foveate.training.folds import Resplit, write_splits
+from foveate.training.folds import write_splits
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 

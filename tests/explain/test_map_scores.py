@@ -8,6 +8,7 @@ import pytest
 
 from foveate.config.settings import AttentionSettings, DataSettings, PriorSettings, ViewSettings
 from foveate.datasets import colon_cancer, german_speed_limits, megapixel_mnist, read_manifest
+from foveate.datasets.types import Resplit
 from foveate.errors import ConfigError, DataError
 from foveate.explain import (
     attention_on_truth,
@@ -24,7 +25,6 @@ from foveate.explain import (
 from foveate.explain.deletion import Occluded
 from foveate.images import ArraySource, open_image
 from foveate.models import DrawOptions, Model
-from foveate.training.folds import Resplit
 from foveate.types import Box
 
 DATA = Path(__file__).parents[3] / "shared/data"

@@ -126,6 +126,6 @@ def test_a_batch_needs_as_many_of_everything(make_source: Sources, make_model: M
 
 def test_views_made_elsewhere_are_used(make_source: Sources, make_model: Models) -> None:
     view = torch.rand(2, 5, 8)
-    batch = make_batch([make_source((40, 50))], make_model().view, [1], labels=[2], ids=["a"], views=[view])
+    batch = make_batch([make_source((40, 50))], make_model().view, [1], labels=[2], ids=["a"], made=[(view, None)])
     assert torch.equal(batch.views[0], view)
     assert (batch.view_sizes, batch.labels.tolist(), batch.ids, batch.seeds) == (((5, 8),), [2], ("a",), (1,))

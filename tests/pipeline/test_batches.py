@@ -22,7 +22,7 @@ from foveate.images import ArraySource, Source
 from foveate.images.augment.image import Augmented
 from foveate.images.tensors import make_view
 from foveate.models import Intake, prediction_seed
-from foveate.pipeline.loader import Loader, SourceCache, shares, split_indices
+from foveate.pipeline.loader import Loader, LoadOptions, SourceCache, shares, split_indices
 from foveate.seeds import derive_seed
 
 FAILURES = (ImageError,)
@@ -44,7 +44,11 @@ def test_workers_change_no_bit(squares: Any, settings_of: Callable[..., Any]) ->
     settings = settings_of()
     plan = shares(split_indices(squares, "train"), 5)
     batches = [
-        list(Loader(squares, settings.model.view, seed=1, augment=settings.augment, workers=workers).training(1, plan))
+        list(
+            Loader(
+                squares, settings.model.view, seed=1, augment=settings.augment, loading=LoadOptions(workers=workers)
+            ).training(1, plan)
+        )
         for workers in (0, 2)
     ]
     assert len(batches[0]) == 3
@@ -76,7 +80,9 @@ def test_no_image_is_opened_twice_here(
             return squares.open(index)
 
     dataset = Counted()  # a worker counts for itself
-    for images in Loader(dataset, settings_of().model.view, seed=9, workers=workers).training(1, shares(range(4), 2)):
+    for images in Loader(dataset, settings_of().model.view, seed=9, loading=LoadOptions(workers=workers)).training(
+        1, shares(range(4), 2)
+    ):
         assert len(images) == 2
     assert dataset.count == opened
 
@@ -96,7 +102,9 @@ def test_an_image_is_refused_before_its_pixels_are_read(squares: Any, settings_o
 
 def test_workers_outlive_the_signals_of_a_launcher(squares: Any, settings_of: Callable[..., Any]) -> None:
     plan = shares(split_indices(squares, "train"), 2)
-    with closing(Loader(squares, settings_of().model.view, seed=9, workers=1).training(1, plan)) as batches:
+    with closing(
+        Loader(squares, settings_of().model.view, seed=9, loading=LoadOptions(workers=1)).training(1, plan)
+    ) as batches:
         count = 1
         next(batches)
         (worker,) = multiprocessing.active_children()
@@ -108,7 +116,9 @@ def test_workers_outlive_the_signals_of_a_launcher(squares: Any, settings_of: Ca
 
 def test_a_loader_left_early_leaves_no_worker(squares: Any, settings_of: Callable[..., Any]) -> None:
     plan = shares(split_indices(squares, "train"), 2)
-    with closing(Loader(squares, settings_of().model.view, seed=9, workers=2).training(1, plan)) as batches:
+    with closing(
+        Loader(squares, settings_of().model.view, seed=9, loading=LoadOptions(workers=2)).training(1, plan)
+    ) as batches:
         next(batches)
         workers = multiprocessing.active_children()
         assert len(workers) == 2
@@ -126,7 +136,7 @@ def test_an_unreadable_image_is_one_line_with_or_without_workers(
     squares: Any, settings_of: Callable[..., Any], workers: int
 ) -> None:
     broken = replace(squares, broken=squares.examples[2].id)
-    loader = Loader(broken, settings_of().model.view, seed=9, workers=workers)
+    loader = Loader(broken, settings_of().model.view, seed=9, loading=LoadOptions(workers=workers))
     with pytest.raises(FAILURES, match=r"^image34 cannot be read: replace it$"):
         list(loader.evaluation(shares(range(4), 2)))
 
@@ -196,8 +206,8 @@ def test_images_in_memory_are_not_held(squares: Any) -> None:
 def test_a_store_may_be_shared_by_training_and_evaluation(files: Any) -> None:
     opened = SourceCache(files)
     view, plan = ViewSettings(longest_side=20), shares(range(5), 5)
-    (trained,) = Loader(files, view, 1, opened=opened).training(1, plan)
-    (tested,) = Loader(files, view, 1, opened=opened).evaluation(plan)
+    (trained,) = Loader(files, view, 1, loading=LoadOptions(opened=opened)).training(1, plan)
+    (tested,) = Loader(files, view, 1, loading=LoadOptions(opened=opened)).evaluation(plan)
     assert trained.sources == tested.sources
     assert files.count == 5
 
@@ -206,7 +216,7 @@ def test_a_store_may_be_shared_by_training_and_evaluation(files: Any) -> None:
 def test_images_come_as_the_model_wants_them(files: Any, workers: int) -> None:
     view, plan = ViewSettings(longest_side=20), shares(range(5), 2)
     grey = Intake(InputSettings(colour="grey"), 1)
-    for images in Loader(files, view, 1, grey, workers=workers).training(1, plan):
+    for images in Loader(files, view, 1, grey, loading=LoadOptions(workers=workers)).training(1, plan):
         assert images.views.shape[1] == 1
         for place, source in enumerate(images.sources):
             assert source.channels == 1
@@ -223,7 +233,7 @@ def test_a_model_without_view_reads_no_pixel(workers: int) -> None:
         def open(self, index: int) -> Source:
             return ArraySource(np.ones((40 + index, 30, 2), np.uint8))
 
-    batches = list(Loader(Arrays(), None, 1, workers=workers).training(1, shares(range(3), 2)))
+    batches = list(Loader(Arrays(), None, 1, loading=LoadOptions(workers=workers)).training(1, shares(range(3), 2)))
     assert multiprocessing.active_children() == []
     assert [images.views.shape for images in batches] == [(2, 2, 1, 1), (1, 2, 1, 1)]
     assert not any(images.views.any() or not images.mask.all() for images in batches)

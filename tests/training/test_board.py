@@ -15,7 +15,7 @@ from foveate.errors import Interrupted, MissingExtra
 from foveate.training.attention_log import map_colours, read_watched
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.training.run_folder import read_journal
+from foveate.training.run_folder import read_metrics
 
 Settings = Callable[..., Any]
 
@@ -39,13 +39,13 @@ def events(run: Path, part: str) -> Any:
     return found.Reload()
 
 
-def assert_shows_the_journal(run: Path) -> None:
+def assert_shows_the_metrics_log(run: Path) -> None:
     """Every figure of metrics.jsonl is there, at its step, once."""
     for part, kind, names in (
         ("steps", "step", {"loss", "error", "entropy", "learning_rate"}),
         ("epochs", "epoch", {"training_loss", "training_error", "entropy", "validation_loss", "validation_error"}),
     ):
-        shown, records = events(run, part), read_journal(run / "metrics.jsonl", kind)
+        shown, records = events(run, part), read_metrics(run / "metrics.jsonl", kind)
         assert set(shown.Tags()["scalars"]) >= names
         for name in names:
             told = [(one.step, one.value) for one in shown.Scalars(name)]
@@ -62,7 +62,7 @@ def test_the_run_is_the_same_and_its_figures_are_shown(
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert not (plain_run / "tensorboard").exists()
-    assert_shows_the_journal(run)
+    assert_shows_the_metrics_log(run)
     shown = events(run, "epochs")
     for name in {image.id for _, images in read_watched(run) for image in images}:
         told = shown.Images(f"attention/{name}")
@@ -82,13 +82,13 @@ def test_a_resumed_run_shows_every_step_once(squares: Any, settings_of: Settings
         with pytest.raises(Interrupted):
             train(settings, run, dataset=squares, progress=StopAt(step), resume=True)
     state = (run / "state" / "state.safetensors").read_bytes()
-    journal = (run / "metrics.jsonl").read_bytes()
+    logged = (run / "metrics.jsonl").read_bytes()
     train(settings, run, dataset=squares, progress=SilentProgress(), resume=True)
-    assert_shows_the_journal(run)
+    assert_shows_the_metrics_log(run)
     (run / "state" / "state.safetensors").write_bytes(state)  # as if the machine had failed after all that was shown
-    (run / "metrics.jsonl").write_bytes(journal)
+    (run / "metrics.jsonl").write_bytes(logged)
     train(settings, run, dataset=squares, progress=SilentProgress(), resume=True)
-    assert_shows_the_journal(run)
+    assert_shows_the_metrics_log(run)
     watched = read_watched(run)[0][1][0].id
     assert [one.step for one in events(run, "epochs").Images(f"attention/{watched}")] == [0, 4, 8]
 
@@ -97,7 +97,7 @@ def test_what_is_annealed_is_shown(squares: Any, settings_of: Settings, tmp_path
     pytest.importorskip("tensorboard")
     training = {"tensorboard": True, "epochs": 1, "anneal": {"patches": {"first": 7, "over": 0.4}}}
     train(settings_of(training=training), tmp_path / "run", dataset=squares, progress=SilentProgress())
-    records = read_journal(tmp_path / "run" / "metrics.jsonl", "step")
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl", "step")
     told = events(tmp_path / "run", "steps").Scalars("annealed/patches")
     assert [one.value for one in told] == [record["annealed"]["patches"] for record in records]
 

@@ -5,24 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
-from foveate.config.training import TrainingSettings
 from foveate.models.probabilities import cross_entropies
 from foveate.models.types import Output
 from foveate.sampling import weigh
 from foveate.training.objective import (
     TermWeights,
-    build_optimizer,
     class_weights,
     feature_variety,
     image_losses,
-    optimizer_groups,
     positive_weights,
-    set_rates,
 )
-from foveate.training.optimisation import WeightAverage
 
 
 def output(attention: torch.Tensor | None) -> Output:
@@ -61,32 +55,6 @@ def test_class_weights_average_to_one_over_the_images() -> None:
     assert 4 * weights[0] == pytest.approx(float(2 * weights[2]))
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_every_optimizer_goes_downhill(name: str) -> None:
-    weight = nn.Parameter(torch.tensor([3.0, -2.0]))
-    optimizer = build_optimizer([weight], TrainingSettings(optimizer=name, learning_rate=0.05))  # type: ignore[arg-type]
-    for _ in range(100):
-        optimizer.zero_grad()
-        (weight**2).sum().backward()
-        optimizer.step()
-    assert weight.norm() < 0.2
-
-
-def test_the_average_is_the_recursion_by_hand() -> None:
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(model.weight, 1.0)
-    average = WeightAverage(model, 0.5)
-    expected = 1.0
-    for step, value in enumerate([4.0, 2.0, 8.0]):
-        nn.init.constant_(model.weight, value)
-        average.update(step)
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * value
-    with average.applied():
-        assert model.weight.item() == pytest.approx(expected, rel=1e-6)
-    assert model.weight.item() == 8.0
-
-
 def test_several_labels_are_the_mean_of_binary_cross_entropies() -> None:
     logits = torch.tensor([[0.3, -1.2, 2.0], [0.0, 4.0, -3.0]], dtype=torch.float64)
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
@@ -104,23 +72,3 @@ def test_positives_weigh_what_negatives_weigh_within_bounds() -> None:
     weights = positive_weights(labels, 4)
     assert weights.tolist() == [1.0, 20.0, 1.0, 1.0], "every image, one of 100, none, none"
     assert positive_weights([(0,)] * 3 + [()] * 12, 1).item() == 4.0
-
-
-def test_groups_of_one_rate_are_one_in_the_order_of_the_model() -> None:
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 1))
-    first, second, third = (list(part.parameters()) for part in model)
-    alike = optimizer_groups(model, [{"params": third + first}, {"params": second, "learning_rate": None}])
-    assert [group["learning_rate"] for group in alike] == [None]
-    assert all(a is b for a, b in zip(alike[0]["params"], model.parameters(), strict=True))
-    apart = optimizer_groups(model, [{"params": third}, {"params": second, "learning_rate": 0.5}])
-    assert [(group["learning_rate"], len(group["params"])) for group in apart] == [(0.5, 2), (None, 2)]
-
-
-def test_a_group_of_its_own_rate_follows_the_same_schedule() -> None:
-    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    settings = TrainingSettings(learning_rate=2e-3)
-    groups = [{"params": weights[:1], "learning_rate": None}, {"params": weights[1:], "learning_rate": 5e-4}]
-    optimizer = build_optimizer(groups, settings)
-    for rate in (2e-3, 1.3e-5):
-        set_rates(optimizer, settings, rate)
-        assert [group["lr"] for group in optimizer.param_groups] == [rate, pytest.approx(rate / 4, rel=1e-15)]

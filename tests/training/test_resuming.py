@@ -14,7 +14,7 @@ from foveate.models import Model, build_model
 from foveate.training.interrupts import Interrupts
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.training.run_folder import read_journal
+from foveate.training.run_folder import read_metrics
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
@@ -40,7 +40,7 @@ def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> 
 def timeless(run: Path) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in record.items() if key not in CLOCKS}
-        for record in read_journal(run / "metrics.jsonl")
+        for record in read_metrics(run / "metrics.jsonl")
     ]
 
 
@@ -176,7 +176,7 @@ def test_lines_written_after_the_state_are_cut(squares: Any, settings_of: Settin
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "step", "step": 8}\n{"kind": "st')
     train(settings, tmp_path / "run", dataset=squares, progress=SilentProgress(), resume=True)
-    steps = [record["step"] for record in read_journal(tmp_path / "run" / "metrics.jsonl", "step")]
+    steps = [record["step"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "step")]
     assert steps == list(range(1, 9))
 
 

@@ -18,7 +18,7 @@ from foveate.pipeline.loader import split_indices
 from foveate.training.attention_log import read_watched
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.training.run_folder import read_journal
+from foveate.training.run_folder import read_metrics
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
@@ -29,7 +29,7 @@ def run(settings: Any, out: Path, dataset: Any, **options: Any) -> Any:
 
 
 def records(out: Path) -> list[dict[str, Any]]:
-    found = read_journal(out / "metrics.jsonl")
+    found = read_metrics(out / "metrics.jsonl")
     return [{key: value for key, value in record.items() if key not in CLOCKS} for record in found]
 
 
@@ -53,8 +53,8 @@ def test_a_run_leaves_what_design_says(squares: Any, settings_of: Settings, tmp_
     told = (folder / "environment.json").read_text()
     assert json.loads(told)["seed"] == 3
     assert str(Path.home()) not in told
-    assert [record["step"] for record in read_journal(folder / "metrics.jsonl", "step")] == list(range(1, 9))
-    epochs = read_journal(folder / "metrics.jsonl", "epoch")
+    assert [record["step"] for record in read_metrics(folder / "metrics.jsonl", "step")] == list(range(1, 9))
+    epochs = read_metrics(folder / "metrics.jsonl", "epoch")
     assert [record["epoch"] for record in epochs] == [1, 2]
     assert min(record["validation_error"] for record in epochs) == result.validation_error
     assert sorted(path.name for path in (folder / "attention").iterdir()) == [f"epoch-00{i}.npz" for i in range(3)]
@@ -75,13 +75,13 @@ def test_maps_are_kept_every_so_many_epochs_and_at_both_ends(
 
 
 def test_an_epoch_says_how_long_its_steps_took(long_run: Path) -> None:
-    epochs = read_journal(long_run / "metrics.jsonl", "epoch")
+    epochs = read_metrics(long_run / "metrics.jsonl", "epoch")
     assert all(epoch["training_seconds"] > 0 for epoch in epochs)
     assert sum(epoch["training_seconds"] for epoch in epochs) < epochs[-1]["seconds"], "validation is not among them"
 
 
 def test_an_epoch_has_a_receipt(long_run: Path) -> None:
-    epochs = read_journal(long_run / "metrics.jsonl", "epoch")
+    epochs = read_metrics(long_run / "metrics.jsonl", "epoch")
     for epoch in epochs:
         receipt = epoch["receipt"]
         assert 0 < receipt["patches"] < receipt["patches_of"]
@@ -94,7 +94,7 @@ def test_an_epoch_has_a_receipt(long_run: Path) -> None:
 def test_a_model_that_was_not_saved_is_not_the_best(
     squares: Any, settings_of: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import foveate.training.keeper as keeping
+    import foveate.training.checkpoint as keeping
 
     def full(*_: Any) -> None:
         raise RunError("no space left: free some")
@@ -105,7 +105,7 @@ def test_a_model_that_was_not_saved_is_not_the_best(
             run(settings_of(), tmp_path / "run", squares)
     assert run(settings_of(), tmp_path / "run", squares, resume=True).validation_error is not None
     assert load_model(tmp_path / "run").classes == ("blue", "red")
-    first = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")[0]
+    first = read_metrics(tmp_path / "run" / "metrics.jsonl", "epoch")[0]
     assert first["best"]
 
 
@@ -120,7 +120,7 @@ def test_half_precision_needs_a_gpu(squares: Any, settings_of: Settings, tmp_pat
 def test_the_saved_model_is_the_best_one(long_run: Path, squares: Any) -> None:
     model = load_model(long_run)
     again = evaluate(model, squares, split_indices(squares, "validation"), DrawOptions(seed=3))
-    epochs = read_journal(long_run / "metrics.jsonl", "epoch")
+    epochs = read_metrics(long_run / "metrics.jsonl", "epoch")
     assert len(epochs) == 4
     assert again.error == min(record["validation_error"] for record in epochs)
     best = [record for record in epochs if record["best"]][-1]
@@ -137,7 +137,7 @@ def test_same_seed_same_run_with_any_number_of_workers(
     assert all(np.array_equal(first[key], second[key]) for key in first)
     assert records(plain_run) == records(tmp_path / "helped")
     run(settings_of(seed=4, training={"max_steps": 1}), tmp_path / "other", squares)
-    one, other = (read_journal(out / "metrics.jsonl", "step")[0] for out in (plain_run, tmp_path / "other"))
+    one, other = (read_metrics(out / "metrics.jsonl", "step")[0] for out in (plain_run, tmp_path / "other"))
     assert one["step"] == other["step"] == 1
     assert one["loss"] != other["loss"]
 
@@ -159,7 +159,7 @@ def test_a_tiny_task_is_learnt(squares_of: Callable[..., Any], settings_of: Sett
     model = {"patches": 6, "prior": {"contrast": 2.0}}
     settings = settings_of(training=training, model=model, augment={"translate": [0, 0]})
     run(settings, tmp_path / "run", squares_of(train=24))
-    epochs = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+    epochs = read_metrics(tmp_path / "run" / "metrics.jsonl", "epoch")
     assert epochs[0]["loss"] > 0.4
     assert epochs[-1]["loss"] < 0.15
     assert epochs[-1]["validation_error"] <= 1 / 7
@@ -171,9 +171,10 @@ def test_the_averaged_weights_are_what_is_saved(
     run(settings_of(training={"averaging": 0.9, "epochs": 1}), tmp_path / "run", squares)
     state, model = tensors_of(tmp_path / "run"), load_model(tmp_path / "run")
     for name, one in model.named_parameters():
-        assert np.array_equal(one.detach().numpy(), state[f"average.{name}"])
+        assert np.array_equal(one.detach().numpy(), state[f"average.module.{name}"])
     assert any(
-        not np.array_equal(state[f"average.{name}"], state[f"model.{name}"]) for name, _ in model.named_parameters()
+        not np.array_equal(state[f"average.module.{name}"], state[f"model.{name}"])
+        for name, _ in model.named_parameters()
     )
 
 
@@ -196,9 +197,9 @@ def test_early_stopping_and_limits(squares: Any, settings_of: Settings, tmp_path
     assert load_model(tmp_path / "late").classes == ("blue", "red")
 
 
-def test_the_journal_tells_the_objective_from_the_loss(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
+def test_the_metrics_log_tells_the_objective_from_the_loss(squares: Any, settings_of: Settings, tmp_path: Path) -> None:
     run(settings_of(training={"entropy": 0.25, "epochs": 1}), tmp_path / "run", squares)
-    (epoch,) = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+    (epoch,) = read_metrics(tmp_path / "run" / "metrics.jsonl", "epoch")
     assert epoch["loss"] == pytest.approx(epoch["training_loss"] - 0.25 * epoch["entropy"], rel=1e-5)
     assert epoch["entropy"] > 0
 
@@ -209,7 +210,7 @@ def test_several_labels_are_learnt(colours: Any, settings_of: Settings, tmp_path
     training = {"epochs": 30, "learning_rate": 1e-2, "validate_every": 30, "watch": 0, "class_weights": "balanced"}
     model = {"patches": 6, "prior": {"contrast": 2.0}}
     run(settings_of(training=training, model=model, augment={"translate": [0, 0]}), tmp_path / "run", colours)
-    epochs = read_journal(tmp_path / "run" / "metrics.jsonl", "epoch")
+    epochs = read_metrics(tmp_path / "run" / "metrics.jsonl", "epoch")
     assert epochs[0]["training_loss"] > 0.6
     assert epochs[-1]["training_loss"] < 0.4
     model = load_model(tmp_path / "run")

@@ -52,13 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     from foveate.explain import Explainer
     from foveate.models import DrawOptions, load_model
     from foveate.predict import (
+        PredictionFile,
         ReceiptTally,
         check_output,
         choose_device,
         find_rows,
         predict_rows,
         receipt_line,
-        write_predictions,
     )
 
     out = check_output(arguments.out / "predictions.csv")
@@ -68,8 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
     explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)
     costs = ReceiptTally()
-    outcomes = costs.watch(predict_rows(model, rows, options, seen=explainer))
-    summary = write_predictions(out, model.classes, progress(outcomes, len(rows), "explaining"))
+    with progress(len(rows), "explaining") as bar, PredictionFile(out, model.classes) as file:
+        predict_rows(model, rows, [costs, bar, file], options, seen=explainer)
+    summary = file.summary
     index = explainer.finish([(failure.path, failure.message) for failure in summary.failures])
     code = conclude(summary, out)
     for line in _warnings(explainer):

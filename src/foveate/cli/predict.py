@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,7 +12,7 @@ from foveate.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from foveate.models.types import Prediction
-    from foveate.predict import Failure, Summary
+    from foveate.predict import Failure, Row, Sink, Summary
 
 __all__ = ["EPILOG", "SUMMARY", "add_arguments", "conclude", "progress", "run"]
 
@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--out {arguments.out} is a folder: give a file, e.g. {arguments.out / 'predictions.csv'}")
     from foveate.models import DrawOptions, load_model
     from foveate.predict import (
+        CsvRows,
         GroupTally,
+        PredictionFile,
         ReceiptTally,
         Summary,
         check_groups,
@@ -58,31 +60,35 @@ def run(arguments: argparse.Namespace) -> int:
         find_rows,
         predict_rows,
         receipt_line,
-        write_predictions,
     )
 
     out: Path | None = arguments.out
     is_stream = out is not None and out.exists() and (out.is_relative_to("/dev") or not out.is_file())
-    if arguments.by_group and (out is None or is_stream):
+    file = None if is_stream else out
+    if arguments.by_group and file is None:
         raise ConfigError("--by-group writes groups.csv beside the predictions: add --out FILE, e.g. predictions.csv")
-    if out is not None and not is_stream:
-        check_output(out)
+    if file is not None:
+        check_output(file)
     device = choose_device(arguments.device)
     rows = find_rows(arguments.paths)
-    groups = check_groups(rows, out) if arguments.by_group and out is not None else None
+    groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run).to(device)
     options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
-    tally = GroupTally(model.classes, model.multi_label)
+    tally, summary = GroupTally(model.classes, model.multi_label), Summary()
     with ExitStack() as stack:
         costs = ReceiptTally(None if arguments.receipts is None else stack.enter_context(_opened(arguments.receipts)))
-        outcomes = costs.watch(predict_rows(model, rows, options))
-        if out is not None and not is_stream:
-            summary = write_predictions(out, model.classes, tally.watch(rows, progress(outcomes, len(rows))))
+        sinks: list[Sink] = [costs, summary]
+        if file is not None:
+            bar = stack.enter_context(progress(len(rows)))
+            sinks += [bar, tally, stack.enter_context(PredictionFile(file, model.classes))]
+        elif out is not None:  # appended to, never replaced
+            stream = out.open("a", newline="", encoding="utf-8", errors="surrogateescape")
+            sinks.append(CsvRows(stack.enter_context(stream), model.classes))
         else:
-            failures = tuple(_put_out(out, model.classes, outcomes))
-            summary = Summary(len(rows) - len(failures), failures)
-    code = conclude(summary, None if is_stream else out)
-    if out is not None and not is_stream:
+            sinks.append(stack.enter_context(_table()) if sys.stdout.isatty() else CsvRows(sys.stdout, model.classes))
+        predict_rows(model, rows, sinks, options)
+    code = conclude(summary, file)
+    if file is not None:
         print(receipt_line(costs.total()))
     if groups is not None:
         print(f"{tally.write(groups)} groups in {groups}")
@@ -96,23 +102,9 @@ def _opened(path: Path) -> TextIO:
         raise ConfigError(f"--receipts {path} cannot be written ({error.strerror}): name another file") from error
 
 
-def _put_out(
-    out: Path | None, classes: Sequence[str], outcomes: "Iterable[Prediction | Failure]"
-) -> "Iterator[Failure]":
-    """Rows on a device, a pipe or the terminal; hands back the failures."""
-    from foveate.predict import write_rows
-
-    if out is not None:  # appended to, never replaced
-        with out.open("a", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            yield from write_rows(stream, classes, outcomes)
-    elif sys.stdout.isatty():
-        yield from _print_table(outcomes)
-    else:
-        yield from write_rows(sys.stdout, classes, outcomes)
-
-
-def _print_table(outcomes: "Iterable[Prediction | Failure]") -> "Iterator[Failure]":
-    """The short form for a terminal: one probability instead of one a class; hands back the failures."""
+@contextmanager
+def _table() -> "Iterator[Sink]":
+    """The short form for a terminal: one probability instead of one a class."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -122,29 +114,33 @@ def _print_table(outcomes: "Iterable[Prediction | Failure]") -> "Iterator[Failur
     table = Table("path", "predicted")
     for name in ("probability", "patches", "MB read", "seconds"):
         table.add_column(name, justify="right")
-    for outcome in outcomes:
+
+    def add(row: "Row", outcome: "Prediction | Failure") -> None:  # noqa: ARG001  of a sink
         if isinstance(outcome, Failure):
-            yield outcome
-            continue
+            return
         shares = outcome.probabilities
         names = [name for name in shares if name == outcome.predicted] or outcome.predicted.split("|")
         probability = " ".join(f"{shares[name]:.3f}" for name in names if name)
         counts = (str(outcome.patches), f"{outcome.bytes_read / 1e6:.2f}", f"{outcome.seconds:.2f}")
         table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts)
+
+    yield add
     if table.row_count:
         Console().print(table)
 
 
-def progress(
-    outcomes: "Iterable[Prediction | Failure]", total: int, doing: str = "predicting"
-) -> "Iterable[Prediction | Failure]":
-    """Hand on the outcomes, with a bar on a terminal where there are several."""
+@contextmanager
+def progress(total: int, doing: str = "predicting") -> "Iterator[Sink]":
+    """Progress bar on a terminal, where there are several images; elsewhere nothing."""
     if total < 2 or not sys.stderr.isatty():
-        return outcomes
+        yield lambda row, outcome: None  # noqa: ARG005
+        return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    return track(outcomes, doing, total, console=Console(stderr=True), transient=True)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda row, outcome: bar.advance(task)  # noqa: ARG005
 
 
 def conclude(summary: "Summary", out: Path | None) -> int:

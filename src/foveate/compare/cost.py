@@ -21,7 +21,6 @@ from foveate.config.serial import to_plain
 from foveate.datasets.types import ImageDataset
 from foveate.devices import best_device
 from foveate.errors import RunError
-from foveate.evaluation.evaluate import patches_read
 from foveate.models import Model
 from foveate.models.types import Batch
 from foveate.pipeline.loader import Loader, Share, epoch_order, shares, split_indices
@@ -186,7 +185,7 @@ class _Bench:
         with model.evaluating():
             for batch in self._loader().evaluation(self._plan):
                 output = model(batch.to(model.device))
-                counts = patches_read(output, len(batch)).tolist()
+                counts = output.patches_read.tolist()
                 patches += sum(counts)
                 pixels += sum(_shares(model, batch, counts))
                 read += sum(source.bytes_read for source in batch.sources)
@@ -220,7 +219,7 @@ def pixels_read_share(model: Model, batch: Batch) -> float:
         batch: images, on the model's device.
     """
     with model.evaluating():
-        counts = patches_read(model(batch), len(batch)).tolist()
+        counts = model(batch).patches_read.tolist()
     return sum(_shares(model, batch, counts)) / len(batch)
 
 

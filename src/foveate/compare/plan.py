@@ -11,10 +11,9 @@ from foveate.compare.settings import CompareSettings
 from foveate.compare.trial import Trial
 from foveate.config.settings import DataSettings
 from foveate.datasets import fill_splits, k_folds, open_dataset
-from foveate.datasets.types import ImageDataset
+from foveate.datasets.types import ImageDataset, Resplit
 from foveate.errors import ConfigError, DataError
 from foveate.pipeline.loader import split_indices
-from foveate.training.folds import Resplit
 
 __all__ = ["Divider", "Part", "claimed", "plan", "read_part", "shared_out"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from foveate.atomic import replace_file
 from foveate.errors import RunError
 from foveate.evaluation.coverage import Coverage
-from foveate.training.run_folder import read_journal
+from foveate.training.run_folder import read_metrics
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -131,12 +131,12 @@ def read_curve(folder: Path) -> Curve:
         folder: of the run.
     """
     journal = folder / "metrics.jsonl"
-    logged = [one for one in read_journal(journal, "step") if "error" in one]  # older versions wrote none
+    logged = [one for one in read_metrics(journal, "step") if "error" in one]  # older versions wrote none
     border = EARLY * SMOOTHED
     steps = _points(logged[:border], SMOOTHED)
     steps += _points(logged[border:], max(SMOOTHED, math.ceil((len(logged) - border) / LATE)))
     known = {"validation_covered": None}  # older versions wrote none
-    epochs = [Epoch(**{name: (known | one)[name] for name in Epoch._fields}) for one in read_journal(journal, "epoch")]
+    epochs = [Epoch(**{name: (known | one)[name] for name in Epoch._fields}) for one in read_metrics(journal, "epoch")]
     return Curve(tuple(steps), tuple(epochs))
 
 
@@ -184,13 +184,13 @@ def seconds_per_step(folder: Path, skip: int = 0) -> float:
         skip: leave out so many steps at the start.
     """
     journal = folder / "metrics.jsonl"
-    steps = [record for record in read_journal(journal, "step") if record["step"] > skip]
+    steps = [record for record in read_metrics(journal, "step") if record["step"] > skip]
     spans: list[float] = [
         (after["seconds"] - before["seconds"]) / (after["step"] - before["step"])
         for before, after in itertools.pairwise(steps)
         if before["epoch"] == after["epoch"]
     ]
-    epochs: list[dict[str, Any]] = [{"step": 0}, *read_journal(journal, "epoch")]
+    epochs: list[dict[str, Any]] = [{"step": 0}, *read_metrics(journal, "epoch")]
     whole = [
         epoch["training_seconds"] / (epoch["step"] - before["step"])
         for before, epoch in itertools.pairwise(epochs)

@@ -33,7 +33,7 @@ from foveate.training.folds import write_splits
 from foveate.training.interrupts import Interrupts, interruption
 from foveate.training.loop import TrainResult, train
 from foveate.training.progress import Progress, SilentProgress
-from foveate.training.run_folder import PLACES, read_journal, refuse_changes
+from foveate.training.run_folder import PLACES, read_metrics, refuse_changes
 from foveate.types import Label
 
 __all__ = ["Budget", "Trial", "lasting", "read_budget", "stoppable"]
@@ -252,7 +252,7 @@ class Trial:
     def _predictions(
         self, settings: RunSettings, outcome: TrainResult, tested: Evaluation, seconds: float
     ) -> Predictions:
-        last = read_journal(self.folder / "metrics.jsonl", "epoch")[-1]
+        last = read_metrics(self.folder / "metrics.jsonl", "epoch")[-1]
         examples = [self.images.examples[index] for index in tested.indices]
         return Predictions(
             method=self.method.name,

@@ -1,13 +1,13 @@
 """Data set contract: what training, evaluation and prediction ask of one, and its examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from foveate.images import Source
-from foveate.types import Label
+from foveate.types import Box, Label
 
-__all__ = ["Example", "ImageDataset"]
+__all__ = ["Example", "ImageDataset", "Resplit"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,36 @@ class ImageDataset(Protocol):
     def open(self, index: int) -> "Source":
         """The image of example `index`; cheap, it reads no pixel."""
         ...
+
+
+@dataclass(frozen=True)
+class Resplit:
+    """Data set with its splits replaced.
+
+    Attributes:
+        dataset: the images.
+        examples: its examples, in its order, with other splits.
+    """
+
+    dataset: ImageDataset
+    examples: Sequence[Example]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.dataset.classes
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.dataset.multi_label
+
+    def open(self, index: int) -> Source:
+        """The image of example `index`."""
+        return self.dataset.open(index)
+
+    @property
+    def objects(self) -> Callable[[int], Sequence[tuple[str, Box]]]:
+        """As of the data set; there is no such attribute where it knows no objects."""
+        known: Callable[[int], Sequence[tuple[str, Box]]] = self.dataset.objects  # type: ignore[attr-defined]
+        return known

@@ -1,1 +1,7 @@
-"""Evaluation: scores, confidence intervals, coverage of objects; everything that judges a trained model."""
+"""Evaluation: everything that judges a trained model by labelled images.
+
+- `evaluate.py`: a model on images, in any number of processes
+- `scores.py`: error, confusion, recall, AUC, average precision
+- `intervals.py`: confidence intervals: Wilson, bootstrap over groups, paired bootstrap of comparisons
+- `coverage.py`: how many of the known objects the patches covered
+"""

@@ -1,4 +1,4 @@
-"""How many of the objects in an image its patches cover, where a data set knows what is there."""
+"""Coverage of objects: how many of those in an image its patches cover, where a data set knows what is there."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Coverage:
-    r"""How much of what there was the patches covered, and the error that this leaves at the least.
+    r"""Coverage of objects: how much of what there was the patches covered, and the least error that this leaves.
 
     .. math:: \text{floor} = \frac1n \sum_{i=1}^n \Bigl(1 - \frac{1\{y_i \in M_i\}}{|M_i|}\Bigr)
 
@@ -45,7 +45,7 @@ class Coverage:
 
 
 def covered(objects: Sequence[Box], boxes: NDArray[np.int64], share: float = SHARE) -> tuple[bool, ...]:
-    """Which objects a set of patches covers.
+    """Covered objects: which of them a set of patches covers.
 
     Arguments:
         objects: boxes of the objects, in level-0 pixels.
@@ -70,7 +70,7 @@ def covered(objects: Sequence[Box], boxes: NDArray[np.int64], share: float = SHA
 
 
 def majority_error(names: Sequence[str], seen: Sequence[bool], label: str, classes: int) -> float:
-    """Chance of being wrong about an image's class if it is that of most objects and only the seen ones are known.
+    """Majority error: chance of being wrong about an image whose class is that of most objects, by the seen ones alone.
 
     Arguments:
         names: class of each object.
@@ -96,7 +96,7 @@ def majority_error(names: Sequence[str], seen: Sequence[bool], label: str, class
 def covered_objects(
     dataset: ImageDataset, indices: Sequence[int], images: Batch, output: Output
 ) -> list[tuple[bool, ...] | None]:
-    """Which objects of each image of a batch the patches read cover, all samples together.
+    """Covered objects of a batch: which objects of each image of a batch the patches read cover, all samples together.
 
     Arguments:
         dataset: where the images come from.
@@ -124,7 +124,7 @@ def covered_objects(
 def object_coverage(
     dataset: ImageDataset, indices: Sequence[int], seen: Sequence[tuple[bool, ...] | None]
 ) -> Coverage | None:
-    """What all images together say.
+    """Coverage of all images together.
 
     Arguments:
         dataset: where the images come from.

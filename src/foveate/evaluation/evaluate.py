@@ -1,4 +1,4 @@
-"""How well a model does on labelled images: each counted exactly once, however many processes share the work."""
+"""Evaluation of a model on labelled images: each counted exactly once, however many processes share the work."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import DataError, FoveateError
@@ -26,43 +25,7 @@ from foveate.types import Size
 if TYPE_CHECKING:
     from foveate.models import Model
 
-__all__ = ["Evaluation", "evaluate", "patches_read", "wrong_shares"]
-
-
-def wrong_shares(logits: Tensor, labels: Tensor) -> Tensor:
-    """How wrong the answer to each image is.
-
-    Arguments:
-        logits: (B, C).
-        labels: (B,) class numbers; with several labels (B, C), 1 for a class the image has and 0 else.
-
-    Returns:
-        (B,) 0 or 1; with several labels the share of the C classes on which the answer at probability ½ is wrong.
-
-    Example:
-        >>> wrong_shares(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 1.0]]))
-        tensor([0.5000])
-    """
-    if labels.ndim == 2:
-        return ((logits >= 0) != (labels > 0)).to(logits).mean(1)
-    return (logits.argmax(1) != labels).to(logits)
-
-
-def patches_read(output: Output, images: int) -> Tensor:
-    """Number of full-resolution patches read of each image, over all its draws.
-
-    Arguments:
-        output: of a model.
-        images: B, number of images.
-
-    Returns:
-        (B,) int64.
-    """
-    read = output.read if output.read is not None else None if output.draw is None else output.draw.valid
-    if read is not None:
-        return read.reshape(images, -1).sum(1)
-    count = 0 if output.boxes is None else output.boxes.shape[0] * output.boxes.shape[1] // images
-    return torch.full((images,), count, device=output.logits.device)
+__all__ = ["Evaluation", "evaluate"]
 
 
 TINY = float(np.finfo(np.float64).eps)
@@ -71,7 +34,7 @@ TINY = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How wrong a model is on n images, or on n groups of images.
+    """Evaluation of a model on n images, or on n groups of images.
 
     Attributes:
         indices: example numbers of the images, sorted by id.
@@ -199,7 +162,7 @@ def evaluate(
     by_group: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Classify labelled images and count the errors.
+    """Evaluate a model: classify labelled images and count the errors.
 
     Within a process group every process calls this, does its part, and returns the same result.
 
@@ -224,7 +187,7 @@ def evaluate(
         raise DataError("there is no labelled image to evaluate on: check the split and the manifest")
     if by_group:
         _check_groups(dataset, indices)
-    loader = Loader(dataset, model.view, options.seed, model.intake, workers=loading.workers, opened=loading.opened)
+    loader = Loader(dataset, model.view, options.seed, model.intake, loading=loading)
     state = PartialState()
     plan = [
         share for share in shares(indices, loading.batch, state.process_index, state.num_processes) if share.counted
@@ -256,7 +219,7 @@ def _rows(
     assert images.labels is not None
     logits = output.logits.double().cpu()
     losses = cross_entropies(logits, images.labels).tolist()
-    patches = patches_read(output, len(images)).tolist()
+    patches = output.patches_read.tolist()
     health = _health(model, output, len(images))
     columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen, health)
     return [_Row(*row) for row in zip(*columns, strict=True)]

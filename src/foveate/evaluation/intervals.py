@@ -1,7 +1,7 @@
-"""How sure an error, or a difference of errors, is: whole images or groups drawn again, jointly for all runs."""
+"""Confidence intervals: Wilson, bootstrap over images or groups, and jointly for the runs of a comparison."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,15 @@ __all__ = [
     "wilson_interval",
 ]
 
+BLOCK = 4_000_000
+"""Numbers drawn at a time."""
+
 Z = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
 
 def wilson_interval(errors: int, n: int) -> tuple[float, float]:
-    r"""95 % score interval of a proportion.
+    r"""Wilson interval, the 95 % score interval of a proportion.
 
     .. math:: \frac{p + z^2/2n \pm z\sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}
 
@@ -50,7 +53,7 @@ def wilson_interval(errors: int, n: int) -> tuple[float, float]:
 def bootstrap_interval(
     wrong: Sequence[float], groups: Sequence[str], seed: int = 0, resamples: int = 4000
 ) -> tuple[float, float]:
-    """95 % percentile interval of the error when whole groups are drawn again, with replacement.
+    """Group bootstrap: 95 % percentile interval of the error when whole groups are drawn again, with replacement.
 
     Images of one patient or scene are not independent; resampling groups keeps their dependence
     (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 8).
@@ -71,17 +74,16 @@ def bootstrap_interval(
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     sizes = np.bincount(member, minlength=len(names))
     errors = np.bincount(member, weights=np.asarray(wrong, dtype=np.float64), minlength=len(names))
-    generator = np.random.default_rng(seed)
-    shares = np.empty(resamples)
+    generator, shares = np.random.default_rng(seed), np.empty(resamples)
+    # Numbers of units, not counts of each as in `resampled_errors`: of 10,000 units they are drawn seven times as fast.
     for resample in range(resamples):
         drawn = generator.integers(len(names), size=len(names))
         shares[resample] = errors[drawn].sum() / sizes[drawn].sum()
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
+    return interval(shares)
 
 
 def error_interval(wrong: Sequence[float], groups: Sequence[str | None]) -> tuple[float, float]:
-    """95 % interval of the error: Wilson's where every image is on its own and right or wrong, bootstrap otherwise.
+    """Confidence interval (95 %) of the error: Wilson's where each image is alone and right or wrong, else bootstrap.
 
     Otherwise: where a group has several images, or an image is partly wrong because it has several labels.
 
@@ -101,7 +103,7 @@ def error_interval(wrong: Sequence[float], groups: Sequence[str | None]) -> tupl
 
 
 def unit_names(groups: Sequence[str | None]) -> list[str]:
-    """What is drawn again as a whole, image by image: its group, or the image where it has none.
+    """Resampling units, drawn again as a whole: the group of each image, or the image where it has none.
 
     Example:
         >>> unit_names(["p", None, "p"])
@@ -110,13 +112,9 @@ def unit_names(groups: Sequence[str | None]) -> list[str]:
     return [f"{number}" if group is None else f"group {group}" for number, group in enumerate(groups)]
 
 
-BLOCK = 4_000_000
-"""Numbers drawn at a time."""
-
-
 @dataclass(frozen=True)
 class Tally:
-    """What one method got wrong, by run seed and by unit, the unit being an image or a group.
+    """Tally of what one method got wrong, by run seed and by resampling unit (an image or a group).
 
     Attributes:
         errors: (seeds, units) sum of the errors on a unit's images in the runs of a seed.
@@ -139,7 +137,7 @@ class Tally:
 
 
 def tally(wrong: Sequence[Sequence[tuple[str, float]]], units: Sequence[str]) -> Tally:
-    """Add up errors.
+    """Tally: add up errors.
 
     Arguments:
         wrong: for every seed, a (unit, error) per image tested.
@@ -155,7 +153,7 @@ def tally(wrong: Sequence[Sequence[tuple[str, float]]], units: Sequence[str]) ->
 
 
 def resampled_errors(tallies: Sequence[Tally], resamples: int = 10_000, seed: int = 0) -> list[NDArray[np.float64]]:
-    r"""Errors of several methods on the same bootstrap samples.
+    r"""Paired bootstrap: errors of several methods on the same samples.
 
     .. math:: e^*_r = \frac1S \sum_s \frac{\sum_g c_{rg} E_{sg}}{\sum_g c_{rg} N_{sg}},
               \qquad c_r \sim \mathrm{Multinomial}(G;\ 1/G, \dots, 1/G)
@@ -179,7 +177,9 @@ def resampled_errors(tallies: Sequence[Tally], resamples: int = 10_000, seed: in
     """
     units = tallies[0].errors.shape[1]
     parts: list[list[NDArray[np.float64]]] = [[] for _ in tallies]
-    for drawn in _draws(units, resamples, seed):
+    generator, even, step = np.random.default_rng(seed), np.full(units, 1 / units), max(1, BLOCK // units)
+    for start in range(0, resamples, step):
+        drawn = generator.multinomial(units, even, size=min(step, resamples - start)).astype(np.float64)
         for part, one in zip(parts, tallies, strict=True):
             tested = drawn @ one.counts.T
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -190,7 +190,7 @@ def resampled_errors(tallies: Sequence[Tally], resamples: int = 10_000, seed: in
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Central 95 % of bootstrap values, NaN left out.
+    """Percentile interval: the central 95 % of bootstrap values, NaN left out.
 
     Example:
         >>> interval(np.arange(201.0))
@@ -198,12 +198,3 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
-
-
-def _draws(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """How often each unit is in each sample, (samples, units), a block of samples at a time."""
-    generator = np.random.default_rng(seed)
-    even = np.full(units, 1 / units)
-    step = max(1, BLOCK // units)
-    for start in range(0, resamples, step):
-        yield generator.multinomial(units, even, size=min(step, resamples - start)).astype(np.float64)

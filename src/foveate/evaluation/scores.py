@@ -1,4 +1,4 @@
-"""What labels and probabilities say of a classifier; arrays in, numbers out, no model."""
+"""Scores of a classifier: error, confusion, recall, AUC, average precision; arrays in, numbers out, no model."""
 
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
@@ -32,7 +32,7 @@ THRESHOLD = 0.5
 
 
 def decisions(probabilities: Floats, several: bool) -> Integers:
-    """The answer to each image.
+    """Decisions: the answer to each image.
 
     Arguments:
         probabilities: (n, classes).
@@ -45,7 +45,7 @@ def decisions(probabilities: Floats, several: bool) -> Integers:
 
 
 def label_array(labels: Sequence[Label | None], classes: int, several: bool) -> Integers:
-    """Labels as numbers to count with.
+    """Label array: labels as numbers to count with.
 
     Arguments:
         labels: of n images, all known.
@@ -69,7 +69,7 @@ def label_array(labels: Sequence[Label | None], classes: int, several: bool) -> 
 
 
 def wrong_shares(labels: Integers, probabilities: Floats) -> Floats:
-    """How wrong the answer to each image is.
+    """Error of each image: how wrong the answer to it is.
 
     Arguments:
         labels: (n,) class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
@@ -88,7 +88,7 @@ def wrong_shares(labels: Integers, probabilities: Floats) -> Floats:
 
 
 def answer_table(labels: Integers, probabilities: Floats) -> Integers:
-    """What was said of the images of each class.
+    """Confusion tables: what was said of the images of each class.
 
     Arguments:
         labels: as `wrong_shares`.
@@ -107,7 +107,7 @@ def answer_table(labels: Integers, probabilities: Floats) -> Integers:
 
 
 def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:
-    """Images by true and predicted class.
+    """Confusion matrix: images by true and predicted class.
 
     Arguments:
         labels: (n,) true class numbers.
@@ -126,7 +126,7 @@ def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:
 
 
 def positive_confusion(labels: Integers, predicted: Integers) -> Integers:
-    """With several labels, each class's own table of images with and without it.
+    """Confusion matrices with several labels: each class's own table of images with and without it.
 
     Arguments:
         labels: (n, C) 1 for a class the image has, 0 else.
@@ -139,7 +139,7 @@ def positive_confusion(labels: Integers, predicted: Integers) -> Integers:
 
 
 def recalls(table: Integers) -> list[float | None]:
-    """Share of each class's images that are recognised.
+    """Recall: share of each class's images that are recognised.
 
     Arguments:
         table: of `confusion`; or of `positive_confusion`, for the recall of each class's positives.
@@ -158,7 +158,7 @@ def recalls(table: Integers) -> list[float | None]:
 
 
 def balanced_error(table: Integers) -> float:
-    """1 − the mean recall over the classes that have images: every class counts the same, however rare.
+    """Balanced error: 1 − the mean recall over the classes that have images: every class counts the same, however rare.
 
     Arguments:
         table: of `confusion`. Of `positive_confusion`: the mean over the classes of their own balanced errors, with
@@ -178,7 +178,7 @@ def balanced_error(table: Integers) -> float:
 
 
 def auc(labels: Integers, probabilities: Floats) -> float | None:
-    """Area under the receiver operating characteristic: how often a positive is ranked above a negative.
+    """AUC, the area under the receiver operating characteristic: how often a positive is ranked above a negative.
 
     Of class 1 where there are two classes; else the mean of each class against the rest, over the classes that some
     images have and others have not (Fawcett, "An introduction to ROC analysis", 2006, sections 7 and 9).
@@ -233,7 +233,7 @@ def average_precision(labels: Integers, probabilities: Floats) -> float | None:
 def group_means(
     groups: Sequence[Group], probabilities: Floats, labels: Integers | None = None
 ) -> tuple[list[Group], Floats, Integers | None]:
-    """Mean probabilities of the images of each group.
+    """Group means: the mean probabilities of the images of each group.
 
     Arguments:
         groups: the group of each of n images.

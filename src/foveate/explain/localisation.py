@@ -10,7 +10,7 @@ import numpy as np
 from foveate.config.settings import Method
 from foveate.datasets import ColonCancer
 from foveate.datasets.manifest.objects import known_objects_of
-from foveate.datasets.types import ImageDataset
+from foveate.datasets.types import ImageDataset, Resplit
 from foveate.errors import ConfigError, DataError
 from foveate.evaluation.intervals import bootstrap_interval, unit_names
 from foveate.explain.deletion import Deletion, delete_patches
@@ -18,7 +18,6 @@ from foveate.explain.explanation import explain
 from foveate.explain.map_scores import MapScores, score_map
 from foveate.models import Model
 from foveate.models.types import ONE_DRAW, DrawOptions
-from foveate.training.folds import Resplit
 from foveate.types import Box
 
 __all__ = [

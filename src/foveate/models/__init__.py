@@ -1,11 +1,21 @@
-"""Classifiers of large images behind one contract, and the folders that hold them."""
+"""Classifiers of large images behind one contract, and the folders that hold them.
 
-from foveate.models.base import Model, prediction_seed
-from foveate.models.batch import make_batch
+- `types.py`: batch, output, prediction, receipt, draw options
+- `base.py`: the contract: predict, look, forward
+- `build.py`, `store.py`: from settings to a model; model folders, shipped models, model cards
+- `preprocess.py`: from any image to what a model takes, and to a batch
+- `sampling.py`: attention sampling and its uniform baseline; `deep_mil.py` and `cnn.py`, the other baselines
+- `patch_features.py`: where patches are read
+- `probabilities.py`: softmax, sigmoid, cross-entropy; `receipts.py`: what it all cost
+
+Training, evaluation and prediction know no model by name. Nothing here knows data sets.
+"""
+
+from foveate.models.base import BuildOptions, Model, prediction_seed
 from foveate.models.build import build_model, resolve, view_of
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
-from foveate.models.preprocess import Intake, wanted_channels
+from foveate.models.preprocess import Intake, make_batch, wanted_channels
 from foveate.models.sampling import AttentionSampling, PatchModel, Uniform
 from foveate.models.store import load_model, save_model, shipped_models
 from foveate.models.types import DrawOptions, Look
@@ -13,6 +23,7 @@ from foveate.models.types import DrawOptions, Look
 __all__ = [
     "CNN",
     "AttentionSampling",
+    "BuildOptions",
     "DeepMil",
     "DrawOptions",
     "Intake",

@@ -1,4 +1,4 @@
-"""The contract of all models: what training, evaluation, comparison and explanation may ask of one."""
+"""Model contract: the base class, and what training, evaluation, comparison and explanation may ask of one."""
 
 import contextlib
 import time
@@ -6,17 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.config.settings import Method, ModelSettings, ViewSettings
 from foveate.images import Source, open_image
-from foveate.models.batch import extents, make_batch
-from foveate.models.preprocess import Intake
+from foveate.models.patch_features import patch_features
+from foveate.models.preprocess import Intake, extents, make_batch
 from foveate.models.probabilities import check_answers, name_predicted, probabilities
 from foveate.models.receipts import Stages, covering, peak_memory
 from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Look, Output, Prediction, Receipt
@@ -27,11 +27,11 @@ from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.types import Box, Size
 
-__all__ = ["Extras", "Model", "prediction_seed"]
+__all__ = ["PLAIN", "BuildOptions", "Model", "prediction_seed"]
 
 
 def prediction_seed(seed: int, name: str) -> int:
-    """Seed of the draws of one image when predicting.
+    """Random seed of the draws of one image when predicting.
 
     It depends on the file's name without its folders, so that moving a data set, or naming it by another path,
     leaves its predictions as they are. `Model.predict` and the bulk predictor both use it.
@@ -51,8 +51,8 @@ def prediction_seed(seed: int, name: str) -> int:
 
 
 @dataclass(frozen=True)
-class Extras:
-    """What a model is made with besides its settings.
+class BuildOptions:
+    """Build options of a model: what it is made with besides its settings.
 
     Attributes:
         multi_label: whether an image may have any number of labels, none included.
@@ -67,6 +67,10 @@ class Extras:
     pretrained: bool = True
 
 
+PLAIN = BuildOptions()
+"""One label an image, and the networks that the settings name."""
+
+
 class Model(nn.Module, ABC):
     """A classifier of large images: a low-resolution view first, then full-resolution patches if it reads any.
 
@@ -76,7 +80,7 @@ class Model(nn.Module, ABC):
         settings: resolved settings.
         classes: names of the classes.
         channels: channels of the images it takes.
-        extras: what else it is made with.
+        options: what else it is made with.
 
     Attributes:
         settings: everything that was set, resolved; enough to build it again.
@@ -100,13 +104,14 @@ class Model(nn.Module, ABC):
     method: Method
     patches: int
     grid: Grid | None
+    wants_view: ClassVar[bool] = True
+    """Whether it looks at a low-resolution view first."""
     normalise: BandNormalisation | None
 
     def __init__(
-        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
         super().__init__()
-        extras = extras or Extras()
         self.settings = settings
         self.classes = tuple(classes)
         self.channels = channels
@@ -114,21 +119,21 @@ class Model(nn.Module, ABC):
         self.patches = settings.patches if self.reads_patches else 0
         self.training_patches = self.patches
         self.grid = None
-        self.multi_label = extras.multi_label
+        self.multi_label = options.multi_label
         self.intake = Intake(settings.input, channels)
-        self.own_features = extras.features is not None
+        self.own_features = options.features is not None
         normalise = settings.input.normalise
         self.features = build_features(
             settings.features,
             channels,
             self.patch,
-            extras.features,
-            extras.pretrained,
+            options.features,
+            options.pretrained,
             standardised=normalise != "none",
         )
         if settings.features.frozen:
             self.features.requires_grad_(False).eval()
-        self.normalise = BandNormalisation(channels, extras.bands) if normalise == "bands" else None
+        self.normalise = BandNormalisation(channels, options.bands) if normalise == "bands" else None
         self.head = nn.Linear(self.features.dimension, len(self.classes))
         glorot_(self.head)
 
@@ -157,12 +162,7 @@ class Model(nn.Module, ABC):
     @property
     def view(self) -> ViewSettings | None:
         """The low-resolution view it wants; None if it looks at full resolution alone."""
-        return self.view_of(self.settings)
-
-    @classmethod
-    def view_of(cls, settings: ModelSettings) -> ViewSettings | None:
-        """The view a model of these settings would want, before there is one."""
-        return settings.view
+        return self.settings.view if self.wants_view else None
 
     @property
     def patch(self) -> Size | None:
@@ -221,6 +221,16 @@ class Model(nn.Module, ABC):
             return batch
         views = self.normalise(batch.views).masked_fill(~extents(batch).unsqueeze(1), 0)
         return replace(batch, views=views)
+
+    def patch_features(
+        self,
+        sources: Sequence[Source],
+        boxes: Int[Tensor, "rows draw 4"],
+        read: Bool[Tensor, "rows draw"] | None,
+        stages: Stages,
+    ) -> Float[Tensor, "rows draw feature"]:
+        """Patch features of this model's network; see `foveate.models.patch_features.patch_features`."""
+        return patch_features(self.features, self.normalise, sources, boxes, read, self.device, stages)
 
     def predict(
         self,

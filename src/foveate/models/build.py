@@ -1,4 +1,4 @@
-"""From settings to a model, with every number checked and every choice left open settled."""
+"""Model building: from settings to a model, every number checked and every choice left open settled."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import nn
 from foveate.config.settings import InputSettings, ModelSettings, ViewSettings
 from foveate.errors import ConfigError
 from foveate.images.tensors import check_view
-from foveate.models.base import Extras, Model
+from foveate.models.base import BuildOptions, Model
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.probabilities import SEPARATOR
@@ -75,20 +75,20 @@ def build_model(
     _check(settings, channels)
     _check_classes(tuple(classes), multi_label)
     settings = resolve(settings, image_size)
-    extras = Extras(multi_label, bands, features, pretrained)
+    options = BuildOptions(multi_label, bands, features, pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return MODELS[settings.name](settings, tuple(classes), channels, extras)
+        return MODELS[settings.name](settings, tuple(classes), channels, options)
 
 
 def view_of(settings: ModelSettings) -> ViewSettings | None:
-    """The low-resolution view that a model of these settings wants; None if it looks at full resolution alone.
+    """Low-resolution view that a model of these settings wants; None if it looks at full resolution alone.
 
     Example:
         >>> view_of(ModelSettings(name="deep-mil")) is None
         True
     """
-    return MODELS[settings.name].view_of(settings)
+    return settings.view if MODELS[settings.name].wants_view else None
 
 
 def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSettings:

@@ -1,4 +1,4 @@
-"""One convolutional network over the whole view: the baseline that looks once."""
+"""CNN baseline: one convolutional network over the whole view, which looks once."""
 
 import torch
 from jaxtyping import Float
@@ -21,9 +21,7 @@ class CNN(Model):
 
     Arguments:
         settings: resolved settings; patch, patches, method and attention have no effect.
-        classes: names of the classes.
-        channels: channels of the images.
-        extras: what else it is made with.
+        classes, channels, options: as `Model`.
 
     Raises:
         ConfigError: if the feature network takes one size of input only.

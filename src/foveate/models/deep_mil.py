@@ -1,8 +1,8 @@
-"""Deep multiple-instance learning: attention over all patches of a grid, at full resolution."""
+"""Deep multiple-instance learning (MIL): attention over all patches of a grid, at full resolution."""
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -12,20 +12,22 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.config.settings import ModelSettings
 from foveate.images import Source
-from foveate.models.base import Extras, Model
-from foveate.models.patch_features import patch_features
+from foveate.models.base import PLAIN, BuildOptions, Model
 from foveate.models.receipts import Stages
 from foveate.models.types import Batch, Output
-from foveate.networks import log_attention
+from foveate.networks import count_cells, log_attention
 from foveate.networks.mil import MilAttention
 from foveate.sampling.geometry import Grid
 from foveate.types import Size
 
 __all__ = ["DeepMil", "all_boxes", "allowed_cells"]
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Layers that keep running statistics of batches."""
+
 
 def all_boxes(grid: Grid, image_sizes: Sequence[Size], patch: Size) -> Int64[Tensor, "batch cell 4"]:
-    """The patches of all cells of some images.
+    """Patch grid: the patches of all cells of some images.
 
     A cell at the lower or right border may be smaller than the others, and its patch is centred on what there is of it:
     patches laid side by side cover every pixel, and those of the border hang over it or overlap their neighbours.
@@ -51,7 +53,7 @@ def all_boxes(grid: Grid, image_sizes: Sequence[Size], patch: Size) -> Int64[Ten
 def allowed_cells(
     grid: Grid, mask: Bool[Tensor, "batch height width"], view_sizes: Sequence[Size], image_sizes: Sequence[Size]
 ) -> Bool[Tensor, "batch row column"]:
-    """Which cells are there and may be looked at; unlike `Grid.cell_mask`, of a mask at a resolution of its own.
+    """Cell mask: cells that are there and may be looked at; unlike `Grid.cell_mask`, of a mask at any resolution.
 
     Arguments:
         grid: over the images, in level-0 pixels.
@@ -94,20 +96,19 @@ class DeepMil(Model):
 
     Arguments:
         settings: resolved settings; view, patches, method, attention and prior have no effect.
-        classes: names of the classes.
-        channels: channels of the images.
-        extras: what else it is made with.
+        classes, channels, options: as `Model`.
 
     Attributes:
         grid: the grid of patches over the image itself.
     """
 
     grid: Grid
+    wants_view = False
 
     def __init__(
-        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
-        super().__init__(settings, classes, channels, extras)
+        super().__init__(settings, classes, channels, options)
         mil = settings.mil
         self.patches = 0
         self.grid = Grid(settings.patch if mil.stride is None else mil.stride)
@@ -117,11 +118,6 @@ class DeepMil(Model):
     def reads_patches(self) -> bool:
         """True."""
         return True
-
-    @classmethod
-    def view_of(cls, settings: ModelSettings) -> None:  # noqa: ARG003  the contract's signature
-        """None: it looks at full resolution alone."""
-        return
 
     def forward(self, batch: Batch, samples: int = 1) -> Output:  # noqa: ARG002  the contract's signature
         """Read, weigh, classify.
@@ -140,7 +136,7 @@ class DeepMil(Model):
         """
         sizes = [source.size for source in batch.sources]
         cells = allowed_cells(self.grid, batch.mask, batch.view_sizes, sizes)
-        log_attention(torch.zeros(cells.shape), cells, names=batch.ids)  # refuses an empty image before any reading
+        count_cells(cells, batch.ids)  # refuses an image with none before any reading
         boxes, read = all_boxes(self.grid, sizes, self.settings.patch), cells.flatten(1)
         stages, features, bags = Stages(), None, []
         if torch.is_grad_enabled() and self.settings.mil.memory == "chunked":
@@ -148,7 +144,8 @@ class DeepMil(Model):
             flat = torch.cat([bag_logits for _, bag_logits in bags])
             logits = flat.new_zeros(read.shape).masked_scatter(read.to(self.device), flat)
         else:
-            features, logits = self._all(batch.sources, boxes, read, stages)
+            features = self._all(batch.sources, boxes, read, stages)
+            logits = self.attention(features)
         allowed = read.to(self.device)
         log_prob = log_attention(logits.view(cells.shape), cells.to(self.device), names=batch.ids)
         attention = log_prob.exp().masked_fill(~allowed, 0)
@@ -174,21 +171,15 @@ class DeepMil(Model):
         boxes: Int[Tensor, "batch cell 4"],
         read: Bool[Tensor, "batch cell"],
         stages: Stages,
-    ) -> tuple[Float[Tensor, "batch cell feature"], Float[Tensor, "batch cell"]]:
-        """Features and logits of all cells, in chunks if without gradient; those of cells not read mean nothing."""
+    ) -> Float[Tensor, "batch cell feature"]:
+        """Features of all cells, in chunks if without gradient; those of cells not read mean nothing."""
         if torch.is_grad_enabled():
-            features = self._features(sources, boxes, read, stages)
-        else:
-            step = self.settings.mil.chunk
-            bags = zip(sources, torch.split(boxes, 1), torch.split(read, 1), strict=True)
-            features = torch.cat([self._in_chunks(*one, step, stages) for one in bags])
-        return features, self.attention(features)
-
-    def _in_chunks(
-        self, source: Source, boxes: Int[Tensor, "1 cell 4"], read: Bool[Tensor, "1 cell"], step: int, stages: Stages
-    ) -> Float[Tensor, "1 cell feature"]:
-        chunks = zip(torch.split(boxes, step, 1), torch.split(read, step, 1), strict=True)
-        return torch.cat([self._features([source], *chunk, stages) for chunk in chunks], 1)
+            return self.patch_features(sources, boxes, read, stages)
+        step, images = self.settings.mil.chunk, []
+        for source, own, wanted in zip(sources, torch.split(boxes, 1), torch.split(read, 1), strict=True):
+            chunks = zip(torch.split(own, step, 1), torch.split(wanted, step, 1), strict=True)
+            images.append(torch.cat([self.patch_features([source], *chunk, stages) for chunk in chunks], 1))
+        return torch.cat(images)
 
     def _bag(
         self, source: Source, boxes: Int[Tensor, "cell 4"], read: Bool[Tensor, " cell"], stages: Stages
@@ -198,14 +189,17 @@ class DeepMil(Model):
         for wanted in torch.split(boxes[read], self.settings.mil.chunk):
 
             def look(anchor: Tensor, wanted: Tensor = wanted) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-                features = self._features([source], wanted[None], None, stages)[0]
+                features = self.patch_features([source], wanted[None], None, stages)[0]
                 scores = self.attention(features)
                 with torch.autocast(scores.device.type, enabled=False):
                     return scores.to(features.dtype).softmax(0) @ features, scores
 
             # The anchor is on the model's device: checkpoint restores the random state of its arguments' devices.
             vector, scores = checkpoint(
-                look, self.head.bias, use_reentrant=False, context_fn=lambda: _contexts(self.features)
+                look,
+                self.head.bias,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), _statistics_kept(self.features)),
             )
             vectors.append(vector)
             logits.append(scores)
@@ -217,24 +211,11 @@ class DeepMil(Model):
         missing = math.ceil(len(attention) / chunk) * chunk - len(attention)
         return functional.pad(attention, (0, missing)).view(-1, chunk).sum(1)
 
-    def _features(
-        self,
-        sources: Sequence[Source],
-        boxes: Int[Tensor, "rows patch 4"],
-        read: Bool[Tensor, "rows patch"] | None,
-        stages: Stages,
-    ) -> Float[Tensor, "rows patch feature"]:
-        return patch_features(self.features, self.normalise, sources, boxes, read, self.device, stages)
-
-
-def _contexts(network: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_kept(network)
-
 
 @contextmanager
 def _statistics_kept(network: nn.Module) -> Iterator[None]:
     """Running statistics of batches as they are: what is computed again was counted the first time."""
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
+    layers = [layer for layer in network.modules() if isinstance(layer, BATCH_NORMS)]
     kept = [
         (layer, layer.momentum, None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone())
         for layer in layers

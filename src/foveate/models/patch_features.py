@@ -1,4 +1,4 @@
-"""From boxes of images to features: the only place where models touch full-resolution pixels."""
+"""Patch features: from boxes of images to feature vectors, where alone models touch full-resolution pixels."""
 
 from collections.abc import Sequence
 

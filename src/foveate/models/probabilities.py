@@ -1,4 +1,4 @@
-"""From logits to probabilities and to words, for one label and for several."""
+"""Softmax and sigmoid probabilities, cross-entropy, and the answer in words: for one label and for several."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,22 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from foveate.errors import ImageError
 
-__all__ = ["SEPARATOR", "average_samples", "check_answers", "cross_entropies", "name_predicted", "probabilities"]
+__all__ = [
+    "SEPARATOR",
+    "average_samples",
+    "check_answers",
+    "cross_entropies",
+    "image_errors",
+    "name_predicted",
+    "probabilities",
+]
 
 SEPARATOR = "|"
 """Between the names of several labels, in manifests and in predictions."""
 
 
 def probabilities(logits: Float[Tensor, "batch class"], multi_label: bool = False) -> Float[Tensor, "batch class"]:
-    r"""What logits say of each class.
+    r"""Probabilities of each class: softmax, or sigmoid with several labels.
 
     .. math:: p_c = \frac{e^{z_c}}{\sum_k e^{z_k}} \qquad \text{or, with several labels,} \qquad p_c = \sigma(z_c)
 
@@ -41,7 +49,7 @@ def probabilities(logits: Float[Tensor, "batch class"], multi_label: bool = Fals
 def average_samples(
     logits: Float[Tensor, "rows class"], samples: int, multi_label: bool = False
 ) -> Float[Tensor, "batch class"]:
-    r"""Logits of the mean probabilities over the samples of each image.
+    r"""Averaging over draws: logits of the mean probabilities over the samples of each image.
 
     .. math:: \log \frac1s \sum_t \mathrm{softmax}(z_t) \qquad \text{or} \qquad
               \mathrm{logit}\, \frac1s \sum_t \sigma(z_t)
@@ -68,7 +76,7 @@ def average_samples(
 
 
 def check_answers(names: Sequence[str], values: Float64[np.ndarray, "image class"], suspects: str) -> None:
-    """Name the first image whose probabilities are no numbers.
+    """Non-finite check: name the first image whose probabilities are no numbers.
 
     Arguments:
         names: what to call each image.
@@ -137,3 +145,23 @@ def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
         return each.mean(1)
     losses = cross_entropy(logits, labels, reduction="none")
     return losses if weights is None else losses * weights[labels]
+
+
+def image_errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Error of each image of a batch.
+
+    Arguments:
+        logits: (B, C).
+        labels: (B,) class numbers; with several labels (B, C), 1 for a class the image has and 0 else.
+
+    Returns:
+        (B,) 0 or 1; with several labels the share of the C classes on which the answer at probability ½ is wrong.
+
+    Example:
+        >>> import torch
+        >>> image_errors(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor([0.5000])
+    """
+    if labels.ndim == 2:
+        return ((logits >= 0) != (labels > 0)).to(logits).mean(1)
+    return (logits.argmax(1) != labels).to(logits)

@@ -1,4 +1,4 @@
-"""What a receipt counts, what it compares with, and how it is written in a line."""
+"""Receipts of time, memory and patches read: stopwatch, peak memory, and the line they are told in."""
 
 import sys
 import time
@@ -9,11 +9,11 @@ from dataclasses import replace
 from foveate.models.types import Receipt
 from foveate.types import Size
 
-__all__ = ["Stages", "complete_receipt", "covering", "peak_memory", "receipt_line"]
+__all__ = ["Stages", "add_receipts", "complete_receipt", "covering", "peak_memory", "receipt_line"]
 
 
 class Stages:
-    """A stopwatch with named stages; a stage that comes again adds up.
+    """Stopwatch with named stages; a stage that comes again adds up.
 
     On a GPU, which works on while the program goes on, the time falls to the stage that waits for it.
 
@@ -42,7 +42,7 @@ class Stages:
 
 
 def covering(size: Size, patch: Size) -> int:
-    """Patches, side by side, that would cover an image.
+    """Number of patches, side by side, that would cover an image.
 
     Arguments:
         size: (height, width) of the image, in pixels.
@@ -56,7 +56,7 @@ def covering(size: Size, patch: Size) -> int:
 
 
 def peak_memory() -> int | None:
-    """Most memory this process has held resident so far, in bytes; None where the system does not tell."""
+    """Peak memory: most that this process has held resident so far, in bytes; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows
@@ -66,13 +66,31 @@ def peak_memory() -> int | None:
 
 
 def complete_receipt(receipt: Receipt, seconds: float) -> Receipt:
-    """The receipt with a stage "other": what the others do not account for of so many seconds."""
+    """Receipt with a stage "other": what the others do not account for of so many seconds."""
     other = max(0.0, seconds - sum(receipt.seconds.values()))
     return replace(receipt, seconds=receipt.seconds | {"other": other})
 
 
+def add_receipts(one: Receipt, other: Receipt) -> Receipt:
+    """Receipt of two things together; what is not known of one is not known of both."""
+
+    def total(name: str) -> int | None:
+        first, second = getattr(one, name), getattr(other, name)
+        return None if first is None or second is None else first + second
+
+    stages = one.seconds | other.seconds
+    return Receipt(
+        patches=one.patches + other.patches,
+        patches_of=total("patches_of"),
+        bytes_read=one.bytes_read + other.bytes_read,
+        bytes_of=total("bytes_of"),
+        seconds={name: one.seconds.get(name, 0.0) + other.seconds.get(name, 0.0) for name in stages},
+        peak_memory=max(one.peak_memory or 0, other.peak_memory or 0) or None,
+    )
+
+
 def receipt_line(receipt: Receipt) -> str:
-    """A receipt in a line.
+    """Receipt as one line of text.
 
     Arguments:
         receipt: of one image or of many.

@@ -1,17 +1,16 @@
-"""What all models share that look at a view, draw cells and read the patches behind them."""
+"""Attention sampling, and its uniform baseline: look at a view, draw cells, read the patches behind them."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foveate.config.settings import Method, ModelSettings
-from foveate.models.base import Extras, Model
-from foveate.models.batch import extents
-from foveate.models.patch_features import patch_features
+from foveate.models.base import PLAIN, BuildOptions, Model
+from foveate.models.preprocess import extents
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.types import Batch, Output
@@ -33,9 +32,7 @@ class PatchModel(Model):
 
     Arguments:
         settings: resolved settings; `attention.stride` of None counts as 1.
-        classes: names of the classes.
-        channels: channels of the images.
-        extras: what else it is made with.
+        classes, channels, options: as `Model`.
 
     Attributes:
         grid: where the cells of the map lie in the view and in the image.
@@ -44,9 +41,9 @@ class PatchModel(Model):
     grid: Grid
 
     def __init__(
-        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
-        super().__init__(settings, classes, channels, extras)
+        super().__init__(settings, classes, channels, options)
         self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
 
     @property
@@ -93,8 +90,12 @@ class PatchModel(Model):
                 mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
                 generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],
             )
-            boxes = self._boxes(batch, drawn.index.cpu(), cell_mask.shape[2], samples)
-        features = self._features(batch, boxes, drawn.valid.cpu(), samples, stages)
+            sources = [source for source in batch.sources for _ in range(samples)]
+            view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
+            image_sizes = [source.size for source in sources]
+            index, columns = drawn.index.cpu(), cell_mask.shape[2]
+            boxes = self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
+        features = self.patch_features(sources, boxes, drawn.valid.cpu(), stages)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method != "top"
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
@@ -112,24 +113,6 @@ class PatchModel(Model):
             cell_mask=cell_mask,
             seconds=stages.seconds,
         )
-
-    def _boxes(
-        self, batch: Batch, index: Int[Tensor, "rows draw"], columns: int, samples: int
-    ) -> Int[Tensor, "rows draw 4"]:
-        view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
-        image_sizes = [source.size for source in batch.sources for _ in range(samples)]
-        return self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
-
-    def _features(
-        self,
-        batch: Batch,
-        boxes: Int[Tensor, "rows draw 4"],
-        valid: Bool[Tensor, "rows draw"],
-        samples: int,
-        stages: Stages,
-    ) -> Float[Tensor, "rows draw feature"]:
-        sources = [source for source in batch.sources for _ in range(samples)]
-        return patch_features(self.features, self.normalise, sources, boxes, valid, self.device, stages)
 
 
 def footprints(batch: Batch, patch: Size) -> list[Size]:
@@ -157,15 +140,13 @@ class AttentionSampling(PatchModel):
 
     Arguments:
         settings: resolved settings.
-        classes: names of the classes.
-        channels: channels of the images.
-        extras: what else it is made with.
+        classes, channels, options: as `Model`.
     """
 
     def __init__(
-        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
-        super().__init__(settings, classes, channels, extras)
+        super().__init__(settings, classes, channels, options)
         self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
         contrast = settings.prior.contrast
         self.prior = ContrastPrior(contrast, settings.prior.epsilon) if contrast != 0 else None
@@ -202,15 +183,13 @@ class Uniform(PatchModel):
 
     Arguments:
         settings: resolved settings; those of the attention network only say where the cells lie.
-        classes: names of the classes.
-        channels: channels of the images.
-        extras: what else it is made with.
+        classes, channels, options: as `Model`.
     """
 
     def __init__(
-        self, settings: ModelSettings, classes: Sequence[str], channels: int, extras: Extras | None = None
+        self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
-        super().__init__(settings, classes, channels, extras)
+        super().__init__(settings, classes, channels, options)
         self.method = "uniform"
 
     @property

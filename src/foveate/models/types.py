@@ -48,14 +48,14 @@ ONE_DRAW = DrawOptions()
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as a model sees them before it looks anywhere in full resolution.
+    """Batch of images as a model sees them before it looks anywhere in full resolution.
 
     Attributes:
         views: (B, C, h, w) float32 low-resolution views in the unit range, padded with zeros below and to the right.
         mask: (B, h, w) True where the attention may look: inside the image, and where no mask says otherwise.
         sources: the B images at full resolution.
         seeds: B integers that determine every draw made for the image.
-        view_sizes: B (height, width) of the views without padding; taken from the mask's extent if empty.
+        view_sizes: B (height, width) of the views without padding.
         labels: (B,) class indices; with several labels (B, classes), 1 for a class the image has and 0 else; or None.
         ids: B image ids, or empty.
         prior: (B, h, w) log weights known before any attention, 0 where nothing speaks against looking; None if
@@ -66,14 +66,10 @@ class Batch:
     mask: "Bool[Tensor, 'batch rows columns']"
     sources: "tuple[Source, ...]"
     seeds: tuple[int, ...]
-    view_sizes: tuple[Size, ...] = ()
+    view_sizes: tuple[Size, ...]
     labels: "Int[Tensor, ' batch'] | Float[Tensor, 'batch class'] | None" = None
     ids: tuple[str, ...] = ()
     prior: "Float[Tensor, 'batch rows columns'] | None" = None
-
-    def __post_init__(self) -> None:
-        if not self.view_sizes:
-            object.__setattr__(self, "view_sizes", tuple(_extent(row) for row in self.mask))
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -92,14 +88,9 @@ class Batch:
         return replace(self, **changed)
 
 
-def _extent(mask: "Bool[Tensor, 'height width']") -> Size:
-    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
-    return (int(rows[-1]) + 1, int(columns[-1]) + 1) if len(rows) else (mask.shape[0], mask.shape[1])
-
-
 @dataclass(frozen=True)
 class Output:
-    """What a model says of a batch, and where it looked.
+    """Output of a model for a batch: logits, and where it looked.
 
     With `samples` = s > 1, `draw`, `boxes` and `features` have B·s rows, the s draws of an image side by side.
 
@@ -125,10 +116,20 @@ class Output:
     cell_mask: "Bool[Tensor, 'batch row column'] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def patches_read(self) -> "Int[Tensor, ' batch']":
+        """(B,) int64 number of full-resolution patches read of each image, over all its draws."""
+        images = len(self.logits)
+        read = self.read if self.read is not None else None if self.draw is None else self.draw.valid
+        if read is not None:
+            return read.reshape(images, -1).sum(1)
+        count = 0 if self.boxes is None else self.boxes.shape[0] * self.boxes.shape[1] // images
+        return torch.full((images,), count, device=self.logits.device)
+
 
 @dataclass(frozen=True)
 class Receipt:
-    """What something cost, and what it would have cost to look at everything.
+    """Receipt: what something cost, and what it would have cost to look at everything.
 
     Attributes:
         patches: full-resolution patches read.
@@ -150,7 +151,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image, with its receipt.
+    """Prediction for one image, with its receipt.
 
     Attributes:
         path: where the image came from, or "" for an array.
@@ -175,7 +176,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Look:
-    """A prediction, and all that the model saw and computed for it.
+    """Look at one image: its prediction, and all that the model saw and computed for it.
 
     Attributes:
         prediction: what `Model.predict` says.

@@ -26,7 +26,7 @@ Files:
 - `normalise.py`: bands of any unit brought to mean 0 and deviation 1.
 """
 
-from foveate.networks.attention import AttentionNetwork, log_attention, receptive_field
+from foveate.networks.attention import AttentionNetwork, count_cells, log_attention, receptive_field
 from foveate.networks.features import ConstantNorm, FeatureNetwork, build_features
 from foveate.networks.mil import MilAttention
 from foveate.networks.normalise import BandNormalisation, BandStatistics
@@ -42,6 +42,7 @@ __all__ = [
     "MilAttention",
     "build_features",
     "contrast_prior",
+    "count_cells",
     "log_attention",
     "receptive_field",
 ]

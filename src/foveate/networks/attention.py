@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +13,7 @@ from foveate.config.settings import AttentionSettings
 from foveate.errors import FoveateError, ImageError
 from foveate.networks.cnn import glorot_
 
-__all__ = ["AttentionNetwork", "log_attention", "receptive_field"]
+__all__ = ["AttentionNetwork", "count_cells", "log_attention", "receptive_field"]
 
 KERNEL = 3
 """Side of every convolution of the attention network."""
@@ -189,15 +189,7 @@ def log_attention(
         >>> log_attention(logits, allowed, 1e-5).exp()
         tensor([[0.5000, 0.5000, 0.0000, 0.0000]])
     """
-    allowed = cell_mask.flatten(1)
-    counts = allowed.sum(1)
-    if not bool(counts.all()):
-        row = int((counts == 0).nonzero()[0])
-        name = f" ({names[row]})" if names else ""
-        raise FoveateError(
-            f"image {row} of the batch{name} has no cell to look at, all {allowed.shape[1]} are masked: "
-            "check its mask, or enlarge the view"
-        )
+    counts, allowed = count_cells(cell_mask, names), cell_mask.flatten(1)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     # In float64: log_softmax in float32 is off by 7e-5 at a million cells, and draws divide by these numbers.
     log_prob = logits.flatten(1).double().masked_fill(~allowed, -math.inf).log_softmax(1)
@@ -205,3 +197,20 @@ def log_attention(
         uniform = math.log(smoothing) - counts.double().log().unsqueeze(1)
         log_prob = torch.logaddexp(log_prob + math.log1p(-smoothing), uniform)
     return log_prob.to(dtype).masked_fill(~allowed, -math.inf)
+
+
+def count_cells(cell_mask: Bool[Tensor, "batch row column"], names: Sequence[str] = ()) -> Int[Tensor, " batch"]:
+    """Number of cells of each image that may be looked at; see `log_attention` for the arguments.
+
+    Raises:
+        FoveateError: if a row of the mask has no valid cell.
+    """
+    counts: Tensor = cell_mask.flatten(1).sum(1)
+    if not bool(counts.all()):
+        row = int((counts == 0).nonzero()[0])
+        name = f" ({names[row]})" if names else ""
+        raise FoveateError(
+            f"image {row} of the batch{name} has no cell to look at, all {cell_mask[row].numel()} are masked: "
+            "check its mask, or enlarge the view"
+        )
+    return counts

@@ -1,4 +1,4 @@
-"""Where several processes must act as one."""
+"""Distributed training: where several processes must act as one."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def open_accelerator(precision: str = "no") -> "Accelerator":
-    """Accelerate's view of this process: its device, its rank, and how gradients meet.
+    """Accelerator of this process: its device, its rank, and how gradients meet.
 
     The device is an accelerator that has float64, or else the CPU.
 
@@ -30,16 +30,16 @@ def open_accelerator(precision: str = "no") -> "Accelerator":
     if precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("fp16 needs a CUDA device and there is none: set training.mixed_precision to bf16 or no")
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, is_initialized
 
     # Left to itself, accelerate takes several processes without a GPU for as many single ones.
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
-        AcceleratorState._reset_state()  # an earlier run of this process had another precision
+    if is_initialized() and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()  # an earlier run of this process had another precision; no public way
     return Accelerator(mixed_precision=precision, cpu=best_device().type == "cpu")
 
 
 def agreed(accelerator: "Accelerator", decide: Callable[[], T]) -> T:
-    """What the first process decides, in all of them; its error, too.
+    """Broadcast: what the first process decides, in all of them; its error, too.
 
     Arguments:
         accelerator: of this process.
@@ -65,7 +65,7 @@ def agreed(accelerator: "Accelerator", decide: Callable[[], T]) -> T:
 
 
 def together(accelerator: "Accelerator", work: Callable[[], T]) -> T:
-    """What `work` gives here, unless it failed somewhere: then its error in all processes, so that none waits for it.
+    """Joint failure: what `work` gives here, or in all processes the error of where it failed, so that none waits.
 
     Arguments:
         accelerator: of this process.

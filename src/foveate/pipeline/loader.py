@@ -1,4 +1,4 @@
-"""Batches of images, and which process sees which of them.
+"""Data loader: batches of images, views made by worker processes, and which process sees which images.
 
 The order of an epoch and everything random about an image depend on the run's seed, the epoch and the image's id;
 neither the number of workers nor of processes, nor the order of the manifest, changes them.
@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from foveate.errors import DataError, FoveateError
 from foveate.images import PillowSource, Source, augment, original
 from foveate.images.tensors import make_guide, make_view
 from foveate.models import make_batch, prediction_seed
+from foveate.models.preprocess import SeenView
 from foveate.models.types import Batch
 from foveate.seeds import derive_seed
 
@@ -38,7 +39,7 @@ __all__ = [
 
 
 def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
-    """Indices of a split's examples, sorted by id.
+    """Split of a data set: indices of its examples, sorted by id.
 
     Arguments:
         dataset: the images.
@@ -56,13 +57,13 @@ def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
 
 
 def fingerprint(dataset: ImageDataset, indices: Sequence[int]) -> int:
-    """A number that changes when ids, labels or splits of these examples do."""
+    """Hash of examples: a number that changes when ids, labels or splits of these examples do."""
     examples = (dataset.examples[index] for index in indices)
     return derive_seed(*(f"{one.id}\n{one.label}\n{one.split}" for one in examples))
 
 
 def epoch_order(indices: Sequence[int], seed: int, epoch: int) -> tuple[int, ...]:
-    """The images of an epoch in the order they are trained on.
+    """Shuffling: the images of an epoch in the order they are trained on.
 
     Arguments:
         indices: example numbers, sorted by id.
@@ -79,7 +80,7 @@ def epoch_order(indices: Sequence[int], seed: int, epoch: int) -> tuple[int, ...
 
 @dataclass(frozen=True)
 class Share:
-    """One process' part of one global batch.
+    """Share of a global batch: one process' part of it.
 
     Attributes:
         indices: example numbers; never empty, since every process must take part in every step.
@@ -93,7 +94,7 @@ class Share:
 
 
 def shares(order: Sequence[int], batch: int, rank: int = 0, world: int = 1) -> list[Share]:
-    """Cut an epoch into global batches, and these into contiguous, nearly equal shares, one per process.
+    """Sharding: cut an epoch into global batches, and these into contiguous, nearly equal shares, one per process.
 
     Arguments:
         order: example numbers.
@@ -182,31 +183,30 @@ ALONE = LoadOptions()
 """32 images at a time, and nothing that outlives the pass."""
 
 
-@dataclass(frozen=True)
 class Loader:
-    """Turns shares into batches: worker processes make the views, this process holds the sources.
+    """Data loader: turns shares into batches; worker processes make the views, this process holds the sources.
 
-    Attributes:
+    Arguments:
         dataset: the images.
         view: the view the model wants; None if it wants none, and then there is no work for other processes.
         seed: seed of the run.
         intake: gives an image as the model wants it, or raises (`Model.intake`); None takes it as it is.
         augment: random changes, for training.
-        workers: processes that make views; 0 makes them here.
-        opened: where images stay open from epoch to epoch, as `intake` gives them; a store of its own if None.
+        loading: number of workers, and where images stay open, as `intake` gives them; a cache of its own if None.
     """
 
-    dataset: ImageDataset
-    view: ViewSettings | None
-    seed: int
-    intake: Callable[[Source], Source] | None = None
-    augment: AugmentSettings | None = None
-    workers: int = 0
-    opened: SourceCache | None = None
-
-    def __post_init__(self) -> None:
-        if self.opened is None:
-            object.__setattr__(self, "opened", SourceCache(self.dataset, self.intake))
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        view: ViewSettings | None,
+        seed: int,
+        intake: Callable[[Source], Source] | None = None,
+        augment: AugmentSettings | None = None,
+        loading: LoadOptions = ALONE,
+    ) -> None:
+        self.dataset, self.view, self.seed, self.intake, self.augment = dataset, view, seed, intake, augment
+        self.workers = loading.workers
+        self.opened = SourceCache(dataset, intake) if loading.opened is None else loading.opened
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """The batches of an epoch, one per share."""
@@ -218,7 +218,6 @@ class Loader:
 
     def source(self, index: int, epoch: int) -> Source:
         """The image of an example as the model wants it, with this epoch's random change."""
-        assert self.opened is not None
         source = self.opened.open(index)
         if self.augment is None or self.augment == AugmentSettings():
             return source
@@ -234,7 +233,8 @@ class Loader:
             return
         methods = multiprocessing.get_all_start_methods()
         loader: DataLoader[Any] = DataLoader(
-            _Views(replace(self, opened=None), epoch),  # what is open here is not for another process
+            # A loader of its own: what is open here is not for another process.
+            _Views(Loader(self.dataset, self.view, self.seed, self.intake, self.augment), epoch),
             batch_sampler=[list(share.indices) for share in plan],
             num_workers=self.workers,
             collate_fn=list,
@@ -267,10 +267,13 @@ class Loader:
             seeds=[seed_of(one.id) for one in examples],
             labels=[one.label for one in examples],
             ids=[one.id for one in examples],
-            views=None if made is None else [torch.from_numpy(view) for view, _ in made],
-            guides=None if made is None else [None if one is None else torch.from_numpy(one) for _, one in made],
+            made=None if made is None else [_tensors(*one) for one in made],
             multi_label_classes=len(self.dataset.classes) if self.dataset.multi_label else None,
         )
+
+
+def _tensors(view: np.ndarray, guide: np.ndarray | None) -> SeenView:
+    return torch.from_numpy(view), None if guide is None else torch.from_numpy(guide)
 
 
 class _Views(Dataset[Any]):

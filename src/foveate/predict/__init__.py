@@ -1,26 +1,32 @@
-"""Predictions for many images: found, made one by one, and written down."""
+"""Predictions for many images.
+
+- `predict.py`: images found and predicted one by one, every outcome handed to every sink
+- `sinks.py`: where outcomes go: CSV files, groups, receipts
+- `forecast.py`: what a prediction would read, before it reads it
+"""
 
 from foveate.devices import choose_device
 from foveate.models.receipts import receipt_line
 from foveate.predict.forecast import describe_rows, forecast
-from foveate.predict.predict import Failure, Row, find_rows, predict_paths, predict_rows
+from foveate.predict.predict import Failure, Row, Sink, find_rows, predict_paths, predict_row, predict_rows
 from foveate.predict.sinks import (
+    CsvRows,
     GroupTally,
+    PredictionFile,
     ReceiptTally,
     Summary,
     check_groups,
     check_output,
-    group_columns,
-    prediction_columns,
-    write_predictions,
-    write_rows,
 )
 
 __all__ = [
+    "CsvRows",
     "Failure",
     "GroupTally",
+    "PredictionFile",
     "ReceiptTally",
     "Row",
+    "Sink",
     "Summary",
     "check_groups",
     "check_output",
@@ -28,11 +34,8 @@ __all__ = [
     "describe_rows",
     "find_rows",
     "forecast",
-    "group_columns",
     "predict_paths",
+    "predict_row",
     "predict_rows",
-    "prediction_columns",
     "receipt_line",
-    "write_predictions",
-    "write_rows",
 ]

@@ -1,4 +1,4 @@
-"""What a prediction would read of an image, before it reads it."""
+"""Forecast of a prediction: what it would read of an image, before it reads it."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ __all__ = ["describe_rows", "forecast"]
 
 
 def describe_rows(rows: Iterable[Row], model: Model | None = None) -> Iterator[dict[str, Any]]:
-    """Say of every image what it is, and what a prediction would read of it.
+    """Description of images: say of each what it is, and what a prediction would read of it.
 
     Arguments:
         rows: rows of `find_rows`.
@@ -43,7 +43,7 @@ def describe_rows(rows: Iterable[Row], model: Model | None = None) -> Iterator[d
 
 
 def forecast(model: Model, source: Source) -> dict[str, Any]:
-    """What a prediction with one draw would read of an image; no pixel is read.
+    """Forecast: what a prediction with one draw would read of an image; no pixel is read.
 
     Tiles and bytes are expectations: patches lie anywhere, so that a patch of p pixels touches 1 + (p − 1) / t tiles of
     t pixels along an axis, and tiles are taken to have as many bytes as they have in the mean.

@@ -1,6 +1,6 @@
-"""One prediction per image, over many images: what fails is reported and the rest goes on."""
+"""Batch prediction: one prediction per image, over many images; what fails is reported and the rest goes on."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
 from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
 
-__all__ = ["Failure", "Row", "find_rows", "predict_paths", "predict_rows"]
+__all__ = ["Failure", "Row", "Sink", "find_rows", "predict_paths", "predict_row", "predict_rows"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image to predict.
+    """Row: one image to predict.
 
     Attributes:
         path: what the image is called in the results: the path as the user gave it, or as the manifest says.
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that could not be predicted.
+    """Failure: an image that could not be predicted.
 
     Attributes:
         path: the row's.
@@ -47,8 +47,12 @@ class Failure:
     message: str
 
 
+Sink = Callable[[Row, Prediction | Failure], None]
+"""Where outcomes go, one by one: a file, a table, a sum, a bar."""
+
+
 def find_rows(paths: Iterable[str | Path]) -> list[Row]:
-    """Expand what a user names into rows: images, folders (searched for images, recursively) and manifests (`.csv`).
+    """Rows of what a user names: images, folders (searched for images, recursively) and manifests (`.csv`).
 
     Arguments:
         paths: files, addresses, Zarr folders, other folders and manifests; a file that does not exist becomes a row
@@ -67,6 +71,45 @@ def find_rows(paths: Iterable[str | Path]) -> list[Row]:
     return list(rows.values())
 
 
+def predict_row(
+    model: Model, row: Row, options: DrawOptions = ONE_DRAW, seen: Callable[[str, Look], None] | None = None
+) -> Prediction | Failure:
+    """Prediction for one row, as `model.predict` would make it; or the failure, if the image cannot be read.
+
+    Arguments:
+        model: a model in evaluation mode.
+        row: of `find_rows`.
+        options: how to draw.
+        seen: called with the row's path and what the model saw of an image that could be read; if it raises as a
+            reader would, the image has failed.
+    """
+    started, stage = perf_counter(), "open"
+    try:
+        source = row.open()
+        stage = "read"
+        look = model.look(source, options)
+        seconds = perf_counter() - started
+        if seen is not None:
+            seen(row.path, look)
+    except (ImageError, DataError, MissingExtra, OSError) as error:
+        return Failure(row.path, stage, " ".join(str(error).split()))
+    return replace(look.prediction, path=row.path, seconds=seconds)
+
+
+def predict_rows(
+    model: Model,
+    rows: Iterable[Row],
+    sinks: Sequence[Sink],
+    options: DrawOptions = ONE_DRAW,
+    seen: Callable[[str, Look], None] | None = None,
+) -> None:
+    """Prediction loop: row by row, every outcome handed to every sink, in order; see `predict_row`."""
+    for row in rows:
+        outcome = predict_row(model, row, options, seen)
+        for sink in sinks:
+            sink(row, outcome)
+
+
 def predict_paths(
     model: Model,
     rows: Iterable[Row | str | Path],
@@ -75,7 +118,7 @@ def predict_paths(
     seed: int = 0,
     seen: Callable[[str, Look], None] | None = None,
 ) -> Iterator[Prediction | Failure]:
-    """Predict one image after another; each as `model.predict` would on its own, in any company and order.
+    """Predictions of one image after another; each as `model.predict` would on its own, in any company and order.
 
     Arguments:
         model: a model in evaluation mode.
@@ -83,8 +126,7 @@ def predict_paths(
         samples: draws whose probabilities are averaged, at least 1.
         method: how cells are drawn; the model's own method if None.
         seed: seed of the draws.
-        seen: called with the row's path and what the model saw of every image that could be read; if it raises as a
-            reader would, the image has failed.
+        seen: as for `predict_row`.
 
     Returns:
         A `Prediction` for every image that could be read, a `Failure` for every other, in order.
@@ -92,40 +134,8 @@ def predict_paths(
     Raises:
         ConfigError: if `samples` is not valid.
     """
-    wanted = (row if isinstance(row, Row) else _file_row(row) for row in rows)
-    return predict_rows(model, wanted, DrawOptions(samples, method, seed), seen)
-
-
-def predict_rows(
-    model: Model,
-    rows: Iterable[Row],
-    options: DrawOptions = ONE_DRAW,
-    seen: Callable[[str, Look], None] | None = None,
-) -> Iterator[Prediction | Failure]:
-    """Predictions row by row, as `predict_paths`.
-
-    Arguments:
-        model: a model in evaluation mode.
-        rows: of `find_rows`.
-        options: how to draw.
-        seen: as for `predict_paths`.
-
-    Yields:
-        One outcome per row, in order.
-    """
-    for row in rows:
-        started, stage = perf_counter(), "open"
-        try:
-            source = row.open()
-            stage = "read"
-            look = model.look(source, options)
-            seconds = perf_counter() - started
-            if seen is not None:
-                seen(row.path, look)
-        except (ImageError, DataError, MissingExtra, OSError) as error:
-            yield Failure(row.path, stage, " ".join(str(error).split()))
-        else:
-            yield replace(look.prediction, path=row.path, seconds=seconds)
+    options = DrawOptions(samples, method, seed)
+    return (predict_row(model, row if isinstance(row, Row) else _file_row(row), options, seen) for row in rows)
 
 
 def _rows(path: str | Path) -> Iterator[tuple[str, Row]]:

@@ -1,13 +1,14 @@
-"""Predictions as CSV files, whole or not at all, with a list of what failed beside them."""
+"""Sinks of predictions: CSV rows and files, whole or not at all, errors.csv, groups.csv and receipts."""
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO
 
 import numpy as np
@@ -16,84 +17,115 @@ from foveate.atomic import replace_file
 from foveate.errors import ConfigError
 from foveate.evaluation.scores import group_means
 from foveate.models.probabilities import name_predicted
-from foveate.models.receipts import complete_receipt
+from foveate.models.receipts import add_receipts, complete_receipt
 from foveate.models.types import Prediction, Receipt
 from foveate.predict.predict import Failure, Row
 
-__all__ = [
-    "GroupTally",
-    "ReceiptTally",
-    "Summary",
-    "check_groups",
-    "check_output",
-    "group_columns",
-    "prediction_columns",
-    "starts_with",
-    "write_predictions",
-    "write_rows",
-]
+__all__ = ["CsvRows", "GroupTally", "PredictionFile", "ReceiptTally", "Summary", "check_groups", "check_output"]
 
-ERRORS = "errors.csv"
+ERRORS, GROUPS = "errors.csv", "groups.csv"
 ERROR_COLUMNS = ("path", "stage", "message")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Summary:
-    """What became of the rows.
+    """Summary of what became of the rows: the number of predictions, and the failures."""
+
+    done: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:  # noqa: ARG002  a sink
+        """Count an outcome."""
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+        else:
+            self.done += 1
+
+
+class CsvRows:
+    """CSV rows of predictions on an open stream, each as soon as it is made; failures are left out.
+
+    Arguments:
+        stream: where to write; the header at once: `path, predicted, p_<class> …, patches, bytes_read, seconds`.
+        classes: names of the classes, in the order of their columns.
+    """
+
+    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
+        self._stream, self._classes = stream, tuple(classes)
+        self._writer = csv.writer(stream, lineterminator="\n")
+        shares = [f"p_{name}" for name in classes]
+        self._writer.writerow(["path", "predicted", *shares, "patches", "bytes_read", "seconds"])
+
+    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:  # noqa: ARG002  a sink
+        """Write the row of a prediction."""
+        if isinstance(outcome, Prediction):
+            shares = [format(outcome.probabilities[name], ".9g") for name in self._classes]
+            counts = [outcome.patches, outcome.bytes_read, format(outcome.seconds, ".4f")]
+            self._writer.writerow([outcome.path, outcome.predicted, *shares, *counts])
+            self._stream.flush()
+
+
+class PredictionFile:
+    """CSV file of predictions, whole or not at all, and what failed in `errors.csv` (path, stage, message) beside it.
+
+    The file (or what it is a link to) appears when it is left without an error; until then, and after a crash, what is
+    done lies in `<path>.partial`. A file that is there already stays if every row fails. An `errors.csv` of an earlier
+    call goes away if nothing fails.
+
+    Arguments:
+        path: the CSV file; its folder is made if need be.
+        classes: names of the classes, in the order of their columns.
 
     Attributes:
-        done: number of predictions written.
-        failures: the rest.
+        summary: of what was written so far.
+
+    Raises:
+        ConfigError: as `check_output`.
     """
 
-    done: int
-    failures: tuple[Failure, ...]
+    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+        self._path, self._classes = check_output(path), classes
+        self._unfinished = self._path.with_name(self._path.name + ".partial")
+        self._errors = self._path.parent / ERRORS
+        self._files, self.summary = ExitStack(), Summary()
 
+    def __enter__(self) -> "PredictionFile":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._rows = CsvRows(self._opened(self._unfinished), self._classes)
+        return self
 
-def prediction_columns(classes: Sequence[str]) -> list[str]:
-    """The columns of a table of predictions.
-
-    Arguments:
-        classes: names of the classes.
-
-    Returns:
-        `path, predicted, p_<class> …, patches, bytes_read, seconds`.
-
-    Example:
-        >>> prediction_columns(["cat", "dog"])
-        ['path', 'predicted', 'p_cat', 'p_dog', 'patches', 'bytes_read', 'seconds']
-    """
-    return ["path", "predicted", *(f"p_{name}" for name in classes), "patches", "bytes_read", "seconds"]
-
-
-def write_rows(stream: TextIO, classes: Sequence[str], outcomes: Iterable[Prediction | Failure]) -> Iterator[Failure]:
-    """Write predictions to an open stream as CSV, each as soon as it is made, and hand back the failures.
-
-    Arguments:
-        stream: where to write.
-        classes: names of the classes, in the order of their columns.
-        outcomes: of `predict_paths`.
-
-    Yields:
-        The failures, in order.
-    """
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(prediction_columns(classes))
-    for outcome in outcomes:
+    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:
+        """Write the row of an outcome, here or among the errors."""
+        self._rows(row, outcome)
         if isinstance(outcome, Failure):
-            yield outcome
-            continue
-        shares = [format(outcome.probabilities[name], ".9g") for name in classes]
-        counts = [outcome.patches, outcome.bytes_read, format(outcome.seconds, ".4f")]
-        table.writerow([outcome.path, outcome.predicted, *shares, *counts])
-        stream.flush()
+            if not self.summary.failures:
+                self._error_stream = self._opened(self._errors)
+                csv.writer(self._error_stream, lineterminator="\n").writerow(ERROR_COLUMNS)
+            told = (outcome.path, outcome.stage, outcome.message)
+            csv.writer(self._error_stream, lineterminator="\n").writerow(told)
+            self._error_stream.flush()
+        self.summary(row, outcome)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._files.close()
+        if kind is not None:
+            return
+        if not self.summary.failures:
+            self._errors.unlink(missing_ok=True)
+        if self.summary.failures and not self.summary.done:
+            self._unfinished.unlink()
+        else:
+            self._unfinished.replace(self._path)
+
+    def _opened(self, path: Path) -> TextIO:
+        # A file name that is not UTF-8 is written back as the bytes it was.
+        return self._files.enter_context(path.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
 
 
 def check_output(path: Path) -> Path:
-    """Refuse a file that predictions cannot be written to, or where their `errors.csv` would overwrite another's.
-
-    Arguments:
-        path: the CSV file to write.
+    """Output check: refuse a file that cannot be written, or whose `errors.csv` would overwrite another's.
 
     Returns:
         The file that will be written: `path`, or what it is a link to.
@@ -105,95 +137,21 @@ def check_output(path: Path) -> Path:
         raise ConfigError(f"{path} is a folder, predictions go to a file: try {path / 'predictions.csv'}")
     resolved = path.resolve()
     if resolved.exists() and not resolved.is_file():
-        raise ConfigError(f"{resolved} is a device or a pipe, which cannot be replaced by a file: use write_rows")
+        raise ConfigError(f"{resolved} is a device or a pipe, which cannot be replaced by a file: use CsvRows")
     if resolved.name.lower() == ERRORS:
         raise ConfigError(
             f"{path} is where the list of failed images goes: name the file otherwise, e.g. "
             f"{path.with_name('predictions.csv')}"
         )
-    errors = resolved.parent / ERRORS
-    if errors.exists() and not starts_with(errors, ERROR_COLUMNS):
-        raise ConfigError(
-            f"{errors} is in the way, it does not start with {','.join(ERROR_COLUMNS)}: rename it, or write the "
-            "predictions to another folder"
-        )
+    _refuse_others(resolved.parent / ERRORS, ERROR_COLUMNS)
     return resolved
 
 
-def write_predictions(path: Path, classes: Sequence[str], outcomes: Iterable[Prediction | Failure]) -> Summary:
-    """Write predictions to a CSV file, and what failed to `errors.csv` (path, stage, message) beside it.
-
-    The file (or what it is a link to) appears when it is complete; until then, and after a crash, what is done lies in
-    `<path>.partial`. A file that is there already stays if every row fails. An `errors.csv` of an earlier call goes
-    away if nothing fails.
-
-    Arguments:
-        path: the CSV file; its folder is made if need be.
-        classes: names of the classes, in the order of their columns.
-        outcomes: of `predict_paths`.
+def check_groups(rows: Sequence[Row], out: Path) -> Path:
+    """Output check of groups: refuse images without any, and a `groups.csv` that foveate did not write.
 
     Returns:
-        How many were written, and the failures.
-
-    Raises:
-        ConfigError: as `check_output`, before anything is predicted or written.
-    """
-    path = check_output(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, errors = path.with_name(path.name + ".partial"), path.parent / ERRORS
-    failures: list[Failure] = []
-    rows = 0
-
-    def counted() -> Iterator[Prediction | Failure]:
-        nonlocal rows
-        for rows, outcome in enumerate(outcomes, start=1):  # noqa: B007  the last number is how many there were
-            yield outcome
-
-    with ExitStack() as files:
-        stream = files.enter_context(_open_table(unfinished))
-        for failure in write_rows(stream, classes, counted()):
-            if not failures:
-                error_stream = files.enter_context(_open_table(errors))
-                error_table = csv.writer(error_stream, lineterminator="\n")
-                error_table.writerow(ERROR_COLUMNS)
-            error_table.writerow((failure.path, failure.stage, failure.message))
-            error_stream.flush()
-            failures.append(failure)
-    if not failures and errors.exists():
-        errors.unlink()
-    if failures and rows == len(failures):
-        unfinished.unlink()
-    else:
-        unfinished.replace(path)
-    return Summary(rows - len(failures), tuple(failures))
-
-
-def starts_with(file: Path, columns: Sequence[str]) -> bool:
-    """Whether a file is a table with these first columns that an earlier call wrote, perhaps cut off before a word."""
-    header = ",".join(columns).encode()
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return stream.read(len(header)) in (header, b"")
-
-
-def _open_table(path: Path) -> TextIO:
-    # A file name that is not UTF-8 is written back as the bytes it was.
-    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-
-
-GROUPS = "groups.csv"
-
-
-def check_groups(rows: Iterable[Row], out: Path) -> Path:
-    """Refuse images without groups, and a place where `groups.csv` would overwrite what foveate did not write.
-
-    Arguments:
-        rows: of `find_rows`.
-        out: the CSV file that the predictions go to.
-
-    Returns:
-        The `groups.csv` beside it.
+        The `groups.csv` beside `out`, the CSV file that the predictions go to.
 
     Raises:
         ConfigError: no row has a group, or the file cannot be written.
@@ -203,26 +161,22 @@ def check_groups(rows: Iterable[Row], out: Path) -> Path:
     path = out.resolve().parent / GROUPS
     if out.resolve().name.lower() == GROUPS:
         raise ConfigError(f"{out} is where the groups go: name the file otherwise, e.g. predictions.csv")
-    if path.exists() and not starts_with(path, ("group", "predicted")):
-        raise ConfigError(
-            f"{path} is in the way, it does not start with group,predicted: rename it, or write the predictions to "
-            "another folder"
-        )
+    _refuse_others(path, ("group", "predicted"))
     return path
 
 
-def group_columns(classes: Sequence[str]) -> list[str]:
-    """The columns of a table of groups.
-
-    Example:
-        >>> group_columns(["cat", "dog"])
-        ['group', 'predicted', 'p_cat', 'p_dog', 'images']
-    """
-    return ["group", "predicted", *(f"p_{name}" for name in classes), "images"]
+def _refuse_others(file: Path, columns: Sequence[str]) -> None:
+    """Refuse a file without the first columns of an earlier call, which may have been cut off before a word."""
+    header = ",".join(columns)
+    if not file.exists() or (file.is_file() and file.read_bytes()[: len(header)] in (header.encode(), b"")):
+        return
+    raise ConfigError(
+        f"{file} is in the way, it does not start with {header}: rename it, or write the predictions to another folder"
+    )
 
 
 class GroupTally:
-    """Takes predictions together by group; an image without a group stands alone, under its path.
+    """Group means: predictions taken together by group; an image without a group stands alone, under its path.
 
     Arguments:
         classes: names of the classes.
@@ -234,44 +188,33 @@ class GroupTally:
         self._keys: list[tuple[bool, str]] = []
         self._probabilities: list[list[float]] = []
 
-    def watch(self, rows: Iterable[Row], outcomes: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failure]:
-        """Hand on the outcomes of some rows, one each in their order, and remember them by group; failures are not."""
-        for row, outcome in zip(rows, outcomes, strict=True):
-            if isinstance(outcome, Prediction):
-                self._keys.append((False, row.path) if row.group is None else (True, row.group))
-                self._probabilities.append([outcome.probabilities[name] for name in self._classes])
-            yield outcome
-
-    def table(self) -> list[list[object]]:
-        """A row per group, in order of their first image: its name, the answer, the mean probabilities, its images."""
-        if not self._keys:
-            return []
-        groups, means, _ = group_means(self._keys, np.array(self._probabilities))
-        counts = Counter(self._keys)
-        return [
-            [key[1], name_predicted(self._classes, mean, self._multi_label), *mean, counts[key]]
-            for key, mean in zip(groups, means.tolist(), strict=True)
-        ]
+    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:
+        """Remember a prediction by its row's group."""
+        if isinstance(outcome, Prediction):
+            self._keys.append((False, row.path) if row.group is None else (True, row.group))
+            self._probabilities.append([outcome.probabilities[name] for name in self._classes])
 
     def write(self, path: Path) -> int:
-        """Write the table as CSV, all at once; nothing where every image failed.
+        """Write the groups as CSV, all at once: `group, predicted, p_<class> …, images`, in order of first images.
 
         Returns:
-            The number of groups.
+            The number of groups; 0 where every image failed, and then nothing is written.
         """
-        rows = self.table()
-        if rows:
-            stream = StringIO(newline="")
-            table = csv.writer(stream, lineterminator="\n")
-            table.writerow(group_columns(self._classes))
-            for name, predicted, *shares, count in rows:
-                table.writerow([name, predicted, *(format(share, ".9g") for share in shares), count])
-            replace_file(path, stream.getvalue().encode(errors="surrogateescape"))
-        return len(rows)
+        if not self._keys:
+            return 0
+        stream, counts = StringIO(newline=""), Counter(self._keys)
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["group", "predicted", *(f"p_{name}" for name in self._classes), "images"])
+        groups, means, _ = group_means(self._keys, np.array(self._probabilities))
+        for key, mean in zip(groups, means.tolist(), strict=True):
+            predicted = name_predicted(self._classes, mean, self._multi_label)
+            writer.writerow([key[1], predicted, *(format(share, ".9g") for share in mean), counts[key]])
+        replace_file(path, stream.getvalue().encode(errors="surrogateescape"))
+        return len(groups)
 
 
 class ReceiptTally:
-    """Adds up the receipts of predictions as they pass.
+    """Receipts of predictions, added up.
 
     Arguments:
         stream: where to write each of them, a JSON object a line; None writes none.
@@ -279,47 +222,26 @@ class ReceiptTally:
     Example:
         >>> tally = ReceiptTally()
         >>> receipt = Receipt(10, 900, 2000, 10**6, {"read": 0.5}, None)
-        >>> row = Prediction("a.png", "cat", {"cat": 1.0}, 10, 2000, 0.75, receipt=receipt)
-        >>> list(tally.watch([row, row])) == [row, row]
-        True
+        >>> found = Prediction("a.png", "cat", {"cat": 1.0}, 10, 2000, 0.75, receipt=receipt)
+        >>> for _ in range(2):
+        ...     tally(Row("a.png", lambda: None), found)
         >>> tally.total().patches, tally.total().seconds
         (20, {'read': 1.0, 'other': 0.5})
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
+        self._stream, self._seconds = stream, 0.0
         self._sum = Receipt(0, 0, 0, 0, {}, None)
-        self._seconds = 0.0
 
-    def watch(self, outcomes: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failure]:
-        """Hand on what `predict_paths` gives, and note its receipts."""
-        for outcome in outcomes:
-            if isinstance(outcome, Prediction) and outcome.receipt is not None:
-                self._sum = _added(self._sum, outcome.receipt)
-                self._seconds += outcome.seconds
-                if self._stream is not None:
-                    entry = {"path": outcome.path} | asdict(complete_receipt(outcome.receipt, outcome.seconds))
-                    self._stream.write(json.dumps(entry) + "\n")
-            yield outcome
+    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:  # noqa: ARG002  a sink
+        """Add the receipt of a prediction."""
+        if isinstance(outcome, Prediction) and outcome.receipt is not None:
+            self._sum = add_receipts(self._sum, outcome.receipt)
+            self._seconds += outcome.seconds
+            if self._stream is not None:
+                entry = {"path": outcome.path} | asdict(complete_receipt(outcome.receipt, outcome.seconds))
+                self._stream.write(json.dumps(entry) + "\n")
 
     def total(self) -> Receipt:
         """The sum over the images; "other" is what no stage accounts for."""
         return complete_receipt(self._sum, self._seconds)
-
-
-def _added(one: Receipt, other: Receipt) -> Receipt:
-    return Receipt(
-        patches=one.patches + other.patches,
-        patches_of=_sum(one.patches_of, other.patches_of),
-        bytes_read=one.bytes_read + other.bytes_read,
-        bytes_of=_sum(one.bytes_of, other.bytes_of),
-        seconds={
-            stage: one.seconds.get(stage, 0.0) + other.seconds.get(stage, 0.0) for stage in one.seconds | other.seconds
-        },
-        peak_memory=max(one.peak_memory or 0, other.peak_memory or 0) or None,
-    )
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    """The sum; None if one is not known."""
-    return None if one is None or other is None else one + other

@@ -1,4 +1,4 @@
-"""Where a run looks in a few validation images, epoch by epoch: how that is found, kept in RUN/attention and read."""
+"""Attention log and TensorBoard: where a run looks in a few validation images, epoch by epoch (RUN/attention)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -39,12 +39,29 @@ FOLDER = "attention"
 COLOURS = "magma"
 """Matplotlib's colour map of the maps that are compared from epoch to epoch."""
 
+STEP = ("loss", "error", "entropy", "learning_rate")
+EPOCH = (
+    "training_loss",
+    "training_error",
+    "entropy",
+    "validation_loss",
+    "validation_error",
+    "validation_covered",
+    "patches_per_second",
+)
+"""What is shown of the records of metrics.jsonl, under the same names."""
+
+SIDE = 256
+"""Longest side of the picture of a map, about, in pixels."""
+
+FLUSH_SECONDS = 10
+
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class WatchedImage:
-    """Where a model looked in one image.
+    """Attention map of one watched image, and the patches drawn.
 
     Attributes:
         id: of the image.
@@ -62,7 +79,7 @@ class WatchedImage:
 def watch_attention(
     model: "Model", dataset: ImageDataset, indices: Sequence[int], seed: int = 0
 ) -> dict[str, NDArray[np.generic]]:
-    """Where a model looks in a few images.
+    """Attention maps of a few images, as arrays.
 
     Arguments:
         model: on the device to work on.
@@ -95,7 +112,7 @@ def watch_attention(
 
 
 def keep_watched(folder: Path, epoch: int, arrays: Arrays) -> None:
-    """Keep what was seen in a run's folder.
+    """Attention log: keep what was seen in a run's folder.
 
     Arguments:
         folder: of the run.
@@ -109,7 +126,7 @@ def keep_watched(folder: Path, epoch: int, arrays: Arrays) -> None:
 
 
 def read_watched(folder: Path) -> list[tuple[int, list[WatchedImage]]]:
-    """The maps that a run kept.
+    """Attention log: the maps that a run kept.
 
     Arguments:
         folder: of the run.
@@ -134,7 +151,7 @@ def read_watched(folder: Path) -> list[tuple[int, list[WatchedImage]]]:
 
 
 def watched_images(arrays: Arrays) -> list[WatchedImage]:
-    """What `watch_attention` found, image by image; none of a model without a map."""
+    """Attention maps that `watch_attention` found, image by image; none of a model without a map."""
     if "attention" not in arrays:
         return []
     maps, boxes = arrays["attention"], arrays.get("boxes")
@@ -148,7 +165,7 @@ def watched_images(arrays: Arrays) -> list[WatchedImage]:
 
 
 def map_colours(attention: Float32[np.ndarray, "row column"]) -> UInt8[np.ndarray, "row column 3"]:
-    """A map in colours from 0 to its own largest probability.
+    """Heatmap: a map in colours from 0 to its own largest probability.
 
     Example:
         >>> map_colours(np.array([[0.0, 0.1, 0.2]], np.float32)).mean(2).round(-1)
@@ -160,26 +177,8 @@ def map_colours(attention: Float32[np.ndarray, "row column"]) -> UInt8[np.ndarra
     return np.asarray(colormaps[COLOURS](attention.astype(np.float64) / largest, bytes=True))[:, :, :3]
 
 
-STEP = ("loss", "error", "entropy", "learning_rate")
-EPOCH = (
-    "training_loss",
-    "training_error",
-    "entropy",
-    "validation_loss",
-    "validation_error",
-    "validation_covered",
-    "patches_per_second",
-)
-"""What is shown of the records of metrics.jsonl, under the same names."""
-
-SIDE = 256
-"""Longest side of the picture of a map, about, in pixels."""
-
-FLUSH_SECONDS = 10
-
-
 class Board:
-    """Writes what TensorBoard shows of a run; a disabled one writes and imports nothing.
+    """TensorBoard of a run: writes what it shows; a disabled one writes and imports nothing.
 
     In TensorBoard a run is two: "steps" and "epochs", the maps among the latter. What a stopped run wrote after the
     state that it is resumed from is no longer shown.
@@ -242,7 +241,7 @@ class Board:
 
 
 def require_tensorboard() -> Any:
-    """Torch's writer for TensorBoard, a class.
+    """TensorBoard writer of torch, a class.
 
     Raises:
         MissingExtra: TensorBoard is not installed.

@@ -1,4 +1,4 @@
-"""What the training images are like, as far as a model must know before it is built."""
+"""Model building for a run: what the training images are like (channels, size, band statistics, class weights)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -35,13 +35,12 @@ MEASURED = 256
 THUMBNAIL = ViewSettings(longest_side=256)
 """What is measured where a model has no view."""
 
-
 CONSTANT = 1e-6
 """Deviation over mean below which a band is constant: float32 views resolve no less."""
 
 
 def typical_image(dataset: ImageDataset, indices: Sequence[int], settings: InputSettings) -> tuple[int, Size]:
-    """Channels that a model of some images needs, and the size that is the median of a few of them; reads no pixel.
+    """Survey of images: channels that a model of them needs, and their median size; reads no pixel.
 
     Arguments:
         dataset: the images.
@@ -66,7 +65,7 @@ def typical_image(dataset: ImageDataset, indices: Sequence[int], settings: Input
 def band_statistics(
     dataset: ImageDataset, indices: Sequence[int], intake: Intake, view: ViewSettings | None
 ) -> BandStatistics:
-    r"""Mean and standard deviation of every band of the training images, in the unit range, as their views show them.
+    r"""Band statistics: mean and standard deviation of every band of the training images' views, in the unit range.
 
     .. math:: \mu_c = \frac1n \sum_p x_{pc}, \qquad \sigma_c^2 = \frac1n \sum_p (x_{pc} - \mu_c)^2
 
@@ -121,7 +120,7 @@ def build_for(
     features: nn.Module | None = None,
     pretrained: bool = True,
 ) -> Model:
-    """Build the model of a run: its channels and its bands' statistics are those of the training images.
+    """Model of a run: its channels and its bands' statistics are those of the training images.
 
     Every process calls this; the first one looks at the images for all.
 

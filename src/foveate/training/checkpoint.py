@@ -1,19 +1,26 @@
-"""What resuming needs, in one file that is always either the old or the new one."""
+"""Checkpoints of a run: its state, all that resuming needs, in one file that is always old or new; its best model."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.atomic import replace_file
+from foveate.config.serial import to_plain
+from foveate.config.training import RunSettings
 from foveate.errors import RunError
+from foveate.evaluation.evaluate import Evaluation
+from foveate.models import Model, save_model
 from foveate.training.optimisation import WeightAverage
 
-__all__ = ["Best", "Position", "State", "has_state", "load_state", "pack_tensors", "save_state", "unpack_tensors"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Best", "Checkpoints", "Position", "State", "has_state", "load_state", "save_state"]
 
 FILE = "state.safetensors"
 """Name of the state's file in RUN/state."""
@@ -21,7 +28,7 @@ FILE = "state.safetensors"
 
 @dataclass(frozen=True)
 class Best:
-    """The validation the saved model comes from.
+    """Best validation so far: the one the saved model comes from.
 
     Attributes:
         error: share of validation images that are wrong.
@@ -38,7 +45,7 @@ class Best:
 
 @dataclass
 class Position:
-    """How far a run has come; the only thing the loop changes besides weights and optimizer.
+    """Position of a run: how far it has come; the only thing the loop changes besides weights and optimizer.
 
     Attributes:
         epoch: the epoch under way, counted from 1.
@@ -48,7 +55,7 @@ class Position:
         seconds: of training and validation so far.
         sums: over the epoch under way, keyed by what was added up.
         best: the best validation so far.
-        stale: epochs since it.
+        stale: epochs since it, for early stopping.
     """
 
     epoch: int = 1
@@ -84,11 +91,11 @@ class Position:
 
 @dataclass(frozen=True)
 class State:
-    """A state as it lies on disk.
+    """State of a run as it lies on disk.
 
     Attributes:
         tensors: weights, optimizer moments and weight average, by name.
-        plain: position, settings, optimizer numbers, length of the journal.
+        plain: position, settings, optimizer numbers, length of the metrics log.
     """
 
     tensors: dict[str, Tensor]
@@ -96,7 +103,7 @@ class State:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Replace the state in `folder`."""
+    """Checkpoint: replace the state in `folder`."""
     from safetensors.torch import save
 
     # Copies: layers of a user's own may share one tensor under two names, which the file format refuses.
@@ -113,7 +120,7 @@ def has_state(folder: Path) -> bool:
 
 
 def load_state(folder: Path) -> State | None:
-    """The state in `folder`, or None where there is none.
+    """Checkpoint: the state in `folder`, or None where there is none.
 
     Raises:
         RunError: the file is damaged.
@@ -131,41 +138,96 @@ def load_state(folder: Path) -> State | None:
         raise RunError(f"{path} is damaged: delete {folder} to train from the start, or restore a copy") from error
 
 
-def pack_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Everything that changes with a step.
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints of a run: written by the first process for all of them.
 
-    Returns:
-        Tensors by name, and the optimizer's numbers as JSON takes them.
+    Attributes:
+        folder: of the run.
+        settings: of the run.
+        fingerprint: of its images.
+        accelerator: of this process.
+        model: what is trained.
+        optimizer: of its parameters.
+        average: of its weights; None where they are not averaged.
     """
-    tensors = {f"model.{name}": one for name, one in model.state_dict().items()}
-    tensors |= {f"average.{name}": one for name, one in average.tensors.items()}
-    numbers = optimizer.state_dict()
-    for index, moments in numbers["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": one for name, one in moments.items() if one is not None}
-    return tensors, numbers["param_groups"]
 
+    folder: Path
+    settings: RunSettings
+    fingerprint: int
+    accelerator: "Accelerator"
+    model: Model
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
 
-def unpack_tensors(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage) -> None:
-    """Bring model, optimizer and average back to what `pack_tensors` saw.
+    @property
+    def judged(self) -> Model:
+        """The model that is validated and saved: that of the averaged weights, if they are averaged."""
+        return self.model if self.average is None else cast("Model", self.average.module)
 
-    Raises:
-        RunError: the state is of another model.
-    """
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
-    for name, one in state.tensors.items():
-        part, rest = name.split(".", 1)
-        parts[part][rest] = one
-    groups = state.plain["optimizer"]
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    try:
-        model.load_state_dict(parts["model"])
-        for name, one in parts["average"].items():
-            average.tensors[name].copy_(one)
-        optimizer.load_state_dict({"state": _moments(parts["optimizer"], parameters), "param_groups": groups})
-    except (RuntimeError, KeyError, IndexError, ValueError) as error:
-        raise RunError("the state is of another version of the model: train anew in another --out folder") from error
+    def save(self, position: Position, logged: int) -> None:
+        """Replace the state in the folder.
+
+        Arguments:
+            position: how far the run has come.
+            logged: bytes of metrics.jsonl that belong to it.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        scaler, numbers = self.accelerator.scaler, self.optimizer.state_dict()
+        tensors = {f"model.{name}": one for name, one in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": one for name, one in self.average.state_dict().items()}
+        for index, moments in numbers["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": one for name, one in moments.items() if one is not None}
+        plain = {
+            "position": position.plain(),
+            "optimizer": numbers["param_groups"],
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "logged": logged,
+            "settings": to_plain(self.settings),
+            "fingerprint": self.fingerprint,
+        }
+        save_state(self.folder / "state", State(tensors, plain))
+
+    def restore(self, state: State) -> Position:
+        """Bring model, optimizer and average back to where `save` left them.
+
+        Raises:
+            RunError: the state is of another model.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for name, one in state.tensors.items():
+            part, rest = name.split(".", 1)
+            parts[part][rest] = one
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        try:
+            self.model.load_state_dict(parts["model"])
+            if self.average is not None:
+                self.average.load_state_dict(parts["average"])
+            moments, groups = _moments(parts["optimizer"], parameters), state.plain["optimizer"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            raise RunError(
+                "the state is of another version of the model: train anew in another --out folder"
+            ) from error
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state.plain["scaler"])
+        return Position.from_plain(state.plain["position"])
+
+    def keep_best(self, position: Position, result: Evaluation | None) -> bool:
+        """Save the model if it is the best so far, or the latest where nothing tells; True if it was saved."""
+        card: dict[str, Any] = {"epoch": position.epoch, "step": position.step, "seed": self.settings.seed}
+        if result is not None:
+            best = position.best
+            if best is not None and (best.error, best.loss) <= (result.error, result.loss):
+                return False
+            card |= {"metrics": {"validation error": result.error, "validation images": result.n}}
+        if self.accelerator.is_main_process:
+            save_model(self.judged, self.folder / "model", card)
+        if result is not None:
+            position.best = Best(result.error, result.loss, position.epoch, position.step)
+        return True
 
 
 def _moments(tensors: Mapping[str, Tensor], parameters: list[Tensor]) -> dict[int, dict[str, Tensor]]:

@@ -1,19 +1,19 @@
-"""Cross-validation: one run per fold, and what they say together."""
+"""Cross-validation: one run per fold, and what the folds say together; which image was in which split."""
 
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from foveate.atomic import replace_file
 from foveate.config.training import RunSettings
 from foveate.datasets import fill_splits, k_folds, open_dataset, read_manifest
-from foveate.datasets.types import Example, ImageDataset
+from foveate.datasets.types import Example, ImageDataset, Resplit
 from foveate.errors import DataError, RunError
 from foveate.evaluation.evaluate import evaluate
 from foveate.models import DrawOptions, load_model
@@ -21,52 +21,15 @@ from foveate.pipeline.distributed import agreed, open_accelerator
 from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.loop import train
 from foveate.training.progress import Progress
-from foveate.types import Box
 
-if TYPE_CHECKING:
-    from foveate.images import Source
-
-__all__ = ["SPLITS", "Resplit", "join_splits", "read_splits", "train_folds", "write_splits"]
+__all__ = ["SPLITS", "join_splits", "read_splits", "train_folds", "write_splits"]
 
 SPLITS = "splits.json"
 """File in a fold's folder: image id → split, since its settings alone do not tell."""
 
 
-@dataclass(frozen=True)
-class Resplit:
-    """A data set whose images are split anew.
-
-    Attributes:
-        dataset: the images.
-        examples: its examples, in its order, with other splits.
-    """
-
-    dataset: ImageDataset
-    examples: Sequence[Example]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.dataset.classes
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether an image may have several labels, or none."""
-        return self.dataset.multi_label
-
-    def open(self, index: int) -> "Source":
-        """The image of example `index`."""
-        return self.dataset.open(index)
-
-    @property
-    def objects(self) -> Callable[[int], Sequence[tuple[str, Box]]]:
-        """As of the data set; there is no such attribute where it knows no objects."""
-        known: Callable[[int], Sequence[tuple[str, Box]]] = self.dataset.objects  # type: ignore[attr-defined]
-        return known
-
-
 def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:
-    """The images split as they were for a fold; as they are, where the run is none.
+    """Splits of a run: the images split as they were for a fold; as they are, where the run is none.
 
     Arguments:
         run: folder of a run, or of the model in it.
@@ -87,7 +50,7 @@ def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:
 
 
 def write_splits(folder: Path, examples: Sequence[Example], again: str) -> None:
-    """Say in a run's folder which image is in which split, before its first model is there to be evaluated.
+    """Splits of a run, written into its folder before its first model is there to be evaluated.
 
     Where a run never got as far as a state or a model, the splits it was to have are replaced.
 
@@ -109,7 +72,7 @@ def write_splits(folder: Path, examples: Sequence[Example], again: str) -> None:
 
 
 def join_splits(dataset: ImageDataset, splits: Mapping[str, str]) -> ImageDataset:
-    """Images without splits, of which some were in a run: these keep its split, and so do others of their groups.
+    """Splits by a run, for images without: those that were in it keep its split, and so do others of their groups.
 
     Arguments:
         dataset: the images.
@@ -132,7 +95,7 @@ def train_folds(
     dataset: ImageDataset | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train one model per fold and measure each on images it never saw.
+    """Cross-validation: train one model per fold and measure each on images it never saw.
 
     Every fold is the test split once; validation images, which choose the model, are held out of the others. Where the
     data name a test split, that one tests all models, and the folds take turns as validation split.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the step they fall into."""
+"""Signals: Ctrl-C (SIGINT) and SIGTERM end a run after the step they fall into."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ __all__ = ["Interrupts", "interruption"]
 
 
 class Interrupts:
-    """While open, remembers SIGINT or SIGTERM instead of dying from it; the second one kills as usual.
+    """Signal handler: while open, remembers SIGINT or SIGTERM instead of dying from it; the second one kills as usual.
 
     Arguments:
         echoes: remember the second one too: a launcher of several processes repeats the terminal's Ctrl-C.
@@ -52,7 +52,7 @@ class Interrupts:
 
 
 def interruption(number: int, where: str, remedy: str) -> Interrupted:
-    """The error that ends a run after a signal.
+    """Interruption: the error that ends a run after a signal.
 
     Example:
         >>> print(interruption(2, "after step 3 of 8", "to continue: foveate train --resume --out runs/demo"))

@@ -1,7 +1,8 @@
-"""The training loop: small enough to read, the same for every model."""
+"""Training loop: small enough to read, the same for every model; early stopping, and the best model by validation."""
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -28,16 +29,14 @@ from foveate.pipeline.loader import (
     shares,
     split_indices,
 )
-from foveate.training.attention_log import Board, require_tensorboard
+from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
 from foveate.training.build import build_for, loss_weights
-from foveate.training.checkpoint import Position, has_state
+from foveate.training.checkpoint import Checkpoints, Position, has_state
 from foveate.training.interrupts import Interrupts, interruption
-from foveate.training.keeper import Keeper
 from foveate.training.optimisation import WeightAverage, annealed, learning_rate, total_steps
 from foveate.training.progress import Progress, SilentProgress, choose_progress
-from foveate.training.run_folder import Journal, prepare_folder
-from foveate.training.step import SUMS, Stepper, epoch_record, step_record
-from foveate.training.step_receipts import StepReceipts
+from foveate.training.run_folder import MetricsLog, prepare_folder
+from foveate.training.step import SUMS, Stepper, StepReceipts, epoch_record, step_record
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,7 +46,7 @@ __all__ = ["TrainResult", "train"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
         folder: of the run.
@@ -142,17 +141,17 @@ class _Run:
         self.state = agreed(accelerator, prepare)
         weights = loss_weights(settings, self.dataset, self.training_indices)
         self.stepper = Stepper(training, model, accelerator, weights)
-        self.average = WeightAverage(model, training.averaging)
-        self.keeper = Keeper(self.folder, settings, self.stepper, self.average, self.fingerprint)
-        self.opened = SourceCache(self.dataset, model.intake)
-        self.receipts = StepReceipts(model.patch)
-        self.loader = Loader(
-            self.dataset, model.view, settings.seed, model.intake, settings.augment, training.workers, self.opened
+        self.average = WeightAverage(model, training.averaging) if training.averaging else None
+        self.checkpoints = Checkpoints(
+            self.folder, settings, self.fingerprint, accelerator, model, self.stepper.optimizer, self.average
         )
+        self.loading = LoadOptions(training.batch, training.workers, SourceCache(self.dataset, model.intake))
+        self.receipts = StepReceipts(model.patch)
+        self.loader = Loader(self.dataset, model.view, settings.seed, model.intake, settings.augment, self.loading)
         if self.state is not None:
-            self.position = self.keeper.restore(self.state)
-        kept = 0 if self.state is None else self.state.plain["journal"]
-        self.journal = Journal(self.folder / "metrics.jsonl" if self.main else None, kept)
+            self.position = self.checkpoints.restore(self.state)
+        logged = 0 if self.state is None else self.state.plain["logged"]
+        self.log = MetricsLog(self.folder / "metrics.jsonl" if self.main else None, logged)
         shown = self.folder / "tensorboard" if training.tensorboard and self.main else None
         self.board = Board(shown, None if self.state is None else self.position)
 
@@ -200,16 +199,17 @@ class _Run:
         position, training = self.position, self.settings.training
         rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
         now = annealed(self.settings, position.step, self.total)
-        self.stepper.model.anneal(now.prior, now.patches)
+        self.stepper.model.anneal(now.get("prior"), round(now["patches"]) if "patches" in now else None)
         sums, arrived, late = self._gather(self.stepper.backward(images, share, now))
         if not math.isfinite(sums["loss"]) or not self.stepper.finite:
             raise self._diverged(rate)
         self.stepper.update(rate)
-        self.average.update(position.step)
+        if self.average is not None:
+            self.average.update_parameters(self.stepper.model)
         position.take(sums | self.receipts.sums(images, self.stepper.stages, waited), self._tick())
         record = step_record(position, sums, rate, now)
         if position.step % training.log_every == 0 or position.step == self.total:
-            self.journal.write(record)
+            self.log.write(record)
             self.board.step(record)
         self.progress.step(record)
         if self.accelerator.num_processes == 1:  # nobody to agree with: not one step later than need be
@@ -233,9 +233,10 @@ class _Run:
         last = self._over() or agreed(self.accelerator, self._late)
         result, better = None, False
         if last or position.epoch % training.validate_every == 0:
-            with self.average.applied():
-                result = self._validate()
-                better = self.keeper.keep(position, result)
+            # The strength of the prior is annealed, and no weight: it is the latest, not an average.
+            self.checkpoints.judged.anneal(annealed(self.settings, position.step - 1, self.total).get("prior"))
+            result = self._validate()
+            better = self.checkpoints.keep_best(position, result)
             if position.best is not None:
                 position.stale = position.epoch - position.best.epoch
         if last or self._out_of_patience() or position.epoch % training.watch_every == 0:
@@ -244,7 +245,7 @@ class _Run:
         self._tick()
         rate = learning_rate(training, position.step - 1, self.total, self.steps_per_epoch)
         record = epoch_record(position, result, rate=rate, better=better, complete=complete)
-        self.journal.write(record)
+        self.log.write(record)
         self.board.epoch(record)
         self.progress.epoch(record)
         if complete:
@@ -255,23 +256,28 @@ class _Run:
     def _validate(self) -> Evaluation | None:
         if not self.validation_indices:
             return None
-        training = self.settings.training
-        alone = self.accelerator.num_processes == 1
         return evaluate(
-            self.stepper.model,
+            self.checkpoints.judged,
             self.dataset,
             self.validation_indices,
             DrawOptions(seed=self.settings.seed),
-            loading=LoadOptions(training.batch, training.workers, self.opened),
-            check=self._stop if alone else None,
+            loading=self.loading,
+            check=self._stop if self.accelerator.num_processes == 1 else None,
         )
 
     def _watch(self, epoch: int) -> None:
+        """Log the attention maps of a few validation images, in the first process; 0 is before training."""
         watched = self.validation_indices[: self.settings.training.watch]
-        self.keeper.watch(self.dataset, watched, epoch, partial(self.board.maps, self.position.step))
+        if watched:
+            agreed(self.accelerator, partial(self._log_maps, watched, epoch))
+
+    def _log_maps(self, watched: Sequence[int], epoch: int) -> None:
+        arrays = watch_attention(self.checkpoints.judged, self.dataset, watched, self.settings.seed)
+        keep_watched(self.folder, epoch, arrays)
+        self.board.maps(self.position.step, arrays)
 
     def _save(self) -> None:
-        self.keeper.save(self.position, self.journal.length)
+        self.checkpoints.save(self.position, self.log.length)
 
     def _finished(self) -> bool:
         position = self.position
@@ -279,6 +285,7 @@ class _Run:
         return (over and position.closed == position.step > 0) or self._out_of_patience()
 
     def _out_of_patience(self) -> bool:
+        """Early stopping: too many epochs without a better validation."""
         patience = self.settings.training.patience
         return bool(patience and self.position.stale >= patience)
 

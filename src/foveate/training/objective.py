@@ -1,12 +1,11 @@
-"""What training minimises, image by image, and the optimizer that does it."""
+"""Loss: cross-entropy, class weights and the terms of the attention, image by image."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from foveate.config.training import TrainingSettings
 from foveate.models.probabilities import cross_entropies
 from foveate.models.types import Output
 from foveate.sampling import expectation
@@ -15,13 +14,10 @@ from foveate.types import Label
 __all__ = [
     "TermWeights",
     "attention_entropy",
-    "build_optimizer",
     "class_weights",
     "feature_variety",
     "image_losses",
-    "optimizer_groups",
     "positive_weights",
-    "set_rates",
 ]
 
 LEAST_VARIETY = 1e-3
@@ -29,7 +25,7 @@ LEAST_VARIETY = 1e-3
 
 
 def attention_entropy(output: Output) -> Tensor:
-    r"""Entropy of each image's attention map.
+    r"""Entropy regularisation: that of each image's attention map.
 
     .. math:: H = -\sum_i a_i \log a_i
 
@@ -47,7 +43,7 @@ def attention_entropy(output: Output) -> Tensor:
 
 
 def feature_variety(output: Output) -> Tensor:
-    r"""How much the drawn patches' features vary within each image: what looking around has to tell.
+    r"""Feature variance: how much the drawn patches' features vary within each image: what looking around has to tell.
 
     .. math::
         V = \log\left(\varepsilon +
@@ -84,7 +80,7 @@ POSITIVE_WEIGHTS = (0.05, 20.0)
 
 
 class TermWeights(NamedTuple):
-    """How much the terms of the attention count beside the cross-entropy.
+    """Regularisation weights: how much the terms of the attention count beside the cross-entropy.
 
     Attributes:
         entropy: λ.
@@ -105,7 +101,7 @@ def image_losses(
     Arguments:
         output: of a model.
         labels: as `cross_entropies`.
-        terms: λ and ν of the entropy and the variety, see `foveate.training.objective`.
+        terms: λ and ν of the entropy and the variety, see above.
         weights: (classes,) as `cross_entropies`, or None for ones.
 
     Returns:
@@ -119,7 +115,7 @@ def image_losses(
 
 
 def class_weights(labels: Sequence[Label | None], classes: int) -> Tensor:
-    """Weights under which every class of the training images counts the same, and which average to 1.
+    """Class weights, under which every class of the training images counts the same, and which average to 1.
 
     Arguments:
         labels: class numbers of the training images.
@@ -137,7 +133,7 @@ def class_weights(labels: Sequence[Label | None], classes: int) -> Tensor:
 
 
 def positive_weights(labels: Sequence[Label | None], classes: int) -> Tensor:
-    """Weights under which the images that have a class count as much as those that have not, class by class.
+    """Class weights with several labels: images that have a class count as much as those that have not.
 
     Arguments:
         labels: the classes of each training image.
@@ -157,55 +153,3 @@ def positive_weights(labels: Sequence[Label | None], classes: int) -> Tensor:
     negatives = len(labels) - positives
     both = (positives > 0) & (negatives > 0)
     return torch.where(both, (negatives / positives).clamp(*POSITIVE_WEIGHTS), 1.0).float()
-
-
-def optimizer_groups(model: nn.Module, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parameters by peak learning rate, each group in the model's order, whatever the order of `groups`.
-
-    Parameters of one learning rate are one group, so that a state does not depend on how a model sorts them.
-
-    Arguments:
-        model: whose parameters they are.
-        groups: of `Model.parameter_groups`: "params", and "learning_rate" where it is not the common one.
-
-    Returns:
-        Groups with "params" and "learning_rate" (None for the common one); none of them empty.
-    """
-    rates = {id(one): group.get("learning_rate") for group in groups for one in group["params"]}
-    by_rate: dict[float | None, list[Tensor]] = {}
-    for one in model.parameters():
-        if id(one) in rates:
-            by_rate.setdefault(rates[id(one)], []).append(one)
-    return [{"params": parameters, "learning_rate": rate} for rate, parameters in by_rate.items()]
-
-
-def set_rates(optimizer: torch.optim.Optimizer, settings: TrainingSettings, rate: float) -> None:
-    """Set the learning rate of the next step: `rate`, in proportion where a group has a peak of its own.
-
-    Arguments:
-        optimizer: of `build_optimizer`, or accelerate's wrapper around it.
-        settings: whose `learning_rate` is the peak of `rate`.
-        rate: of the groups without a peak of their own.
-    """
-    for group in optimizer.param_groups:
-        own = group.get("learning_rate")
-        group["lr"] = rate if own is None else rate * (own / settings.learning_rate)
-
-
-def build_optimizer(
-    parameters: Iterable[Tensor] | Iterable[dict[str, Any]], settings: TrainingSettings
-) -> torch.optim.Optimizer:
-    """The optimizer of a run; its learning rates are set anew for every step, by `set_rates`.
-
-    Arguments:
-        parameters: what is trained; or groups of it, of `optimizer_groups`.
-        settings: kind of optimizer, learning rate and weight decay.
-    """
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
-    raise AssertionError(settings.optimizer)

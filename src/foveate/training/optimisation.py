@@ -1,62 +1,112 @@
-"""What changes from step to step as a pure function of the step: nothing to save, nothing to resume."""
+"""Optimizer, weight averaging (EMA), learning-rate schedule and annealing.
+
+Schedules are pure functions of the step: there is nothing of them to save, nothing to resume.
+"""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foveate.config.training import Ramp, RunSettings, TrainingSettings
 
-__all__ = ["Annealed", "WeightAverage", "annealed", "learning_rate", "ramp_value", "total_steps"]
+__all__ = [
+    "Annealed",
+    "WeightAverage",
+    "annealed",
+    "build_optimizer",
+    "learning_rate",
+    "optimizer_groups",
+    "ramp_value",
+    "set_rates",
+    "total_steps",
+]
 
 
-class WeightAverage:
-    r"""Moving average of a model's parameters.
+class WeightAverage(AveragedModel):
+    r"""Weight averaging: an exponential moving average (EMA) of a model's weights and buffers, as a model of its own.
 
     .. math:: \bar\theta_t = d_t \bar\theta_{t-1} + (1 - d_t)\theta_t, \quad d_t = \min(d, (1 + t)/(10 + t))
 
-    The shorter memory of the first steps forgets the initial weights.
+    The shorter memory of the first steps forgets the initial weights. Batch statistics are averaged as the weights are,
+    by torch.optim.swa_utils.
 
     Arguments:
-        model: whose parameters are averaged.
-        decay: d in [0, 1); 0 keeps no average.
+        model: what is averaged; `module` is the copy that has the averages.
+        decay: d in [0, 1].
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> average = WeightAverage(model, 0.9)
+        >>> _, _ = nn.init.ones_(model.weight), nn.init.zeros_(average.module.weight)
+        >>> average.update_parameters(model)
+        >>> average.module.weight.item()
+        0.8999999761581421
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._model, self._decay = model, decay
-        self.tensors: dict[str, Tensor] = {}
-        """Name → average; empty when switched off. Frozen parameters have none."""
-        if decay:
-            self.tensors = {name: one.detach().clone() for name, one in self._trained()}
+        super().__init__(model, multi_avg_fn=self._take_in, use_buffers=True)
+        self.n_averaged += 1  # the initial weights, which the first step's would replace otherwise
+        self.decay = decay
 
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step`, counted from 0."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, one in self._trained() if self.tensors else ():
-                self.tensors[name].lerp_(one, 1 - decay)
+    def _take_in(self, averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
+        step = int(self.n_averaged) - 1  # not `updates`, the same number on a device that would have to be waited for
+        get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))(averages, weights, updates)  # type: ignore[no-untyped-call]
 
-    def _trained(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, one) for name, one in self._model.named_parameters() if one.requires_grad)
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within, the model has the averaged weights."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
+def optimizer_groups(model: nn.Module, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parameter groups by peak learning rate, each group in the model's order, whatever the order of `groups`.
 
-    def _swap(self) -> None:
-        with torch.no_grad():
-            for name, one in self._trained() if self.tensors else ():
-                kept = one.clone()
-                one.copy_(self.tensors[name])
-                self.tensors[name].copy_(kept)
+    Parameters of one learning rate are one group, so that a state does not depend on how a model sorts them.
+
+    Arguments:
+        model: whose parameters they are.
+        groups: of `Model.parameter_groups`: "params", and "learning_rate" where it is not the common one.
+
+    Returns:
+        Groups with "params" and "learning_rate" (None for the common one); none of them empty.
+    """
+    rates = {id(one): group.get("learning_rate") for group in groups for one in group["params"]}
+    by_rate: dict[float | None, list[Tensor]] = {}
+    for one in model.parameters():
+        if id(one) in rates:
+            by_rate.setdefault(rates[id(one)], []).append(one)
+    return [{"params": parameters, "learning_rate": rate} for rate, parameters in by_rate.items()]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, settings: TrainingSettings, rate: float) -> None:
+    """Learning rates of the next step: `rate`, in proportion where a group has a peak of its own.
+
+    Arguments:
+        optimizer: of `build_optimizer`, or accelerate's wrapper around it.
+        settings: whose `learning_rate` is the peak of `rate`.
+        rate: of the groups without a peak of their own.
+    """
+    for group in optimizer.param_groups:
+        own = group.get("learning_rate")
+        group["lr"] = rate if own is None else rate * (own / settings.learning_rate)
+
+
+def build_optimizer(
+    parameters: Iterable[Tensor] | Iterable[dict[str, Any]], settings: TrainingSettings
+) -> torch.optim.Optimizer:
+    """Optimizer of a run; its learning rates are set anew for every step, by `set_rates`.
+
+    Arguments:
+        parameters: what is trained; or groups of it, of `optimizer_groups`.
+        settings: kind of optimizer, learning rate and weight decay.
+    """
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
+    raise AssertionError(settings.optimizer)
 
 
 FIRST_SHARE = 1 / 25
@@ -67,7 +117,7 @@ LAST_SHARE = 1e-4
 
 
 def total_steps(settings: TrainingSettings, steps_per_epoch: int) -> int:
-    """Steps after which training, and its schedule, ends.
+    """Number of steps after which training, and its schedule, ends.
 
     Example:
         >>> total_steps(TrainingSettings(epochs=3, max_steps=20), steps_per_epoch=10)
@@ -78,7 +128,7 @@ def total_steps(settings: TrainingSettings, steps_per_epoch: int) -> int:
 
 
 def learning_rate(settings: TrainingSettings, step: int, total: int, steps_per_epoch: int) -> float:
-    r"""Learning rate of one step.
+    r"""Learning-rate schedule: the rate of one step.
 
     With progress p = step / (total − 1), warm-up share w and peak L:
 
@@ -117,7 +167,7 @@ def learning_rate(settings: TrainingSettings, step: int, total: int, steps_per_e
 
 
 def ramp_value(ramp: Ramp, own: float, step: int, total: int) -> float:
-    r"""Where a ramp is at one step.
+    r"""Annealing ramp: its value at one step.
 
     With progress p = step / (total − 1), held over a share h and moving over a share m:
 
@@ -140,44 +190,31 @@ def ramp_value(ramp: Ramp, own: float, step: int, total: int) -> float:
     return first if beyond <= 0 else first + (last - first) * beyond / ramp.over
 
 
-@dataclass(frozen=True)
-class Annealed:
-    """What is annealed, at one step; None for what stays as it is set.
-
-    Attributes:
-        prior: strength of the contrast prior.
-        entropy: weight of the attention's entropy.
-        variety: weight of the variety of what is drawn.
-        patches: patches drawn per training image.
-    """
-
-    prior: float | None
-    entropy: float | None
-    variety: float | None
-    patches: int | None
+Annealed = dict[str, float]
+"""Annealed settings at one step, by name: "prior", "entropy", "variety", "patches"; only those that move."""
 
 
 def annealed(settings: RunSettings, step: int, total: int) -> Annealed:
-    """Where the ramps of a run are at one step.
+    """Annealing: where the ramps of a run are at one step.
 
     Arguments:
         settings: of the run.
         step: 0 … total − 1.
         total: number of steps.
 
+    Returns:
+        Strength of the contrast prior, weights of the attention's terms and patches drawn (whole), as far as they move.
+
     Example:
         >>> annealed(RunSettings(), step=3, total=10)
-        Annealed(prior=None, entropy=None, variety=None, patches=None)
+        {}
     """
-    ramps, model = settings.training.anneal, settings.model
-
-    def value(ramp: Ramp, own: float) -> float | None:
-        return ramp_value(ramp, own, step, total) if ramp.moves else None
-
-    patches = value(ramps.patches, model.patches)
-    return Annealed(
-        prior=value(ramps.prior, model.prior.contrast),
-        entropy=value(ramps.entropy, settings.training.entropy),
-        variety=value(ramps.variety, settings.training.variety),
-        patches=None if patches is None else round(patches),
-    )
+    training, model, ramps = settings.training, settings.model, settings.training.anneal
+    moving: dict[str, tuple[Ramp, float]] = {
+        "prior": (ramps.prior, model.prior.contrast),
+        "entropy": (ramps.entropy, training.entropy),
+        "variety": (ramps.variety, training.variety),
+        "patches": (ramps.patches, model.patches),
+    }
+    now = {name: ramp_value(ramp, own, step, total) for name, (ramp, own) in moving.items() if ramp.moves}
+    return now | {"patches": round(now["patches"])} if "patches" in now else now

@@ -1,13 +1,13 @@
-"""What a run says while it goes: a bar on a terminal, one line an epoch in a pipe, nothing elsewhere."""
+"""Progress of a run: a bar on a terminal, one line an epoch in a pipe, nothing elsewhere."""
 
 import sys
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 __all__ = ["BarProgress", "LineProgress", "Progress", "SilentProgress", "choose_progress"]
 
 
-class Progress(Protocol):
-    """What the loop tells whoever watches; records are those of metrics.jsonl."""
+class Progress:
+    """Progress of a run, as the loop tells it, silent here; records are those of metrics.jsonl."""
 
     def begin(self, total: int, done: int) -> None:
         """A run of `total` steps starts after `done` of them."""
@@ -22,24 +22,12 @@ class Progress(Protocol):
         """The run is over, for whatever reason."""
 
 
-class SilentProgress:
-    """Says nothing."""
-
-    def begin(self, total: int, done: int) -> None:
-        """Say nothing."""
-
-    def step(self, record: dict[str, Any]) -> None:
-        """Say nothing."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Say nothing."""
-
-    def end(self) -> None:
-        """Say nothing."""
+class SilentProgress(Progress):
+    """Silent progress: says nothing."""
 
 
-class LineProgress(SilentProgress):
-    """One line per epoch, flushed, so that a log file can be followed.
+class LineProgress(Progress):
+    """Progress lines, one per epoch, flushed, so that a log file can be followed.
 
     Arguments:
         stream: where to write; standard output if None.
@@ -55,8 +43,8 @@ class LineProgress(SilentProgress):
             print(line, file=self._stream or sys.stdout, flush=True)
 
 
-class BarProgress(SilentProgress):
-    """A bar over all steps, with one line per epoch above it."""
+class BarProgress(Progress):
+    """Progress bar over all steps, with one line per epoch above it."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -116,7 +104,7 @@ class News:
 
 
 def epoch_line(record: dict[str, Any]) -> str:
-    """An epoch in one line.
+    """Progress line of an epoch.
 
     Example:
         >>> epoch_line({"epoch": 3, "step": 12, "loss": 0.5, "training_error": 0.25, "seconds": 9.0})
@@ -131,5 +119,5 @@ def epoch_line(record: dict[str, Any]) -> str:
 
 
 def choose_progress() -> Progress:
-    """A bar if standard output is a terminal, lines otherwise."""
+    """Progress bar if standard output is a terminal, lines otherwise."""
     return BarProgress() if sys.stdout.isatty() else LineProgress()

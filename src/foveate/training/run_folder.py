@@ -1,4 +1,4 @@
-"""The folder of a run: what may be there before it starts, and what it says about itself."""
+"""Run folder: what may be there before a run starts, its metrics log (metrics.jsonl), and what it says about itself."""
 
 import json
 import platform
@@ -15,11 +15,26 @@ from foveate.config.training import RunSettings
 from foveate.errors import RunError
 from foveate.training.checkpoint import State, load_state
 
-__all__ = ["Journal", "environment", "prepare_folder", "read_journal", "refuse_changes", "run_settings"]
+__all__ = ["MetricsLog", "environment", "prepare_folder", "read_metrics", "refuse_changes", "run_settings"]
 
 
-class Journal:
-    """Appends records to a file; a disabled one writes nothing.
+LASTS = ("epochs", "max_steps", "max_minutes", "patience")
+"""Settings of the training that say how long it lasts."""
+
+WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
+"""Settings of the training that say what is shown and kept of it on the way."""
+
+FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "workers"))
+"""Settings that may change when a run is resumed."""
+
+PLACES = ("manifest", "published")
+"""Settings of the data that say where the images lie, and nothing of what they are."""
+
+_PACKAGES = ("foveate", "torch", "accelerate", "numpy", "pillow", "safetensors", "scikit-learn")
+
+
+class MetricsLog:
+    """Metrics log (JSON lines): appends records to a file; a disabled one writes nothing.
 
     Arguments:
         path: the file, or None to write nothing (every process but the first).
@@ -44,8 +59,8 @@ class Journal:
         self.length += len(line)
 
 
-def read_journal(path: Path | str, kind: str | None = None) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl.
+def read_metrics(path: Path | str, kind: str | None = None) -> list[dict[str, Any]]:
+    """Metrics log: the records of a metrics.jsonl.
 
     Arguments:
         path: the file.
@@ -55,25 +70,10 @@ def read_journal(path: Path | str, kind: str | None = None) -> list[dict[str, An
     return [record for record in records if kind in (None, record["kind"])]
 
 
-LASTS = ("epochs", "max_steps", "max_minutes", "patience")
-"""Settings of the training that say how long it lasts."""
-
-WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
-"""Settings of the training that say what is shown and kept of it on the way."""
-
-FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "workers"))
-"""Settings that may change when a run is resumed."""
-
-PLACES = ("manifest", "published")
-"""Settings of the data that say where the images lie, and nothing of what they are."""
-
-_PACKAGES = ("foveate", "torch", "accelerate", "numpy", "pillow", "safetensors", "scikit-learn")
-
-
 def prepare_folder(
     out: Path, settings: RunSettings, resume: bool, fingerprint: int, processes: int = 1
 ) -> State | None:
-    """Make the folder of a run, or find the state to resume from.
+    """Run folder: make that of a run, or find the state to resume from.
 
     Arguments:
         out: the folder.
@@ -106,7 +106,7 @@ def prepare_folder(
 
 
 def refuse_changes(folder: Path, before: RunSettings, now: RunSettings, moved: bool = False) -> None:
-    """Refuse to go on with a run whose settings are others now, except those that may change.
+    """Settings check: refuse to go on with a run whose settings are others now, except those that may change.
 
     Arguments:
         folder: of the run.
@@ -134,7 +134,7 @@ def _resolved(settings: RunSettings) -> RunSettings:
 
 
 def environment() -> dict[str, object]:
-    """Versions and machine, for whoever wants to repeat the run; no path and no name of the machine or its user."""
+    """Environment of a run, to repeat it: versions and machine; no path and no name of the machine or its user."""
     import torch
 
     packages = {}
@@ -154,7 +154,7 @@ def environment() -> dict[str, object]:
 
 
 def run_settings(run: Path) -> RunSettings:
-    """The settings a run was trained with.
+    """Settings that a run was trained with.
 
     Arguments:
         run: folder of a run, or of the model in it.

@@ -1,39 +1,44 @@
-"""One optimisation step on one batch: what the loop repeats, and what a comparison measures."""
+"""Optimisation step on one batch, and its metrics: what the loop repeats, and what a comparison measures."""
 
 import math
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from foveate.config.training import TrainingSettings
-from foveate.evaluation.evaluate import Evaluation, patches_read, wrong_shares
-from foveate.models.probabilities import cross_entropies
+from foveate.evaluation.evaluate import Evaluation
+from foveate.images import Source, original
+from foveate.models.probabilities import cross_entropies, image_errors
+from foveate.models.receipts import covering, peak_memory
 from foveate.models.types import Batch, Output
 from foveate.pipeline.distributed import open_accelerator, together
 from foveate.pipeline.loader import Share
 from foveate.training.checkpoint import Position
-from foveate.training.objective import TermWeights, build_optimizer, image_losses, optimizer_groups, set_rates
-from foveate.training.optimisation import Annealed
-from foveate.training.step_receipts import receipt_record
+from foveate.training.objective import TermWeights, image_losses
+from foveate.training.optimisation import Annealed, build_optimizer, optimizer_groups, set_rates
+from foveate.types import Size
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from foveate.models import Model
 
-__all__ = ["SUMS", "Stepper", "batch_sums", "epoch_record", "step_record"]
+__all__ = ["SUMS", "StepReceipts", "Stepper", "batch_sums", "epoch_record", "receipt_record", "step_record"]
 
 SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches")
 """What is added up over images, in the order of `batch_sums`."""
+
+STAGE = "seconds "
+"""Before the name of a stage, among the sums of an epoch."""
 
 
 def batch_sums(
     output: Output, labels: Tensor, losses: Tensor, plain: Tensor, entropy: Tensor, counted: Tensor
 ) -> Tensor:
-    """Sums over the images of a batch that count.
+    """Metric sums over the images of a batch that count.
 
     Arguments:
         output: of the model.
@@ -46,14 +51,13 @@ def batch_sums(
     Returns:
         (6,) the sums named in `SUMS`, detached.
     """
-    wrong, patches = wrong_shares(output.logits, labels), patches_read(output, len(labels))
-    each = [losses, plain, wrong, entropy, torch.ones_like(losses), patches]
+    wrong = image_errors(output.logits, labels)
+    each = [losses, plain, wrong, entropy, torch.ones_like(losses), output.patches_read]
     return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
 
 
 def step_record(position: Position, sums: dict[str, float], rate: float, now: Annealed) -> dict[str, Any]:
-    """The line of a step, means over its global batch; "annealed" where something is."""
-    moving = {name: value for name, value in asdict(now).items() if value is not None}
+    """Metrics record of a step: means over its global batch; "annealed" where something is."""
     return {
         "kind": "step",
         "step": position.step,
@@ -63,14 +67,14 @@ def step_record(position: Position, sums: dict[str, float], rate: float, now: An
         "entropy": sums["entropy"] / sums["images"],
         "learning_rate": rate,
         "seconds": round(position.seconds, 3),
-        **({"annealed": moving} if moving else {}),
+        **({"annealed": now} if now else {}),
     }
 
 
 def epoch_record(
     position: Position, result: Evaluation | None, *, rate: float, better: bool, complete: bool
 ) -> dict[str, Any]:
-    """The line of an epoch, means over its images as they were seen in training.
+    """Metrics record of an epoch: means over its images as they were seen in training.
 
     "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
     like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
@@ -108,8 +112,69 @@ def epoch_record(
     }
 
 
+class StepReceipts:
+    """Receipts of steps: what each of them read, as sums that an epoch adds up; of this process alone.
+
+    Arguments:
+        patch: (height, width) of the model's patches, or None if it reads none.
+    """
+
+    def __init__(self, patch: Size | None) -> None:
+        self._patch = patch
+        self._seen: WeakKeyDictionary[Source, int] = WeakKeyDictionary()
+
+    def sums(self, images: Batch, stages: dict[str, float], waited: float) -> dict[str, float]:
+        """Sums of a step.
+
+        Arguments:
+            images: of the step.
+            stages: seconds by stage, of the model's forward pass.
+            waited: seconds until the batch was there.
+
+        Returns:
+            patches_of (patches that would cover the images), bytes_read (views made by other processes not included)
+            and seconds by stage.
+        """
+        sums = {"patches_of": 0.0, "bytes_read": 0.0}
+        for source in images.sources:
+            if self._patch is not None:
+                sums["patches_of"] += covering(source.size, self._patch)
+            kept = original(source)  # one that stays open from epoch to epoch goes on counting
+            sums["bytes_read"] += kept.bytes_read - self._seen.get(kept, 0)
+            self._seen[kept] = kept.bytes_read
+        timed = {"view": waited, **stages}
+        return sums | {f"{STAGE}{stage}": seconds for stage, seconds in timed.items()}
+
+
+def receipt_record(sums: dict[str, float]) -> dict[str, object]:
+    """Receipt of an epoch, from its sums.
+
+    Arguments:
+        sums: patches, seconds, and what `StepReceipts` added.
+
+    Returns:
+        patches, patches_of, bytes_read, peak_memory (bytes, of the process so far; None where not known) and seconds by
+        stage; "learn" is the backward pass and the update: what no other stage accounts for.
+
+    Example:
+        >>> sums = {"patches": 20.0, "patches_of": 900.0, "bytes_read": 5e6, "seconds": 3.0, "seconds read": 1.0}
+        >>> record = receipt_record(sums)
+        >>> record["patches"], record["patches_of"], record["seconds"]
+        (20, 900, {'read': 1.0, 'learn': 2.0})
+    """
+    stages = {name.removeprefix(STAGE): round(spent, 3) for name, spent in sums.items() if name.startswith(STAGE)}
+    rest = max(0.0, sums["seconds"] - sum(stages.values()))
+    return {
+        "patches": round(sums["patches"]),
+        "patches_of": round(sums.get("patches_of", 0)),
+        "bytes_read": round(sums.get("bytes_read", 0)),
+        "peak_memory": peak_memory(),
+        "seconds": stages | {"learn": round(rest, 3)},
+    }
+
+
 class Stepper:
-    """Takes optimisation steps: forward, loss, backward, clipping, update.
+    """Optimisation steps: forward, loss, backward, clipping, update.
 
     Called with a batch it takes a whole step, as a run of a single process does; the loop does its two halves,
     `backward` and `update`, and looks at the sums of all processes in between.
@@ -156,7 +221,7 @@ class Stepper:
         self.stages: dict[str, float] = {}
 
     def __call__(self, images: Batch, share: Share | None = None, rate: float | None = None) -> dict[str, float]:
-        """Take one step.
+        """Step: take a whole one.
 
         Arguments:
             images: labelled; on any device.
@@ -171,7 +236,7 @@ class Stepper:
         return sums
 
     def backward(self, images: Batch, share: Share | None = None, now: Annealed | None = None) -> Tensor:
-        """The first half: gradients of the batch's mean loss, clipped.
+        """Backward pass, the first half: gradients of the batch's mean loss, clipped.
 
         The sum over this process' images is divided by the size of the global batch, so that processes with unequal
         shares together follow the gradient of a single process. Data parallelism averages over processes: hence
@@ -196,7 +261,8 @@ class Stepper:
         assert labels is not None
         output = together(accelerator, partial(self._wrapped, images))
         self.stages = output.seconds
-        losses, entropy = image_losses(output, labels, _term_weights(settings, now), self._weights)
+        terms = TermWeights(*((now or {}).get(name, getattr(settings, name)) for name in TermWeights._fields))
+        losses, entropy = image_losses(output, labels, terms, self._weights)
         counted = torch.arange(len(images), device=losses.device) < share.counted
         accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
         self._norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
@@ -210,7 +276,7 @@ class Stepper:
         return self.accelerator.scaler is not None or bool(torch.isfinite(self._norm))
 
     def update(self, rate: float) -> None:
-        """The second half: move the weights, and forget the gradients.
+        """Optimizer step, the second half: move the weights, and forget the gradients.
 
         Arguments:
             rate: learning rate; a group with a peak of its own takes its share of it.
@@ -218,12 +284,3 @@ class Stepper:
         set_rates(self.optimizer, self.settings, rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-def _term_weights(settings: TrainingSettings, now: Annealed | None) -> TermWeights:
-    def weight(name: str) -> float:
-        annealed: float | None = getattr(now, name, None)
-        own: float = getattr(settings, name)
-        return own if annealed is None else annealed
-
-    return TermWeights(**{name: weight(name) for name in TermWeights._fields})
