@@ -11,7 +11,7 @@ from pyramid_files import check_absent, check_spoiled, obeys, spoil, values, wri
 
 from foveate.errors import ImageError
 from foveate.images import PillowSource, open_image
-from foveate.images.formats.handles import LIBRARY_HANDLES
+from foveate.images.formats.library import LIBRARY_HANDLES
 from foveate.images.formats.vips import VipsSource
 from foveate.types import Box
 
@@ -112,7 +112,7 @@ def test_a_file_that_was_replaced_is_refused_not_mixed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(VipsSource(path)), array)
     again = pickle.loads(pickle.dumps(VipsSource(path)))
     np.testing.assert_array_equal(again.read(Box(0, 0, 90, 120)), array)
-    LIBRARY_HANDLES.drop(old._key(0))
+    LIBRARY_HANDLES.drop(old._key())
     with pytest.raises(ImageError, match=r"image: the file has changed since it was opened: open the image again"):
         old.read(Box(0, 0, 5, 5))
 

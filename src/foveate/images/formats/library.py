@@ -1,8 +1,11 @@
 """Library readers: images that another library opens by their path and reads in parts."""
 
 import importlib
+import os
+import threading
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +14,27 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.formats.handles import LIBRARY_HANDLES, state_of
 from foveate.images.header import FULL_SCALE, Pixels
 from foveate.images.io.local import not_readable
 from foveate.images.source import Source
 from foveate.threads import in_threads
 from foveate.types import Box, Level, Size
 
-__all__ = ["LibraryFile", "installed", "kept_type", "levels_of", "library", "matches", "over_fill", "where"]
+__all__ = [
+    "LIBRARY_HANDLES",
+    "LibraryFile",
+    "LibraryHandles",
+    "installed",
+    "kept_type",
+    "levels_of",
+    "library",
+    "matches",
+    "over_fill",
+    "where",
+]
+
+LIBRARY_HANDLES_OPEN = 32
+"""Images held open by other libraries at a time; the one used longest ago is closed, and opened again if needed."""
 
 EXTRAS = {"openslide": "openslide", "pyvips": "vips", "zarr": "zarr", "rasterio": "geo", "fsspec": "remote"}
 """Module: the extra that installs it."""
@@ -52,13 +68,73 @@ def installed(module: str) -> bool:
     return True
 
 
+class LibraryHandles:
+    """LRU pool of open images: where there are too many, the one asked for longest ago is let go of.
+
+    Nothing is closed by hand: rasterio, OpenSlide and libvips close what nobody refers to any more, so an image that is
+    still being read is closed when whoever reads it has done. Processes that were forked open their own: what they
+    inherit shares its place in the file with the parent, so it is neither used nor closed.
+
+    Arguments:
+        most: images kept open at a time; more are open only while more are being read.
+    """
+
+    def __init__(self, most: int = LIBRARY_HANDLES_OPEN) -> None:
+        self.most = most
+        self._open: OrderedDict[tuple[Hashable, int, int], Any] = OrderedDict()
+        self._inherited: list[OrderedDict[tuple[Hashable, int, int], Any]] = []
+        self._lock = threading.RLock()
+
+    def get(self, file: Hashable, level: int, opens: Callable[[], Any], shared: bool) -> Any:
+        """The open image of a level, for as long as the caller refers to it.
+
+        Arguments:
+            file: what is opened.
+            level: of it.
+            opens: opens it, if it is not open. What it raises goes on.
+            shared: several threads may use one handle at a time; else every thread has its own.
+        """
+        key = file, level, 0 if shared else threading.get_ident()
+        with self._lock:
+            if key in self._open:
+                self._open.move_to_end(key)
+                return self._open[key]
+        handle = opens()
+        with self._lock:
+            handle = self._open.setdefault(key, handle)  # another thread may have been faster
+            while len(self._open) > self.most:
+                self._open.popitem(last=False)
+        return handle
+
+    def drop(self, file: Hashable) -> None:
+        """Let go of all that is open of a file; who needs it next opens it again."""
+        with self._lock:
+            for key in [key for key in self._open if key[0] == file]:
+                del self._open[key]
+
+    def after_fork(self) -> None:
+        """In a child process: set the parent's images aside, and the lock that one of its threads may have held."""
+        self._lock = threading.RLock()
+        self._inherited.append(self._open)
+        self._open = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+LIBRARY_HANDLES = LibraryHandles()
+"""The open images of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LIBRARY_HANDLES.after_fork)
+
+
 class LibraryFile(Source):
     """Library file: read through another library; what that holds open is bounded over all sources of the process.
 
     The library does not tell which bytes of the file it reads, so `bytes_read` counts the bytes of the pixels decoded.
 
-    A subclass opens handles (`_handle`, `_close_handle`), one for each of its `_handles`, and reads with them inside
-    `_using`.
+    A subclass opens handles (`_handle`), and reads with them inside `_using`.
 
     Arguments:
         path: the file.
@@ -77,67 +153,58 @@ class LibraryFile(Source):
     def _open(self) -> Hashable:
         """The state of the file, which tells it from one that replaces it."""
         try:
-            state = state_of(self._path)
+            state = self._state()
         except OSError as error:
             raise not_readable(self.name, error) from error
         if self._path.is_dir():
             raise not_readable(self.name, IsADirectoryError())
         return state
 
+    def _state(self) -> tuple[int, int]:
+        """What changes when the file is written anew, so that no handle of the old one is used for it."""
+        state = self._path.stat()
+        return state.st_mtime_ns, state.st_size
+
     @abstractmethod
     def _handle(self, level: int) -> Any:
-        """Open the file anew, to read a level."""
-
-    @staticmethod
-    @abstractmethod
-    def _close_handle(handle: Any) -> None:
-        """Close what `_handle` opened, when the source may be gone."""
-
-    @abstractmethod
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        """What the library raises on files that it cannot read."""
+        """Open the file anew, to read a level; what is opened is closed when nobody refers to it any more."""
 
     @contextmanager
     def _using(self, level: int, doing: str) -> Iterator[Any]:
-        """An open handle of a level; whatever the library raises meanwhile becomes one line, and the handle is closed.
+        """An open handle of a level; whatever is raised meanwhile becomes one line, and the handle is let go of.
 
         Arguments:
             level: index into `levels`.
             doing: what is read, e.g. "level 1, rows 0 … 9"; "" while opening.
         """
-        key = self._key(level)
+        file = self._key()
         try:
-            with LIBRARY_HANDLES.borrow(key, lambda: self._anew(level), self._close_handle, self._shared) as handle:
-                yield handle
+            yield LIBRARY_HANDLES.get(file, level, lambda: self._anew(level), self._shared)
         except ImageError:
             raise
-        except self._errors() as error:
-            LIBRARY_HANDLES.drop(key)  # errors may stay with a handle; the next read opens another one
+        except Exception as error:  # every library has errors of its own, and rasterio lets GDAL's pass through
+            LIBRARY_HANDLES.drop(file)  # errors may stay with a handle; the next read opens another one
             what = f"{doing} cannot be read" if doing else "broken image, or of a kind not supported here"
             reason = error.__cause__ or error  # rasterio says there what GDAL said
             raise ImageError(f"{self.name}: {what} ({one_line(reason)}): {self._remedy}") from error
 
     def _anew(self, level: int) -> Any:
-        if self._opened not in (None, state_of(self._path)):  # None: closed by another thread meanwhile
+        if self._opened not in (None, self._state()):  # None: closed by another thread meanwhile
             raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
         return self._handle(level)
 
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         return in_threads(lambda box: np.array(self._fetch(box, level), self.dtype), boxes, threads)
 
-    def _key(self, level: int) -> Hashable:
-        return (type(self).__name__, self.name, self._ready(), level)
+    def _key(self) -> Hashable:
+        return (type(self).__name__, self.name, self._ready())
 
     def close(self) -> None:
         """Let go of what is open; the next read opens again."""
         with self._lock:
             if self._opened is not None:
-                LIBRARY_HANDLES.drop(*(self._key(level) for level in range(self._handles())))
+                LIBRARY_HANDLES.drop(self._key())
             super().close()
-
-    def _handles(self) -> int:
-        """Numbers 0 … n−1 under which handles may be open."""
-        return 1 if self._known is None else len(self._known.levels)
 
 
 def where(box: Box, level: int) -> str:

@@ -1,5 +1,6 @@
 """OpenSlide reader: slides of all vendors that it knows."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,8 @@ class OpenSlideSource(LibraryFile):
     def _handle(self, level: int) -> Any:  # noqa: ARG002  one handle reads all levels
         openslide = library("openslide", self.name)
         slide = openslide.OpenSlide(str(self._path))
-        slide.set_cache(_cache())
+        slide.set_cache(_cache(os.getpid()))
         return slide
-
-    @staticmethod
-    def _close_handle(handle: Any) -> None:
-        handle.close()
-
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        openslide = library("openslide", self.name)
-        return (openslide.OpenSlideError, OSError, ValueError, MemoryError)
-
-    def _handles(self) -> int:
-        return 1
 
     def _measure(self) -> Header:
         with self._using(0, "") as slide:
@@ -138,12 +128,7 @@ def _background(colour: str | None) -> tuple[int, int, int]:
     return (value >> 16) & 255, (value >> 8) & 255, value & 255
 
 
-_CACHES: dict[int, Any] = {}
-
-
-def _cache() -> Any:
+@functools.cache
+def _cache(process: int) -> Any:  # noqa: ARG001
     """The cache that all slides of this process share; a forked process makes its own."""
-    process = os.getpid()
-    if process not in _CACHES:
-        _CACHES[process] = library("openslide", "slide").OpenSlideCache(CACHE_BYTES)
-    return _CACHES[process]
+    return library("openslide", "slide").OpenSlideCache(CACHE_BYTES)

@@ -57,16 +57,6 @@ class RasterSource(LibraryFile):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             return rasterio.open(str(self._path), **options)
 
-    @staticmethod
-    def _close_handle(handle: Any) -> None:
-        handle.close()
-
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        errors = library("rasterio.errors", self.name)
-        # GDAL's own errors, which some calls let through, are no RasterioErrors
-        gdal = library("rasterio._err", self.name).CPLE_BaseError
-        return (errors.RasterioError, gdal, OSError, ValueError, TypeError, MemoryError)
-
     def _measure(self) -> Header:
         with self._using(0, "") as dataset:
             if dataset.count == 0:

@@ -62,7 +62,7 @@ class VipsSource(LibraryFile):
         self._transparent = False
 
     def _handle(self, level: int) -> Any:
-        return _Opened(self._image(self._options[level]))
+        return self._image(self._options[level])
 
     def _image(self, options: dict[str, int]) -> Any:
         pyvips = library("pyvips", self.name)
@@ -75,17 +75,8 @@ class VipsSource(LibraryFile):
         )
         return image if image.interpretation in AS_STORED else image.colourspace("srgb")
 
-    @staticmethod
-    def _close_handle(handle: Any) -> None:
-        handle.regions.clear()
-
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        pyvips = library("pyvips", self.name)
-        return (pyvips.Error, OSError, ValueError, MemoryError)
-
     def _measure(self) -> Header:
-        with self._using(0, "") as handle:
-            image = handle.image
+        with self._using(0, "") as image:
             if image.format not in TYPES:
                 raise ImageError(
                     f"{self.name}: pixels must be integers or floating point, got {image.format}: convert it first"
@@ -122,29 +113,14 @@ class VipsSource(LibraryFile):
     def _read(self, box: Box, level: int) -> Pixels:
         turn = self._orientation
         stored = turn.box_before(box, turn.size(self.levels[level].size))
-        with self._using(level, where(box, level)) as handle:
-            pixels = handle.fetch(stored)
+        with self._using(level, where(box, level)) as image:
+            region = library("pyvips", self.name).Region.new(image)  # of this thread: the image is all threads'
+            data = region.fetch(stored.left, stored.top, stored.width, stored.height)
+        pixels = np.frombuffer(data, TYPES[image.format]).reshape(*stored.size, image.bands)
         if self._transparent:
             pixels = over_black(pixels)
         result: np.ndarray = turn.apply(pixels).astype(self.dtype, copy=False)
         return result
-
-
-class _Opened:
-    """An open image, which threads share, and its regions, which they take in turns."""
-
-    def __init__(self, image: Any) -> None:
-        self.image = image
-        self.regions: list[Any] = []
-
-    def fetch(self, box: Box) -> Pixels:
-        try:
-            region = self.regions.pop()
-        except IndexError:
-            region = library("pyvips", "image").Region.new(self.image)
-        data = region.fetch(box.left, box.top, box.width, box.height)
-        self.regions.append(region)
-        return np.frombuffer(data, TYPES[self.image.format]).reshape(box.height, box.width, self.image.bands)
 
 
 def _field(image: Any, name: str) -> Any:
