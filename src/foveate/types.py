@@ -63,6 +63,12 @@ class Box:
         """(height, width)."""
         return self.height, self.width
 
+    def within(self, top: int, left: int, bottom: int, right: int) -> "Box | None":
+        """The part of it that lies in rows top … bottom−1 and columns left … right−1; None if nothing does."""
+        top, left = max(self.top, top), max(self.left, left)
+        bottom, right = min(self.bottom, bottom), min(self.right, right)
+        return Box(top, left, bottom - top, right - left) if top < bottom and left < right else None
+
 
 @dataclass(frozen=True)
 class Level:

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,7 @@ from foveate.convert.settings import Conversion, is_colour, stored_type
 from foveate.errors import ImageError
 from foveate.images.header import Georeference, Header
 from foveate.images.source import Source
+from foveate.threads import in_threads
 from foveate.types import Size
 
 __all__ = ["ExtraTag", "meaning_tags", "resolution", "write_tiff"]
@@ -60,7 +60,6 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
     sizes = level_sizes(source.size, settings.tile)
     encode = _encoder(settings, stored_type(source.header), source.channels)
     with (
-        ThreadPoolExecutor(THREADS) as pool,
         tempfile.TemporaryFile(dir=path.parent, prefix=".foveate-") as waiting,
         path.open("wb") as file,
         TiffWriter(file, bigtiff=True) as tiff,
@@ -69,7 +68,7 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
 
         def finest() -> Iterator[bytes]:
             for level, _, strip in strips:
-                encoded = pool.map(encode, _tiles(strip, settings.tile))
+                encoded = in_threads(encode, _tiles(strip, settings.tile), THREADS)
                 if level == 0:
                     yield from encoded
                 else:

@@ -172,7 +172,7 @@ def open_image(
 
 def _forced(name: str, mpp: float | None, reader: Reader, remote: bool) -> Source:
     if reader == "tiff":
-        return _tiff(name, mpp)
+        return TiffSource(name, mpp)
     if reader == "zarr":
         return ZarrSource(name, mpp)
     if reader == "pillow":
@@ -191,7 +191,7 @@ def _remote(address: str, mpp: float | None) -> Source:
     file = open_bytes(address)
     kind = signature(file).kind
     if kind == "tiff":
-        return _tiff(address, mpp)
+        return TiffSource(address, mpp)
     if kind in ("jpeg", "png", "gif", "bmp", "ppm", "webp", "jpeg2000"):
         return PillowSource(Download(file), mpp)
     raise ImageError(
@@ -223,10 +223,10 @@ def _local_tiff(path: Path, mpp: float | None, known: Signature) -> Source:
     if known.vendor in OVERLAPPING:
         return OpenSlideSource(path, mpp)
     if known.georeferenced and installed("rasterio"):
-        return _first([lambda: RasterSource(path, mpp), lambda: _tiff(str(path), mpp)])
+        return _first([lambda: RasterSource(path, mpp), lambda: TiffSource(path, mpp)])
     return _first(
         [
-            lambda: _tiff(str(path), mpp),
+            lambda: TiffSource(path, mpp),
             lambda: OpenSlideSource(path, mpp),
             lambda: _pillow(path, mpp),
             lambda: _vips(path, mpp),
@@ -281,7 +281,3 @@ def _vips(path: Path, mpp: float | None) -> Source:
     if not installed("pyvips"):
         raise ImageError(f"{path}: of a kind that is not supported here: pip install 'foveate[vips]'")
     return VipsSource(path, mpp)
-
-
-def _tiff(name: str, mpp: float | None) -> Source:
-    return TiffSource(name if "://" in name else Path(name), mpp)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
+from foveate.cache import Cache, Owner
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
 from foveate.images.header import Header, PatchChange, Pixels, from_unit, full_scale
@@ -32,7 +33,8 @@ class Source(ABC):
 
     patch_change: PatchChange | None = None
     _reads_file: bool = False
-    _left_behind: tuple[str, ...] = ()
+    _left_behind: tuple[str, ...] = ("_owner",)
+    _owner: Owner[np.ndarray] | None = None
 
     def __init__(self, name: str = "", mpp: float | None = None) -> None:
         self.name = name
@@ -137,7 +139,7 @@ class Source(ABC):
                     f"{self._label()}: a box must have at least one row and one column, got {box.height}×{box.width}: "
                     "ask for a larger one"
                 )
-        inside = [_clipped(box, levels[level].size) for box in boxes]
+        inside = [box.within(0, 0, *levels[level].size) for box in boxes]
         parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
         results: list[np.ndarray] = []
         for box, part in zip(boxes, inside, strict=True):
@@ -287,6 +289,12 @@ class Source(ABC):
                 opened = self._opened
         return opened
 
+    def _owned(self, cache: Cache[np.ndarray]) -> Owner[np.ndarray]:
+        """What this source holds in a cache of the process, until it is closed."""
+        with self._lock:
+            self._owner = self._owner or Owner(cache)
+            return self._owner
+
     @abstractmethod
     def _measure(self) -> Header:
         """Read the header."""
@@ -337,10 +345,3 @@ class Source(ABC):
         known = self._known
         size = "" if known is None else f", {known.levels[0].size[0]}×{known.levels[0].size[1]}×{known.channels}"
         return f"{type(self).__name__}({self._label()!r}{size})"
-
-
-def _clipped(box: Box, size: Size) -> Box | None:
-    """The part of a box that lies inside the image; None if nothing does."""
-    top, left = max(box.top, 0), max(box.left, 0)
-    bottom, right = min(box.bottom, size[0]), min(box.right, size[1])
-    return Box(top, left, bottom - top, right - left) if top < bottom and left < right else None

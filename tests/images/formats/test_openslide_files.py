@@ -9,8 +9,7 @@ from pyramid_files import check_absent, check_spoiled, obeys, sliced, spoil, val
 from foveate.errors import ImageError
 from foveate.images import open_image
 from foveate.images.formats import openslide as reader
-from foveate.images.formats.library import LIBRARY_HANDLES
-from foveate.images.formats.library import over_fill
+from foveate.images.formats.library import LIBRARY_HANDLES, over_fill
 from foveate.images.formats.openslide import OpenSlideSource
 from foveate.types import Box
 

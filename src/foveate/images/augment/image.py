@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float64, Shaped
 
 from foveate.config.settings import AugmentSettings
 from foveate.errors import ImageError
@@ -13,7 +13,7 @@ from foveate.images.augment.stain import Stain
 from foveate.images.header import Header, PatchChange, Pixels, unit_range
 from foveate.images.orientation import Orientation
 from foveate.images.source import Source
-from foveate.images.wrappers.base import Wrapper
+from foveate.images.wrappers.base import Told, Wrapper
 from foveate.seeds import derive_seed
 from foveate.types import Box, Level, Size
 
@@ -134,14 +134,8 @@ class Augmented(Wrapper):
         """Coordinates in the file of a box: where its original lies."""
         return self.source.to_file(self.to_original(box))
 
-    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Validity mask of a view: the original's, moved with it."""
-        seen = self.source.valid(self._orientation.size(size), self._region_before(region))
-        return None if seen is None else self._orientation.apply(seen)
-
-    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """Attention guide of a view: the original's, moved with it."""
-        seen = self.source.guide(self._orientation.size(size), self._region_before(region))
+    def _moved(self, told: Told, size: Size, region: Region | None) -> Shaped[np.ndarray, "rows columns"] | None:
+        seen = told(self._orientation.size(size), self._region_before(region))
         return None if seen is None else self._orientation.apply(seen)
 
     def _region_before(self, region: Region | None) -> Region:
@@ -212,6 +206,4 @@ class Augmented(Wrapper):
     def _covered(self, box: Box) -> Box | None:
         """The part of a box that shows the original, in pixels of this image."""
         (down, right), (height, width) = self.change.shift, self.size
-        top, left = max(box.top, down, 0), max(box.left, right, 0)
-        bottom, east = min(box.bottom, height + down, height), min(box.right, width + right, width)
-        return Box(top, left, bottom - top, east - left) if top < bottom and left < east else None
+        return box.within(max(down, 0), max(right, 0), height + min(down, 0), width + min(right, 0))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from foveate.cache import DECODED, Owner
+from foveate.cache import DECODED
 from foveate.images.formats.library import LibraryFile, levels_of, library, over_fill, where
 from foveate.images.header import Header
 from foveate.images.scale import openslide_mpp
@@ -48,14 +48,11 @@ class OpenSlideSource(LibraryFile):
         mpp: microns per pixel at full resolution; overrides what the slide says.
     """
 
-    _left_behind = ("_owner",)
-
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(path, mpp)
         self._numbers: tuple[int, ...] = ()
         self._steps: tuple[float | None, ...] = ()
         self._fill = (0, 0, 0)
-        self._owner: Owner[np.ndarray] | None = None
 
     def _handle(self, level: int) -> Any:  # noqa: ARG002  one handle reads all levels
         openslide = library("openslide", self.name)
@@ -99,9 +96,8 @@ class OpenSlideSource(LibraryFile):
         return over_fill(rgba, self._fill)
 
     def _whole(self, level: int) -> Shaped[np.ndarray, "height width 3"]:
-        with self._lock:
-            owner = self._owner = self._owner or Owner(DECODED)
-        return owner.get(level, lambda: self._region(Box(0, 0, *self.levels[level].size), level, 1.0))
+        whole = Box(0, 0, *self.levels[level].size)
+        return self._owned(DECODED).get(level, lambda: self._region(whole, level, 1.0))
 
 
 def is_slide(path: Path) -> bool:

@@ -5,7 +5,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from jaxtyping import Float64, Shaped
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from foveate.cache import DECODED, Owner
+from foveate.cache import DECODED
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region, average
 from foveate.images.header import Header, full_scale, over_black
@@ -60,7 +60,6 @@ class PillowSource(Source):
     """
 
     _reads_file = True
-    _left_behind = ("_owner",)
 
     def __init__(self, path: Path | str | ZipMember | Download, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
@@ -68,7 +67,6 @@ class PillowSource(Source):
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
         self._scalable = False
-        self._owner: Owner[np.ndarray] | None = None
 
     @property
     def threaded(self) -> bool:
@@ -106,7 +104,7 @@ class PillowSource(Source):
         seen = turn.size(size)
         whole = region == (0, 0, *stored) and window == Box(0, 0, *stored)
         if whole and 8 * math.prod(seen) <= math.prod(stored):  # every epoch asks for it again, and it is small
-            result = self._held(("view", *seen), lambda: self._averaged(seen, region, window))
+            result = self._owned(DECODED).get(("view", *seen), lambda: self._averaged(seen, region, window))
         else:
             result = self._averaged(seen, region, window)
         return turn.apply(result) / full_scale(self.dtype)
@@ -133,14 +131,7 @@ class PillowSource(Source):
         return max(d for d in (1, 2, 4, 8) if d == 1 or 2 * d <= room or (d <= room and down % d == along % d == 0))
 
     def _decoded(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
-        return self._held(scale, lambda: self._decode(scale))
-
-    def _held(
-        self, name: Hashable, make: Callable[[], Shaped[np.ndarray, "rows columns channel"]]
-    ) -> Shaped[np.ndarray, "rows columns channel"]:
-        with self._lock:
-            owner = self._owner = self._owner or Owner(DECODED)
-        return owner.get(name, make)
+        return self._owned(DECODED).get(scale, lambda: self._decode(scale))
 
     def _decode(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
         """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 import foveate.images.area as averages
-from foveate.cache import TILES, Owner
+from foveate.cache import TILES
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
 from foveate.images.header import Pixels, full_scale
@@ -39,14 +39,12 @@ class TiledSource(Source):
     """
 
     _reads_file = True
-    _left_behind: tuple[str, ...] = ("_owner",)
     _orientation: Orientation = Orientation()
     """How to lay down what is stored, known once the header is; levels are those of what is laid down."""
 
     def __init__(self, name: str = "", mpp: float | None = None) -> None:
         super().__init__(name, mpp)
         self.tiles_decoded = 0
-        self._owner: Owner[np.ndarray] | None = None
 
     @abstractmethod
     def _tile(self, level: int) -> Size:
@@ -112,11 +110,6 @@ class TiledSource(Source):
         return count == 1 or count * each <= TILES.limit // 4
 
     def _tiles(self, level: int, wanted: Sequence[TileName], threads: int, keep: bool) -> list[Tile]:
-        owner = self._owner
-        if owner is None:
-            with self._lock:
-                owner = self._owner = self._owner or Owner(TILES)
-
         def decode(some: list[tuple[int, int, int]]) -> Sequence[Tile]:
             names = [(row, column) for _, row, column in some]
             tiles = self._decode(level, names, threads)
@@ -125,6 +118,7 @@ class TiledSource(Source):
                 self.tiles_decoded += len(tiles)
             return tiles
 
+        owner = self._owner or self._owned(TILES)  # the lock is not waited for by every read
         return owner.get_many([(level, row, column) for row, column in wanted], decode, keep)
 
     def _check(self, level: int, names: Sequence[TileName], tiles: Sequence[np.ndarray]) -> None:

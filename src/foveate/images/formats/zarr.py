@@ -48,16 +48,15 @@ class ZarrSource(TiledSource):
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
-        self._picture: Picture | None = None
         self._amounts: deque[int] = deque()
 
     def _measure(self) -> Header:
-        self._ready()
-        return self._described().header
+        picture, _ = self._ready()
+        return picture.header
 
     def _tile(self, level: int) -> Size:
-        arrays = self._ready()
-        return self._described().tile(arrays[level])
+        picture, arrays = self._ready()
+        return picture.tile(arrays[level])
 
     def _decode(
         self, level: int, wanted: Sequence[TileName], threads: int
@@ -68,7 +67,8 @@ class ZarrSource(TiledSource):
 
     def _block(self, level: int, block: Block) -> dict[TileName, Shaped[np.ndarray, "rows columns channel"]]:
         """The tiles of a rectangle, read at once."""
-        array, picture = self._ready()[level], self._described()
+        picture, arrays = self._ready()
+        array = arrays[level]
         (rows, columns), (height, width) = block, picture.tile(array)
         box = Box(rows[0] * height, columns[0] * width, len(rows) * height, len(columns) * width)
         tiles: dict[TileName, Shaped[np.ndarray, "rows columns channel"]] = {}
@@ -87,20 +87,16 @@ class ZarrSource(TiledSource):
             tiles[row, column] = np.array(part[down : down + height, along : along + width], picture.header.dtype)
         return tiles
 
-    def _described(self) -> Picture:
-        assert self._picture is not None
-        return self._picture
-
-    def _ready(self) -> Sequence[Any]:
-        """The arrays of all levels; a forked process opens its own."""
-        process, arrays = super()._ready()
+    def _ready(self) -> tuple[Picture, tuple[Any, ...]]:
+        """The image, and the arrays of all its levels; a forked process opens its own."""
+        process, picture, arrays = super()._ready()
         if process != os.getpid():
             with self._lock:
                 self._opened = None
-                _, arrays = super()._ready()
-        return arrays  # type: ignore[no-any-return]
+                _, picture, arrays = super()._ready()
+        return picture, arrays
 
-    def _open(self) -> tuple[int, tuple[Any, ...]]:
+    def _open(self) -> tuple[int, Picture, tuple[Any, ...]]:
         zarr = library("zarr", self.name)
         try:
             node, inside = _first_image(_opened(zarr, self._store(zarr)))
@@ -122,8 +118,7 @@ class ZarrSource(TiledSource):
             ) from error
         finally:
             self._settle()
-        self._picture = picture
-        return os.getpid(), arrays
+        return os.getpid(), picture, arrays
 
     def _store(self, zarr: Any) -> Any:
         if "://" in self.name:

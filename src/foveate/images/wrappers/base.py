@@ -1,7 +1,7 @@
 """Base of wrappers: sources that make something else of another source's pixels."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
@@ -11,7 +11,10 @@ from foveate.images.header import Header, Pixels
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
-__all__ = ["PixelWrapper", "Unchanged", "Wrapper", "original"]
+__all__ = ["PixelWrapper", "Told", "Unchanged", "Wrapper", "original"]
+
+Told = Callable[[Size, Region | None], Shaped[np.ndarray, "rows columns"] | None]
+"""What a source tells of the cells of a view: `valid` or `guide`."""
 
 
 class Wrapper(Source):
@@ -50,12 +53,16 @@ class Wrapper(Source):
         return self.source.to_file(box)
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Validity mask of a view: the original's."""
-        return self.source.valid(size, region)
+        """Validity mask of a view: the original's, moved as its pixels are."""
+        return self._moved(self.source.valid, size, region)
 
     def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """Attention guide of a view: the original's."""
-        return self.source.guide(size, region)
+        """Attention guide of a view: the original's, moved as its pixels are."""
+        return self._moved(self.source.guide, size, region)
+
+    def _moved(self, told: Told, size: Size, region: Region | None) -> Shaped[np.ndarray, "rows columns"] | None:
+        """What the original tells of a view of this image; None stays None."""
+        return told(size, region)
 
     def close(self) -> None:
         """Close the original."""

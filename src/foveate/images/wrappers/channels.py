@@ -120,13 +120,7 @@ class Colour(PixelWrapper):
         if self.source.channels == 4:
             # colour times opacity is no linear function of the pixels: it must be taken before the average
             return super().average_of(size, region, window)
-        seen = self.source.average_of(size, region, window)
-        if seen.shape[2] == self.channels:
-            return seen
-        if self.kind == "rgb":
-            return np.repeat(seen, 3, axis=2)
-        weights = np.array(LUMA) / sum(LUMA)
-        return (seen @ weights)[:, :, None]
+        return self._change(self.source.average_of(size, region, window))
 
 
 def _luma(pixels: Shaped[np.ndarray, "rows columns 3"]) -> Shaped[np.ndarray, "rows columns 1"]:

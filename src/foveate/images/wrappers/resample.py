@@ -4,13 +4,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float32, Float64, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Region
 from foveate.images.header import Header
 from foveate.images.source import Source
-from foveate.images.wrappers.base import Wrapper
+from foveate.images.wrappers.base import Told, Wrapper
 from foveate.types import Box, Level, Size
 
 __all__ = ["Resampled", "at_mpp"]
@@ -45,13 +45,8 @@ class Resampled(Wrapper):
         top, left, bottom, right = map(round, self._before((box.top, box.left, box.bottom, box.right)))
         return self.source.to_file(Box(top, left, max(1, bottom - top), max(1, right - left)))
 
-    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Validity mask of a view: the original's."""
-        return self.source.valid(size, None if region is None else self._before(region))
-
-    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """Attention guide of a view: the original's."""
-        return self.source.guide(size, None if region is None else self._before(region))
+    def _moved(self, told: Told, size: Size, region: Region | None) -> Shaped[np.ndarray, "rows columns"] | None:
+        return told(size, None if region is None else self._before(region))
 
     def _measure(self) -> Header:
         original = self.source.header
