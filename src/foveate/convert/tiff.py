@@ -19,7 +19,7 @@ from foveate.images.source import Source
 from foveate.threads import in_threads
 from foveate.types import Size
 
-__all__ = ["ExtraTag", "meaning_tags", "resolution", "write_tiff"]
+__all__ = ["write_tiff"]
 
 ExtraTag = tuple[int, int, int, Any, bool]
 """Number, type, count (0: as many as there are), value, and whether it is written once only: as tifffile wants it."""
@@ -81,8 +81,8 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
                 tiles,
                 **_page(source, settings, size),
                 subfiletype=0 if level == 0 else 1,
-                **resolution(source.mpp, float(2**level)),
-                extratags=meaning_tags(source.header, source.name) if level == 0 else [],
+                **_resolution(source.mpp, float(2**level)),
+                extratags=_meaning_tags(source.header, source.name) if level == 0 else [],
                 software="foveate",
                 metadata=None,
             )
@@ -111,25 +111,16 @@ class _Waiting:
             yield self._file.read(length)
 
 
-def resolution(mpp: float | None, factor: float) -> dict[str, Any]:
-    """Resolution tags, as tifffile wants them.
-
-    Arguments:
-        mpp: microns per level-0 pixel.
-        factor: of the level.
-    """
+def _resolution(mpp: float | None, factor: float) -> dict[str, Any]:
+    """Resolution tags, as tifffile wants them, of a level so many times coarser."""
     if mpp is None:
         return {}
     per_centimetre = 10_000 / (mpp * factor)
     return {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
 
 
-def meaning_tags(header: Header, name: str) -> list[ExtraTag]:
-    """GDAL tags: bands and nodata as GDAL writes them, and the georeference as GeoTIFF does.
-
-    Raises:
-        ImageError: if there is a georeference and no rasterio to write it.
-    """
+def _meaning_tags(header: Header, name: str) -> list[ExtraTag]:
+    """GDAL tags: bands and nodata as GDAL writes them, and the georeference as GeoTIFF does."""
     tags: list[ExtraTag] = []
     if header.bands:
         items = "".join(

@@ -51,14 +51,7 @@ class Bins:
     coverage: Float64[np.ndarray, " bin"]
 
     @classmethod
-    def over(
-        cls,
-        count: int,
-        start: Number,
-        end: Number,
-        window: tuple[Number, Number],
-        factor: Number = 1,
-    ) -> "Bins":
+    def over(cls, count: int, start: Number, end: Number, window: tuple[Number, Number], factor: Number = 1) -> "Bins":
         """Cut [start, end) into `count` equal bins.
 
         Arguments:

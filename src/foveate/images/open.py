@@ -53,9 +53,6 @@ MAGIC = {
 GEO_KEYS = 34735
 """TIFF tag GeoKeyDirectory: OGC GeoTIFF 1.1, section 7.1.1."""
 
-NDPI = 65420
-"""TIFF tag that only Hamamatsu's NDPI files have."""
-
 DESCRIPTION, SOFTWARE, XMP = 270, 305, 700
 
 LONGEST_TEXT = 4096
@@ -70,8 +67,8 @@ class Signature:
         kind: zip, npy, tiff, jpeg, png, gif, bmp, ppm, webp, jpeg2000, slide (of a vendor, not TIFF), modern (HEIF,
             AVIF, JPEG XL, SVG, OpenEXR) or "" for anything else.
         georeferenced: a TIFF that says where on the earth it lies.
-        vendor: of a TIFF whose tiles lie in an order or overlap of the vendor's own: hamamatsu, leica, trestle or
-            ventana; "" of any other.
+        vendor: of a TIFF whose tiles lie in an order or overlap of the vendor's own, one of `OVERLAPPING`; "" of any
+            other.
     """
 
     kind: str
@@ -112,8 +109,6 @@ def _by_parts(first: bytes) -> str:
 def _vendor(page: Directory) -> str:
     """Vendor of a slide, as OpenSlide tells them: https://openslide.org/formats/."""
     texts = {tag: page.values[tag].data if tag in page.values else b"" for tag in (DESCRIPTION, SOFTWARE, XMP)}
-    if NDPI in page.tags:
-        return "hamamatsu"
     if b"iScan" in texts[XMP]:
         return "ventana"
     if texts[SOFTWARE].startswith(b"MedScan"):

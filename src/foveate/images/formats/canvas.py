@@ -173,11 +173,7 @@ class Canvas(Source):
 
 
 def _weights(
-    starts: Int64[np.ndarray, " stamp"],
-    length: int,
-    window: tuple[int, int],
-    span: tuple[Number, Number],
-    count: int,
+    starts: Int64[np.ndarray, " stamp"], length: int, window: tuple[int, int], span: tuple[Number, Number], count: int
 ) -> tuple[Int64[np.ndarray, "stamp bins"], Float64[np.ndarray, "stamp bins length"]]:
     """Along one axis, the bins every stamp touches, and the share of each that each of its pixels covers."""
     width = (span[1] - span[0]) / count

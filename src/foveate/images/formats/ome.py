@@ -34,11 +34,7 @@ class Picture:
 
     def selection(self, box: Box) -> tuple[slice | int, ...]:
         """The index into an array of all axes that takes out a box."""
-        parts: dict[str, slice | int] = {
-            "y": slice(box.top, box.bottom),
-            "x": slice(box.left, box.right),
-            "c": slice(None),
-        }
+        parts = {"y": slice(box.top, box.bottom), "x": slice(box.left, box.right), "c": slice(None)}
         return tuple(parts.get(axis, 0) for axis in self.axes)
 
     def tile(self, array: Any) -> Size:
@@ -106,7 +102,8 @@ class Multiscale:
         stored: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
         dtype = kept_type(stored, self.name)
         notes = [kind, *left, *([] if dtype == stored else [f"{stored} as {dtype}"])]
-        channels, mpp = shape.get("c", 1), self._mpp(axes)
+        channels, scale = shape.get("c", 1), dict(zip(axes, self.scales[0], strict=False))
+        mpp = ome_zarr_mpp([scale.get(axis, 0.0) for axis in "yx"], [self.units.get(axis) for axis in "yx"])
         bands = self.bands if len(self.bands) == channels else ()
         return Header(levels, channels, dtype, ", ".join(notes), mpp, (tile["y"], tile["x"]), bands)
 
@@ -117,10 +114,6 @@ class Multiscale:
             if factor > 0 and size - 1 < full / factor <= size + 1e-9:
                 return factor
         return full / size
-
-    def _mpp(self, axes: str) -> float | None:
-        scale = dict(zip(axes, self.scales[0], strict=False))
-        return ome_zarr_mpp([scale.get(axis, 0.0) for axis in "yx"], [self.units.get(axis) for axis in "yx"])
 
 
 def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:

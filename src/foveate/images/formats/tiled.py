@@ -173,13 +173,7 @@ def _touched(box: Box, height: int, width: int) -> list[TileName]:
     return [(row, column) for row in range(box.top // height, (box.bottom - 1) // height + 1) for column in columns]
 
 
-def _paste(
-    result: Pixels,
-    box: Box,
-    tile: Tile,
-    top: int,
-    left: int,
-) -> None:
+def _paste(result: Pixels, box: Box, tile: Tile, top: int, left: int) -> None:
     """Copy what a tile whose corner lies at (top, left) shows of a box."""
     down, along = top - box.top, left - box.left
     first, start = max(0, down), max(0, along)

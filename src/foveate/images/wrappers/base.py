@@ -83,7 +83,7 @@ class PixelWrapper(Wrapper):
         return [self._change(pixels) for pixels in self.source.read_many(boxes, level, threads)]
 
 
-class Unchanged(Wrapper):
+class Unchanged(PixelWrapper):
     """Wrapper that leaves pixels, levels and header as they are, for those that say something more of an image.
 
     Arguments:
@@ -93,11 +93,8 @@ class Unchanged(Wrapper):
     def _measure(self) -> Header:
         return self.source.header
 
-    def _read(self, box: Box, level: int) -> Pixels:
-        return self.source.read(box, level)
-
-    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
-        return self.source.read_many(boxes, level, threads)
+    def _change(self, pixels: Pixels) -> Pixels:
+        return pixels
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Area average of the original."""
