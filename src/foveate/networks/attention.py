@@ -123,7 +123,8 @@ class AttentionNetwork(nn.Module):
                 hidden = hidden.masked_fill(~here, 0)
             if number == 0 and self.pool == "strided":
                 hidden = functional.pad(hidden, self._around(views))
-                here = None if here is None else _any_of_windows(here, self.stride)
+                if here is not None:  # a cell is inside if any of its pixels is
+                    here = functional.max_pool2d(here.float(), self.stride, ceil_mode=True) > 0
             hidden = layer(hidden)
             if number + 1 < len(self.layers):
                 hidden = self.activation(hidden)
@@ -148,10 +149,6 @@ class AttentionNetwork(nn.Module):
         count = _window_sums(counted, self.stride)
         mean = _window_sums(logits * counted, self.stride) / count.clamp(min=1)
         return mean.masked_fill(count == 0, lowest)
-
-
-def _any_of_windows(here: Tensor, side: int) -> Tensor:
-    return functional.max_pool2d(here.float(), side, ceil_mode=True) > 0
 
 
 def _window_sums(values: Tensor, stride: int) -> Tensor:

@@ -51,7 +51,7 @@ def convolutional(channels: int, width: int, patch: Size | None) -> Body:  # noq
     for after, kernel, stride in ((max(width // 2, 1), 5, 2), (width, 3, 1), (width, 3, 2), (width, 3, 1)):
         layers += [nn.Conv2d(before, after, kernel, stride), nn.ReLU(inplace=True)]
         before = after
-    body = nn.Sequential(*layers, GlobalMaximum())
+    body = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
     he_(body)
     return Body(body, before, smallest=5 + 2 * 2 + 2 * 2 + 4 * 2)
 
@@ -61,7 +61,7 @@ def megapixel_mnist_paper(channels: int, width: int, patch: Size | None) -> Body
     layers: list[nn.Module] = [nn.Conv2d(channels, 32, 7), nn.ReLU(inplace=True)]
     for _ in range(3):
         layers += [nn.Conv2d(32, 32, 3), nn.ReLU(inplace=True)]
-    body = nn.Sequential(*layers, GlobalMaximum())
+    body = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
     glorot_(body)
     return Body(body, 32, smallest=7 + 6)
 
@@ -113,7 +113,8 @@ def _residual(channels: int, width: int, norm: Callable[[int], nn.Module]) -> nn
         *(ResidualBlock(width, stride=2, norm=norm) for _ in range(3)),
         norm(width),
         nn.ReLU(inplace=True),
-        GlobalAverage(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
     )
 
 
@@ -168,22 +169,6 @@ class SameConvolution(nn.Conv2d):
             return functional.conv2d(input, self.weight, None, self.stride, (top, left))
         padded = functional.pad(input, (left, missing[1] - left, top, missing[0] - top))
         return functional.conv2d(padded, self.weight, None, self.stride)
-
-
-class GlobalMaximum(nn.Module):
-    """Global maximum: the largest value of each channel, wherever it is; its gradient goes to one position."""
-
-    def forward(self, values: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch channel"]:
-        """Reduce (M, D, h, w) to (M, D)."""
-        return functional.adaptive_max_pool2d(values, 1).flatten(1)
-
-
-class GlobalAverage(nn.Module):
-    """Global average: the mean of each channel."""
-
-    def forward(self, values: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch channel"]:
-        """Reduce (M, D, h, w) to (M, D)."""
-        return values.mean((2, 3))
 
 
 def glorot_(module: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Custom feature networks, a user's own: imported by name, and measured by running them on zeros."""
 
 import importlib
+from bisect import bisect_left
 from typing import Any
 
 import torch
@@ -205,13 +206,7 @@ def smallest_input(layers: nn.Module, channels: int, what: str) -> int:
         raise ConfigError(
             f"the feature network {what} takes patches of one size, not whole views: choose another model.features.name"
         )
-    while works - fails > 1:
-        middle = (works + fails) // 2
-        if _takes(layers, channels, (middle, middle), what):
-            works = middle
-        else:
-            fails = middle
-    return works
+    return bisect_left(range(works), True, fails + 1, key=lambda side: _takes(layers, channels, (side, side), what))
 
 
 def _takes(layers: nn.Module, channels: int, size: Size, what: str) -> bool:

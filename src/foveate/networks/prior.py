@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -58,7 +58,7 @@ def contrast_prior(
     """
     prior = torch.zeros(cell_mask.shape, dtype=torch.float32, device=views.device)
     with torch.no_grad(), torch.autocast(views.device.type, enabled=False):
-        for rows, (height, width), footprint in _alike(view_sizes, footprints):
+        for ((height, width), footprint), rows in _alike(view_sizes, footprints).items():
             own = views[rows, :, :height, :width]
             allowed = mask[rows, :height, :width]
             extent = tuple(-((field - 1 - side) // stride) for side in (height, width))
@@ -71,12 +71,12 @@ def contrast_prior(
     return prior
 
 
-def _alike(view_sizes: Sequence[Size], footprints: Sequence[Size]) -> list[tuple[list[int], Size, Size]]:
-    """Groups of the images of a batch that can be worked on together."""
+def _alike(view_sizes: Sequence[Size], footprints: Sequence[Size]) -> dict[tuple[Size, Size], list[int]]:
+    """Groups of the images of a batch that can be worked on together: those of one view size and footprint."""
     groups: dict[tuple[Size, Size], list[int]] = {}
     for row, key in enumerate(zip(view_sizes, footprints, strict=True)):
         groups.setdefault(key, []).append(row)
-    return [(rows, size, footprint) for (size, footprint), rows in groups.items()]
+    return groups
 
 
 def _log_contrast(
@@ -90,39 +90,29 @@ def _log_contrast(
     # A variance is a difference of two means: float64 keeps a flat, bright background flat. Apple's GPUs have none.
     working = torch.float32 if views.device.type == "mps" else torch.float64
     centred = (pixels - (highest + lowest) / 2).masked_fill_(~there, 0).to(working)
-    windows = _Windows.over(cells.shape[1:], allowed.shape[1:], footprint, stride, field)
-    count = windows.sums(there.to(torch.float32)).clamp(min=1)
-    variance = windows.sums(centred.square()) / count - (windows.sums(centred) / count).square()
+    rows, columns = cells.shape[1:]
+    sums = partial(_window_sums, cells=(rows, columns), side=footprint, stride=stride, field=field)
+    count = sums(there.to(torch.float32)).clamp(min=1)
+    variance = sums(centred.square()) / count - (sums(centred) / count).square()
     contrast = variance.clamp(min=0).mean(1).sqrt() + epsilon * spread
     mean = contrast.masked_fill(~cells, 0).sum((1, 2), keepdim=True) / cells.sum((1, 2), keepdim=True).clamp(min=1)
     nothing = (spread <= 0) | (mean <= 0) | ~cells
     return (contrast / mean).masked_fill(nothing, 1).log()
 
 
-@dataclass(frozen=True)
-class _Windows:
-    """Footprints of all cells of a map, as the windows of one strided pooling of the padded view."""
-
-    side: Size
-    stride: int
-    padding: tuple[int, int, int, int]
-
-    @classmethod
-    def over(cls, cells: Sequence[int], view: Sequence[int], side: Size, stride: int, field: int) -> "_Windows":
-        starts = [(stride + field - length) // 2 for length in side]
-        ends = [
-            start + (count - 1) * stride + length - extent
-            for start, count, length, extent in zip(starts, cells, side, view, strict=True)
-        ]
-        return cls(side, stride, (-starts[1], ends[1], -starts[0], ends[0]))
-
-    def sums(self, values: Tensor) -> Tensor:
-        padded = functional.pad(values, self.padding)
-        # windows that overlap share the sums of the squares they are made of
-        shared = [math.gcd(side, self.stride) for side in self.side]
-        squares = functional.avg_pool2d(padded, shared, shared, divisor_override=1)
-        sides = [side // part for side, part in zip(self.side, shared, strict=True)]
-        return functional.avg_pool2d(squares, sides, [self.stride // part for part in shared], divisor_override=1)
+def _window_sums(values: Tensor, cells: Size, side: Size, stride: int, field: int) -> Tensor:
+    """Sums over the footprints of all cells of a map: the windows of one strided pooling of the padded view."""
+    starts = [(stride + field - length) // 2 for length in side]
+    ends = [
+        start + (count - 1) * stride + length - extent
+        for start, count, length, extent in zip(starts, cells, side, values.shape[2:], strict=True)
+    ]
+    padded = functional.pad(values, (-starts[1], ends[1], -starts[0], ends[0]))
+    # windows that overlap share the sums of the squares they are made of
+    shared = [math.gcd(length, stride) for length in side]
+    squares = functional.avg_pool2d(padded, shared, shared, divisor_override=1)
+    sides = [length // part for length, part in zip(side, shared, strict=True)]
+    return functional.avg_pool2d(squares, sides, [stride // part for part in shared], divisor_override=1)
 
 
 class ContrastPrior(nn.Module):

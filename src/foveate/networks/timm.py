@@ -2,8 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -150,29 +149,19 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _create(timm: ModuleType, name: str, patch: Size | None, **options: Any) -> nn.Module:
-    with _quiet_hub():
-        network: nn.Module
-        if patch is not None:
-            try:
-                network = timm.create_model(name, img_size=patch, **options)
-                return network
-            except TypeError as error:
-                if "img_size" not in str(error):
-                    raise
-        network = timm.create_model(name, **options)
-        return network
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Silence of the hub's client about each attempt to reach it: what fails is said once, by the error."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    network: nn.Module
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)  # it tells of each attempt; what fails is said once, by the error
     try:
-        yield
+        network = timm.create_model(name, **options | ({} if patch is None else {"img_size": patch}))
+    except TypeError as error:
+        if patch is None or "img_size" not in str(error):
+            raise
+        network = timm.create_model(name, **options)
     finally:
-        logger.setLevel(level)
+        hub.setLevel(level)
+    return network
 
 
 def _not_built(what: str, channels: int, patch: Size | None, error: Exception) -> FoveateError:
