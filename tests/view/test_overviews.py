@@ -24,7 +24,7 @@ def test_all_coarse_tiles_of_a_file_in_strips_decode_it_once(
     monkeypatch.setattr(TILES, "limit", 2**12)  # no strip is kept
     write_tiff(tmp_path / "flat.tif", values((613, 1107)), rowsperstrip=16, compression="deflate")
     gallery = Gallery(model, find_rows([tmp_path / "flat.tif"]))
-    pyramid, source = gallery.seen(0).pyramid, gallery._source(0)
+    pyramid, source = gallery.seen(0).pyramid, gallery._open(0)
     assert isinstance(source, TiledSource)
     coarse = overview_level(source, pyramid)
     assert coarse == pyramid.last - 1
@@ -58,7 +58,7 @@ def test_overviews_are_bounded(model: Model, tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_image_with_a_level_near_needs_none(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, pyramid = gallery._source(1), gallery.seen(1).pyramid  # 571 × 389, 191 × 130 and 64 × 44
+    source, pyramid = gallery._open(1), gallery.seen(1).pyramid  # 571 × 389, 191 × 130 and 64 × 44
     monkeypatch.setattr(overviews, "MOST_VALUES", 3 * 18 * 13)
     assert overview_level(source, pyramid) is None
     monkeypatch.setattr(overviews, "NEAR", 3)

@@ -127,7 +127,7 @@ def test_an_image_that_was_let_go_of_is_opened_again(model: Model, folder: Path)
     gallery = Gallery(model, find_rows([folder / "a.png", folder / "b.tif"]))
     first = gallery.tile(0, 11, 0, 0)
     gallery.image_json(1)
-    gallery._open.clear()
+    gallery._open.cache_clear()
     gallery._pictures.close()
     assert gallery.tile(0, 11, 0, 0) == first
 

@@ -5,28 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
-
 from foveate.atomic import whole_folder
 from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
 from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
 from foveate.explain.page import Entry, write_index, write_page
-from foveate.explain.picture import Rendering, Scale, jpeg, png, thumbnail_size, write_overlay
+from foveate.explain.picture import Rendering, Scale, jpeg, png, shrunk, thumbnail_size, write_overlay
 from foveate.images import Source
 from foveate.models import Look, Model
 from foveate.models.receipts import complete_receipt, receipt_line
 from foveate.models.types import ONE_DRAW, DrawOptions
-from foveate.types import Box
 
 __all__ = ["Explainer"]
 
 SIDE, PATCH_SIDE, THUMBNAIL = 1600, 1024, 192
 """Longest sides of the picture of an image, of a patch and of the index's pictures, in pixels."""
-
-Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 @dataclass
@@ -92,11 +85,9 @@ class Explainer:
         rendering = Rendering.of(opened, view, self.model.settings.input.bands)
         picture = rendering(view)
         settings = self._settings(rendering, seen.drawn)
-        shown: dict[Box, Pixels] = {}
-        for patch in seen.patches:
-            if patch.box not in shown:
-                shown[patch.box] = rendering.patch(opened, patch.box, PATCH_SIDE)
-        pictures = [shown[patch.box] for patch in seen.patches]
+        boxes = [patch.box for patch in seen.patches]
+        shown = {box: rendering.patch(opened, box, PATCH_SIDE) for box in dict.fromkeys(boxes)}
+        pictures = [shown[box] for box in boxes]
         scale = Scale.over(seen)
         where = seen.georeference
         if seen.attention is not None:
@@ -112,7 +103,7 @@ class Explainer:
             if where is not None and where.crs:
                 write_wgs84(folder / "patches-wgs84.geojson", seen, where)
         write_overlay(folder / "overlay.png", seen, picture, scale)
-        (folder / "thumbnail.jpg").write_bytes(jpeg(_thumbnail(picture), 40_000))
+        (folder / "thumbnail.jpg").write_bytes(jpeg(shrunk(picture, THUMBNAIL), 40_000))
         write_record(folder / "explanation.json", seen, settings)
         write_page(folder / "explanation.html", seen, picture, pictures, scale, settings, _receipt(seen))
 
@@ -143,12 +134,6 @@ class Explainer:
 def _certainty(seen: Explanation) -> float:
     values = seen.prediction.probabilities
     return values.get(seen.prediction.predicted, max(values.values()))
-
-
-def _thumbnail(picture: Pixels) -> Pixels:
-    small = Image.fromarray(picture)
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.asarray(small)
 
 
 def _receipt(seen: Explanation) -> str:

@@ -1,6 +1,7 @@
 """Heatmap colours, and pictures: what an image of any bands and type, and the attention over it, look like."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "coarse_map",
     "jpeg",
     "png",
+    "shrunk",
     "small_jpegs",
     "thumbnail_size",
     "write_overlay",
@@ -183,7 +185,7 @@ def thumbnail_size(size: Size, longest_side: int) -> Size:
     return rows, columns
 
 
-def jpeg(pixels: UInt8[np.ndarray, "height width 3"], most_bytes: int) -> bytes:
+def jpeg(pixels: UInt8[np.ndarray, "height width 3"], most_bytes: float = math.inf) -> bytes:
     """JPEG file, the best of at most so many bytes: of lower quality first, then smaller.
 
     Arguments:
@@ -209,6 +211,13 @@ def png(pixels: UInt8[np.ndarray, "height width channel"]) -> bytes:
     return stream.getvalue()
 
 
+def shrunk(pixels: UInt8[np.ndarray, "_ _ 3"], longest_side: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Thumbnail of a picture: so large at most, in its own proportions and never enlarged."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((longest_side, longest_side))
+    return np.asarray(picture)
+
+
 def small_jpegs(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], most_bytes: int) -> list[bytes]:
     """JPEG files of at most so many bytes together, as large as that allows; of equal pictures only one is made.
 
@@ -216,18 +225,13 @@ def small_jpegs(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], most_bytes: int)
         pictures: RGB.
         most_bytes: length they may have, unless the smallest are longer.
     """
-    made: dict[bytes, bytes] = {}
+    keys = [pixels.tobytes() for pixels in pictures]
+    distinct, made = dict(zip(keys, pictures, strict=True)), dict[bytes, bytes]()
     for side in (256, 160, 112, 80, 56):
-        made = {}
-        for pixels in pictures:
-            key = pixels.tobytes()
-            if key not in made:
-                picture = Image.fromarray(pixels)
-                picture.thumbnail((side, side))
-                made[key] = jpeg(np.asarray(picture), most_bytes)
-        if sum(len(made[pixels.tobytes()]) for pixels in pictures) <= most_bytes:
+        made = {key: jpeg(shrunk(pixels, side), most_bytes) for key, pixels in distinct.items()}
+        if sum(len(made[key]) for key in keys) <= most_bytes:
             break
-    return [made[pixels.tobytes()] for pixels in pictures]
+    return [made[key] for key in keys]
 
 
 def coarse_map(

@@ -1,21 +1,19 @@
 """Gallery of the images that are shown: what a model saw in each of them, and their tiles."""
 
-import io
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
-from PIL import Image
+from jaxtyping import Float32, UInt8
 
 from foveate.cache import DECODED, ENCODED, Owner
 from foveate.errors import DataError, ImageError, MissingExtra
 from foveate.explain import Explanation, explain
-from foveate.explain.picture import Rendering, Scale, png, thumbnail_size
-from foveate.images import ArraySource, Source
+from foveate.explain.picture import Rendering, Scale, jpeg, png, thumbnail_size
+from foveate.images import ArraySource
 from foveate.models import Model
 from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.predict import Row
@@ -66,9 +64,10 @@ class Gallery:
         self._model, self._bands = model, model.settings.input.bands
         self._seen: dict[int, Seen] = {}
         self._failed: dict[int, str] = {}
-        self._open: OrderedDict[int, Source] = OrderedDict()
+        # one that is let go of is closed when its last tile is made
+        self._open = lru_cache(OPEN)(lambda number, rows=self._rows: rows[number].open())
         self._overviews, self._pictures = Owner(DECODED), Owner(ENCODED)
-        self._looking, self._opening = threading.Lock(), threading.Lock()
+        self._looking = threading.Lock()
         self._making = threading.BoundedSemaphore(AT_ONCE)
 
     def __len__(self) -> int:
@@ -109,11 +108,8 @@ class Gallery:
         box = seen.pyramid.tile(level, row, column)
         if box is None:
             return None
-
-        def make() -> bytes:
-            return _jpeg(seen.rendering(self._pixels(number, seen.pyramid, level, box)))
-
-        return self._made((number, level, row, column), make)
+        key = (number, level, row, column)
+        return self._made(key, lambda: jpeg(seen.rendering(self._pixels(number, seen.pyramid, level, box))))
 
     def map_tile(self, number: int, level: int, row: int, column: int) -> bytes | None:
         """Heatmap tile over a tile of an image, as a PNG file; None if there is none.
@@ -138,8 +134,8 @@ class Gallery:
         if not 0 <= which < len(seen.told.patches):
             return None
         box = seen.told.patches[which].box
-        make = lambda: _jpeg(seen.rendering.patch(self._source(number), box, PATCH_SIDE))  # noqa: E731
-        return self._made(("patch", number, box), make)
+        key = ("patch", number, box)
+        return self._made(key, lambda: jpeg(seen.rendering.patch(self._open(number), box, PATCH_SIDE)))
 
     def _made(self, key: tuple[object, ...], make: Callable[[], bytes]) -> bytes:
         def in_turn() -> bytes:
@@ -155,49 +151,28 @@ class Gallery:
         return {"state": "waiting", "said": ""} if failed is None else {"state": "failed", "said": failed}
 
     def _look(self, number: int) -> None:
-        row = self._rows[number]
         try:
-            opened = row.open()
+            opened = self._open(number)
             look = self._model.look(opened, self._options)
             rendering = Rendering.of(opened, opened.view(thumbnail_size(opened.size, SMALL)), self._bands)
         except (ImageError, DataError, MissingExtra, OSError) as error:
+            self._open.cache_clear()  # the next call opens the file anew
             self._failed[number] = " ".join(str(error).split())
             raise ImageError(self._failed[number]) from error
-        told = explain(self._model, look, row.path)
+        told = explain(self._model, look, self._rows[number].path)
         scale, colours = Scale.over(told), None
         if scale is not None and told.attention is not None and told.cell_mask is not None:
             colours = scale.colour(told.attention, told.cell_mask)
         self._seen[number] = Seen(told, rendering, Pyramid(told.size), opened.mpp, scale, colours)
         self._failed.pop(number, None)
-        self._hold(number, opened)
 
     def _pixels(
         self, number: int, pyramid: Pyramid, level: int, box: Box
     ) -> Float32[np.ndarray, "height width channel"]:
         """Of a tile; those of coarse levels that the file lacks come from an overview, which is made the first time."""
-        source = self._source(number)
+        source = self._open(number)
         coarse = overview_level(source, pyramid)
         if coarse is None or level > coarse:
             return tile_pixels(source, pyramid, level, box)
         whole = self._overviews.get(number, lambda: make_overview(source, pyramid, coarse))
         return tile_pixels(ArraySource(whole), pyramid, level, box, pyramid.step(coarse))
-
-    def _source(self, number: int) -> Source:
-        """The image, opened again if others were shown since; one let go of is closed when its last tile is made."""
-        with self._opening:
-            source = self._open.get(number)
-        return self._hold(number, self._rows[number].open() if source is None else source)
-
-    def _hold(self, number: int, source: Source) -> Source:
-        with self._opening:
-            held = self._open.setdefault(number, source)
-            self._open.move_to_end(number)
-            while len(self._open) > OPEN:
-                self._open.popitem(last=False)
-        return held
-
-
-def _jpeg(pixels: Shaped[np.ndarray, "height width 3"]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=88)
-    return stream.getvalue()

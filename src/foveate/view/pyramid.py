@@ -1,6 +1,7 @@
 """Deep Zoom pyramid of tiles over an image of any size, whose pixels are made when they are asked for."""
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
@@ -158,8 +159,8 @@ def overview_level(source: Source, pyramid: Pyramid) -> int | None:
         >>> overview_level(source, Pyramid(source.size)) is None
         True
     """
-    fitting = [level for level in range(pyramid.last + 1) if _values(source, pyramid, level) <= MOST_VALUES]
-    level = max(fitting, default=0)
+    most = MOST_VALUES // source.channels
+    level = max((level for level in range(pyramid.last + 1) if prod(pyramid.level_size(level)) <= most), default=0)
     step, (rows, columns) = pyramid.step(level), pyramid.level_size(level)
     nearest = source.levels[source.level_for((rows, columns), (0, 0, rows * step, columns * step))]
     return level if step > NEAR * min(nearest.factor) else None
@@ -176,11 +177,6 @@ def make_overview(source: Source, pyramid: Pyramid, level: int) -> Float32[ndarr
     """
     step, (rows, columns) = pyramid.step(level), pyramid.level_size(level)
     return source.view((rows, columns), (0, 0, rows * step, columns * step))
-
-
-def _values(source: Source, pyramid: Pyramid, level: int) -> int:
-    rows, columns = pyramid.level_size(level)
-    return rows * columns * source.channels
 
 
 def _inside(first: int, stop: int, step: int, side: int) -> Float64[np.ndarray, " pixel"]:
