@@ -11,7 +11,7 @@ from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.seeds import derive_seed
 
-__all__ = ["Counts", "Unit", "choose", "class_counts", "deal", "unit_name", "units"]
+__all__ = ["Counts", "Unit", "choose", "deal", "unit_name", "units"]
 
 Counts = Counter[int | None]
 """Class → images of it; None stands for images without a class. An image of several classes counts for each."""
@@ -65,19 +65,6 @@ def units(examples: Iterable[Example]) -> list[Unit]:
     return [Unit(name, of_class, images[name]) for name, of_class in counts.items()]
 
 
-def class_counts(some: Iterable[Unit]) -> Counts:
-    """Class counts of some units together.
-
-    Example:
-        >>> class_counts([Unit("a", Counter({0: 2}), 2), Unit("b", Counter({0: 1, 1: 1}), 1)])
-        Counter({0: 3, 1: 1})
-    """
-    counts: Counts = Counter()
-    for unit in some:
-        counts.update(unit.counts)
-    return counts
-
-
 def choose(units: list[Unit], share: float, seed: int, purpose: str) -> list[Unit]:
     """Stratified choice of units: class counts as near as may be to a share of all, and every class keeps a unit.
 
@@ -119,12 +106,16 @@ def choose(units: list[Unit], share: float, seed: int, purpose: str) -> list[Uni
     return choice.chosen
 
 
+def _class_counts(units: Iterable[Unit]) -> Counts:
+    return Counter(label for unit in units for label in unit.counts.elements())
+
+
 class _Choice:
     """Choice so far, and what is still wanted and left of every class."""
 
     def __init__(self, units: list[Unit], share: float, order: Callable[[int | None], int]) -> None:
         self.chosen: list[Unit] = []
-        self.wanted = _apportion(class_counts(units), share, order)
+        self.wanted = _apportion(_class_counts(units), share, order)
         self.left = Counter(label for unit in units for label in unit.counts if label is not None)
 
     def take(self, unit: Unit) -> None:
@@ -161,7 +152,7 @@ def deal(units: list[Unit], k: int, seed: int) -> dict[str, int]:
         Sechidis, Tsoumakas & Vlahavas, On the stratification of multi-label data, 2011, section 3, for units of
         several images.
     """
-    of_class = class_counts(units)
+    of_class = _class_counts(units)
 
     def turn(unit: Unit, label: int | None) -> tuple[int | str, ...]:
         return -unit.counts[label], -unit.images, derive_seed(seed, "folds", unit.name), unit.name
@@ -192,7 +183,7 @@ def _rarest_first(
     units: list[Unit], key: Callable[[Unit, int | None], tuple[int | str, ...]]
 ) -> Iterator[tuple[int | None, Unit]]:
     """Every unit once, with the class it comes for: that of which fewest images are left; images of no class last."""
-    left = class_counts(units)
+    left = _class_counts(units)
     members: dict[int | None, list[Unit]] = {label: [] for label in left}
     for unit in units:
         for label in unit.counts:

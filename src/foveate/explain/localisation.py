@@ -231,13 +231,11 @@ def mean_with_interval(values: Sequence[float | bool | None], groups: Sequence[s
         >>> mean_with_interval([1.0, None, 1.0], [None] * 3)
         Average(mean=1.0, interval=(1.0, 1.0), images=2)
     """
-    units = unit_names(groups)
-    known = [(float(value), unit) for value, unit in zip(values, units, strict=True) if value is not None]
+    known = [(float(value), unit) for value, unit in zip(values, unit_names(groups), strict=True) if value is not None]
     if not known:
         return None
-    numbers = [value for value, _ in known]
-    interval = bootstrap_interval(numbers, [unit for _, unit in known])
-    return Average(float(np.mean(numbers)), interval, len(known))
+    numbers, units = zip(*known, strict=True)
+    return Average(float(np.mean(numbers)), bootstrap_interval(numbers, units), len(known))
 
 
 def average_scores(scores: Sequence[MapScores], groups: Sequence[str | None]) -> Localisation:

@@ -6,13 +6,12 @@ import stat
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from foveate.datasets.manifest.dataset import missing_files, read_table, several_labels_fault
 from foveate.datasets.manifest.report import Finding, Report, kind_name
-from foveate.datasets.manifest.rows import SPLIT_NAMES, ManifestRow, ManifestTable, label_names
+from foveate.datasets.manifest.rows import SPLIT_NAMES, ManifestRow, ManifestTable, counted, label_names
 from foveate.datasets.splits import crossing_groups
 from foveate.datasets.types import Example
 from foveate.errors import FoveateError, ImageError
@@ -64,12 +63,15 @@ def check_manifest(
     sizes: list[Size] = []
     kinds: Counter[tuple[int, str]] = Counter()
     masks: list[Finding] = []
+    by_length: dict[int, list[ManifestRow]] = defaultdict(list)
     for done, row in enumerate(rows):
         if progress is not None:
             progress(done + 1, len(rows))
         file = table.file(row.path)
         try:
             source = _look_at(file, row.mpp, pixels)
+            if pixels and Path(file).is_file():
+                by_length[Path(file).stat().st_size].append(row)
         except Exception as error:  # decoders stumble in ways of their own; here it is always the file's fault
             unreadable[file] = _reason(file, error)
         else:
@@ -78,8 +80,7 @@ def check_manifest(
             mask = None if row.mask is None else table.file(row.mask)
             if pixels and mask is not None and mask not in absent:
                 masks += _mask_findings(source, mask)
-    readable = [row for row in rows if table.file(row.path) not in unreadable]
-    copies = _copies(table, readable, unreadable) if pixels else []
+    copies = _copies(table, by_length.values(), unreadable)
     counts = Counter((row.split or "", label) for row in table.rows for label in _labels(row, multi_label))
     about_counts = list(count_findings(counts, Counter(row.split or "" for row in table.rows)))
     return Report(
@@ -156,30 +157,17 @@ def _dangling(file: str) -> str:
     return " (a link that leads nowhere)" if os.path.islink(file) else ""  # noqa: PTH114  no error, whatever the name
 
 
-def _copies(table: ManifestTable, rows: Iterable[ManifestRow], unreadable: dict[str, str]) -> list[str]:
-    """Rows whose files have the same content; only files of the same length are read.
-
-    Files that cannot be read are added to `unreadable`, unless they are there.
-    """
-    by_length: dict[int, list[ManifestRow]] = defaultdict(list)
+def _copies(table: ManifestTable, of_a_length: Iterable[list[ManifestRow]], unreadable: dict[str, str]) -> list[str]:
+    """Rows whose files, of the same length, have the same content; those that cannot be read become `unreadable`."""
     by_content: dict[str, list[ManifestRow]] = defaultdict(list)
-    for row in rows:
-        with _noted(table.file(row.path), unreadable) as file:
-            if file.is_file():
-                by_length[file.stat().st_size].append(row)
-    for some in by_length.values():
-        for row in some if len(some) > 1 else ():
-            with _noted(table.file(row.path), unreadable) as file, file.open("rb") as content:
+    for row in (row for some in of_a_length if len(some) > 1 for row in some):
+        file = table.file(row.path)
+        try:
+            with Path(file).open("rb") as content:
                 by_content[hashlib.file_digest(content, "sha256").hexdigest()].append(row)
+        except OSError as error:
+            unreadable[file] = _reason(file, error)
     return [_copy(same) for same in by_content.values() if len(same) > 1]
-
-
-@contextmanager
-def _noted(file: str, unreadable: dict[str, str]) -> Iterator[Path]:
-    try:
-        yield Path(file)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        unreadable.setdefault(file, _reason(file, error))
 
 
 def _copy(same: list[ManifestRow]) -> str:
@@ -220,9 +208,7 @@ def count_findings(counts: Mapping[tuple[str, str], int], images: Mapping[str, i
         yield False, Finding("class", message)
     for split in dict.fromkeys(SPLIT_NAMES.values()):
         if 0 < images.get(split, 0) < FEW_IMAGES:
-            count = images[split]
-            size = f"split {split} has {count} image{'' if count == 1 else 's'}"
-            yield False, Finding("split", f"{size}: {_FEW_IN[split]}")
+            yield False, Finding("split", f"split {split} has {counted(images[split], 'image')}: {_FEW_IN[split]}")
 
 
 def pixel_hints(kinds: Mapping[tuple[int, str], int]) -> Iterator[Finding]:

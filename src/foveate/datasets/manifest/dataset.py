@@ -8,7 +8,7 @@ from pathlib import Path
 
 from foveate.datasets.manifest.folders import read_class_folders
 from foveate.datasets.manifest.objects import Objects, read_objects
-from foveate.datasets.manifest.rows import ManifestRow, ManifestTable, label_names, read_csv
+from foveate.datasets.manifest.rows import ManifestRow, ManifestTable, counted, label_names, read_csv
 from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.images import Masked, Source, open_image
@@ -115,13 +115,13 @@ def read_manifest(
         ]
     if problems:
         raise DataError(
-            f"{table.source} has {_several(len(problems), 'fault')}: {'; '.join(problems[:_SHOWN])}"
+            f"{table.source} has {counted(len(problems), 'fault')}: {'; '.join(problems[:_SHOWN])}"
             + (f"; and {len(problems) - _SHOWN} more, see foveate data check" if len(problems) > _SHOWN else "")
         )
     missing = missing_files(table) if check_files else []
     if missing:
         raise DataError(
-            f"{table.source}: {_several(len(missing), 'file')} of {len(table.rows)} rows missing, the first is "
+            f"{table.source}: {counted(len(missing), 'file')} of {len(table.rows)} rows missing, the first is "
             f"{missing[0]}: paths are relative to the manifest's folder; correct or remove these rows"
         )
     dataset = ManifestDataset(
@@ -206,10 +206,6 @@ def _index(names: Sequence[str] | None, number: Mapping[str, int], multi_label: 
 
 def _place(row: ManifestRow) -> str:
     return f"line {row.line}" if row.line else row.path
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from foveate.datasets.manifest.dataset import sorted_classes
+from foveate.datasets.manifest.rows import counted
 from foveate.types import Size
 
 __all__ = ["Finding", "Report", "kind_name"]
@@ -90,8 +91,8 @@ class Report:
         findings += [f"hint: {hint.message}" for hint in self.hints]
         if findings:
             parts.append("\n".join(findings))
-        counts = [_count(len(self.problems), "problem"), *([_count(len(self.hints), "hint")] if self.hints else [])]
-        return "\n\n".join([*parts, ", ".join([_count(self.images, "image"), *counts])])
+        counts = [counted(len(self.problems), "problem"), *([counted(len(self.hints), "hint")] if self.hints else [])]
+        return "\n\n".join([*parts, ", ".join([counted(self.images, "image"), *counts])])
 
     def plain(self) -> dict[str, object]:
         """Report in words of JSON: numbers, text, lists and objects.
@@ -141,7 +142,3 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     )
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foveate.errors import DataError
 
-__all__ = ["COLUMNS", "SPLIT_NAMES", "ManifestRow", "ManifestTable", "label_names", "read_csv"]
+__all__ = ["COLUMNS", "SPLIT_NAMES", "ManifestRow", "ManifestTable", "counted", "label_names", "read_csv"]
 
 COLUMNS = ("path", "label", "split", "group", "mpp", "mask")
 """The columns foveate knows; only the first two must be there."""
@@ -80,6 +80,11 @@ def label_names(label: str) -> list[str]:
         (['cat', 'dog'], [])
     """
     return [name.strip() for name in label.split("|")] if label.strip() else []
+
+
+def counted(count: int, noun: str) -> str:
+    """Count in words: "no row", "1 row", "2 rows"."""
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def read_csv(source: Path, require_labels: bool = True, multi_label: bool = False) -> ManifestTable:

@@ -4,8 +4,8 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,8 +67,8 @@ class ColonCancer:
     def image_bytes(self, index: int) -> bytes:
         """The image file of example `index`, as published."""
         name = self.examples[index].id
-        with _reader(self.place) as read:
-            return read(f"{self.prefix}{name}/{name}.bmp")
+        [content] = _contents(self.place, [f"{self.prefix}{name}/{name}.bmp"])
+        return content
 
     def nuclei(self, index: int, kind: Nucleus = "epithelial") -> npt.NDArray[np.float64]:
         """Ground truth: where the nuclei of one type are, to judge attention maps by; no model is told.
@@ -87,8 +87,8 @@ class ColonCancer:
             raise DataError(f"{kind!r} is no type of nucleus that is marked here: use one of {', '.join(NUCLEI)}")
         name = self.examples[index].id
         file = f"{self.prefix}{name}/{name}_{kind}.mat"
-        with _reader(self.place) as read:
-            return _centres(read(file), self.place / file)
+        [content] = _contents(self.place, [file])
+        return _centres(content, self.place / file)
 
 
 def colon_cancer(path: str | Path) -> ColonCancer:
@@ -118,12 +118,12 @@ def colon_cancer(path: str | Path) -> ColonCancer:
         if files:
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
             raise DataError(f"{path} {fault} {prefix}{files[0]}{more}, of {len(_FILES)} files: {remedy}")
-    with _reader(place) as read:
-        examples = []
-        for name in _IMAGES:
-            file = f"{prefix}{name}/{name}_epithelial.mat"
-            examples.append(Example(name, int(len(_centres(read(file), place / file)) > 0)))
-    return ColonCancer(("none", "epithelial"), tuple(examples), place, prefix)
+    marked = [f"{prefix}{name}/{name}_epithelial.mat" for name in _IMAGES]
+    examples = tuple(
+        Example(name, int(len(_centres(content, place / file)) > 0))
+        for name, file, content in zip(_IMAGES, marked, _contents(place, marked), strict=True)
+    )
+    return ColonCancer(("none", "epithelial"), examples, place, prefix)
 
 
 def _in_zip(path: Path) -> tuple[Path, str, set[str]]:
@@ -166,26 +166,15 @@ def _in_folder(path: Path) -> tuple[Path, str, set[str]]:
     return place, "", {name for name in found if not _JUNK.search(name)}
 
 
-@contextmanager
-def _readable(name: Path) -> Iterator[None]:
+def _contents(place: Path, names: Iterable[str]) -> Iterator[bytes]:
+    """Contents of files of a folder, or of an archive, which is opened once."""
+    name = ""  # until a file is asked for, what cannot be read is the place itself
     try:
-        yield
+        with nullcontext() if place.is_dir() else zipfile.ZipFile(place) as archive:
+            for name in names:
+                yield (place / name).read_bytes() if archive is None else archive.read(name)
     except (*_BROKEN, KeyError) as error:
-        raise DataError(f"{name} cannot be read ({one_line(error)}): get the data again") from error
-
-
-@contextmanager
-def _reader(place: Path) -> Iterator[Callable[[str], bytes]]:
-    """Reader of the files of a folder or an archive, which is opened once."""
-    with ExitStack() as stack:
-        with _readable(place):
-            archive = None if place.is_dir() else stack.enter_context(zipfile.ZipFile(place))
-
-        def read(name: str) -> bytes:
-            with _readable(place / name):
-                return (place / name).read_bytes() if archive is None else archive.read(name)
-
-        yield read
+        raise DataError(f"{place / name} cannot be read ({one_line(error)}): get the data again") from error
 
 
 def _centres(content: bytes, name: Path) -> npt.NDArray[np.float64]:
