@@ -128,14 +128,13 @@ def _attempt(url: str, partial: Path, progress: Progress | None) -> str:
     try:
         with urlopen(Request(url, headers=headers), timeout=_TIMEOUT) as response:
             sent = response.headers.get("Content-Range", "")
-            place = re.fullmatch(rf"bytes {here}-\d+/(\d+|\*)", sent)
             if response.status != 206:  # the server cannot send the rest of a file: it begins again
                 here, total = 0, response.length
-            elif place is None:
+            elif place := re.fullmatch(rf"bytes {here}-\d+/(\d+|\*)", sent):
+                total = None if place[1] == "*" else int(place[1])
+            else:
                 partial.unlink()
                 return f"asked for the bytes from {here}, got {sent or 'others'}"
-            else:
-                total = None if place[1] == "*" else int(place[1])
             with partial.open("ab" if here else "wb") as file:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
