@@ -14,7 +14,8 @@ import pytest
 
 from foveate.cli import VERBS
 
-SOURCE = Path(__file__).parent.parent / "src" / "foveate"
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "foveate"
 FLOORS = (
     {"_version", "types", "errors", "seeds", "allocator", "atomic", "cache", "threads", "devices", "config"},
     {"sampling", "images", "networks"},
@@ -203,6 +204,30 @@ def test_package_fronts_hold_no_logic() -> None:
             is_list_of_names = "__all__" in ast.unparse(node)
             fine = is_docstring or is_list_of_names or isinstance(node, ast.Import | ast.ImportFrom)
             assert fine, f"{file}: {ast.unparse(node)}"
+
+
+def test_the_house_stays_small() -> None:
+    lengths = [len(file.read_text().splitlines()) for file in FILES]
+    assert len(FILES) <= 190
+    assert sum(length < 40 for length in lengths) <= 20
+
+
+def test_the_plan_names_every_file() -> None:
+    plan = (ROOT / "docs" / "architecture.md").read_text()
+    named = (str(file.relative_to(SOURCE)) for file in FILES if file.name != "__init__.py")
+    assert [name for name in named if f"| `{name}` |" not in plan] == []
+
+
+def test_an_images_way_is_short_and_is_the_one_the_plan_tells() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "image_path.py"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ways = json.loads(done.stdout)
+    assert len(ways["training"]) <= 50
+    assert len(ways["prediction"]) <= 40
+    plan = (ROOT / "docs" / "architecture.md").read_text()
+    for files in ways.values():
+        assert " → ".join(f"`{name.removesuffix('.py')}`" for name in files) in plan
 
 
 def run_python(code: str) -> str:

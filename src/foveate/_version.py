@@ -1,4 +1,4 @@
-"""The version of foveate, and nothing else, so that every file may say it."""
+"""Version of foveate, and nothing else, so that every file may say it."""
 
 __all__ = ["__version__"]
 

@@ -1,4 +1,4 @@
-"""What becomes of memory that is freed: it is kept for the next tensor."""
+"""Memory allocator: what the C library does with freed memory, which it keeps for the next tensor."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Seeds that depend on what is drawn and on nothing else."""
+"""Seeds of random streams, which depend on what is drawn and on nothing else."""
 
 import hashlib
 

@@ -3,9 +3,8 @@
 - `types.py`: batch, output, prediction, receipt, draw options
 - `base.py`: the contract: predict, look, forward
 - `build.py`, `store.py`: from settings to a model; model folders, shipped models, model cards
-- `preprocess.py`: from any image to what a model takes, and to a batch
+- `preprocess.py`: from any image to what a model takes, to a batch, and from boxes to features of patches
 - `sampling.py`: attention sampling and its uniform baseline; `deep_mil.py` and `cnn.py`, the other baselines
-- `patch_features.py`: where patches are read
 - `probabilities.py`: softmax, sigmoid, cross-entropy; `receipts.py`: what it all cost
 
 Training, evaluation and prediction know no model by name. Nothing here knows data sets.

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from foveate.config.settings import Method, ModelSettings, ViewSettings
 from foveate.images import Source, open_image
-from foveate.models.patch_features import patch_features
-from foveate.models.preprocess import Intake, extents, make_batch
+from foveate.models.preprocess import Intake, extents, make_batch, patch_features
 from foveate.models.probabilities import check_answers, name_predicted, probabilities
 from foveate.models.receipts import Stages, covering, peak_memory
 from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Look, Output, Prediction, Receipt
@@ -229,7 +228,7 @@ class Model(nn.Module, ABC):
         read: Bool[Tensor, "rows draw"] | None,
         stages: Stages,
     ) -> Float[Tensor, "rows draw feature"]:
-        """Patch features of this model's network; see `foveate.models.patch_features.patch_features`."""
+        """Patch features of this model's network; see `foveate.models.preprocess.patch_features`."""
         return patch_features(self.features, self.normalise, sources, boxes, read, self.device, stages)
 
     def predict(

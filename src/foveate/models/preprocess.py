@@ -1,25 +1,27 @@
-"""Preprocessing: from any image to the bands, colours and scale a model wants, and from images to a padded batch."""
+"""Preprocessing: from any image to what a model wants, to a batch of views, and from boxes to features of patches."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.config.settings import GuideSettings, InputSettings, ViewSettings
 from foveate.errors import ImageError
 from foveate.images import Source
+from foveate.images.augment.patches import change_patches
 from foveate.images.header import not_finite
-from foveate.images.tensors import make_guide, make_view, pad_views
+from foveate.images.tensors import gather, make_guide, make_view, pad_views
 from foveate.images.wrappers.channels import Bands, Colour
 from foveate.images.wrappers.guide import Guided
 from foveate.images.wrappers.resample import at_mpp
 from foveate.images.wrappers.standardise import Standardised
+from foveate.models.receipts import Stages
 from foveate.models.types import Batch
 from foveate.types import Label
 
-__all__ = ["Intake", "SeenView", "extents", "make_batch", "wanted_channels"]
+__all__ = ["Intake", "SeenView", "extents", "make_batch", "patch_features", "wanted_channels"]
 
 CONVERTIBLE = (1, 3, 4)
 """Channels of the images that can become RGB or grey: grey, RGB, RGB with opacity."""
@@ -242,3 +244,57 @@ def _labels(
         else:
             raise ValueError(f"with several labels each image has a tuple of class indices, got {label!r}")
     return result
+
+
+def patch_features(
+    network: nn.Module,
+    normalise: nn.Module | None,
+    sources: Sequence[Source],
+    boxes: Int[Tensor, "rows draw 4"],
+    valid: Bool[Tensor, "rows draw"] | None,
+    device: torch.device,
+    stages: Stages | None = None,
+) -> Float[Tensor, "rows draw feature"]:
+    """Read patches and compute their features.
+
+    Arguments:
+        network: (M, C, h, w) → (M, D).
+        normalise: what is done to the pixels first, or None.
+        sources: one image per row.
+        boxes: (rows, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
+        valid: (rows, n) False where nothing is to be read and the patch is 0; None reads all.
+        device: where the network is.
+        stages: where to note the time; "read" and "features".
+
+    Returns:
+        (rows, n, D) features; 0 where nothing is read.
+
+    Raises:
+        ImageError: if a patch cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> from foveate.images import ArraySource
+        >>> image, boxes = ArraySource(np.full((8, 9), 255, np.uint8)), torch.tensor([[[0, 0, 2, 3]]])
+        >>> patch_features(nn.Flatten(), None, [image], boxes, None, torch.device("cpu"))
+        tensor([[[1., 1., 1., 1., 1., 1.]]])
+    """
+    stages = stages or Stages()
+    with stages("read"):
+        patches = gather(sources, boxes, valid)
+        if device.type == "cuda":
+            patches = patches.pin_memory()
+        patches = patches.to(device, non_blocking=True)
+        changes = [source.patch_change for source in sources]
+        if any(changes):
+            patches = change_patches(patches, changes, boxes)
+        patches = patches.flatten(0, 1)
+        wanted = None if valid is None or bool(valid.all()) else valid.flatten().to(device)
+        if wanted is not None and bool(wanted.any()):
+            patches = patches[wanted]
+    with stages("features"):
+        features: Tensor = network(patches if normalise is None else normalise(patches))
+    if wanted is not None:
+        rows = wanted.nonzero()[:, 0]
+        features = features.new_zeros(len(wanted), features.shape[1]).index_put((rows,), features[: len(rows)])
+    return features.reshape(*boxes.shape[:2], -1)
