@@ -4,8 +4,6 @@ import ctypes
 import os
 import sys
 
-__all__ = ["keep_freed_memory"]
-
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Names of two of the C library's parameters (glibc's malloc.h, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD)."""
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["leftovers", "replace_file", "whole_file", "whole_folder"]
-
 
 def replace_file(path: Path, content: bytes) -> None:
     """Atomic replacement of a file: a reader, or a crash, sees either the old content or the new one."""

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DECODED", "ENCODED", "OVERHEAD", "TILES", "Cache", "Owner"]
-
 OVERHEAD = 400
 """Bytes that holding an entry takes beside its value, about: tiles of a few pixels must not go uncounted."""
 

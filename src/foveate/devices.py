@@ -7,8 +7,6 @@ from foveate.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["best_device", "choose_device"]
-
 WITHOUT_FLOAT64 = frozenset({"mps"})
 """Kinds of accelerator without float64, in which draws and their weights are computed: never chosen, and refused."""
 

@@ -2,8 +2,6 @@
 
 import hashlib
 
-__all__ = ["derive_seed"]
-
 
 def derive_seed(*parts: int | str) -> int:
     r"""Seed of 63 bits, mixed from the parts that identify a random event.

@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-__all__ = ["in_threads"]
-
 MOST_THREADS = 32
 """Threads that stay in this process, at the most, beside those that call."""
 

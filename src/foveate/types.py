@@ -13,15 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-__all__ = [
-    "Affine",
-    "Box",
-    "Draw",
-    "Label",
-    "Level",
-    "Size",
-]
-
 Size = tuple[int, int]
 """(height, width), in pixels of the level it is said of."""
 

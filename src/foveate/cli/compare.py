@@ -11,8 +11,6 @@ from foveate.errors import RunError
 if TYPE_CHECKING:
     from foveate.compare import Comparison
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "print_table", "run"]
-
 WIDTH = 140
 """Columns of the table where there is no terminal to ask."""
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from foveate.errors import ConfigError, Interrupted
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "make a tiled pyramid of an image, of which only what is looked at is read"
 
 EPILOG = """\

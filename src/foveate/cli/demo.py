@@ -15,8 +15,6 @@ from foveate.errors import RunError
 if TYPE_CHECKING:
     from foveate.compare import CompareSettings
 
-__all__ = ["SUMMARY", "add_arguments", "demo_comparison", "run"]
-
 SUMMARY = "train attention sampling and two baselines on megapixel images it makes itself"
 
 

@@ -11,8 +11,6 @@ from foveate.allocator import keep_freed_memory
 from foveate.cli.parser import Parser, did_you_mean
 from foveate.errors import ConfigError, FoveateError, Interrupted
 
-__all__ = ["VERBS", "main"]
-
 VERBS: dict[str, str] = {
     "demo": "train attention sampling and two baselines on megapixel images it makes itself",
     "train": "train a model from a preset or a configuration file",

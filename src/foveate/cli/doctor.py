@@ -17,8 +17,6 @@ from itertools import permutations
 from time import perf_counter
 from typing import Literal
 
-__all__ = ["EPILOG", "SUMMARY", "Check", "State", "add_arguments", "checks", "run"]
-
 SUMMARY = "check this installation and say what to do about what is wrong"
 
 EPILOG = "The exit code is 0 if all is well, 2 if something needs your hand, 1 if foveate itself computes wrongly."

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from foveate.explain import AverageDeletion, Localisation
     from foveate.models import DrawOptions, Model
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "print_tables", "run"]
-
 SUMMARY = "measure a trained model's error on labelled images, with its confidence interval"
 
 EPILOG = """\

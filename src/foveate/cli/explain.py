@@ -12,8 +12,6 @@ from foveate.errors import ConfigError
 if TYPE_CHECKING:
     from foveate.explain import Explainer
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "show where a trained model looked in images, what it saw there, and what that was worth"
 
 EPILOG = """\

@@ -11,8 +11,6 @@ from foveate.errors import DataError
 if TYPE_CHECKING:
     from foveate.predict import Row
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "say what images are, and what a prediction would read of them"
 
 EPILOG = """\

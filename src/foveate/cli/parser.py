@@ -7,8 +7,6 @@ from typing import Any, Never, get_args
 
 from foveate.errors import ConfigError
 
-__all__ = ["Instead", "Parser", "add_looking", "check_looking", "did_you_mean"]
-
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggestion of the known word that is nearest to a misspelt one, or "".

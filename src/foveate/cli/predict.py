@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from foveate.models.types import Prediction
     from foveate.predict import Failure, Row, Sink, Summary
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "conclude", "progress", "run"]
-
 SUMMARY = "classify images with a trained model"
 
 EPILOG = """\

@@ -10,8 +10,6 @@ from foveate.config.files import PRESETS, load_settings, merge_settings, preset
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError, FoveateError, Interrupted, RunError
 
-__all__ = ["SUMMARY", "main"]
-
 SUMMARY = "train a model from a preset or a configuration file"
 
 USAGE = "foveate train PRESET | --config FILE [--data MANIFEST] [--out RUN] [--resume] [--folds K] [--KEY VALUE …]"

@@ -13,8 +13,6 @@ from foveate.errors import DataError, FoveateError
 if TYPE_CHECKING:
     from foveate.predict import Row
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "show images of any size on a local page, with what a trained model saw in them"
 
 EPILOG = """\

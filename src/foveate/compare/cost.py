@@ -27,15 +27,6 @@ from foveate.pipeline.loader import Loader, Share, epoch_order, shares, split_in
 from foveate.training.run_folder import LASTS, WATCHES, environment
 from foveate.training.step import Stepper
 
-__all__ = [
-    "MethodCost",
-    "machine",
-    "measure_costs",
-    "pixels_read_share",
-    "read_costs",
-    "write_costs",
-]
-
 Quartiles = tuple[float, float]
 
 

@@ -14,8 +14,6 @@ from foveate.compare.store import Curve, Predictions
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_comparison", "draw_curves", "draw_method"]
-
 STYLES = ("-", "--", ":", "-.")
 
 

@@ -24,8 +24,6 @@ from foveate.pipeline.loader import Loader, shares
 from foveate.training.build import build_for
 from foveate.training.step import Stepper
 
-__all__ = ["activation_bytes", "measured_model", "step_growth", "step_peak"]
-
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Mixed precision → the type that operations which stand it compute in."""
 

@@ -15,8 +15,6 @@ from foveate.datasets.types import ImageDataset, Resplit
 from foveate.errors import ConfigError, DataError
 from foveate.pipeline.loader import split_indices
 
-__all__ = ["Divider", "Part", "claimed", "plan", "read_part", "shared_out"]
-
 
 class Divider:
     """Splits of the images, by seed and fold.

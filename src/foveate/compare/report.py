@@ -17,16 +17,6 @@ from foveate.compare.cost import MethodCost
 from foveate.compare.summary import Difference, Quality
 from foveate.errors import RunError
 
-__all__ = [
-    "COLUMNS",
-    "Comparison",
-    "MethodResult",
-    "markdown_report",
-    "read_results",
-    "table_rows",
-    "write_results",
-]
-
 
 @dataclass(frozen=True)
 class MethodResult:

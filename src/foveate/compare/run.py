@@ -18,8 +18,6 @@ from foveate.datasets.types import ImageDataset
 from foveate.errors import Interrupted, RunError
 from foveate.training.progress import LineProgress, Progress, SilentProgress, choose_progress
 
-__all__ = ["compare"]
-
 SETTINGS = "comparison.yaml"
 """File in a comparison's folder: its settings; by it the folder is known for one."""
 

@@ -14,16 +14,6 @@ from foveate.config.serial import from_plain, to_plain
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
 
-__all__ = [
-    "CompareSettings",
-    "CostSettings",
-    "Method",
-    "MethodSettings",
-    "load_comparison",
-    "save_comparison",
-    "with_images",
-]
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names that are folder names on every system."""
 

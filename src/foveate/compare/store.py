@@ -17,23 +17,6 @@ from foveate.training.run_folder import read_metrics
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = [
-    "PREDICTIONS",
-    "Curve",
-    "Epoch",
-    "Predictions",
-    "Step",
-    "begun",
-    "curve_from_plain",
-    "finished_runs",
-    "read_curve",
-    "read_predictions",
-    "read_record",
-    "seconds_per_step",
-    "write_predictions",
-    "write_record",
-]
-
 Stored = TypeVar("Stored")
 
 

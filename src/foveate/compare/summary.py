@@ -12,8 +12,6 @@ from foveate.errors import DataError
 from foveate.evaluation import scores
 from foveate.evaluation.intervals import Tally, error_interval, interval, resampled_errors, tally, wilson_interval
 
-__all__ = ["Difference", "Quality", "summarise"]
-
 
 @dataclass(frozen=True)
 class Difference:

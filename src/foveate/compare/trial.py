@@ -36,8 +36,6 @@ from foveate.training.progress import Progress, SilentProgress
 from foveate.training.run_folder import PLACES, read_metrics, refuse_changes
 from foveate.types import Label
 
-__all__ = ["Budget", "Trial", "lasting", "read_budget", "stoppable"]
-
 PACE_STEPS = 12
 """Steps by which the pace of a run is timed; the first third only warms up."""
 MARGIN = 1.15

@@ -12,8 +12,6 @@ from foveate.config.serial import from_plain, to_plain
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
 
-__all__ = ["PRESETS", "changed_keys", "load_settings", "merge_settings", "preset", "read_yaml", "save_settings"]
-
 PRESETS = (
     "colon-cancer-paper",
     "demo",

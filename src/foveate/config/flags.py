@@ -17,8 +17,6 @@ from foveate.config.serial import from_plain
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
 
-__all__ = ["Setting", "add_settings", "list_settings", "spell_flags"]
-
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}", type(None): "null", Ellipsis: "…"}
 
 

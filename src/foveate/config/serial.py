@@ -9,8 +9,6 @@ from typing import Any, Literal, TypeVar, Union
 
 from foveate.errors import ConfigError
 
-__all__ = ["from_plain", "to_plain"]
-
 Kind = TypeVar("Kind")
 
 SCALARS = {float: "a number", int: "an integer", bool: "true or false", str: "text", Path: "a path"}

@@ -9,20 +9,6 @@ from typing import Any, ClassVar, Literal
 from foveate.errors import ConfigError
 from foveate.types import Size
 
-__all__ = [
-    "AttentionSettings",
-    "AugmentSettings",
-    "DataSettings",
-    "FeatureSettings",
-    "GuideSettings",
-    "InputSettings",
-    "Method",
-    "MilSettings",
-    "ModelSettings",
-    "PriorSettings",
-    "ViewSettings",
-]
-
 Method = Literal["iid", "des_raj", "priority", "murthy", "uniform", "top"]
 """How cells are drawn; see `foveate.sampling.draw`."""
 

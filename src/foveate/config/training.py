@@ -10,13 +10,6 @@ from typing import Any, ClassVar, Literal
 from foveate.config.settings import AugmentSettings, DataSettings, ModelSettings
 from foveate.errors import ConfigError
 
-__all__ = [
-    "AnnealSettings",
-    "Ramp",
-    "RunSettings",
-    "TrainingSettings",
-]
-
 
 @dataclass(frozen=True)
 class Ramp:

@@ -9,8 +9,6 @@ from foveate.convert.settings import stored_type
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
-__all__ = ["STRIP_BYTES", "halved", "level_sizes", "strips"]
-
 STRIP_BYTES = 2**28
 """Pixels read of the source at a time; more only if one row of tiles is more."""
 

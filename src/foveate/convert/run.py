@@ -14,8 +14,6 @@ from foveate.errors import ConfigError, ImageError, one_line
 from foveate.images.formats.zarr import is_zarr
 from foveate.images.source import Source
 
-__all__ = ["convert"]
-
 THREADS = min(4, os.cpu_count() or 1)
 """Parts of the source decoded at a time, by readers for which that pays."""
 

@@ -8,8 +8,6 @@ import numpy as np
 from foveate.errors import ConfigError
 from foveate.images.header import Header
 
-__all__ = ["COMPRESSIONS", "FORMATS", "Conversion", "is_colour", "stored_type"]
-
 FORMATS = ("tiff", "ome-zarr", "ome-zarr-0.5")
 """A pyramid in one BigTIFF; OME-Zarr 0.4, which viewers read; and 0.5, which some do."""
 

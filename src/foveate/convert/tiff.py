@@ -19,8 +19,6 @@ from foveate.images.source import Source
 from foveate.threads import in_threads
 from foveate.types import Size
 
-__all__ = ["write_tiff"]
-
 ExtraTag = tuple[int, int, int, Any, bool]
 """Number, type, count (0: as many as there are), value, and whether it is written once only: as tifffile wants it."""
 

@@ -12,8 +12,6 @@ from foveate.errors import ImageError
 from foveate.images.header import Header
 from foveate.images.source import Source
 
-__all__ = ["write_zarr"]
-
 RGB = ("FF0000", "00FF00", "0000FF")
 
 

@@ -14,8 +14,6 @@ from foveate.datasets.splits import fill_splits
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, DataError
 
-__all__ = ["open_dataset"]
-
 _PUBLISHED: dict[str, tuple[Callable[[str], ColonCancer | SignScenes], str]] = {
     "colon-cancer": (colon_cancer, "CRCHistoPhenotypes_2016_04_28.zip, or the folder it unpacks to"),
     "speed-limits": (swedish_traffic_signs, "the folder with Set1/ and Set2/ of Swedish Traffic Signs"),

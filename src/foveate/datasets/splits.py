@@ -7,8 +7,6 @@ from foveate.datasets.stratify import choose, deal, unit_name, units
 from foveate.datasets.types import Example
 from foveate.errors import DataError
 
-__all__ = ["crossing_groups", "fill_splits", "fold_numbers", "k_folds"]
-
 
 def fill_splits(
     examples: Sequence[Example],

@@ -11,8 +11,6 @@ from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.seeds import derive_seed
 
-__all__ = ["Counts", "Unit", "choose", "deal", "unit_name", "units"]
-
 Counts = Counter[int | None]
 """Class → images of it; None stands for images without a class. An image of several classes counts for each."""
 

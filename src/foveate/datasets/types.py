@@ -7,8 +7,6 @@ from typing import Protocol
 from foveate.images import Source
 from foveate.types import Box, Label
 
-__all__ = ["Example", "ImageDataset", "Resplit"]
-
 
 @dataclass(frozen=True)
 class Example:

@@ -12,8 +12,6 @@ from foveate.datasets.types import ImageDataset
 from foveate.models.types import Batch, Output
 from foveate.types import Box
 
-__all__ = ["Coverage", "covered", "covered_objects", "majority_error", "object_coverage"]
-
 SHARE = 0.5
 """An object counts as covered if a single patch holds so much of its box."""
 

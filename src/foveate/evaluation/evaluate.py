@@ -25,9 +25,6 @@ from foveate.types import Size
 if TYPE_CHECKING:
     from foveate.models import Model
 
-__all__ = ["Evaluation", "evaluate"]
-
-
 TINY = float(np.finfo(np.float64).eps)
 """Least probability whose logarithm is taken."""
 

@@ -7,17 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Tally",
-    "bootstrap_interval",
-    "error_interval",
-    "interval",
-    "resampled_errors",
-    "tally",
-    "unit_names",
-    "wilson_interval",
-]
-
 BLOCK = 4_000_000
 """Numbers drawn at a time."""
 

@@ -8,20 +8,6 @@ from numpy.typing import NDArray
 
 from foveate.types import Label
 
-__all__ = [
-    "answer_table",
-    "auc",
-    "average_precision",
-    "balanced_error",
-    "confusion",
-    "decisions",
-    "group_means",
-    "label_array",
-    "positive_confusion",
-    "recalls",
-    "wrong_shares",
-]
-
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 

@@ -17,8 +17,6 @@ from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.seeds import derive_seed
 from foveate.types import Box
 
-__all__ = ["Deletion", "Occluded", "check_deletion", "delete_patches"]
-
 STEPS = (1, 2, 5, 10, 20)
 """Patches covered, step by step."""
 

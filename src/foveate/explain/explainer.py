@@ -16,8 +16,6 @@ from foveate.models import Look, Model
 from foveate.models.receipts import complete_receipt, receipt_line
 from foveate.models.types import ONE_DRAW, DrawOptions
 
-__all__ = ["Explainer"]
-
 SIDE, PATCH_SIDE, THUMBNAIL = 1600, 1024, 192
 """Longest sides of the picture of an image, of a patch and of the index's pictures, in pixels."""
 

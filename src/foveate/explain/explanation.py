@@ -14,9 +14,6 @@ from foveate.models.types import Output, Prediction
 from foveate.sampling import AttentionHealth, coefficients, diagnose
 from foveate.types import Affine, Box, Size
 
-__all__ = ["Explanation", "SeenPatch", "contributions", "explain"]
-
-
 LISTED, MOST_CLASSES = 24, 20
 """Patches that are listed of a model which reads them all, the most attended; classes that pages show, the most
 probable."""

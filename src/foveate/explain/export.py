@@ -16,18 +16,6 @@ from foveate.images import Georeference
 from foveate.images.formats.library import library
 from foveate.types import Affine, Box, Size
 
-__all__ = [
-    "AFFINE",
-    "compose",
-    "feature_collection",
-    "ring",
-    "write_geojson",
-    "write_geotiff",
-    "write_map",
-    "write_record",
-    "write_wgs84",
-]
-
 AFFINE = (
     "x = a*column + b*row + c, y = d*column + e*row + f; cell (row, column) covers [row, row+1) x [column, column+1)"
 )

@@ -18,16 +18,6 @@ from foveate.types import Box, Size
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "ANIMATIONS",
-    "animate_evolution",
-    "draw_evolution",
-    "show_boxes",
-    "show_image",
-    "show_map",
-    "small_picture",
-]
-
 THUMBNAIL = 400
 """Longest side of an image in a panel, in pixels."""
 

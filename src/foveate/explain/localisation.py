@@ -20,21 +20,6 @@ from foveate.models import Model
 from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.types import Box
 
-__all__ = [
-    "SCORES",
-    "Average",
-    "AverageDeletion",
-    "Localisation",
-    "average_deletions",
-    "average_scores",
-    "check_localisation",
-    "deletion_over",
-    "known_objects",
-    "localisation_over",
-    "mean_with_interval",
-    "score_maps",
-]
-
 SCORES = ("chance", "mass", "pointing", "average_precision", "draws_that_hit", "objects_hit")
 """Attributes of `MapScores` that are averaged."""
 

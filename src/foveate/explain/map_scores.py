@@ -10,16 +10,6 @@ from foveate.evaluation import scores
 from foveate.explain.explanation import Explanation
 from foveate.types import Affine, Box, Size
 
-__all__ = [
-    "MapScores",
-    "attention_on_truth",
-    "cell_average_precision",
-    "cells_of",
-    "hit_rates",
-    "pointing_game",
-    "score_map",
-]
-
 
 def cells_of(objects: Sequence[Box], affine: Affine, shape: Size) -> Bool[np.ndarray, "row column"]:
     """Ground truth mask: which cells of a map show something of the objects, for their windows overlap one.

@@ -20,8 +20,6 @@ from foveate.explain.explanation import Explanation
 from foveate.explain.picture import Scale, coarse_map, jpeg, png, small_jpegs
 from foveate.types import Box
 
-__all__ = ["Entry", "write_index", "write_page"]
-
 IMAGE_BYTES, PATCH_BYTES, MOST_CELLS = 900_000, 500_000, 512
 """Most bytes of the image and of all patches together, and cells of the map's longest side, on a page below 3 MB."""
 

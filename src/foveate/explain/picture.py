@@ -15,22 +15,6 @@ from foveate.explain.explanation import Explanation
 from foveate.images import Source
 from foveate.types import Box, Size
 
-__all__ = [
-    "BAR",
-    "CLASS_COLOURS",
-    "MAP",
-    "Rendering",
-    "Scale",
-    "class_colour",
-    "coarse_map",
-    "jpeg",
-    "png",
-    "shrunk",
-    "small_jpegs",
-    "thumbnail_size",
-    "write_overlay",
-]
-
 MAP = "plasma"
 """Matplotlib's colour map: its order survives grey prints and colour blindness."""
 

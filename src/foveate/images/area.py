@@ -10,8 +10,6 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 from foveate.images.header import full_scale
 from foveate.types import Box, Size
 
-__all__ = ["Bins", "Region", "area_average", "average"]
-
 Number = int | float
 
 Region = tuple[Number, Number, Number, Number]

@@ -7,8 +7,6 @@ from foveate.images.formats.arrays import ArraySource, NpySource
 from foveate.images.formats.canvas import Canvas
 from foveate.images.source import Source
 
-__all__ = ["describe", "is_lazy"]
-
 BY_PIXEL = (ArraySource, NpySource, Canvas)
 """Of these any part is had by itself, and there are no tiles."""
 

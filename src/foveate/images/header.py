@@ -11,19 +11,6 @@ from foveate.errors import ImageError
 from foveate.seeds import derive_seed
 from foveate.types import Affine, Level, Size
 
-__all__ = [
-    "Georeference",
-    "Header",
-    "PatchChange",
-    "Pixels",
-    "check_dtype",
-    "from_unit",
-    "full_scale",
-    "not_finite",
-    "over_black",
-    "unit_range",
-]
-
 Pixels = Shaped[np.ndarray, "height width channel"]
 """Pixels of a part of an image, in the file's type."""
 

@@ -25,8 +25,6 @@ from foveate.images.io.local import ByteFile, stream
 from foveate.images.io.open import Download, open_bytes
 from foveate.images.source import Source
 
-__all__ = ["Reader", "Signature", "open_image", "signature"]
-
 FIRST_BYTES = 512
 """Bytes looked at; more only of TIFF files, for the tags of the first page."""
 

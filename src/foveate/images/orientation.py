@@ -8,8 +8,6 @@ from jaxtyping import Shaped
 from foveate.images.area import Region
 from foveate.types import Box, Size
 
-__all__ = ["ORIENTATION_TAG", "Orientation"]
-
 ORIENTATION_TAG = 274
 """Of EXIF and of TIFF 6.0, section 8: how to lay down what is stored."""
 

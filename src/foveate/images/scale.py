@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from foveate.images.formats.tiff.directory import Directory
 from foveate.types import Affine
 
-__all__ = ["ome_zarr_mpp", "openslide_mpp", "projected_mpp", "resolution_mpp", "tiff_mpp"]
-
 MICRONS = {
     "pm": 1e-6, "å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3,
     "cm": 1e4, "m": 1e6, "in": 25400.0, "inch": 25400.0,

@@ -16,8 +16,6 @@ from foveate.images.header import Header, PatchChange, Pixels, from_unit, full_s
 from foveate.images.io.open import length_of
 from foveate.types import Box, Level, Size
 
-__all__ = ["Source"]
-
 
 class Source(ABC):
     """Source of pixels: an image of any size, of which only what is asked for is read.

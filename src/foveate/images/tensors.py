@@ -17,8 +17,6 @@ from foveate.images.source import Source
 from foveate.threads import in_threads
 from foveate.types import Box, Size
 
-__all__ = ["check_view", "gather", "make_guide", "make_view", "pad_views", "view_size"]
-
 
 def check_view(settings: ViewSettings) -> None:
     """View settings check: those that make no sense, whatever the image, are refused.

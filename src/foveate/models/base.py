@@ -26,8 +26,6 @@ from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.types import Box, Size
 
-__all__ = ["PLAIN", "BuildOptions", "Model", "prediction_seed"]
-
 
 def prediction_seed(seed: int, name: str) -> int:
     """Random seed of the draws of one image when predicting.

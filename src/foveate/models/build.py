@@ -19,8 +19,6 @@ from foveate.networks import receptive_field
 from foveate.networks.normalise import BandStatistics
 from foveate.types import Size
 
-__all__ = ["build_model", "resolve", "view_of"]
-
 MODELS: dict[str, type[Model]] = {
     "attention-sampling": AttentionSampling,
     "cnn": CNN,

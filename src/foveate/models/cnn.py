@@ -9,8 +9,6 @@ from foveate.models.base import Model
 from foveate.models.receipts import Stages
 from foveate.models.types import Batch, Output
 
-__all__ = ["CNN"]
-
 
 class CNN(Model):
     """The feature network applied to the whole view, at whatever scale the view is set to.

@@ -20,8 +20,6 @@ from foveate.networks.mil import MilAttention
 from foveate.sampling.geometry import Grid
 from foveate.types import Size
 
-__all__ = ["DeepMil", "all_boxes", "allowed_cells"]
-
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Layers that keep running statistics of batches."""
 

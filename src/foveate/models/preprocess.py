@@ -21,8 +21,6 @@ from foveate.models.receipts import Stages
 from foveate.models.types import Batch
 from foveate.types import Label
 
-__all__ = ["Intake", "SeenView", "extents", "make_batch", "patch_features", "wanted_channels"]
-
 CONVERTIBLE = (1, 3, 4)
 """Channels of the images that can become RGB or grey: grey, RGB, RGB with opacity."""
 

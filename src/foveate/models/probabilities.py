@@ -11,16 +11,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from foveate.errors import ImageError
 
-__all__ = [
-    "SEPARATOR",
-    "average_samples",
-    "check_answers",
-    "cross_entropies",
-    "image_errors",
-    "name_predicted",
-    "probabilities",
-]
-
 SEPARATOR = "|"
 """Between the names of several labels, in manifests and in predictions."""
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 from foveate.models.types import Receipt
 from foveate.types import Size
 
-__all__ = ["Stages", "add_receipts", "complete_receipt", "covering", "peak_memory", "receipt_line"]
-
 
 class Stages:
     """Stopwatch with named stages; a stage that comes again adds up.

@@ -20,8 +20,6 @@ from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.types import Size
 
-__all__ = ["AttentionSampling", "PatchModel", "Uniform", "footprints"]
-
 
 class PatchModel(Model):
     r"""Draw N cells of a map over the view, read the patches behind them, estimate the image's features, classify.

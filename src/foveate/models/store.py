@@ -20,8 +20,6 @@ from foveate.errors import ConfigError, MissingExtra, RunError
 from foveate.models.base import Model
 from foveate.models.build import build_model
 
-__all__ = ["load_model", "model_card", "save_model", "shipped_model", "shipped_models"]
-
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Where the models that come with foveate lie."""
 

@@ -13,8 +13,6 @@ from foveate.errors import ConfigError
 from foveate.images import Source
 from foveate.types import Box, Draw, Size
 
-__all__ = ["ONE_DRAW", "Batch", "DrawOptions", "Look", "Output", "Prediction", "Receipt"]
-
 
 @dataclass(frozen=True)
 class DrawOptions:

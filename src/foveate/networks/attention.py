@@ -13,8 +13,6 @@ from foveate.config.settings import AttentionSettings
 from foveate.errors import FoveateError, ImageError
 from foveate.networks.cnn import glorot_
 
-__all__ = ["AttentionNetwork", "count_cells", "log_attention", "receptive_field"]
-
 KERNEL = 3
 """Side of every convolution of the attention network."""
 

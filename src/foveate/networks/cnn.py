@@ -14,17 +14,6 @@ from torch.nn import functional
 from foveate.errors import ConfigError
 from foveate.types import Size
 
-__all__ = [
-    "Body",
-    "colon_cancer_paper",
-    "convolutional",
-    "glorot_",
-    "he_",
-    "megapixel_mnist_paper",
-    "residual",
-    "speed_limits_paper",
-]
-
 ONEDNN_BLOCK = 16
 """Channels in one block of oneDNN's convolutions with AVX-512; 8 with AVX2."""
 

@@ -12,8 +12,6 @@ from foveate.errors import ConfigError, FoveateError, one_line
 from foveate.networks.cnn import Body
 from foveate.types import Size
 
-__all__ = ["OwnNetwork", "import_network", "measure", "own_body", "smallest_input"]
-
 LONGEST_SEARCHED = 256
 """Side of the largest zeros tried to find the smallest input: what needs more is made for one size."""
 

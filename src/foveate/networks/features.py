@@ -21,8 +21,6 @@ from foveate.networks.custom import OwnNetwork, import_network, own_body
 from foveate.networks.timm import PREFIX, timm_body
 from foveate.types import Size
 
-__all__ = ["ConstantNorm", "FeatureNetwork", "build_features"]
-
 BODIES: dict[str, Callable[[int, int, Size | None], Body]] = {
     "colon-cancer-paper": colon_cancer_paper,
     "convolutional": convolutional,

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from foveate.errors import ConfigError
 from foveate.networks.cnn import glorot_
 
-__all__ = ["MilAttention"]
-
 
 class MilAttention(nn.Module):
     r"""Attention pooling: one logit per patch; softmax over an image's patches gives the weights of their features.

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from foveate.errors import ConfigError
 
-__all__ = ["BandNormalisation", "BandStatistics"]
-
 
 @dataclass(frozen=True)
 class BandStatistics:

@@ -12,8 +12,6 @@ from torch.nn import functional
 from foveate.errors import ConfigError
 from foveate.types import Size
 
-__all__ = ["ContrastPrior", "contrast_prior"]
-
 
 def contrast_prior(
     views: Float[Tensor, "batch channel height width"],

@@ -15,8 +15,6 @@ from foveate.networks.cnn import Body
 from foveate.networks.custom import measure, smallest_input
 from foveate.types import Size
 
-__all__ = ["PREFIX", "Backbone", "timm_body"]
-
 PREFIX = "timm:"
 """What the name of such a network begins with."""
 

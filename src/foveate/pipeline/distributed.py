@@ -11,8 +11,6 @@ from foveate.errors import ConfigError, FoveateError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["agreed", "open_accelerator", "together"]
-
 T = TypeVar("T")
 
 

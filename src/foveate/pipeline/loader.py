@@ -25,18 +25,6 @@ from foveate.models.preprocess import SeenView
 from foveate.models.types import Batch
 from foveate.seeds import derive_seed
 
-__all__ = [
-    "ALONE",
-    "LoadOptions",
-    "Loader",
-    "Share",
-    "SourceCache",
-    "epoch_order",
-    "fingerprint",
-    "shares",
-    "split_indices",
-]
-
 
 def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
     """Split of a data set: indices of its examples, sorted by id.

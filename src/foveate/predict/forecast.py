@@ -13,8 +13,6 @@ from foveate.models.receipts import covering
 from foveate.predict.predict import Row
 from foveate.types import Size
 
-__all__ = ["describe_rows", "forecast"]
-
 
 def describe_rows(rows: Iterable[Row], model: Model | None = None) -> Iterator[dict[str, Any]]:
     """Description of images: say of each what it is, and what a prediction would read of it.

@@ -14,8 +14,6 @@ from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
 from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
 
-__all__ = ["Failure", "Row", "Sink", "find_rows", "predict_paths", "predict_row", "predict_rows"]
-
 
 @dataclass(frozen=True)
 class Row:

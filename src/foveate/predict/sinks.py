@@ -21,8 +21,6 @@ from foveate.models.receipts import add_receipts, complete_receipt
 from foveate.models.types import Prediction, Receipt
 from foveate.predict.predict import Failure, Row
 
-__all__ = ["CsvRows", "GroupTally", "PredictionFile", "ReceiptTally", "Summary", "check_groups", "check_output"]
-
 ERRORS, GROUPS = "errors.csv", "groups.csv"
 ERROR_COLUMNS = ("path", "stage", "message")
 

@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["REMEDIES", "AttentionHealth", "common_warnings", "diagnose"]
-
 OF_ALL = {
     "collapsed": "train with a larger training.entropy; where there is one thing to see, all is well",
     "uniform": "train longer, or with a smaller training.entropy",

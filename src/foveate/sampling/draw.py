@@ -11,8 +11,6 @@ from foveate.sampling.gumbel import Distribution, Generators, drawn_from, indepe
 from foveate.sampling.weights import importance_weights, top_weights
 from foveate.types import Draw
 
-__all__ = ["draw", "weigh"]
-
 
 def draw(
     log_prob: Float[Tensor, "batch cell"],

@@ -14,8 +14,6 @@ from foveate.errors import FoveateError
 from foveate.sampling.weights import thresholds
 from foveate.types import Draw
 
-__all__ = ["coefficients", "expectation", "leave_one_out"]
-
 _LARGEST = 1e30
 """Bound of the baseline's matrix: finite in float32 under any proposal, so that a baseline times 0 is 0."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from foveate.errors import ImageError
 from foveate.types import Affine, Size
 
-__all__ = ["Grid"]
-
 
 @dataclass(frozen=True)
 class Grid:

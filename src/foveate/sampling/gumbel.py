@@ -15,8 +15,6 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 
-__all__ = ["METHODS", "Distribution", "Generators", "drawn_from", "independent", "largest", "without_replacement"]
-
 METHODS = ("iid", "des_raj", "priority", "murthy", "uniform", "top")
 """Methods of drawing, as in the table of `foveate.sampling.draw`."""
 

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 
-__all__ = ["Thresholds", "importance_weights", "murthy_log_weights", "thresholds", "top_weights"]
-
 _LARGEST_LOG = 700.0
 """Weights stay below e^700, so that they are finite in float64 however improbable a draw was."""
 

@@ -21,18 +21,6 @@ from foveate.types import Box
 if TYPE_CHECKING:
     from foveate.models import Model
 
-__all__ = [
-    "Arrays",
-    "Board",
-    "WatchedImage",
-    "keep_watched",
-    "map_colours",
-    "read_watched",
-    "require_tensorboard",
-    "watch_attention",
-    "watched_images",
-]
-
 FOLDER = "attention"
 """Of a run, where an .npz file per epoch is kept."""
 

@@ -24,8 +24,6 @@ from foveate.types import Size
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["band_statistics", "build_for", "loss_weights", "typical_image"]
-
 HEADERS = 256
 """Images whose headers are looked at to find out what kinds there are."""
 

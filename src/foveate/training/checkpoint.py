@@ -20,8 +20,6 @@ from foveate.training.optimisation import WeightAverage
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Best", "Checkpoints", "Position", "State", "has_state", "load_state", "save_state"]
-
 FILE = "state.safetensors"
 """Name of the state's file in RUN/state."""
 

@@ -22,8 +22,6 @@ from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.loop import train
 from foveate.training.progress import Progress
 
-__all__ = ["SPLITS", "join_splits", "read_splits", "train_folds", "write_splits"]
-
 SPLITS = "splits.json"
 """File in a fold's folder: image id → split, since its settings alone do not tell."""
 

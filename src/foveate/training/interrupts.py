@@ -7,8 +7,6 @@ from typing import Any
 
 from foveate.errors import Interrupted
 
-__all__ = ["Interrupts", "interruption"]
-
 
 class Interrupts:
     """Signal handler: while open, remembers SIGINT or SIGTERM instead of dying from it; the second one kills as usual.

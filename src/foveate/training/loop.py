@@ -41,8 +41,6 @@ from foveate.training.step import SUMS, Stepper, StepReceipts, epoch_record, ste
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["TrainResult", "train"]
-
 
 @dataclass(frozen=True)
 class TrainResult:

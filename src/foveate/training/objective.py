@@ -11,15 +11,6 @@ from foveate.models.types import Output
 from foveate.sampling import expectation
 from foveate.types import Label
 
-__all__ = [
-    "TermWeights",
-    "attention_entropy",
-    "class_weights",
-    "feature_variety",
-    "image_losses",
-    "positive_weights",
-]
-
 LEAST_VARIETY = 1e-3
 """ε: a share of the features that is noise, even where all of an image looks alike."""
 

@@ -13,18 +13,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foveate.config.training import Ramp, RunSettings, TrainingSettings
 
-__all__ = [
-    "Annealed",
-    "WeightAverage",
-    "annealed",
-    "build_optimizer",
-    "learning_rate",
-    "optimizer_groups",
-    "ramp_value",
-    "set_rates",
-    "total_steps",
-]
-
 
 class WeightAverage(AveragedModel):
     r"""Weight averaging: an exponential moving average (EMA) of a model's weights and buffers, as a model of its own.

@@ -3,8 +3,6 @@
 import sys
 from typing import Any, TextIO
 
-__all__ = ["BarProgress", "LineProgress", "Progress", "SilentProgress", "choose_progress"]
-
 
 class Progress:
     """Progress of a run, as the loop tells it, silent here; records are those of metrics.jsonl."""

@@ -15,9 +15,6 @@ from foveate.config.training import RunSettings
 from foveate.errors import RunError
 from foveate.training.checkpoint import State, load_state
 
-__all__ = ["MetricsLog", "environment", "prepare_folder", "read_metrics", "refuse_changes", "run_settings"]
-
-
 LASTS = ("epochs", "max_steps", "max_minutes", "patience")
 """Settings of the training that say how long it lasts."""
 

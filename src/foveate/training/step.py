@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from foveate.models import Model
 
-__all__ = ["SUMS", "StepReceipts", "Stepper", "batch_sums", "epoch_record", "receipt_record", "step_record"]
-
 SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches")
 """What is added up over images, in the order of `batch_sums`."""
 

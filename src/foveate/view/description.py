@@ -7,8 +7,6 @@ from foveate.explain import Explanation
 from foveate.explain.picture import Scale
 from foveate.view.pyramid import OVERLAP, TILE, Pyramid
 
-__all__ = ["dzi", "image_json"]
-
 
 def image_json(seen: Explanation, scale: Scale | None, pyramid: Pyramid, mpp: float | None) -> dict[str, Any]:
     """JSON of an image and what a model saw in it; boxes are [top, left, height, width] in level-0 pixels of the file.

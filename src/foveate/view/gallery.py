@@ -21,8 +21,6 @@ from foveate.types import Box
 from foveate.view.description import image_json
 from foveate.view.pyramid import Pyramid, make_overview, map_pixels, overview_level, tile_pixels
 
-__all__ = ["Gallery"]
-
 OPEN, AT_ONCE, SMALL, PATCH_SIDE = 4, 4, 512, 224
 """Images held open, pictures made at a time; longest sides of what colours are found by, and of patches."""
 

@@ -10,8 +10,6 @@ from numpy import ndarray
 from foveate.images import Source
 from foveate.types import Affine, Box, Size
 
-__all__ = ["OVERLAP", "TILE", "Pyramid", "make_overview", "map_pixels", "overview_level", "tile_pixels"]
-
 TILE, OVERLAP = 254, 1
 """Pixels a side that are a tile's own, and pixels it shares with each neighbour: files of 256 pixels."""
 

@@ -15,8 +15,6 @@ from foveate.errors import ConfigError, FoveateError
 from foveate.view.description import dzi
 from foveate.view.gallery import Gallery
 
-__all__ = ["HOST", "ViewServer"]
-
 HOST = "127.0.0.1"
 
 Answer = tuple[str, bytes]

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 
-__all__ = ["ACTIONS", "EPILOG", "SUMMARY", "add_arguments", "progress_line", "run"]
-
 
 def progress_line(what: str) -> Callable[[int, int], None]:
     """Progress line on standard error: one that moves on a terminal, one for every tenth part elsewhere.

@@ -4,8 +4,6 @@ import argparse
 
 from foveate.cli.data.actions import progress_line
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "look for what is wrong with a manifest"
 
 EPILOG = """examples:

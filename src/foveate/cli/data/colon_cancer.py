@@ -5,8 +5,6 @@ from pathlib import Path
 
 from foveate.cli.data.actions import progress_line
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "make a manifest of the published images of colon cancer"
 
 EPILOG = """examples:

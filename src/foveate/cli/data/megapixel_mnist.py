@@ -6,8 +6,6 @@ from pathlib import Path
 from foveate.cli.data.actions import progress_line
 from foveate.config.settings import DataSettings
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "write canvases of handwritten digits as image files"
 
 

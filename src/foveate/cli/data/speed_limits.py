@@ -12,8 +12,6 @@ from foveate.errors import ConfigError
 if TYPE_CHECKING:
     from foveate.datasets import SignScenes
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "make a manifest of published road scenes with speed limits, reduced in size if need be"
 
 EPILOG = """examples:

@@ -11,8 +11,6 @@ from foveate.errors import ConfigError
 if TYPE_CHECKING:
     from foveate.datasets.types import Example
 
-__all__ = ["EPILOG", "SUMMARY", "add_arguments", "run"]
-
 SUMMARY = "write a manifest with a split for every image"
 
 EPILOG = """examples:

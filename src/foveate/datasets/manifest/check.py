@@ -18,8 +18,6 @@ from foveate.errors import FoveateError, ImageError
 from foveate.images import Masked, Source, open_image
 from foveate.types import Box, Size
 
-__all__ = ["check_manifest", "count_findings", "pixel_hints"]
-
 FEW_IMAGES = 5
 """A class or a split of fewer images deserves a word."""
 

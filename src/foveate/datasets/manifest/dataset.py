@@ -14,16 +14,6 @@ from foveate.errors import DataError
 from foveate.images import Masked, Source, open_image
 from foveate.types import Label
 
-__all__ = [
-    "ManifestDataset",
-    "MarkedManifest",
-    "missing_files",
-    "read_manifest",
-    "read_table",
-    "several_labels_fault",
-    "sorted_classes",
-]
-
 _SHOWN = 3
 """Faults spelt out in an error; `foveate data check` lists all."""
 

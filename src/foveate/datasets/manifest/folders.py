@@ -7,8 +7,6 @@ from pathlib import Path
 from foveate.datasets.manifest.rows import SPLIT_NAMES, ManifestRow, ManifestTable
 from foveate.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "image_files", "read_class_folders"]
-
 IMAGE_SUFFIXES = (
     ".bif", ".bmp", ".btf", ".czi", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".npy", ".npz", ".pbm",
     ".pgm", ".png", ".pnm", ".ppm", ".scn", ".svs", ".svslide", ".tf8", ".tif", ".tiff", ".vms", ".vmu", ".webp",

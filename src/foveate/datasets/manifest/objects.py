@@ -10,8 +10,6 @@ from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError
 from foveate.types import Box
 
-__all__ = ["OBJECTS", "Objects", "known_objects_of", "read_objects", "reduced", "write_objects"]
-
 OBJECTS = "objects.csv"
 """Name of the file."""
 

@@ -8,8 +8,6 @@ from foveate.datasets.manifest.dataset import sorted_classes
 from foveate.datasets.manifest.rows import counted
 from foveate.types import Size
 
-__all__ = ["Finding", "Report", "kind_name"]
-
 _COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 

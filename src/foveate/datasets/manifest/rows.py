@@ -9,8 +9,6 @@ from pathlib import Path
 
 from foveate.errors import DataError
 
-__all__ = ["COLUMNS", "SPLIT_NAMES", "ManifestRow", "ManifestTable", "counted", "label_names", "read_csv"]
-
 COLUMNS = ("path", "label", "split", "group", "mpp", "mask")
 """The columns foveate knows; only the first two must be there."""
 

@@ -13,8 +13,6 @@ from foveate.datasets.types import ImageDataset
 from foveate.errors import RunError
 from foveate.types import Label
 
-__all__ = ["claim_folder", "write_images", "write_listing", "write_manifest"]
-
 PUBLISHED = "published.json"
 """Record of a folder whose images are those of a published data set."""
 

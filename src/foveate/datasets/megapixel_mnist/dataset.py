@@ -18,8 +18,6 @@ from foveate.errors import DataError
 from foveate.images import Canvas
 from foveate.types import Box, Size
 
-__all__ = ["MegapixelMnist", "megapixel_mnist", "write_canvases"]
-
 DIGITS, TARGETS = 5, 3
 """Digits on a canvas, and how many of them are of its class."""
 

@@ -14,8 +14,6 @@ from foveate.atomic import whole_file
 from foveate.errors import DataError, one_line
 from foveate.images import BROKEN_ZIP
 
-__all__ = ["SIDE", "Pool", "load_pools"]
-
 SIDE = 28
 """Height and width of a digit, in pixels."""
 

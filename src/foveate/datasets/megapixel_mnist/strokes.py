@@ -5,8 +5,6 @@ import numpy.typing as npt
 
 from foveate.seeds import derive_seed
 
-__all__ = ["Uniforms", "draw_strokes"]
-
 
 class Uniforms:
     """Random stream of independent numbers, uniform over [0, 1), that its seed determines for ever.

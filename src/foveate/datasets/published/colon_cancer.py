@@ -17,8 +17,6 @@ from foveate.datasets.types import Example
 from foveate.errors import DataError, one_line
 from foveate.images import BROKEN_ZIP, Source, open_image, open_zip_member
 
-__all__ = ["NUCLEI", "ColonCancer", "Nucleus", "colon_cancer"]
-
 Nucleus = Literal["epithelial", "fibroblast", "inflammatory", "others"]
 
 NUCLEI: tuple[Nucleus, ...] = ("epithelial", "fibroblast", "inflammatory", "others")

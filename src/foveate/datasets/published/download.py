@@ -17,8 +17,6 @@ from foveate.datasets.published.swedish import SETS, PublishedSet, read_annotati
 from foveate.errors import DataError, one_line
 from foveate.images import BROKEN_ZIP
 
-__all__ = ["ADDRESS", "download", "download_swedish_signs"]
-
 ADDRESS = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
 """Where Set1/ and Set2/ are published, each with annotations.txt and the archive of the annotated images."""
 

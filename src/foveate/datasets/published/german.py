@@ -9,8 +9,6 @@ from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.types import Box
 
-__all__ = ["CLASSES", "LIMITS", "german_speed_limits"]
-
 LIMITS = {0: "20", 1: "30", 2: "50", 3: "60", 4: "70", 5: "80", 7: "100", 8: "120"}
 """Number of a sign → the limit it sets, km/h. Number 6 ends one (80), which is no limit."""
 

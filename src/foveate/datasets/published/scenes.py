@@ -12,8 +12,6 @@ from foveate.errors import DataError
 from foveate.images import Source, open_image
 from foveate.types import Box
 
-__all__ = ["SignScenes", "check_reducible", "reduced_png"]
-
 
 @dataclass(frozen=True)
 class SignScenes:

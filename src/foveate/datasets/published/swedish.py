@@ -13,8 +13,6 @@ from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.types import Box
 
-__all__ = ["CLASSES", "SETS", "Annotated", "PublishedSet", "Sign", "read_annotations", "swedish_traffic_signs"]
-
 CLASSES = ("EMPTY", "50", "70", "80")
 LIMITS = {"50_SIGN": "50", "70_SIGN": "70", "80_SIGN": "80"}
 """The signs that make a class; other limits count as other signs."""

@@ -17,8 +17,6 @@ from foveate.images.wrappers.base import Told, Wrapper
 from foveate.seeds import derive_seed
 from foveate.types import Box, Level, Size
 
-__all__ = ["Augmented", "Change", "draw_change"]
-
 
 @dataclass(frozen=True)
 class Change:

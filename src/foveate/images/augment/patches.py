@@ -10,8 +10,6 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from foveate.images.header import PatchChange
 
-__all__ = ["change_patches"]
-
 
 def change_patches(
     patches: Float[Tensor, "rows draw channel height width"],

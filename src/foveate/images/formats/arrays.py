@@ -12,8 +12,6 @@ from foveate.images.io.local import UNREADABLE, not_readable
 from foveate.images.source import Source
 from foveate.types import Box, Level
 
-__all__ = ["ArraySource", "NpySource"]
-
 BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
 """What NumPy raises on files that are not what they say."""
 

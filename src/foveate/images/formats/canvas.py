@@ -13,8 +13,6 @@ from foveate.images.io.open import BROKEN_ZIP
 from foveate.images.source import Source
 from foveate.types import Box, Level, Size
 
-__all__ = ["Canvas"]
-
 Stamps = UInt8[np.ndarray, "stamp rows columns"]
 
 KEYS = ("stamps", "positions", "size", "channels")

@@ -20,19 +20,6 @@ from foveate.images.source import Source
 from foveate.threads import in_threads
 from foveate.types import Box, Level, Size
 
-__all__ = [
-    "LIBRARY_HANDLES",
-    "LibraryFile",
-    "LibraryHandles",
-    "installed",
-    "kept_type",
-    "levels_of",
-    "library",
-    "matches",
-    "over_fill",
-    "where",
-]
-
 LIBRARY_HANDLES_OPEN = 32
 """Images held open by other libraries at a time; the one used longest ago is closed, and opened again if needed."""
 

@@ -14,8 +14,6 @@ from foveate.images.header import Header, Pixels
 from foveate.images.scale import ome_zarr_mpp
 from foveate.types import Box, Level, Size
 
-__all__ = ["Multiscale", "Picture", "array_picture", "group_pictures"]
-
 MOST_BANDS = 64
 """A plain array whose last axis is longer than this has its channels elsewhere, or lacks them."""
 

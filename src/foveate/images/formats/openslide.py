@@ -14,8 +14,6 @@ from foveate.images.header import Header
 from foveate.images.scale import openslide_mpp
 from foveate.types import Box, Size
 
-__all__ = ["OpenSlideSource", "is_slide"]
-
 CACHE_BYTES = 128 * 2**20
 """Decoded tiles that OpenSlide keeps, all slides of the process together."""
 

@@ -26,8 +26,6 @@ from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.source import Source
 from foveate.types import Box, Level, Size
 
-__all__ = ["PillowSource", "open_zip_member"]
-
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 """Formats tried, in this order, by content; Pillow's others are rare, or guess."""
 

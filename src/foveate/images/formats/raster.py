@@ -15,8 +15,6 @@ from foveate.images.header import Georeference, Header, Pixels
 from foveate.images.scale import projected_mpp
 from foveate.types import Box, Size
 
-__all__ = ["RasterSource"]
-
 _OPENING = threading.Lock()
 """Warnings are switched off for the whole process, so one file is opened at a time."""
 

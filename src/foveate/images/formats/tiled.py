@@ -15,8 +15,6 @@ from foveate.images.orientation import Orientation
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
-__all__ = ["TileName", "TiledSource"]
-
 TileName = tuple[int, int]
 """(row, column) of a tile in the grid of its level."""
 

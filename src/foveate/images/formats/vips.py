@@ -12,8 +12,6 @@ from foveate.images.orientation import Orientation
 from foveate.images.scale import resolution_mpp
 from foveate.types import Box, Size
 
-__all__ = ["VipsSource"]
-
 TYPES = {
     "uchar": np.uint8,
     "char": np.int8,

@@ -19,8 +19,6 @@ from foveate.images.header import Header
 from foveate.threads import in_threads
 from foveate.types import Box, Size
 
-__all__ = ["ZARR_FILES", "ZarrSource", "is_zarr"]
-
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 """One of these files is in every folder of Zarr, versions 3 and 2."""
 

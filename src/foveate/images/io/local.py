@@ -11,8 +11,6 @@ from typing import Any
 
 from foveate.errors import ImageError
 
-__all__ = ["UNREADABLE", "ByteFile", "LocalFile", "not_readable", "stream"]
-
 
 class ByteFile(ABC):
     """File of bytes of which any part can be read, from several threads; it can be pickled at any time.

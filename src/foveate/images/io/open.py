@@ -14,8 +14,6 @@ from foveate.cache import DECODED, Owner
 from foveate.errors import ImageError, one_line
 from foveate.images.io.local import ByteFile, LocalFile
 
-__all__ = ["BROKEN_ZIP", "Download", "ZipMember", "length_of", "open_bytes"]
-
 SCHEMES = ("http", "https", "s3")
 """Addresses that are read in parts."""
 

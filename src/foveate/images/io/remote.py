@@ -24,8 +24,6 @@ from foveate.images.io.local import ByteFile
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["AHEAD", "GAP", "RemoteFile"]
-
 GAP = 8 * 1024
 """Bytes between two parts that are rather transferred than asked around: a request costs as much."""
 

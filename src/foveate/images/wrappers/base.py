@@ -11,8 +11,6 @@ from foveate.images.header import Header, Pixels
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
-__all__ = ["PixelWrapper", "Told", "Unchanged", "Wrapper", "original"]
-
 Told = Callable[[Size, Region | None], Shaped[np.ndarray, "rows columns"] | None]
 """What a source tells of the cells of a view: `valid` or `guide`."""
 

@@ -14,8 +14,6 @@ from foveate.images.source import Source
 from foveate.images.wrappers.base import PixelWrapper
 from foveate.types import Box, Size
 
-__all__ = ["Bands", "Colour"]
-
 LUMA = (299, 587, 114)
 """Thousandths of red, green and blue in grey: ITU-R Recommendation BT.601, luma."""
 

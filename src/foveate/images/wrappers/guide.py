@@ -9,8 +9,6 @@ from foveate.images.source import Source
 from foveate.images.wrappers.base import Unchanged
 from foveate.types import Size
 
-__all__ = ["Guided", "find_tissue"]
-
 LEAST_DIFFERENCE = 0.03
 """Tissue is more saturated than glass by this at least, on average; where the difference is less, both are glass."""
 

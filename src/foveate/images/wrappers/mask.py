@@ -16,8 +16,6 @@ from foveate.images.source import Source
 from foveate.images.wrappers.base import PixelWrapper, Unchanged
 from foveate.types import Size
 
-__all__ = ["Masked"]
-
 FINER = 4
 """Polygons are drawn so many times finer than a view's cells, of which half must be inside."""
 

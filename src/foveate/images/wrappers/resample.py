@@ -13,8 +13,6 @@ from foveate.images.source import Source
 from foveate.images.wrappers.base import Told, Wrapper
 from foveate.types import Box, Level, Size
 
-__all__ = ["Resampled", "at_mpp"]
-
 SAME = 0.01
 """Images within this share of the scale wanted are taken as they are: scanners tell theirs no better."""
 

@@ -11,9 +11,6 @@ from foveate.images.source import Source
 from foveate.images.wrappers.base import PixelWrapper
 from foveate.types import Box, Size
 
-__all__ = ["Standardised", "finite_moments"]
-
-
 LONGEST_SIDE = 128
 """Of the view that mean and deviation are taken from, in pixels."""
 

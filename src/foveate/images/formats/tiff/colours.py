@@ -10,8 +10,6 @@ from PIL import Image
 from foveate.images.formats.tiff.directory import Directory
 from foveate.images.header import full_scale, over_black
 
-__all__ = ["Finish", "finish_for"]
-
 Finish = Callable[[Shaped[np.ndarray, "rows columns sample"]], Shaped[np.ndarray, "rows columns channel"]]
 """What is done to decoded values, pixel by pixel."""
 

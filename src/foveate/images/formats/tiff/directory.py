@@ -9,8 +9,6 @@ from typing import NamedTuple
 from foveate.errors import ImageError
 from foveate.types import Size
 
-__all__ = ["Directory", "Entry", "Layout", "Values", "find_levels", "first_directory", "read_directories"]
-
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of every type (TIFF 6.0, section 2; BigTIFF has 16 … 18)."""
 

@@ -17,8 +17,6 @@ from foveate.images.header import check_dtype, full_scale
 from foveate.images.io.local import ByteFile
 from foveate.types import Size
 
-__all__ = ["Segments"]
-
 COMPRESSIONS = {
     1: "uncompressed", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate",
     32773: "PackBits", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC",

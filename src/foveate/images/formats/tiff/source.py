@@ -19,8 +19,6 @@ from foveate.images.scale import tiff_mpp
 from foveate.threads import in_threads
 from foveate.types import Level, Size
 
-__all__ = ["TiffSource"]
-
 SOFTWARE = 305
 """Tag: what wrote the file."""
 

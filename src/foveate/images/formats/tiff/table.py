@@ -9,8 +9,6 @@ from jaxtyping import UInt64
 from foveate.images.formats.tiff.directory import Entry
 from foveate.images.io.local import ByteFile
 
-__all__ = ["RowTable", "Table"]
-
 BLOCK = 1024
 """Entries read at a time: a level of 25 gigapixels has 400,000 of them, of which a prediction needs a few."""
 
