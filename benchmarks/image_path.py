@@ -69,8 +69,8 @@ def _images(folder: Path) -> tuple[Path, Path]:
 
     generator = np.random.default_rng(0)
     rows = ["path,label"]
-    for i in range(12):
-        pixels = generator.integers(0, 255, (1280, 1536, 3), np.uint8)
+    for i in range(8):
+        pixels = generator.integers(0, 255, (640, 768, 3), np.uint8)
         with tifffile.TiffWriter(folder / f"{i}.tif") as file:
             file.write(pixels, tile=(256, 256), photometric="rgb", compression="deflate", subifds=1)
             file.write(pixels[::2, ::2], tile=(256, 256), photometric="rgb", compression="deflate", subfiletype=1)

@@ -3,7 +3,7 @@
 Every round opens the file anew, so that no reader has decoded anything, and reads its 1,000 boxes, different ones in
 every round; readers take their turn within a round, and ratios are taken within a round. One thread each, unless it
 says otherwise; freed memory is kept, as every verb of the command line does. "Decoder alone" is libjpeg-turbo on the
-same tiles, each once, from memory into one buffer a thread: what of the time is not reading and, in its second row,
+same tiles, each once, from memory: what of the time is not reading and, in its second row,
 what a second thread is worth on this machine.
 
 tiffslide, pyvips and OpenSlide come with the extra `bench`.
@@ -102,14 +102,11 @@ def _decoder_alone(path: Path, rounds: Sequence[Sequence[Box]]) -> Table:
 
     source = TiffSource(path)
     segments, file = source._ready()[1][0], source._ready()[0]
-    assert segments._colours is not None, "not of JPEG tiles"
-    given, wanted = segments._colours
     spent: Table = {"decoder alone": [], "decoder alone, two threads": []}
 
     def decode(tiles: Sequence[bytes]) -> None:
-        buffer = np.empty(segments._stored, np.uint8)
         for tile in tiles:
-            imagecodecs.jpeg8_decode(tile, tables=segments._tables, colorspace=given, outcolorspace=wanted, out=buffer)
+            imagecodecs.jpeg8_decode(tile, tables=segments._tables)
 
     with ThreadPoolExecutor(2) as pool:
         for number, boxes in enumerate(rounds):
@@ -211,7 +208,7 @@ SCATTERED = {"foveate": _one_thread, "foveate, two threads": _two_threads, **OTH
 SHARING = {
     "foveate, one thread": _together,
     f"foveate, {THREADS} threads": _together_in_threads,
-    f"foveate.images.tensors, {THREADS} threads": _gathered,
+    f"foveate.images.tensors.gather, {THREADS} threads": _gathered,
     **{name: read for name, read in OTHERS.items() if name == "pyvips"},
 }
 
