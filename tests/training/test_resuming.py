@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from foveate.errors import Interrupted, RunError
@@ -137,6 +138,24 @@ def test_a_tensor_under_two_names_is_kept(squares: Any, settings_of: Settings, t
     with pytest.raises(Interrupted):
         train(settings, tmp_path / "parts", dataset=squares, progress=StopAt(4), features=tied())
     train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), features=tied(), resume=True)
+    assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+
+
+def test_dropout_is_seeded_in_a_run_and_in_its_resumption(
+    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
+) -> None:
+    def dropping() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 3, 5), nn.Dropout(0.5), nn.ReLU())
+
+    settings = settings_of()
+    for name in ("whole", "again"):
+        torch.manual_seed(len(name))  # whatever else has drawn from torch's own generator
+        train(settings, tmp_path / name, dataset=squares, progress=SilentProgress(), features=dropping())
+    assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "again"))
+    with pytest.raises(Interrupted):
+        train(settings, tmp_path / "parts", dataset=squares, progress=StopAt(4), features=dropping())
+    train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), features=dropping(), resume=True)
     assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
 
 

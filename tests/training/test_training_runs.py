@@ -294,3 +294,15 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     with pytest.raises(RunError, match=r"not finite at step \d+ \(learning rate 1e\+30\): train anew with a lower "):
         run(wild, tmp_path / "run", squares)
     assert tensors_of(tmp_path / "run")
+
+
+def test_a_run_that_diverges_keeps_a_state_without_nan_also_with_batch_statistics(
+    squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
+) -> None:
+    features = nn.Sequential(nn.Conv2d(3, 3, 5), nn.BatchNorm2d(3))
+    wild = settings_of(training={"learning_rate": 1e30, "schedule": "constant", "warm_up": 0.0, "optimizer": "sgd"})
+    with pytest.raises(RunError, match=r"not finite at step \d+"):
+        train(wild, tmp_path / "run", dataset=squares, progress=SilentProgress(), features=features)
+    kept = tensors_of(tmp_path / "run")
+    assert any("running_mean" in name for name in kept)
+    assert all(np.isfinite(values).all() for values in kept.values())

@@ -166,7 +166,9 @@ class _Run:
                 while not self._finished():
                     self._epoch()
             except FoveateError:
-                self._save()
+                # Divergence spoils batch statistics in the forward pass: then the last good state is the one on disk.
+                if all(bool(values.isfinite().all()) for values in self.stepper.model.state_dict().values()):
+                    self._save()
                 raise
             finally:
                 self.progress.end()

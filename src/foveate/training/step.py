@@ -1,6 +1,8 @@
 """Optimisation step on one batch, and its metrics: what the loop repeats, and what a comparison measures."""
 
+import contextlib
 import math
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,6 +18,7 @@ from foveate.models.receipts import covering, peak_memory
 from foveate.models.types import Batch, Output
 from foveate.pipeline.distributed import open_accelerator, together
 from foveate.pipeline.loader import Share
+from foveate.seeds import derive_seed
 from foveate.training.checkpoint import Position
 from foveate.training.objective import TermWeights, image_losses
 from foveate.training.optimisation import Annealed, build_optimizer, optimizer_groups, set_rates
@@ -171,6 +174,31 @@ def receipt_record(sums: dict[str, float]) -> dict[str, object]:
     }
 
 
+@contextlib.contextmanager
+def seeded(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Seeding of dropout and stochastic depth: torch's own generators, set by the seeds of a batch, and put back after.
+
+    Layers of PyTorch draw from the global generators, which nothing else in foveate uses. The seeds of a batch's images
+    depend on the run's seed, the epoch and the images alone, so the same run, or a resumed one, drops the same values.
+
+    Arguments:
+        seeds: of the images of the batch.
+        device: where the layers compute.
+
+    Example:
+        >>> with seeded([1, 2], torch.device("cpu")):
+        ...     once = torch.rand(3)
+        >>> with seeded([1, 2], torch.device("cpu")):
+        ...     again = torch.rand(3)
+        >>> torch.equal(once, again)
+        True
+    """
+    others = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(others, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.manual_seed(derive_seed("layers", *seeds))
+        yield
+
+
 class Stepper:
     """Optimisation steps: forward, loss, backward, clipping, update.
 
@@ -257,7 +285,8 @@ class Stepper:
         images = images.to(accelerator.device)
         labels = images.labels
         assert labels is not None
-        output = together(accelerator, partial(self._wrapped, images))
+        with seeded(images.seeds, accelerator.device):
+            output = together(accelerator, partial(self._wrapped, images))
         self.stages = output.seconds
         terms = TermWeights(*((now or {}).get(name, getattr(settings, name)) for name in TermWeights._fields))
         losses, entropy = image_losses(output, labels, terms, self._weights)
