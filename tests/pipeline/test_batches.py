@@ -22,7 +22,8 @@ from foveate.images import ArraySource, Source
 from foveate.images.augment.image import Augmented
 from foveate.images.tensors import make_view
 from foveate.models import Intake, prediction_seed
-from foveate.pipeline.loader import Loader, LoadOptions, SourceCache, shares, split_indices
+from foveate.pipeline.loader import Loader, LoadOptions, shares, split_indices
+from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 
 FAILURES = (ImageError,)

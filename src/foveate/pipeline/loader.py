@@ -6,7 +6,6 @@ neither the number of workers nor of processes, nor the order of the manifest, c
 
 import multiprocessing
 import signal
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from foveate.config.settings import AugmentSettings, ViewSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError
-from foveate.images import PillowSource, Source, augment, original
+from foveate.images import Source, augment
 from foveate.images.tensors import make_guide, make_view
 from foveate.models import make_batch, prediction_seed
 from foveate.models.preprocess import SeenView
 from foveate.models.types import Batch
+from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 
 
@@ -107,49 +107,6 @@ def shares(order: Sequence[int], batch: int, rank: int = 0, world: int = 1) -> l
         part = tuple(whole[first : first + size + (rank < larger)])
         result.append(Share(part or (whole[0],), len(part), len(whole)))
     return result
-
-
-class SourceCache:
-    """LRU cache of open images, from epoch to epoch: those decoded whole, with what a model's intake found out of them.
-
-    Such a source holds no file open, and its decoded pixels lie in a cache of limited bytes that all sources share
-    (`foveate.images.PillowSource`). Sources of other kinds may hold handles or arrays and are opened anew, which reads
-    no pixel. What is held stays behind when this is pickled.
-
-    Arguments:
-        dataset: the images.
-        intake: gives an image as the model wants it, or raises (`Model.intake`); None takes it as it is.
-        limit: how many to hold.
-    """
-
-    def __init__(
-        self, dataset: ImageDataset, intake: Callable[[Source], Source] | None = None, limit: int = 4096
-    ) -> None:
-        self.dataset, self.intake, self.limit = dataset, intake, limit
-        self._held: OrderedDict[int, Source] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def open(self, index: int) -> Source:
-        """The image of example `index`, as the model wants it.
-
-        Raises:
-            ImageError: as the data set's `open`, and the intake.
-        """
-        source = self._held.pop(index, None)
-        if source is None:
-            opened = self.dataset.open(index)
-            source = opened if self.intake is None else self.intake(opened)
-            if not isinstance(original(opened), PillowSource):
-                return source
-        self._held[index] = source
-        if len(self._held) > self.limit:
-            self._held.popitem(last=False)
-        return source
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_held": OrderedDict()}
 
 
 @dataclass(frozen=True)

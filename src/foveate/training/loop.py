@@ -23,12 +23,12 @@ from foveate.pipeline.loader import (
     Loader,
     LoadOptions,
     Share,
-    SourceCache,
     epoch_order,
     fingerprint,
     shares,
     split_indices,
 )
+from foveate.pipeline.source_cache import SourceCache
 from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
 from foveate.training.build import build_for, loss_weights
 from foveate.training.checkpoint import Checkpoints, Position, has_state
