@@ -1,14 +1,23 @@
-"""Work shared out among threads: in order, the caller among them, nested, and in child processes."""
+"""Work shared out among threads: in order, the caller among them, nested, in child processes, and ahead of time."""
 
 import os
 import threading
+import time
 import weakref
 from functools import partial
 
 import pytest
 
 from foveate.errors import ImageError
-from foveate.threads import MOST_THREADS, in_threads
+from foveate.threads import (
+    MOST_THREADS,
+    available_cores,
+    in_background,
+    in_threads,
+    read_ahead,
+    reading_threads,
+    set_reading_threads,
+)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -82,3 +91,65 @@ def test_a_child_process_has_threads_of_its_own() -> None:
     if child == 0:
         os._exit(0 if in_threads(abs, [-1, -2, -3], 3) == [1, 2, 3] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (2, 3), (5, 2)])
+def test_what_is_read_ahead_comes_in_order_and_no_more_is_begun_than_asked_for(threads: int, ahead: int) -> None:
+    begun: list[int] = []
+    running, most, lock = [0], [0], threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            begun.append(item)
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.002 * (item % 3))
+        with lock:
+            running[0] -= 1
+        return item * item
+
+    results = read_ahead(work, iter(range(20)), threads, ahead)
+    for number in range(20):
+        assert next(results) == number * number
+        assert len(begun) <= number + 1 + ahead
+    assert list(results) == []
+    assert most[0] <= min(threads, ahead)
+    assert sorted(begun) == list(range(20))
+
+
+def test_what_is_read_ahead_is_not_begun_once_it_is_closed_and_no_thread_stays() -> None:
+    begun: list[int] = []
+    results = read_ahead(begun.append, range(100), 2, 4)
+    next(results)
+    results.close()
+    assert max(begun) <= 5
+    assert not any(one.name.startswith("foveate-ahead") for one in threading.enumerate())
+
+
+def test_an_item_that_fails_is_told_when_its_turn_comes() -> None:
+    def work(item: int) -> int:
+        if item == 2:
+            raise ImageError("two")
+        return item
+
+    results = read_ahead(work, range(9), 3, 9)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ImageError, match="two"):
+        next(results)
+
+
+def test_background_work_is_done_in_order() -> None:
+    done: list[int] = []
+    futures = [in_background(partial(done.append, number)) for number in range(50)]
+    assert all(future.result() is None for future in futures)
+    assert done == list(range(50))
+
+
+def test_as_many_threads_read_as_cores_may_be_used_or_as_are_set() -> None:
+    assert reading_threads() == available_cores() >= 1
+    try:
+        set_reading_threads(3)
+        assert reading_threads() == 3
+    finally:
+        set_reading_threads(None)
+    assert reading_threads() == available_cores()

@@ -1,39 +1,60 @@
-"""Thread pool for decoding, whose threads stay: starting one takes as long as a third of a tile."""
+"""Threads for reading: how many, work shared out among them, and work done ahead of whoever wants its results."""
 
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
-MOST_THREADS = 32
+MOST_THREADS = 128
 """Threads that stay in this process, at the most, beside those that call."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class _Pool:
-    """Thread pool of this process, started when first needed, and anew in a child process, which has no thread."""
+class _Threads:
+    """Threads of this process: how many read at a time, and those that stay, which are started when first needed.
+
+    Starting a thread takes as long as a third of a tile.
+    """
 
     def __init__(self) -> None:
-        self._start()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start)
-
-    def _start(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
+        self.reading: int | None = None
         self._lock = threading.Lock()
+        self._pools: dict[str, ThreadPoolExecutor] = {}
 
-    def __call__(self) -> ThreadPoolExecutor:
+    def pool(self, name: str, most: int) -> ThreadPoolExecutor:
         with self._lock:
-            self._pool = self._pool or ThreadPoolExecutor(MOST_THREADS, "foveate")
-            return self._pool
+            if name not in self._pools:
+                self._pools[name] = ThreadPoolExecutor(most, name)
+            return self._pools[name]
 
 
-_POOL = _Pool()
+_THREADS = _Threads()
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which a scheduler or a container may have limited; at least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return max(1, (os.cpu_count() or 1) if affinity is None else len(affinity(0)))
+
+
+def reading_threads() -> int:
+    """Threads that read, decode and make views at a time: as many as was set, else as there are cores to use."""
+    return _THREADS.reading or available_cores()
+
+
+def set_reading_threads(threads: int | None) -> None:
+    """Set how many threads of this process read at a time, which changes no result.
+
+    Arguments:
+        threads: at least 1; None for as many as there are cores to use.
+    """
+    _THREADS.reading = threads
 
 
 def in_threads(work: Callable[[In], Out], items: Iterable[In], threads: int) -> list[Out]:
@@ -70,7 +91,7 @@ def in_threads(work: Callable[[In], Out], items: Iterable[In], threads: int) -> 
                 failed[number] = error
                 waiting.clear()  # all before this one have begun: the first to fail is among them
 
-    pool = _POOL()
+    pool = _THREADS.pool("foveate", MOST_THREADS)
     others = [pool.submit(some) for _ in range(workers - 1)]
     try:
         some()
@@ -82,3 +103,46 @@ def in_threads(work: Callable[[In], Out], items: Iterable[In], threads: int) -> 
     if failed:
         raise failed[min(failed)]
     return [results.pop(number) for number in range(len(results))]
+
+
+def read_ahead(
+    work: Callable[[In], Out],
+    items: Iterable[In],
+    threads: int,
+    ahead: int,
+    begin: Callable[[], object] | None = None,
+) -> Generator[Out, None, None]:
+    """Prefetching: the results of some work on every item, in order, begun before they are asked for.
+
+    Arguments:
+        work: what is done, in threads that last as long as this.
+        items: taken one by one as work begins, in the thread that asks for results.
+        threads: items worked on at a time.
+        ahead: items begun at a time, and so the results that may wait.
+        begin: called first in each thread.
+
+    Yields:
+        The results. Closed early, or when work fails, it waits for what has begun, and begins nothing more.
+
+    Raises:
+        Exception: of the first item whose work fails, when its result is due.
+
+    Example:
+        >>> list(read_ahead(abs, [3, -4, 5], threads=2, ahead=2))
+        [3, 4, 5]
+    """
+    left = iter(items)
+    pool = ThreadPoolExecutor(threads, "foveate-ahead", initializer=begin)
+    try:
+        begun = deque(pool.submit(work, item) for item in islice(left, ahead))
+        while begun:
+            result = begun.popleft().result()
+            begun.extend(pool.submit(work, item) for item in islice(left, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_background(work: Callable[[], Out]) -> "Future[Out]":
+    """Background work: done by a thread of its own after all that was handed over before."""
+    return _THREADS.pool("foveate-background", 1).submit(work)
