@@ -6,7 +6,7 @@ import time
 import torch
 
 from foveate.sampling import draw
-from foveate.sampling.weights import murthy_log_weights
+from foveate.sampling.weights import murthy_log_weights, thresholds
 
 LIMIT_MS = 5.0
 
@@ -18,7 +18,9 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         log_prob = (scale * torch.randn(32, 10_000, generator=generator)).log_softmax(1)
         drawn = draw(log_prob, 100, generator=generator)
-        weights = _milliseconds(lambda d=drawn: murthy_log_weights(d.log_proposal, d.log_rest, d.valid), 200)
+        weights = _milliseconds(
+            lambda d=drawn: murthy_log_weights(thresholds(d.log_proposal, d.log_rest, d.valid)), 200
+        )
         whole = _milliseconds(lambda p=log_prob, g=generator: draw(p, 100, generator=g), 30)
         median = statistics.median(weights)
         verdict = "ok" if median < LIMIT_MS else f"above {LIMIT_MS} ms"

@@ -75,6 +75,21 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """Thresholds: nodes κ_m of their distribution given the set of drawn cells, q_s the chance to lie above one.
+
+    Attributes:
+        probability: (B, M) weight of each node; sums to 1.
+        inverse: (B, n, M) 1/q_s at each node, divided by exp(log_scale).
+        log_scale: (B, n) log of a factor that 1/q_s is too large for; 0 but for cells of relative mass below e^−50.
+    """
+
+    probability: "Float64[Tensor, 'batch node']"
+    inverse: "Float64[Tensor, 'batch draw node']"
+    log_scale: "Float64[Tensor, 'batch draw']"
+
+
+@dataclass(frozen=True)
 class Draw:
     """Cells drawn from an attention distribution, and what each of them stands for.
 
@@ -88,6 +103,8 @@ class Draw:
         threshold: (B,) float64 κ, the (n+1)-th Gumbel key; None where the method has none, −inf if nothing is left.
         method: "iid", "des_raj", "priority", "murthy", "uniform" or "top".
         log_proposal: (B, n) float64 log probability of the drawn cells under the distribution drawn from.
+        nodes: nodes of the threshold's distribution given the cells drawn, of which Murthy's weights were made; a
+            baseline uses them again. None for the other methods.
     """
 
     index: "Int[Tensor, 'batch draw']"
@@ -98,3 +115,4 @@ class Draw:
     threshold: "Float64[Tensor, ' batch'] | None"
     method: str
     log_proposal: "Float64[Tensor, 'batch draw']"
+    nodes: Thresholds | None = None

@@ -1,5 +1,8 @@
 """Unbiased in value and in both gradients, by enumeration of every draw."""
 
+from dataclasses import replace
+from importlib import import_module
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +12,9 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.sampling import draw, expectation, weigh
+from foveate.sampling.estimator import leave_one_out
+from foveate.sampling.weights import thresholds
+from foveate.types import Thresholds
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}
 METHODS = ["iid", "des_raj", "murthy", "uniform", "priority"]
@@ -162,6 +168,25 @@ def test_everything_is_finite_forward_and_backward(method: str, baseline: str | 
         assert tensor.isfinite().all()
     assert not logits.grad[~mask].any()
     assert mask.gather(1, drawn.index).all()
+
+
+def test_the_thresholds_of_a_draw_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*cells: Tensor) -> Thresholds:
+        calls.append(cells)
+        return thresholds(*cells)
+
+    for module in ("draw", "estimator"):
+        monkeypatch.setattr(import_module(f"foveate.sampling.{module}"), "thresholds", counted)
+    log_prob = torch.linspace(-1.0, 1.0, 14, dtype=torch.float64).view(2, 7).log_softmax(1).requires_grad_()
+    for method, before, after in (("murthy", 1, 1), ("des_raj", 0, 1), ("iid", 0, 0)):
+        calls.clear()
+        drawn = draw(log_prob, 3, method, generator=torch.Generator().manual_seed(3))
+        assert len(calls) == before
+        matrix = leave_one_out(drawn)
+        assert len(calls) == after
+        assert torch.equal(matrix, leave_one_out(replace(drawn, nodes=None)))
 
 
 def test_slots_left_over_count_for_nothing_even_if_they_hold_nan() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.sampling.gumbel import Distribution, Generators, drawn_from, independent, largest, without_replacement
-from foveate.sampling.weights import importance_weights, top_weights
+from foveate.sampling.weights import importance_weights, thresholds, top_weights
 from foveate.types import Draw
 
 
@@ -137,11 +137,12 @@ def _describe(
     log_proposal = source.log_prob.gather(1, index)
     # Summed over what is left, never 1 − Σ of what is drawn: that cancels to nothing as attention peaks.
     log_rest = source.log_prob.scatter(1, index, -math.inf).logsumexp(1)
+    nodes = thresholds(log_proposal, log_rest, valid) if method == "murthy" else None
     if method == "top":
         weight = top_weights(drawn, log_rest, valid)
     else:
-        weight = importance_weights(method, log_proposal, log_rest, threshold, source.count, valid)
-    return Draw(index, drawn, weight, valid, log_rest, threshold, method, log_proposal)
+        weight = importance_weights(method, log_proposal, log_rest, threshold, source.count, valid, nodes)
+    return Draw(index, drawn, weight, valid, log_rest, threshold, method, log_proposal, nodes)
 
 
 def _valid(source: Distribution, index: Int[Tensor, "batch draw"], method: str) -> Bool[Tensor, "batch draw"]:

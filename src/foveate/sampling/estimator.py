@@ -130,7 +130,7 @@ def leave_one_out(draw: Draw) -> Float64[Tensor, "batch draw draw"]:
     if draw.method == "iid":
         ratio = (log_prob - draw.log_proposal).exp() / max(n - 1, 1)
         return ratio[:, None, :].masked_fill(diagonal, 0.0).clamp(max=_LARGEST)
-    kappa = thresholds(draw.log_proposal, draw.log_rest, draw.valid)
+    kappa = draw.nodes or thresholds(draw.log_proposal, draw.log_rest, draw.valid)
     given = kappa.inverse * kappa.probability[:, None, :]
     given /= given.sum(2, keepdim=True)
     # a_t/q_t is bounded where 1/q_t is not, so the product over the nodes never forms 1/a.

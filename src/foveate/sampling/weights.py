@@ -3,18 +3,18 @@
 A weight is 1 over the probability that a cell is drawn. Without replacement that depends on what else is drawn, through
 the threshold κ alone: given κ, the (n+1)-th largest Gumbel key, cells are in or out independently, cell s with
 q_s = 1 − exp(−a_s e^{−κ}). `importance_weights` has a formula for every method; Murthy's is the mean of 1/q_s over κ
-given the set that was drawn, a one-dimensional integral, whose nodes `thresholds` finds; the baseline in `estimator.py`
-needs them again.
+given the set that was drawn, a one-dimensional integral, whose nodes `thresholds` finds. A draw keeps
+them: the baseline in `estimator.py` needs them again.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from foveate.errors import FoveateError
+from foveate.types import Thresholds
 
 _LARGEST_LOG = 700.0
 """Weights stay below e^700, so that they are finite in float64 however improbable a draw was."""
@@ -41,6 +41,7 @@ def importance_weights(
     threshold: Float64[Tensor, " batch"] | None,
     count: Int[Tensor, " batch"],
     valid: Bool[Tensor, "batch draw"],
+    nodes: Thresholds | None = None,
 ) -> Float64[Tensor, "batch draw"]:
     r"""Importance weights w with E[Σ_t 1{I_t = i} w_t] = 1 for every cell i; see the table of `foveate.sampling.draw`.
 
@@ -51,6 +52,7 @@ def importance_weights(
         threshold: (B,) κ, the (n+1)-th Gumbel key; used by "priority" alone.
         count: (B,) number of cells that can be drawn.
         valid: (B, n) False for slots left over.
+        nodes: from `thresholds` of the same cells; used by "murthy" alone, which needs them.
 
     Returns:
         (B, n) weights; 0 where not valid, 1 where nothing is left to draw (unless the method is "iid").
@@ -67,8 +69,8 @@ def importance_weights(
         weight = _des_raj(log_prob, log_rest)
     elif method == "priority" and threshold is not None:
         weight = (-_log_inclusion(log_prob - threshold[:, None])).clamp(max=_LARGEST_LOG).exp()
-    elif method == "murthy":
-        weight = murthy_log_weights(log_prob, log_rest, valid).clamp(max=_LARGEST_LOG).exp()
+    elif method == "murthy" and nodes is not None:
+        weight = murthy_log_weights(nodes).clamp(max=_LARGEST_LOG).exp()
     else:
         raise FoveateError(f"method {method!r} has no importance weights")
     return torch.where((log_rest == -math.inf)[:, None], 1.0, weight) * valid
@@ -95,9 +97,7 @@ def top_weights(
     return torch.where((log_rest == -math.inf)[:, None], 1.0, (-total).exp()) * valid
 
 
-def murthy_log_weights(
-    log_prob: Float64[Tensor, "batch draw"], log_rest: Float64[Tensor, " batch"], valid: Bool[Tensor, "batch draw"]
-) -> Float64[Tensor, "batch draw"]:
+def murthy_log_weights(nodes: Thresholds) -> Float64[Tensor, "batch draw"]:
     r"""Murthy's weights, their logarithm: how much likelier the other cells were with cell s already out.
 
     .. math:: w_s = \frac{P(S \setminus s \mid \text{without } s)}{P(S)} = \mathbb{E}_\kappa[1/q_s \mid S] \ge 1
@@ -110,9 +110,7 @@ def murthy_log_weights(
     set estimator.
 
     Arguments:
-        log_prob: (B, n) log probability of the drawn cells, in any order.
-        log_rest: (B,) log mass not drawn.
-        valid: (B, n) False for slots left over.
+        nodes: from `thresholds` of the drawn cells, which may be in any order.
 
     Returns:
         (B, n) log weights; 0 up to rounding where nothing is left.
@@ -121,12 +119,12 @@ def murthy_log_weights(
         >>> import torch
         >>> prob = torch.tensor([[0.5, 0.25]], dtype=torch.float64)
         >>> rest = torch.tensor([0.25], dtype=torch.float64)
-        >>> murthy_log_weights(prob.log(), rest.log(), torch.tensor([[True, True]])).exp()  # 3/4 · (1/2, 1) / (5/12) …
+        >>> nodes = thresholds(prob.log(), rest.log(), torch.tensor([[True, True]]))
+        >>> murthy_log_weights(nodes).exp()  # 3/4 · (1/2, 1) / (5/12) …
         tensor([[1.2000, 1.6000]], dtype=torch.float64)
     """
-    kappa = thresholds(log_prob, log_rest, valid)
-    mean = torch.bmm(kappa.inverse, kappa.probability[:, :, None])[:, :, 0]
-    return mean.log() + kappa.log_scale
+    mean = torch.bmm(nodes.inverse, nodes.probability[:, :, None])[:, :, 0]
+    return mean.log() + nodes.log_scale
 
 
 def _des_raj(
@@ -144,21 +142,6 @@ def _des_raj(
 def _log_inclusion(log_rate: Float64[Tensor, "batch draw"]) -> Float64[Tensor, "batch draw"]:
     """Inclusion probability 1 − exp(−e^x), its logarithm, also where e^x underflows."""
     return torch.where(log_rate < -40, log_rate, (-torch.expm1(-log_rate.exp())).log())
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Thresholds: nodes κ_m of their distribution given the set of drawn cells.
-
-    Attributes:
-        probability: (B, M) weight of each node; sums to 1.
-        inverse: (B, n, M) 1/q_s at each node, divided by exp(log_scale).
-        log_scale: (B, n) log of a factor that 1/q_s is too large for; 0 but for cells of relative mass below e^−50.
-    """
-
-    probability: Float64[Tensor, "batch node"]
-    inverse: Float64[Tensor, "batch draw node"]
-    log_scale: Float64[Tensor, "batch draw"]
 
 
 @torch.no_grad()
