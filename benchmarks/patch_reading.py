@@ -31,7 +31,8 @@ import torch
 from foveate.allocator import keep_freed_memory
 from foveate.images import open_image
 from foveate.images.formats.tiff.source import TiffSource
-from foveate.images.tensors import THREADS, gather
+from foveate.images.tensors import gather
+from foveate.threads import reading_threads
 from foveate.types import Box
 
 PATCH, TILE = 100, 256
@@ -165,7 +166,7 @@ def _together(path: Path, boxes: Sequence[Box]) -> object:
 
 def _together_in_threads(path: Path, boxes: Sequence[Box]) -> object:
     source = open_image(path)
-    return [source.read_many(boxes[start : start + 10], 0, THREADS) for start in range(0, len(boxes), 10)]
+    return [source.read_many(boxes[start : start + 10], 0, reading_threads()) for start in range(0, len(boxes), 10)]
 
 
 def _gathered(path: Path, boxes: Sequence[Box]) -> object:
@@ -207,8 +208,8 @@ ABSENT = {name: module for name, (module, _) in LIBRARIES.items() if name not in
 SCATTERED = {"foveate": _one_thread, "foveate, two threads": _two_threads, **OTHERS}
 SHARING = {
     "foveate, one thread": _together,
-    f"foveate, {THREADS} threads": _together_in_threads,
-    f"foveate.images.tensors.gather, {THREADS} threads": _gathered,
+    f"foveate, {reading_threads()} threads": _together_in_threads,
+    f"foveate.images.tensors.gather, {reading_threads()} threads": _gathered,
     **{name: read for name, read in OTHERS.items() if name == "pyvips"},
 }
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from foveate.errors import ImageError
 from foveate.images import ArraySource, Source, open_image, unit_range
-from foveate.images.tensors import gather
+from foveate.images.tensors import gather, read_patches, to_unit
 from foveate.types import Box
 
 
@@ -56,11 +56,47 @@ def test_patches_are_the_boxes_in_the_unit_range(threads: int, tmp_path: Path) -
             np.testing.assert_array_equal(patches[i, s].permute(1, 2, 0), expected)
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16])
+def test_values_of_a_file_s_type_travel_as_they_are_and_become_the_same_floats(dtype: type) -> None:
+    shape = (65_536 // 160, 160, 1)
+    every = np.arange(shape[0] * shape[1]).astype(dtype).reshape(shape)
+    sources, where = [ArraySource(every), ArraySource(every[::-1])], torch.tensor([[[0, 0, *shape[:2]]]] * 2)
+    stored = read_patches(sources, where)
+    assert stored.dtype == {np.bool_: torch.bool, np.uint8: torch.uint8, np.uint16: torch.uint16}[dtype]
+    np.testing.assert_array_equal(stored[0, 0, 0].numpy(), every[:, :, 0])
+    assert torch.equal(to_unit(stored), gather(sources, where))
+    np.testing.assert_array_equal(to_unit(stored)[0, 0, 0].numpy(), unit_range(every)[:, :, 0])
+    assert len(to_unit(stored)[0].unique()) == min(2 ** (8 * every.itemsize if dtype != np.bool_ else 1), every.size)
+
+
+def test_every_value_becomes_on_any_device_what_it_is_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype, full in ((torch.uint8, 255), (torch.uint16, 65_535)):
+        every = torch.arange(full + 1).to(dtype)
+        expected = torch.from_numpy(np.divide(every.numpy(), np.float32(full)))
+        assert torch.equal(to_unit(every), expected)
+        with monkeypatch.context() as patched:
+            patched.setattr("foveate.images.tensors.HOST", "no device")  # the way of an accelerator, on the CPU
+            assert torch.equal(to_unit(every), expected)
+    floats = torch.tensor([-0.5, 2.0])
+    assert to_unit(floats) is floats
+
+
+def test_images_of_several_types_or_of_floats_are_read_as_floats(tmp_path: Path) -> None:
+    sources, where = batch(tmp_path), boxes(5, 6)
+    for some in (sources, sources[3:4]):
+        patches = read_patches(some, where[: len(some)])
+        assert patches.dtype == torch.float32
+        assert torch.equal(patches, gather(some, where[: len(some)]))
+    assert read_patches(sources[:3], where[:3]).dtype == torch.uint8
+
+
 def test_flattened_patches_are_channels_last_without_a_copy(tmp_path: Path) -> None:
-    patches = gather(batch(tmp_path), boxes(5, 6))
-    flat = patches.flatten(0, 1)
-    assert flat.is_contiguous(memory_format=torch.channels_last)
-    assert flat.data_ptr() == patches.data_ptr()
+    sources, where = batch(tmp_path), boxes(5, 6)
+    stored = read_patches(sources[:3], where[:3])
+    for patches in (gather(sources, where), stored, to_unit(stored)):
+        flat = patches.flatten(0, 1)
+        assert flat.is_contiguous(memory_format=torch.channels_last)
+        assert flat.data_ptr() == patches.data_ptr()
 
 
 def test_invalid_slots_are_zero_and_never_read() -> None:
@@ -71,9 +107,21 @@ def test_invalid_slots_are_zero_and_never_read() -> None:
 
     where = torch.tensor([[[0, 0, 2, 3], [7, 0, 2, 3]], [[7, 0, 2, 3], [1, 1, 2, 3]]])
     valid = torch.tensor([[True, False], [False, True]])
-    patches = gather([Picky(np.full((9, 9), 255, np.uint8)) for _ in range(2)], where, valid)
-    assert torch.equal(patches.flatten(2).amin(2), valid.float())
-    assert torch.equal(patches.flatten(2).amax(2), valid.float())
+    sources = [Picky(np.full((9, 9), 255, np.uint8)) for _ in range(2)]
+    for patches in (gather(sources, where, valid), to_unit(read_patches(sources, where, valid))):
+        assert torch.equal(patches.flatten(2).amin(2), valid.float())
+        assert torch.equal(patches.flatten(2).amax(2), valid.float())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_bytes_become_the_same_floats_on_a_gpu() -> None:
+    pixels = np.arange(65_536).astype(np.uint16).reshape(256, 256)
+    for array in (pixels, pixels.astype(np.uint8)):
+        where = torch.tensor([[[0, 0, 256, 256]]])
+        stored = read_patches([ArraySource(array)], where, pin=True)
+        assert stored.is_pinned()
+        assert torch.equal(to_unit(stored.cuda(non_blocking=True)).cpu(), gather([ArraySource(array)], where))
 
 
 @pytest.mark.parametrize("threads", [1, 4])

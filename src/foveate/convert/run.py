@@ -13,9 +13,7 @@ from foveate.convert.zarr import write_zarr
 from foveate.errors import ConfigError, ImageError, one_line
 from foveate.images.formats.zarr import is_zarr
 from foveate.images.source import Source
-
-THREADS = min(4, os.cpu_count() or 1)
-"""Parts of the source decoded at a time, by readers for which that pays."""
+from foveate.threads import reading_threads
 
 REMEDIES = {
     errno.ENOSPC: "free some space or write elsewhere",
@@ -33,7 +31,7 @@ def convert(
     settings: Conversion | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    threads: int = THREADS,
+    threads: int | None = None,
 ) -> Path:
     """Conversion to a tiled pyramid: each level the exact 2×2 area average of the one above.
 
@@ -46,7 +44,7 @@ def convert(
         settings: how; the defaults if None.
         overwrite: whether an image that is there already is replaced.
         progress: called with rows done and rows in all.
-        threads: with which the source is read.
+        threads: with which the source is read; None for `foveate.threads.reading_threads()`.
 
     Returns:
         The destination.
@@ -66,7 +64,7 @@ def convert(
     destination = Path(destination)
     settings = (settings or Conversion()).resolved(source.header, destination)
     _check_free(source, destination, overwrite)
-    watched = _watched(source, settings.tile, threads, progress)
+    watched = _watched(source, settings.tile, reading_threads() if threads is None else threads, progress)
     try:
         if settings.format == "tiff":
             with whole_file(destination, over_folder=True) as beside:

@@ -16,7 +16,7 @@ from foveate.convert.settings import Conversion, is_colour, stored_type
 from foveate.errors import ImageError
 from foveate.images.header import Georeference, Header
 from foveate.images.source import Source
-from foveate.threads import in_threads
+from foveate.threads import in_threads, reading_threads
 from foveate.types import Size
 
 ExtraTag = tuple[int, int, int, Any, bool]
@@ -28,9 +28,6 @@ GEOTIFF = (33550, 33922, 34264, 34735, 34736, 34737)
 """Pixel scale, tie points, transformation, keys, and their numbers and texts: OGC GeoTIFF 1.1, section 7."""
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
-
-THREADS = 4
-"""Tiles encoded at a time."""
 
 FULL_COLOUR = 90
 """Quality of JPEG from which colours are kept at full resolution."""
@@ -66,7 +63,7 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
 
         def finest() -> Iterator[bytes]:
             for level, _, strip in strips:
-                encoded = in_threads(encode, _tiles(strip, settings.tile), THREADS)
+                encoded = in_threads(encode, _tiles(strip, settings.tile), reading_threads())
                 if level == 0:
                     yield from encoded
                 else:

@@ -1,20 +1,20 @@
 """Tensors of images: the low-resolution view that a model looks at first, its guide, a batch of them; patches."""
 
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Shaped
 from torch import Tensor
 
 from foveate.config.settings import ViewSettings
 from foveate.errors import ConfigError, ImageError
-from foveate.images.header import Pixels, full_scale, not_finite
+from foveate.images.header import FULL_SCALE, Pixels, full_scale, not_finite, unit_range
 from foveate.images.source import Source
-from foveate.threads import in_threads
+from foveate.threads import in_threads, reading_threads
 from foveate.types import Box, Size
 
 
@@ -159,24 +159,21 @@ def pad_views(
     return padded, mask, sizes
 
 
-THREADS = min(4, os.cpu_count() or 1)
-"""Images, or their tiles, read at a time by default."""
-
-
 def gather(
     sources: Sequence[Source],
     boxes: Int[Tensor, "batch draw 4"],
     valid: Bool[Tensor, "batch draw"] | None = None,
-    threads: int = THREADS,
+    threads: int | None = None,
 ) -> Float32[Tensor, "batch draw channel height width"]:
-    """Patches of several images.
+    """Patches of several images, as floats.
 
     Arguments:
         sources: the B images, all with the same number of channels C.
         boxes: (B, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
         valid: (B, n) False where nothing is to be read and the patch is 0; None reads all.
         threads: images read at the same time; of fewer images, tiles decoded at the same time. 1 reads one after the
-            other. Only sources for which it pays (`Source.threaded`) are read in threads.
+            other, None is `foveate.threads.reading_threads()`. Only sources for which it pays (`Source.threaded`) are
+            read in threads.
 
     Returns:
         (B, n, C, height, width) float32 in the unit range; `flatten(0, 1)` of it is channels-last and not a copy.
@@ -192,21 +189,107 @@ def gather(
         >>> patches.shape, patches[0, :, 0, :, 0].tolist()
         (torch.Size([1, 2, 3, 2, 3]), [[1.0, 1.0], [1.0, 0.0]])
     """
+    return _filled(sources, boxes, valid, threads, np.dtype(np.float32), pin=False)
+
+
+def read_patches(
+    sources: Sequence[Source],
+    boxes: Int[Tensor, "batch draw 4"],
+    valid: Bool[Tensor, "batch draw"] | None = None,
+    threads: int | None = None,
+    pin: bool = False,
+) -> Shaped[Tensor, "batch draw channel height width"]:
+    """Patches of several images as they are stored, a byte a value where files hold bytes: to be sent to a device.
+
+    Arguments:
+        sources: the B images, all with the same number of channels C.
+        boxes: (B, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
+        valid: (B, n) False where nothing is to be read and the patch is 0; None reads all.
+        threads: as for `gather`.
+        pin: into page-locked memory, from which a copy to a CUDA device need not be waited for.
+
+    Returns:
+        (B, n, C, height, width) in the type of the images if all have one of bool, uint8 and uint16, else float32;
+        `to_unit` of it, on any device, is what `gather` returns. Channels last in memory, as that is.
+
+    Raises:
+        ImageError: as `gather`.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> source = ArraySource(np.full((8, 9, 3), 51, np.uint8))
+        >>> patches = read_patches([source], torch.tensor([[[0, 0, 2, 3]]]))
+        >>> patches.dtype, to_unit(patches)[0, 0, 0, 0, 0]
+        (torch.uint8, tensor(0.2000))
+    """
+    dtypes = {source.dtype for source in sources}
+    stored = dtypes.pop() if len(dtypes) == 1 and dtypes <= set(FULL_SCALE) else np.dtype(np.float32)
+    return _filled(sources, boxes, valid, threads, stored, pin)
+
+
+HOST = "cpu"
+"""The kind of device that NumPy computes on."""
+
+
+def to_unit(patches: Shaped[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    r"""Pixel values as float32 in the unit range, computed where they are.
+
+    .. math:: x / 255 \text{ for uint8}, \qquad x / 65535 \text{ for uint16}
+
+    Arguments:
+        patches: of any shape, on any device; bool, uint8, uint16 or floating point.
+
+    Returns:
+        The same shape, in the same order in memory, to the bit as `foveate.images.unit_range` has it; what is float32
+        already is returned as it is.
+
+    Example:
+        >>> to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    if patches.dtype == torch.float32:
+        return patches
+    if patches.device.type == HOST:
+        return torch.from_numpy(unit_range(patches.numpy()))  # four times as fast as torch converts bytes here
+    values = patches.to(torch.float32)
+    scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(patches.dtype)
+    # a tensor on the device divides; by a number CUDA multiplies with its reciprocal, which is another number
+    return values if scale is None else values.div_(values.new_full((), scale))
+
+
+def _filled(
+    sources: Sequence[Source],
+    boxes: Int[Tensor, "batch draw 4"],
+    valid: Bool[Tensor, "batch draw"] | None,
+    threads: int | None,
+    dtype: np.dtype[Any],
+    pin: bool,
+) -> Shaped[Tensor, "batch draw channel height width"]:
+    """The patches, as floats of the unit range or, of any other type, as they are."""
     if len(sources) != boxes.shape[0]:
         raise ImageError(f"boxes must be given for every image, got {len(sources)} images and {boxes.shape[0]} rows")
     height, width = _one_size(boxes)
     channels = _one_channel_count(sources)
     batch, draws = boxes.shape[:2]
-    # by NumPy: torch's threads would go on waiting, busily, for work that the reading threads need the processor for
-    target, rows = np.zeros((batch, draws, height, width, channels), np.float32), boxes.tolist()
+    shape = batch, draws, height, width, channels
+    # by NumPy, which asks for large pages; and torch's threads would go on waiting, busily, for work that the reading
+    # threads need the processor for
+    patches, rows = _pinned(shape, dtype) if pin else torch.from_numpy(np.empty(shape, dtype)), boxes.tolist()
+    target = patches.numpy()
     wanted = [[True] * draws] * batch if valid is None else valid.tolist()
+    threads = reading_threads() if threads is None else threads
 
     def fill(i: int, at_once: int = 1) -> None:
         source, floats = sources[i], sources[i].dtype.kind == "f"
         scale = np.float32(full_scale(source.dtype))
         some = {s: Box(*rows[i][s]) for s in range(draws) if wanted[i][s]}
+        for s in set(range(draws)) - set(some):
+            target[i, s] = 0
         for s, pixels in zip(some, _read(source, list(some.values()), at_once), strict=True):
-            np.divide(pixels, scale, out=target[i, s], casting="same_kind")
+            if dtype.kind == "f":
+                np.divide(pixels, scale, out=target[i, s], casting="same_kind")
+            else:
+                np.copyto(target[i, s], pixels, casting="no")
             if floats and not np.isfinite(target[i, s]).all():
                 raise not_finite(source.name, f"the patch at row {some[s].top}, column {some[s].left}")
 
@@ -218,7 +301,11 @@ def gather(
         fill(slow[0], threads)
     for i in sorted(set(range(batch)) - set(slow)):
         fill(i)
-    return torch.from_numpy(target).permute(0, 1, 4, 2, 3)
+    return patches.permute(0, 1, 4, 2, 3)
+
+
+def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=True)
 
 
 def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Pixels]:
