@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 def generator() -> torch.Generator:
     """A generator that is the same in every run of a test."""
     return torch.Generator().manual_seed(20190612)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache folder of the test's own, for it and what it starts: no test finds what another made, nor the user's."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("FOVEATE_CACHE", folder)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,7 +17,19 @@ from foveate.cli import VERBS
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "foveate"
 FLOORS = (
-    {"_version", "types", "errors", "seeds", "allocator", "atomic", "cache", "threads", "devices", "config"},
+    {
+        "_version",
+        "types",
+        "errors",
+        "seeds",
+        "allocator",
+        "atomic",
+        "cache",
+        "disk_cache",
+        "threads",
+        "devices",
+        "config",
+    },
     {"sampling", "images", "networks"},
     {"models", "datasets"},
     {"pipeline"},
@@ -28,7 +40,7 @@ FLOORS = (
     {"cli", "__main__", "__init__"},
 )
 TORCH_FREE = (
-    *("_version", "types", "errors", "seeds", "allocator", "atomic", "cache", "devices", "config"),
+    *("_version", "types", "errors", "seeds", "allocator", "atomic", "cache", "disk_cache", "devices", "config"),
     *("cli", "__init__", "__main__"),
 )
 LONGEST_FILE = 350

@@ -64,7 +64,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
     out = options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
     if resume and options["folds"] is None and (out / "fold-1").is_dir():
         raise RunError(f"{out} holds the folds of a cross-validation: add --folds K, with the K it was begun with")
-    for place in ("manifest", "published"):
+    for place in ("manifest", "published", "cache_folder"):
         path = changes.get("data", {}).get(place)
         if path is not None:  # a run is resumed and evaluated from wherever the user is
             changes["data"][place] = str(Path(path).resolve())

@@ -33,7 +33,7 @@ from foveate.training.folds import write_splits
 from foveate.training.interrupts import Interrupts, interruption
 from foveate.training.loop import TrainResult, train
 from foveate.training.progress import Progress, SilentProgress
-from foveate.training.run_folder import PLACES, read_metrics, refuse_changes
+from foveate.training.run_folder import KEEPS, PLACES, read_metrics, refuse_changes
 from foveate.types import Label
 
 PACE_STEPS = 12
@@ -286,10 +286,10 @@ class Trial:
 
 
 def lasting(settings: RunSettings) -> dict[str, Any]:
-    """Settings as plain values, without the place of the images: a fingerprint knows them wherever they lie."""
+    """Settings as plain values, without what is kept of images and where these lie, which a fingerprint knows."""
     plain: dict[str, Any] = to_plain(settings)
-    for place in PLACES:
-        del plain["data"][place]
+    for name in (*PLACES, *KEEPS):
+        del plain["data"][name]
     return plain
 
 

@@ -235,3 +235,20 @@ class DataSettings:
     """True pastes strokes over digits, as the original code; False under them, as its successors."""
     generator_seed: int = 0
     """Seed of the generated canvases; a seed determines every pixel."""
+    cache: Literal["off", "memory", "disk"] = "disk"
+    """What is kept of images from epoch to epoch: "memory" keeps their views; "disk" also what JPEG, PNG and the like
+    are decoded to, for the next run, too; "off" neither. What was decoded last stays in memory in any case. No result
+    depends on it."""
+    cache_folder: str | None = None
+    """Where "disk" keeps it; "images" in $FOVEATE_CACHE, or in the user's cache folder, if None."""
+    cache_gigabytes: float = 50.0
+    """Most that may lie there, in 10⁹ bytes; the least recently used make room, and some of the disk stays free."""
+    memory_gigabytes: float = 1.0
+    """Most memory for decoded images and for views, in 10⁹ bytes a process."""
+    tile_gigabytes: float = 0.25
+    """Most memory for decoded tiles, in 10⁹ bytes a process."""
+
+    def __post_init__(self) -> None:
+        for name in ("cache_gigabytes", "memory_gigabytes", "tile_gigabytes"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"data.{name} must be 0 or more, got {getattr(self, name)}: set it to e.g. 1.0")

@@ -21,7 +21,10 @@ LASTS = ("epochs", "max_steps", "max_minutes", "patience")
 WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
 """Settings of the training that say what is shown and kept of it on the way."""
 
-FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "workers"))
+KEEPS = ("cache", "cache_folder", "cache_gigabytes", "memory_gigabytes", "tile_gigabytes")
+"""Settings of the data that say what is kept of images, on which no result depends."""
+
+FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "workers")) | {f"data.{name}" for name in KEEPS}
 """Settings that may change when a run is resumed."""
 
 PLACES = ("manifest", "published")

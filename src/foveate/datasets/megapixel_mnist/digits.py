@@ -1,6 +1,5 @@
 """Handwritten digits to build images from: scikit-learn's bundled ones, MNIST, or an .npz file of the same layout."""
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from foveate.atomic import whole_file
+from foveate.disk_cache import cache_folder
 from foveate.errors import DataError, one_line
 from foveate.images import BROKEN_ZIP
 
@@ -88,7 +88,7 @@ def _enlarge(digit: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 
 def _mnist() -> tuple[Pool, Pool]:
-    cached = _cache_folder() / "mnist.npz"
+    cached = cache_folder() / "mnist.npz"
     if not cached.exists():
         _download_mnist(cached)
     return _read_npz(cached)
@@ -111,11 +111,6 @@ def _download_mnist(cached: Path) -> None:
         np.savez_compressed(
             file, x_train=images[:60_000], y_train=labels[:60_000], x_test=images[60_000:], y_test=labels[60_000:]
         )
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FOVEATE_CACHE") or Path(root) / "foveate")
 
 
 def _read_npz(path: Path) -> tuple[Pool, Pool]:
