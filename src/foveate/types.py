@@ -105,6 +105,8 @@ class Draw:
         log_proposal: (B, n) float64 log probability of the drawn cells under the distribution drawn from.
         nodes: nodes of the threshold's distribution given the cells drawn, of which Murthy's weights were made; a
             baseline uses them again. None for the other methods.
+        checks: (B, 8) what an accelerator has worked out of the distributions and nobody has looked at yet, which
+            `foveate.sampling.fetch` does; None if all has been checked.
     """
 
     index: "Int[Tensor, 'batch draw']"
@@ -116,3 +118,4 @@ class Draw:
     method: str
     log_proposal: "Float64[Tensor, 'batch draw']"
     nodes: Thresholds | None = None
+    checks: "Float64[Tensor, 'batch check'] | None" = None

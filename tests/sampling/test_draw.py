@@ -2,6 +2,11 @@
 
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -9,15 +14,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from foveate import sampling
 from foveate.errors import FoveateError
-from foveate.sampling import draw, weigh
+from foveate.networks import log_attention
+from foveate.sampling import expectation, fetch, weigh
+from foveate.sampling.geometry import Grid
 from foveate.types import Draw
 
 METHODS = ["iid", "des_raj", "priority", "murthy", "uniform", "top"]
 RANDOM = METHODS[:-1]
 FAILURE_RATE = 1e-6
 """Chance, for one seed, that a statistical test below fails though the code is right; the seeds are fixed."""
+
+
+@pytest.fixture(autouse=True, scope="module", params=["as on a CPU", "as on an accelerator"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test runs both ways; the accelerator's on the CPU, too, where it is called what it is not."""
+    with pytest.MonkeyPatch.context() as patched:
+        if request.param != "as on a CPU":
+            patched.setattr(import_module("foveate.sampling.draw"), "on_host", lambda values: False)  # noqa: ARG005
+        yield request.param
+
+
+def draw(*arguments: Any, **options: Any) -> Draw:
+    """A draw, and all its checks."""
+    drawn = sampling.draw(*arguments, **options)
+    index, valid = fetch(drawn)
+    assert torch.equal(index, drawn.index)
+    assert torch.equal(valid, drawn.valid)
+    return replace(drawn, checks=None)
 
 
 def _generators(*seeds: int) -> list[torch.Generator]:
@@ -213,10 +240,11 @@ def test_weigh_says_of_a_draw_what_draw_said(method: str) -> None:
     _same(weigh(log_prob, drawn.index, method, mask, threshold=drawn.threshold), drawn)
 
 
-def test_a_million_cells_are_drawn_without_ties_or_lost_tails() -> None:
+def test_a_million_cells_are_drawn_without_ties_or_lost_tails(way: str) -> None:
+    n = 1000 if way == "as on a CPU" else 100  # a race runs once through all cells for every draw
     log_prob = torch.full((1, 1_000_000), -math.log(1e6))
-    index = draw(log_prob, 1000, generator=_generators(6)[0]).index[0]
-    assert len(index.unique()) == 1000
+    index = draw(log_prob, n, generator=_generators(6)[0]).index[0]
+    assert len(index.unique()) == n
     assert stats.kstest(index.double().numpy() / 1e6, "uniform").pvalue > FAILURE_RATE
 
 
@@ -263,6 +291,71 @@ def test_bad_arguments_are_refused_in_one_line(arguments: dict[str, object], mes
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0.0, math.nan, 0.0], r"log_prob of image 1 \(b.png\) is NaN at a valid cell"),
+        ([-math.inf] * 3, r"image 1 \(b.png\) has no valid cell to draw from"),
+        ([0.0, 0.0, 0.0], r"but image 1 \(b.png\) sums to 3"),
+    ],
+)
+def test_what_an_accelerator_did_not_look_at_is_refused_by_name(
+    values: list[float], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("foveate.sampling.draw"), "on_host", lambda values: False)  # noqa: ARG005
+    for method in METHODS:
+        drawn = sampling.draw(_two(values).repeat_interleave(2, 0), 5, method, generator=_generators(1)[0])
+        assert 0 <= int(drawn.index.min()) <= int(drawn.index.max()) < 3
+        with pytest.raises(FoveateError, match=message):
+            fetch(drawn, ["a.png", "b.png"])
+
+
+class _Looks(TorchFunctionMode):
+    """Names of what makes values of tensors known to Python, in the order called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in {"cpu", "tolist", "item", "numpy", "nonzero", "unique", "masked_select"} or name in {
+            f"__{kind}__" for kind in ("bool", "int", "float", "index", "iter", "contains")
+        }:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_accelerator_is_looked_at_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("foveate.sampling.draw"), "on_host", lambda values: False)  # noqa: ARG005
+    proposal = None if method in ("uniform", "top") else _log_prob(2, 40, seed=1)
+    with _Looks() as looks:
+        drawn = sampling.draw(_log_prob(2, 40), 5, method, generator=_generators(1, 2), proposal=proposal)
+        assert not looks.names
+        fetch(drawn)
+    assert looks.names == ["cpu", "tolist"]  # the first is the transfer, the second of what has come
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_look_and_a_draw_need_no_value_of_a_tensor(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tensors of the device "meta" have no values, and whatever asks for one is an error; nor has it an autocast
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    grid, sizes = Grid(stride=2, field=1), [(12, 17), (11, 14)]
+    mask = torch.ones(2, 12, 17, dtype=torch.bool, device="meta")
+    cells = grid.cell_mask(mask, sizes)
+    logits = torch.zeros(cells.shape, device="meta", requires_grad=True)
+    seen = logits + grid.cell_means(mask.float(), mask, sizes)
+    drawn = sampling.draw(
+        log_attention(seen, cells, 1e-5), 5, method, mask=cells.flatten(1), generator=_generators(1, 2)
+    )
+    features = torch.zeros(2, 5, 3, device="meta", requires_grad=True)
+    expectation(drawn, features, None if method == "top" else "leave-one-out").sum().backward()
+    assert logits.grad is not None
+    with pytest.raises(NotImplementedError, match="meta"):
+        fetch(drawn)
+
+
+@pytest.mark.parametrize(
     ("index", "method", "message"),
     [
         ([[0, 3]], "murthy", r"index must lie in 0 … 2, got 0 … 3"),
@@ -280,9 +373,16 @@ def test_cells_that_cannot_have_been_drawn_are_refused(index: list[list[int]], m
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("method", METHODS)
-def test_a_cpu_generator_draws_the_same_cells_on_a_gpu(method: str) -> None:
+def test_a_gpu_draws_without_waiting_what_a_cpu_draws_as_on_an_accelerator(method: str, way: str) -> None:
+    if way == "as on a CPU":
+        pytest.skip("a CPU draws by keys, a GPU by a race")
     log_prob = _log_prob(3, 4000)
     here = draw(log_prob, 10, method, generator=_generators(1, 2, 3))
-    there = draw(log_prob.cuda(), 10, method, generator=_generators(1, 2, 3))
-    assert torch.equal(there.index.cpu(), here.index)
-    torch.testing.assert_close(there.weight.cpu(), here.weight, rtol=1e-9, atol=0.0)
+    there = log_prob.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        drawn = sampling.draw(there, 10, method, generator=_generators(1, 2, 3))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(fetch(drawn)[0], here.index)
+    torch.testing.assert_close(drawn.weight.cpu(), here.weight, rtol=1e-9, atol=0.0)

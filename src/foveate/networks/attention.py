@@ -176,7 +176,8 @@ def log_attention(
         (B, rows · columns) log probabilities, row-major, in float32 or better; −inf where masked, with gradient zero.
 
     Raises:
-        FoveateError: if a row of the mask has no valid cell.
+        FoveateError: if a row of the mask has no valid cell. On an accelerator, which a look at the mask would have to
+            wait for, its row is −inf instead, and refused by `foveate.sampling.fetch`.
 
     Example:
         >>> logits = torch.zeros(1, 2, 2)
@@ -184,7 +185,8 @@ def log_attention(
         >>> log_attention(logits, allowed, 1e-5).exp()
         tensor([[0.5000, 0.5000, 0.0000, 0.0000]])
     """
-    counts, allowed = count_cells(cell_mask, names), cell_mask.flatten(1)
+    allowed = cell_mask.flatten(1)
+    counts = count_cells(cell_mask, names) if cell_mask.device.type == "cpu" else allowed.sum(1)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     # In float64: log_softmax in float32 is off by 7e-5 at a million cells, and draws divide by these numbers.
     log_prob = logits.flatten(1).double().masked_fill(~allowed, -math.inf).log_softmax(1)

@@ -30,8 +30,9 @@ Example:
 
 Files:
 
-- `draw.py`: `draw` and `weigh`, the table of methods.
+- `draw.py`: `draw`, `fetch` and `weigh`, the table of methods.
 - `gumbel.py`: what cells are drawn from, checked; random keys; draws with and without replacement, and the top n.
+- `exponential_race.py`: the same draws for accelerators, from few random numbers and without waiting.
 - `weights.py`: importance weights, and the integral over κ.
 - `estimator.py`: `expectation`, its coefficients and its baseline.
 - `geometry.py`: which patch lies behind a cell.
@@ -39,7 +40,17 @@ Files:
 """
 
 from foveate.sampling.attention_health import REMEDIES, AttentionHealth, common_warnings, diagnose
-from foveate.sampling.draw import draw, weigh
+from foveate.sampling.draw import draw, fetch, weigh
 from foveate.sampling.estimator import coefficients, expectation
 
-__all__ = ["REMEDIES", "AttentionHealth", "coefficients", "common_warnings", "diagnose", "draw", "expectation", "weigh"]
+__all__ = [
+    "REMEDIES",
+    "AttentionHealth",
+    "coefficients",
+    "common_warnings",
+    "diagnose",
+    "draw",
+    "expectation",
+    "fetch",
+    "weigh",
+]

@@ -1,13 +1,24 @@
 """Sampling of cells from an attention map, each with the weight that says what it stands for."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.sampling.gumbel import Distribution, Generators, drawn_from, independent, largest, without_replacement
+from foveate.sampling.exponential_race import race_with_replacement, race_without_replacement
+from foveate.sampling.gumbel import (
+    Distribution,
+    Generators,
+    drawn_from,
+    independent,
+    largest,
+    refuse,
+    without_replacement,
+)
 from foveate.sampling.weights import importance_weights, thresholds, top_weights
 from foveate.types import Draw
 
@@ -41,6 +52,10 @@ def draw(
     Randomness is made for valid cells only, image after image: padding a map with masked cells changes nothing, and
     with a generator for each image neither does the rest of the batch. A CPU generator serves any device.
 
+    On an accelerator cells are drawn by an exponential race, of 2n + 1 random numbers in the place of one for every
+    cell: the law is the same, the cells of one seed are others than on a CPU. Nothing waits for the device, and so no
+    value is looked at there; `fetch` does, and refuses what is refused here on a CPU.
+
     Source: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models" (2019), section 3
     (iid, des_raj); Raj, "Some Estimators in Sampling with Varying Probabilities without Replacement" (1956); Murthy,
     "Ordered and Unordered Estimators in Sampling Without Replacement" (1957); Duffield, Lund & Thorup, "Priority
@@ -58,7 +73,8 @@ def draw(
         The cells drawn. Its log_prob carries the gradient of the attention; its weights are float64.
 
     Raises:
-        FoveateError: an argument breaks a rule above; the message names the image.
+        FoveateError: an argument breaks a rule above; the message names the image. What only values tell is refused
+            by `fetch` where log_prob is on an accelerator.
 
     Example:
         >>> import torch
@@ -73,16 +89,51 @@ def draw(
     """
     if n < 1:
         raise FoveateError(f"n must be at least 1, got {n}: ask for one cell or more per image")
+    host = on_host(log_prob)
     with torch.autocast(device_type=log_prob.device.type, enabled=False):
-        source = drawn_from(log_prob, method, mask, proposal)
+        source = drawn_from(log_prob, method, mask, proposal, wait=host)
         threshold = None
         if method == "iid":
-            index = independent(source, n, generator)
+            index = (independent if host else race_with_replacement)(source, n, generator)
         elif method == "top":
             index = largest(source, n)
         else:
-            index, threshold = without_replacement(source, n, generator)
-        return _describe(log_prob, source, index, method, threshold)
+            index, threshold = (without_replacement if host else race_without_replacement)(source, n, generator)
+        drawn = _describe(log_prob, source, index, method, threshold)
+    return drawn if host else replace(drawn, checks=source.checks)
+
+
+def on_host(values: Tensor) -> bool:
+    """Whether values can be looked at without waiting for another device: those on the CPU."""
+    return values.device.type == "cpu"
+
+
+def fetch(drawn: Draw, names: Sequence[str] = ()) -> tuple[Int64[Tensor, "batch draw"], Bool[Tensor, "batch draw"]]:
+    """Cells drawn, on the host: where to read, in one transfer with all that `draw` left unchecked.
+
+    Arguments:
+        drawn: from `draw`.
+        names: ids of the images for error messages; may be empty. Fewer than rows, each stands for as many draws.
+
+    Returns:
+        index and valid of the draw, on the CPU.
+
+    Raises:
+        FoveateError: the distribution it was drawn from is none, as `draw` says.
+
+    Example:
+        >>> import torch
+        >>> index, valid = fetch(draw(torch.tensor([[0.0, -torch.inf]]), 2), ["slide.svs"])
+        >>> index, valid
+        (tensor([[0, 0]]), tensor([[ True, False]]))
+    """
+    if drawn.checks is None:
+        return drawn.index.cpu(), drawn.valid.cpu()
+    n = drawn.index.shape[1]
+    # float64 holds every number of a cell; three transfers would wait three times
+    together = torch.cat((drawn.index.double(), drawn.valid.double(), drawn.checks), 1).cpu()
+    refuse(together[:, 2 * n :].tolist(), names)
+    return together[:, :n].long(), together[:, n : 2 * n] > 0
 
 
 def weigh(

@@ -297,4 +297,5 @@ class Grid:
 
 
 def _pairs(sizes: Sequence[Size], device: torch.device) -> Int64[Tensor, "batch 1 2"]:
-    return torch.tensor(list(sizes), dtype=torch.int64, device=device).reshape(-1, 1, 2)
+    # non-blocking: torch.tensor(…, device=…) waits until the device has done all that it was told before
+    return torch.tensor(list(sizes), dtype=torch.int64).to(device, non_blocking=True).reshape(-1, 1, 2)

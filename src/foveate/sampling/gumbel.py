@@ -26,10 +26,13 @@ class Distribution:
     Attributes:
         log_prob: (B, K) log probabilities, detached; a row's exponentials sum to 1; −inf where never drawn.
         count: (B,) number of cells that can be drawn, at least 1.
+        checks: (B, 8) what `refuse` looks at, on the device still: number of allowed cells, log mass and its tolerance,
+            of the attention and of the proposal; number of cells; first cell that the proposal cannot reach, or −1.
     """
 
     log_prob: Float64[Tensor, "batch cell"]
     count: Int[Tensor, " batch"]
+    checks: Float64[Tensor, "batch check"]
 
 
 @torch.no_grad()
@@ -39,6 +42,7 @@ def drawn_from(
     # The shapes of mask and proposal are checked below, in words a user understands.
     mask: Bool[Tensor, "mask_batch mask_cell"] | None,
     proposal: Float[Tensor, "proposal_batch proposal_cell"] | None,
+    wait: bool = True,
 ) -> Distribution:
     """Distribution that a method draws from: the proposal if there is one, a constant for "uniform", else `log_prob`.
 
@@ -47,6 +51,8 @@ def drawn_from(
         method: one of `METHODS`.
         mask: (B, K) True where a cell may be drawn.
         proposal: (B, K) another log distribution to draw from.
+        wait: whether its values are checked now, for which an accelerator must be waited for; if not, `refuse` must be
+            called with its checks before anything is made of what is drawn.
 
     Returns:
         The distribution, with nothing on cells that are masked or have no probability.
@@ -63,54 +69,80 @@ def drawn_from(
             expected, got = tuple(log_prob.shape), tuple(given.shape)
             raise FoveateError(f"{name} must have the shape of log_prob, {expected}, got {got}: one value per cell")
 
-    target = _distribution("log_prob", log_prob, mask)
+    source, evidence = _distribution(log_prob, mask)
+    cells = torch.full_like(evidence[:, 0], log_prob.shape[1])
+    # without a proposal nothing is wrong with it: a cell, a log mass no larger than its tolerance, no cell out of reach
+    second, missed = torch.ones_like(evidence), torch.full_like(cells, -1)
     if method == "uniform":
-        flat = -target.count.double().log()[:, None]
-        return Distribution(torch.where(target.log_prob == -math.inf, -math.inf, flat), target.count)
-    if proposal is None:
-        return target
-    source = _distribution("proposal", proposal, mask)
-    unreachable = (target.log_prob > -math.inf) & (source.log_prob == -math.inf)
-    if unreachable.any():
-        image, cell = unreachable.nonzero()[0].tolist()
-        raise FoveateError(
-            f"proposal must be positive wherever log_prob is, but is 0 at cell {cell} of image {image}: "
-            "mix in a share of the attention or of a constant"
-        )
-    return source
+        flat = -source.count.double().log()[:, None]
+        source = Distribution(torch.where(source.log_prob == -math.inf, -math.inf, flat), source.count, evidence)
+    elif proposal is not None:
+        target, (source, second) = source, _distribution(proposal, mask)
+        unreachable = (target.log_prob > -math.inf) & (source.log_prob == -math.inf)
+        missed = unreachable.double().argmax(1).where(unreachable.any(1), -1).double()
+    checks = torch.cat((evidence, second, cells[:, None], missed[:, None]), 1)
+    if wait:
+        refuse(checks.tolist())
+    return Distribution(source.log_prob, source.count, checks)
 
 
 def _distribution(
-    name: str, values: Float[Tensor, "batch cell"], mask: Bool[Tensor, "batch cell"] | None
-) -> Distribution:
+    values: Float[Tensor, "batch cell"], mask: Bool[Tensor, "batch cell"] | None
+) -> tuple[Distribution, Float64[Tensor, "batch 3"]]:
+    """The distribution; and its number of allowed cells, the log mass that it had, and how far that may be from 0."""
     allowed = values != -math.inf
     if mask is not None:
         allowed &= mask
     log_prob = values.detach().double().masked_fill(~allowed, -math.inf)
     count, total = allowed.sum(1), log_prob.logsumexp(1)
     tolerance = max(1e-3, 64 * torch.finfo(values.dtype).eps)
-    # One transfer for all checks: on an accelerator every look at a value waits for the device.
-    for image, (cells, mass) in enumerate(torch.stack((count.double(), total), 1).tolist()):
-        if cells == 0:
+    evidence = torch.stack((count.double(), total, torch.full_like(total, tolerance)), 1)
+    return Distribution(log_prob - total[:, None], count, evidence), evidence
+
+
+def refuse(checks: Sequence[Sequence[float]], names: Sequence[str] = ()) -> None:
+    """Checks of distributions, on the host: refuse what cannot be drawn from.
+
+    Arguments:
+        checks: a row of `Distribution.checks` for each image.
+        names: what to call the images, or fewer, each of which stands for as many rows; may be empty.
+
+    Raises:
+        FoveateError: an image has no valid cell, or a distribution is not one.
+    """
+
+    def called(row: int) -> str:
+        image = row * len(names) // len(checks) if names else row
+        return f"image {image} ({names[image]})" if names else f"image {image}"
+
+    for name, start in (("log_prob", 0), ("proposal", 3)):
+        for row, values in enumerate(checks):
+            cells, mass, tolerance = values[start : start + 3]
+            if cells == 0:
+                raise FoveateError(
+                    f"{called(row)} has no valid cell to draw from: all {values[6]:.0f} of {name} are masked or -inf; "
+                    "leave the image out or widen its mask"
+                )
+            if math.isnan(mass):
+                raise FoveateError(f"{name} of {called(row)} is NaN at a valid cell: look for the first NaN upstream")
+            if abs(mass) > tolerance:
+                raise FoveateError(
+                    f"{name} must be normalised over the valid cells, but {called(row)} sums to "
+                    f"{_exponential(mass):.6g}: apply log_softmax over the valid cells"
+                )
+    for row, values in enumerate(checks):
+        if values[7] >= 0:
             raise FoveateError(
-                f"image {image} has no valid cell to draw from: all {values.shape[1]} of {name} are masked or -inf; "
-                "leave the image out or widen its mask"
+                f"proposal must be positive wherever log_prob is, but is 0 at cell {values[7]:.0f} of {called(row)}: "
+                "mix in a share of the attention or of a constant"
             )
-        if math.isnan(mass):
-            raise FoveateError(f"{name} of image {image} is NaN at a valid cell: look for the first NaN upstream")
-        if abs(mass) > tolerance:
-            raise FoveateError(
-                f"{name} must be normalised over the valid cells, but image {image} sums to {_exponential(mass):.6g}: "
-                "apply log_softmax over the valid cells"
-            )
-    return Distribution(log_prob - total[:, None], count)
 
 
 def _exponential(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-_SMALLEST = 2.0**-54
+SMALLEST = 2.0**-54
 """Half the spacing of float64 uniform numbers near 0."""
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -144,10 +176,10 @@ def without_replacement(
     device = source.log_prob.device
     uniform = [
         torch.rand(count, dtype=torch.float64, device=device if one is None else one.device, generator=one).to(device)
-        for count, one in zip(source.count.tolist(), _per_image(generator, len(source.count)), strict=True)
+        for count, one in zip(source.count.tolist(), per_image(generator, len(source.count)), strict=True)
     ]
     # −log(1 − u) is what `exponential_` computes, at a third of its cost; u = 0 would be a key of ∞.
-    noise = torch.cat(uniform).clamp_(min=_SMALLEST).neg_().log1p_().neg_()
+    noise = torch.cat(uniform).clamp_(min=SMALLEST).neg_().log1p_().neg_()
     valid = source.log_prob > -math.inf
     # Noise goes to valid cells only, in row-major order: padding a map with masked cells changes no draw.
     keys = source.log_prob - torch.ones_like(source.log_prob).masked_scatter_(valid, noise).log()
@@ -171,7 +203,7 @@ def independent(source: Distribution, n: int, generator: Generators) -> Int[Tens
         FoveateError: the number of generators is not the number of images.
     """
     rows = []
-    for log_prob, one in zip(source.log_prob, _per_image(generator, len(source.log_prob)), strict=True):
+    for log_prob, one in zip(source.log_prob, per_image(generator, len(source.log_prob)), strict=True):
         cells = (log_prob > -math.inf).nonzero()[:, 0]
         # Summed over valid cells alone: zeros in between could change how the sum is split, and so its rounding.
         mass = log_prob[cells].exp().cumsum(0)
@@ -196,7 +228,8 @@ def largest(source: Distribution, n: int) -> Int[Tensor, "batch draw"]:
     return index.where(value > -math.inf, index[:, :1])
 
 
-def _per_image(generator: Generators, images: int) -> Sequence[torch.Generator | None]:
+def per_image(generator: Generators, images: int) -> Sequence[torch.Generator | None]:
+    """Generator of each image; an error if there are several, but not one for each."""
     if generator is None or isinstance(generator, torch.Generator):
         return [generator] * images
     if len(generator) != images:
