@@ -57,6 +57,16 @@ def test_equals_the_definition(
                                rtol=0, atol=1e-5)  # fmt: skip
 
 
+@pytest.mark.parametrize(("stride", "footprint"), [(1, (26, 31)), (13, (26, 27)), (13, (64, 13)), (5, (34, 9))])
+def test_long_windows_equal_the_definition(stride: int, footprint: tuple[int, int]) -> None:
+    view = torch.rand(1, 3, 47, 60, generator=torch.Generator().manual_seed(1))
+    view[:, :, 20:] = 0.95  # where a difference of large sums would show
+    cells = everywhere(1, -(-47 // stride), -(-60 // stride))
+    found = contrast_prior(view, everywhere(1, 47, 60), cells, [(47, 60)], [footprint], stride)
+    expected = slow(view[0], everywhere(47, 60), cells[0], footprint, stride, 1)
+    torch.testing.assert_close(found[0].double(), expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1.0, 255.0])
 def test_is_exactly_zero_on_a_constant_image(value: float) -> None:
     view = torch.full((1, 3, 11, 8), value)

@@ -1,11 +1,11 @@
 """Contrast prior: what attention knows before it has learnt anything, that detail is where the contrast is."""
 
-import math
+import functools
 from collections.abc import Sequence
-from functools import partial
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,7 +56,7 @@ def contrast_prior(
     """
     prior = torch.zeros(cell_mask.shape, dtype=torch.float32, device=views.device)
     with torch.no_grad(), torch.autocast(views.device.type, enabled=False):
-        for ((height, width), footprint), rows in _alike(view_sizes, footprints).items():
+        for (height, width), footprint, rows in _alike(views, view_sizes, footprints):
             own = views[rows, :, :height, :width]
             allowed = mask[rows, :height, :width]
             extent = tuple(-((field - 1 - side) // stride) for side in (height, width))
@@ -69,48 +69,105 @@ def contrast_prior(
     return prior
 
 
-def _alike(view_sizes: Sequence[Size], footprints: Sequence[Size]) -> dict[tuple[Size, Size], list[int]]:
-    """Groups of the images of a batch that can be worked on together: those of one view size and footprint."""
-    groups: dict[tuple[Size, Size], list[int]] = {}
-    for row, key in enumerate(zip(view_sizes, footprints, strict=True)):
-        groups.setdefault(key, []).append(row)
-    return groups
+def _alike(
+    views: Tensor, view_sizes: Sequence[Size], footprints: Sequence[Size]
+) -> list[tuple[Size, Size, slice | list[int]]]:
+    """Groups of the images of a batch that are worked on together: those of one view size and footprint.
+
+    A CPU takes one at a time, whose planes stay in its cache.
+    """
+    keys = list(zip(view_sizes, footprints, strict=True))
+    if views.device.type == "cpu":
+        return [(*key, slice(row, row + 1)) for row, key in enumerate(keys)]
+    return [(*key, [row for row, other in enumerate(keys) if other == key]) for key in dict.fromkeys(keys)]
 
 
 def _log_contrast(
     views: Tensor, allowed: Tensor, cells: Tensor, footprint: Size, stride: int, field: int, epsilon: float
 ) -> Tensor:
-    there = allowed.unsqueeze(1)
     pixels = views.to(torch.promote_types(views.dtype, torch.float32))
-    highest = pixels.masked_fill(~there, -torch.inf).amax((2, 3), keepdim=True)
-    lowest = pixels.masked_fill(~there, torch.inf).amin((2, 3), keepdim=True)
+    # asking a GPU whether all are allowed would make the program wait for it
+    masked = views.device.type != "cpu" or not bool(allowed.all())
+    there = allowed.unsqueeze(1)
+    highest = (pixels.masked_fill(~there, -torch.inf) if masked else pixels).amax((2, 3), keepdim=True)
+    lowest = (pixels.masked_fill(~there, torch.inf) if masked else pixels).amin((2, 3), keepdim=True)
     spread = (highest - lowest).amax(1)
-    # A variance is a difference of two means: float64 keeps a flat, bright background flat. Apple's GPUs have none.
-    working = torch.float32 if views.device.type == "mps" else torch.float64
-    centred = (pixels - (highest + lowest) / 2).masked_fill_(~there, 0).to(working)
-    rows, columns = cells.shape[1:]
-    sums = partial(_window_sums, cells=(rows, columns), side=footprint, stride=stride, field=field)
-    count = sums(there.to(torch.float32)).clamp(min=1)
-    variance = sums(centred.square()) / count - (sums(centred) / count).square()
-    contrast = variance.clamp(min=0).mean(1).sqrt() + epsilon * spread
+    centred = pixels - (highest + lowest) / 2
+    if masked:
+        centred.masked_fill_(~there, 0)
+    down, along = (
+        _Windows((stride + field - length) // 2, count, length, stride)
+        for length, count in zip(footprint, cells.shape[1:], strict=True)
+    )
+    around = (*along.padding(views.shape[3]), *down.padding(views.shape[2]))
+    sums = along.sums(down.sums(_with_squares(functional.pad(centred, around)), 2), 3)
+    if masked:
+        count = along.sums(down.sums(functional.pad(allowed, around).to(sums.dtype), 1), 2)
+    else:  # as many as rows times columns
+        count = torch.outer(down.inside(views.shape[2]), along.inside(views.shape[3])).to(sums)
+    count = count.clamp(min=1)
+    variance = (sums[:, -1] - sums[:, :-1].square().sum(1) / count) / (count * pixels.shape[1])
+    # what is no more than the rounding of its sums is none, or a flat background would not be flat to the last digit
+    variance = variance.masked_fill(variance <= torch.finfo(variance.dtype).eps * spread.square(), 0)
+    contrast = variance.sqrt() + epsilon * spread
     mean = contrast.masked_fill(~cells, 0).sum((1, 2), keepdim=True) / cells.sum((1, 2), keepdim=True).clamp(min=1)
     nothing = (spread <= 0) | (mean <= 0) | ~cells
     return (contrast / mean).masked_fill(nothing, 1).log()
 
 
-def _window_sums(values: Tensor, cells: Size, side: Size, stride: int, field: int) -> Tensor:
-    """Sums over the footprints of all cells of a map: the windows of one strided pooling of the padded view."""
-    starts = [(stride + field - length) // 2 for length in side]
-    ends = [
-        start + (count - 1) * stride + length - extent
-        for start, count, length, extent in zip(starts, cells, side, values.shape[2:], strict=True)
-    ]
-    padded = functional.pad(values, (-starts[1], ends[1], -starts[0], ends[0]))
-    # windows that overlap share the sums of the squares they are made of
-    shared = [math.gcd(length, stride) for length in side]
-    squares = functional.avg_pool2d(padded, shared, shared, divisor_override=1)
-    sides = [length // part for length, part in zip(side, shared, strict=True)]
-    return functional.avg_pool2d(squares, sides, [stride // part for part in shared], divisor_override=1)
+def _with_squares(
+    centred: Float[Tensor, "batch channel height width"],
+) -> Float[Tensor, "batch plane height width"]:
+    """The channels, and one plane more: their squares, summed over the channels."""
+    channels = centred.shape[1]
+    # A variance is a difference of two means: float64 keeps a flat, bright background flat. Apple's GPUs have none.
+    working = torch.float32 if centred.device.type == "mps" else torch.float64
+    planes = centred.new_empty((len(centred), channels + 1, *centred.shape[2:]), dtype=working)
+    first, *others = planes[:, :channels].copy_(centred).unbind(1)
+    squares = torch.mul(first, first, out=planes[:, channels])
+    for channel in others:
+        squares.addcmul_(channel, channel)
+    return planes
+
+
+class _Windows(NamedTuple):
+    """Windows along an axis: where the first starts, how many there are, how long each is, and how far apart."""
+
+    start: int
+    number: int
+    length: int
+    stride: int
+
+    def padding(self, extent: int) -> tuple[int, int]:
+        """What to add before and after, for an axis to start with the first window and end a whole stride later."""
+        parts = self.number - 1 + -(-self.length // self.stride)
+        return -self.start, self.start + parts * self.stride - extent
+
+    def inside(self, extent: int) -> Int[Tensor, " window"]:
+        """How much of every window lies inside an axis."""
+        starts = self.start + self.stride * torch.arange(self.number)
+        return ((starts + self.length).clamp(max=extent) - starts.clamp(min=0)).clamp(min=0)
+
+    def sums(self, padded: Tensor, axis: int) -> Tensor:
+        """Sums over the windows of a padded axis.
+
+        They share the sums of whole strides, and those of 2, 4, 8 … of them: a value is added log₂(length / stride)
+        times or so. Differences of cumulative sums would take fewer additions, and lose digits that a variance needs.
+        """
+        shape = padded.shape
+        split = padded.reshape(*shape[:axis], -1, self.stride, *shape[axis + 1 :])
+        whole, rest = divmod(self.length, self.stride)
+        parts = [split.narrow(axis + 1, 0, rest).sum(axis + 1).narrow(axis, whole, self.number)] if rest else []
+        power = split.sum(axis + 1) if self.stride > 1 else padded
+        for bit in range(whole.bit_length()):
+            if bit:
+                half = 2 ** (bit - 1)
+                left = power.shape[axis] - half
+                power = power.narrow(axis, 0, left) + power.narrow(axis, half, left)
+            if whole >> bit & 1:
+                parts.append(power.narrow(axis, whole % 2**bit, self.number))
+        total: Tensor = functools.reduce(torch.add, parts)
+        return total
 
 
 class ContrastPrior(nn.Module):
