@@ -15,13 +15,15 @@ Random Variate Generation" (1986), chapter III.2, for the inversion.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from foveate.sampling.gumbel import SMALLEST, Distribution, Generators, per_image
+from foveate.sampling.gumbel import Distribution, Generators, per_image
+
+LARGEST = 1 - 2.0**-53
+"""The largest float64 below 1."""
 
 
 def race_without_replacement(
@@ -43,18 +45,18 @@ def race_without_replacement(
     """
     left = source.log_prob.clone()
     numbers = _uniform(generator, len(left), 2 * n + 1, left.device)
-    log_wait = numbers[:, : n + 1].clamp(min=SMALLEST).neg().log1p().neg().log()
-    log_time = torch.full_like(left[:, 0], -math.inf)
-    arrived = []
-    for s in range(n + 1):
-        winner, log_mass = _invert(left, numbers[:, n + 1 + s : n + 2 + s])
-        log_time = torch.logaddexp(log_time, log_wait[:, s] - log_mass)
-        if s < n:
-            arrived.append(winner)
-            left.scatter_(1, winner, -math.inf)
-    index = torch.cat(arrived, 1)
+    waits, *goals = torch.split(1 - numbers, [n + 1, *[1] * n], 1)
+    arrived, log_masses = [], []
+    for goal in goals:
+        winner, log_mass = _invert(left, goal)
+        left.scatter_(1, winner, -math.inf)
+        arrived.append(winner)
+        log_masses.append(log_mass)
+    index, log_mass = torch.cat(arrived, 1), torch.cat((*log_masses, left.logsumexp(1, keepdim=True)), 1)
+    # −log u is an exponential wait; that of a u of 1 would be 0, and an infinite key
+    kappa = -(waits.clamp(max=LARGEST).log().neg().log() - log_mass).logsumexp(1)
     there = torch.arange(n, device=left.device) < source.count[:, None]
-    return index.where(there, index[:, :1]), torch.where(source.count > n, -log_time, -math.inf)
+    return index.where(there, index[:, :1]), torch.where(source.count > n, kappa, -math.inf)
 
 
 def race_with_replacement(source: Distribution, n: int, generator: Generators) -> Int[Tensor, "batch draw"]:
@@ -69,33 +71,34 @@ def race_with_replacement(source: Distribution, n: int, generator: Generators) -
         >>> race_with_replacement(source, 100, torch.Generator().manual_seed(0)).unique()
         tensor([0, 1])
     """
-    return _invert(source.log_prob, _uniform(generator, len(source.log_prob), n, source.log_prob.device))[0]
+    return _invert(source.log_prob, 1 - _uniform(generator, len(source.log_prob), n, source.log_prob.device))[0]
 
 
 def _invert(
     log_mass: Float64[Tensor, "batch cell"], uniform: Float64[Tensor, "batch number"]
-) -> tuple[Int[Tensor, "batch number"], Float64[Tensor, " batch"]]:
-    """Inverse of the distribution function of what is left, at uniform numbers; and the log mass of what is left.
+) -> tuple[Int[Tensor, "batch number"], Float64[Tensor, "batch 1"]]:
+    """Inverse of the distribution function of what is left, at numbers in (0, 1]; and the log mass of what is left.
 
     Where nothing is left, or what is left is NaN, the numbers of cells mean nothing, but are numbers of cells.
     """
     largest, likeliest = log_mass.max(1, keepdim=True)
-    mass = (log_mass - largest).exp()
+    mass = (log_mass - largest).exp_()
     below = mass.cumsum(1)
-    # 1 − u is never 0: the first cell that reaches a positive goal has mass itself, and the last reaches every goal …
-    found = torch.searchsorted(below, (1 - uniform) * below[:, -1:]).clamp(max=log_mass.shape[1] - 1)
+    whole = below[:, -1:]
+    # the first cell that reaches a positive goal has mass itself, and the last reaches every goal …
+    found = torch.searchsorted(below, uniform * whole).clamp_(max=log_mass.shape[1] - 1)
     # … but for the rounding of sums in parallel, which may fall from one cell to the next by a last digit.
     found = found.where(mass.gather(1, found) > 0, likeliest)
-    return found, (largest + below[:, -1:].log())[:, 0]
+    return found, largest + whole.log()
 
 
 def _uniform(generator: Generators, images: int, numbers: int, device: torch.device) -> Float64[Tensor, "batch number"]:
     """Uniform numbers in [0, 1), each image's from its own generator, sent to a device at once."""
-    rows: Sequence[Tensor] = [
+    rows = [
         torch.rand(numbers, dtype=torch.float64, device=device if one is None else one.device, generator=one)
         for one in per_image(generator, images)
     ]
-    table = torch.stack(list(rows))
+    table = torch.stack(rows)
     if device.type == "cuda" and table.device.type == "cpu":
         table = table.pin_memory()
     return table.to(device, non_blocking=True)

@@ -142,7 +142,7 @@ def _exponential(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-SMALLEST = 2.0**-54
+_SMALLEST = 2.0**-54
 """Half the spacing of float64 uniform numbers near 0."""
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -179,7 +179,7 @@ def without_replacement(
         for count, one in zip(source.count.tolist(), per_image(generator, len(source.count)), strict=True)
     ]
     # −log(1 − u) is what `exponential_` computes, at a third of its cost; u = 0 would be a key of ∞.
-    noise = torch.cat(uniform).clamp_(min=SMALLEST).neg_().log1p_().neg_()
+    noise = torch.cat(uniform).clamp_(min=_SMALLEST).neg_().log1p_().neg_()
     valid = source.log_prob > -math.inf
     # Noise goes to valid cells only, in row-major order: padding a map with masked cells changes no draw.
     keys = source.log_prob - torch.ones_like(source.log_prob).masked_scatter_(valid, noise).log()
