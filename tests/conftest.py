@@ -18,9 +18,17 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(20190612)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_users_cache() -> Iterator[None]:
+    """Keep away from the user's cache folder, also in fixtures that several tests share, and in what they start."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("FOVEATE_CACHE", folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache folder of the test's own, for it and what it starts: no test finds what another made, nor the user's."""
+def _own_cache(_no_users_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache folder of the test's own: no test finds what another made."""
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.setenv("FOVEATE_CACHE", folder)
         yield

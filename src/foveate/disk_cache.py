@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from foveate._version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from foveate.cache import Owner
 
 HEADER = 128
 """Bytes of a file before those of the array, at least."""
@@ -146,6 +148,46 @@ class DiskCache:
             while len(self._maps) > MAPPED:
                 self._maps.popitem(last=False)
         return array
+
+    def map_or_make(
+        self,
+        key: tuple[object, ...],
+        make: "Callable[[], np.ndarray]",
+        is_right: Callable[[], bool],
+        memory: "Owner[np.ndarray]",
+        name: Hashable,
+        size: int,
+    ) -> "tuple[np.ndarray, bool]":
+        """The array of a key, mapped, or made now and written, by one thread at a time.
+
+        Arguments:
+            key: here.
+            make: makes it.
+            is_right: whether what was made is still what the key says.
+            memory: who holds it in memory where the disk takes no more, and no longer than it is made where it does.
+            name: of it there.
+            size: its bytes.
+
+        Returns:
+            The array, to which nobody may write, and whether it is mapped.
+        """
+        found = self.map(key)
+        if found is not None:
+            return found, True
+        mapped = False
+
+        def map_again(_: list[Hashable]) -> "list[np.ndarray]":
+            nonlocal mapped
+            found = self.map(key)  # written by another thread, a moment ago
+            if found is None:
+                made = make()
+                found = self.map(key) if is_right() and self.write(key, made) else None
+                mapped = found is not None
+                return [made if found is None else found]
+            return [found]
+
+        (array,) = memory.get_many([name], map_again, keep=not self.takes(size + HEADER))
+        return array, mapped
 
     def write(self, key: tuple[object, ...], array: "np.ndarray") -> bool:
         """Write the array of a key, unless there is no room; whether it was written."""

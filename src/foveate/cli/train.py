@@ -100,6 +100,7 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
 
         summary = train_folds(settings, out, options["folds"], resume=resume)
         if first:
+            _tell_cache(settings)
             found = f"{summary['mean']:.4f} ± {summary['standard_error']:.4f}"
             print(f"test error {found} over {summary['k']} folds, in {out / 'folds.json'}")
         return 0
@@ -110,4 +111,15 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
         error = result.validation_error
         what = "the latest model" if error is None else f"best validation error {error:.4f}"
         print(f"{what} in {result.model_folder} · {result.steps} steps · {result.seconds:.0f} s")
+        _tell_cache(settings)
     return 0
+
+
+def _tell_cache(settings: RunSettings) -> None:
+    """Say what the disk cache takes, and where, if there is anything."""
+    from foveate.pipeline.source_cache import open_disk_cache
+
+    disk = open_disk_cache(settings.data)
+    size = 0 if disk is None else disk.size()
+    if disk is not None and size > 0:
+        print(f"cache: {size / 1e9:.2g} GB of decoded images and views in {disk.folder}: delete it freely")

@@ -14,6 +14,9 @@ from foveate.types import Affine, Level, Size
 Pixels = Shaped[np.ndarray, "height width channel"]
 """Pixels of a part of an image, in the file's type."""
 
+CacheKey = tuple[object, ...]
+"""All that determines some pixels, such as a file's stamp and settings; its `repr` says all of it."""
+
 BITS = 31
 """Of a seed of 63 bits, how many make a random number; the next as many make the second."""
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 from foveate.cache import Cache, Owner
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
-from foveate.images.header import Header, PatchChange, Pixels, from_unit, full_scale
+from foveate.images.header import CacheKey, Header, PatchChange, Pixels, from_unit, full_scale
 from foveate.images.io.open import length_of
 from foveate.types import Box, Level, Size
 
@@ -265,6 +265,10 @@ class Source(ABC):
         """
         valid = self.valid(size, region)
         return None if valid is None else np.where(valid, 0, -np.inf).astype(np.float32)
+
+    def cache_key(self) -> CacheKey | None:
+        """Cache key: all that determines the pixels, in any run; None where it is not known, as of arrays in memory."""
+        return None
 
     def close(self) -> None:
         """Close what is open and drop what is decoded; the next read opens again."""

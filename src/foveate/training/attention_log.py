@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from foveate.atomic import replace_file
 from foveate.datasets.types import ImageDataset
 from foveate.errors import MissingExtra, RunError
-from foveate.pipeline.loader import Loader, shares
+from foveate.pipeline.loader import ALONE, Loader, LoadOptions, shares
 from foveate.training.checkpoint import Position
 from foveate.types import Box
 
@@ -65,7 +65,7 @@ class WatchedImage:
 
 
 def watch_attention(
-    model: "Model", dataset: ImageDataset, indices: Sequence[int], seed: int = 0
+    model: "Model", dataset: ImageDataset, indices: Sequence[int], seed: int = 0, loading: LoadOptions = ALONE
 ) -> dict[str, NDArray[np.generic]]:
     """Attention maps of a few images, as arrays.
 
@@ -74,6 +74,7 @@ def watch_attention(
         dataset: the images.
         indices: example numbers.
         seed: as for `evaluate`, so that these are the very draws of the validation.
+        loading: where images stay open; a cache of its own if it names none.
 
     Returns:
         "ids" (n,). Where the model has a map, "attention" (n, rows, columns) probabilities, zero beyond a smaller
@@ -81,7 +82,7 @@ def watch_attention(
         and right in level-0 pixels of the file. Where it draws, "boxes" (n, N, 4) top, left, height, width of the
         patches read, likewise.
     """
-    loader = Loader(dataset, model.view, seed, model.intake)
+    loader = Loader(dataset, model.view, seed, model.intake, loading=loading)
     (images,) = loader.evaluation(shares(indices, len(indices)))
     with model.evaluating():
         output = model(images.to(model.device))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
-from foveate.config.settings import InputSettings, ViewSettings
+from foveate.config.settings import DataSettings, InputSettings, ViewSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, ImageError
@@ -17,6 +17,7 @@ from foveate.images.wrappers.standardise import finite_moments
 from foveate.models import Intake, Model, build_model, view_of, wanted_channels
 from foveate.networks.normalise import BandStatistics
 from foveate.pipeline.distributed import agreed
+from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 from foveate.training.objective import class_weights, positive_weights
 from foveate.types import Size
@@ -32,6 +33,9 @@ MEASURED = 256
 
 THUMBNAIL = ViewSettings(longest_side=256)
 """What is measured where a model has no view."""
+
+UNKEPT = DataSettings(cache="off")
+"""Data of which nothing is kept."""
 
 CONSTANT = 1e-6
 """Deviation over mean below which a band is constant: float32 views resolve no less."""
@@ -61,7 +65,11 @@ def typical_image(dataset: ImageDataset, indices: Sequence[int], settings: Input
 
 
 def band_statistics(
-    dataset: ImageDataset, indices: Sequence[int], intake: Intake, view: ViewSettings | None
+    dataset: ImageDataset,
+    indices: Sequence[int],
+    intake: Intake,
+    view: ViewSettings | None,
+    data: DataSettings = UNKEPT,
 ) -> BandStatistics:
     r"""Band statistics: mean and standard deviation of every band of the training images' views, in the unit range.
 
@@ -75,15 +83,16 @@ def band_statistics(
         indices: example numbers of the training images.
         intake: gives an image as the model wants it.
         view: the model's view; thumbnails of longest side 256 if None.
+        data: what is kept of images that are looked at here.
 
     Raises:
         ImageError: an image cannot be read, or a band has no finite pixel.
     """
     ids = [dataset.examples[index].id for index in indices]
     order = sorted(range(len(ids)), key=lambda place: (derive_seed("bands", ids[place]), ids[place]))
-    moments = np.zeros((3, intake.channels))
+    moments, opened = np.zeros((3, intake.channels)), SourceCache.of_settings(dataset, intake, data)
     for place in order[:MEASURED]:
-        moments = _joined(moments, _moments(intake(dataset.open(indices[place])), view or THUMBNAIL))
+        moments = _joined(moments, _moments(opened.open(indices[place]), view or THUMBNAIL))
     count, mean, squares = moments
     if not count.all():
         raise ImageError(
@@ -147,7 +156,7 @@ def build_for(
     bands: BandStatistics | None = None
     if model.input.normalise == "bands":
         intake = Intake(model.input, channels)
-        bands = agreed(accelerator, partial(band_statistics, dataset, indices, intake, view_of(model)))
+        bands = agreed(accelerator, partial(band_statistics, dataset, indices, intake, view_of(model), settings.data))
     seed = derive_seed(settings.seed, "model")
     return build_model(
         model,

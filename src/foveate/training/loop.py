@@ -28,7 +28,7 @@ from foveate.pipeline.loader import (
     shares,
     split_indices,
 )
-from foveate.pipeline.source_cache import SourceCache
+from foveate.pipeline.source_cache import SourceCache, memory_limits
 from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
 from foveate.training.build import build_for, loss_weights
 from foveate.training.checkpoint import Checkpoints, Position, has_state
@@ -96,8 +96,9 @@ def train(
     with accelerator.main_process_first():
         images = open_dataset(settings.data, settings.seed) if dataset is None else dataset
     run = _Run(settings, Path(out), images, accelerator, progress, remedy)
-    run.start(resume, features)
-    return run.finish()
+    with memory_limits(settings.data):
+        run.start(resume, features)
+        return run.finish()
 
 
 class _Run:
@@ -143,7 +144,8 @@ class _Run:
         self.checkpoints = Checkpoints(
             self.folder, settings, self.fingerprint, accelerator, model, self.stepper.optimizer, self.average
         )
-        self.loading = LoadOptions(training.batch, training.workers, SourceCache(self.dataset, model.intake))
+        opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
+        self.loading = LoadOptions(training.batch, training.workers, opened)
         self.receipts = StepReceipts(model.patch)
         self.loader = Loader(self.dataset, model.view, settings.seed, model.intake, settings.augment, self.loading)
         if self.state is not None:
@@ -272,7 +274,7 @@ class _Run:
             agreed(self.accelerator, partial(self._log_maps, watched, epoch))
 
     def _log_maps(self, watched: Sequence[int], epoch: int) -> None:
-        arrays = watch_attention(self.checkpoints.judged, self.dataset, watched, self.settings.seed)
+        arrays = watch_attention(self.checkpoints.judged, self.dataset, watched, self.settings.seed, self.loading)
         keep_watched(self.folder, epoch, arrays)
         self.board.maps(self.position.step, arrays)
 

@@ -134,7 +134,7 @@ class Augmented(Wrapper):
 
     def _moved(self, told: Told, size: Size, region: Region | None) -> Shaped[np.ndarray, "rows columns"] | None:
         seen = told(self._orientation.size(size), self._region_before(region))
-        return None if seen is None else self._orientation.apply(seen)
+        return None if seen is None else np.ascontiguousarray(self._orientation.apply(seen))
 
     def _region_before(self, region: Region | None) -> Region:
         """Region in the original; all of this image if None."""

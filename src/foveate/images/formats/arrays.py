@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.header import Header, check_dtype
-from foveate.images.io.local import UNREADABLE, not_readable
+from foveate.images.header import CacheKey, Header, check_dtype
+from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
 from foveate.images.source import Source
 from foveate.types import Box, Level
 
@@ -63,6 +63,11 @@ class NpySource(Source):
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
         self._path = Path(path)
+
+    def cache_key(self) -> CacheKey | None:
+        """Cache key: the file as it is now."""
+        stamp = file_stamp(self._path)
+        return None if stamp is None else ("NpySource", stamp)
 
     def _open(self) -> np.ndarray:
         try:

@@ -5,7 +5,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -17,10 +17,11 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.cache import DECODED
+from foveate.disk_cache import DiskCache
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region, average
-from foveate.images.header import Header, full_scale, over_black
-from foveate.images.io.local import UNREADABLE, not_readable
+from foveate.images.header import CacheKey, Header, Pixels, full_scale, over_black
+from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
 from foveate.images.io.open import Download, ZipMember
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.source import Source
@@ -55,9 +56,14 @@ class PillowSource(Source):
     Arguments:
         path: the file, a member of a zip archive or a file to download; its name says nothing, its content decides.
         mpp: microns per pixel, if known.
+
+    Attributes:
+        disk: where what is decoded is kept and, from then on, mapped instead of being held in memory; None keeps it
+            in memory alone. What is mapped does not count as read.
     """
 
     _reads_file = True
+    disk: DiskCache | None = None
 
     def __init__(self, path: Path | str | ZipMember | Download, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
@@ -65,16 +71,22 @@ class PillowSource(Source):
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
         self._scalable = False
+        self._mapped = False
 
     @property
     def threaded(self) -> bool:
         """Whether there is something to decode; copying decoded pixels in threads is slower."""
-        return self._owner is None or not self._owner.holds(1)
+        return not self._mapped and (self._owner is None or not self._owner.holds(1))
 
     @property
     def file_bytes(self) -> int | None:
         """Length of the file; None of a member of an archive."""
         return self._path.file.size if isinstance(self._path, Download) else super().file_bytes
+
+    def cache_key(self) -> CacheKey | None:
+        """Cache key: the file as it is now."""
+        stamp = file_stamp(self._path) if isinstance(self._path, Path) else self._path.stamp
+        return None if stamp is None else ("PillowSource", stamp)
 
     def _measure(self) -> Header:
         try:
@@ -91,9 +103,12 @@ class PillowSource(Source):
         size = self._orientation.size((height, width))
         return Header((Level(size, (1.0, 1.0)),), channels, dtype)
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
-        pixels: np.ndarray = self._orientation.apply(self._decoded(1))
-        return pixels[box.top : box.bottom, box.left : box.right]
+    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
+        return self._fetch_many([box], level, 1)[0]
+
+    def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:  # noqa: ARG002
+        pixels = self._orientation.apply(self._decoded(1))
+        return [pixels[box.top : box.bottom, box.left : box.right].copy() for box in boxes]
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Area average of the image, or of a JPEG decoded smaller; see the class."""
@@ -129,7 +144,20 @@ class PillowSource(Source):
         return max(d for d in (1, 2, 4, 8) if d == 1 or 2 * d <= room or (d <= room and down % d == along % d == 0))
 
     def _decoded(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
-        return self._owned(DECODED).get(scale, lambda: self._decode(scale))
+        owner, identity = self._owned(DECODED), None if self.disk is None else self.cache_key()
+        if self.disk is None or identity is None or owner.holds(scale):
+            return owner.get(scale, lambda: self._decode(scale))
+        height, width = (-(-side // scale) for side in self._stored_size)
+        pixels, mapped = self.disk.map_or_make(
+            ("decoded", scale, identity),
+            lambda: self._decode(scale),
+            lambda: self.cache_key() == identity,  # else it is not of the file it was to be of
+            owner,
+            scale,
+            height * width * self.channels * self.dtype.itemsize,
+        )
+        self._mapped = self._mapped or (mapped and scale == 1)
+        return pixels
 
     def _decode(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
         """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import stat
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,6 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import ImageError
+
+Stamp = tuple[str, int, int | str]
+"""Path or address of a file, its length in bytes, and the time or version of its last change."""
+
+
+def file_stamp(path: Path | str) -> Stamp | None:
+    """Stamp of a local file; None if there is no such file."""
+    try:
+        state = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return (os.path.realpath(path), state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 class ByteFile(ABC):
@@ -32,6 +45,11 @@ class ByteFile(ABC):
         Raises:
             ImageError: the file is missing or cannot be read.
         """
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """What tells the file from any other, and from what it was before it changed; None where that is not known."""
+        return None
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of a part.
@@ -120,6 +138,11 @@ class LocalFile(ByteFile):
             self._read_many([])
         assert self._stamp is not None
         return self._stamp[0]
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Path, length and time of the last change, when it was first read."""
+        return None if self._stamp is None else (os.path.realpath(self.name), *self._stamp)
 
     def _read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
         data = []

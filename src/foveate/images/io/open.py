@@ -12,7 +12,7 @@ import numpy as np
 
 from foveate.cache import DECODED, Owner
 from foveate.errors import ImageError, one_line
-from foveate.images.io.local import ByteFile, LocalFile
+from foveate.images.io.local import ByteFile, LocalFile, Stamp, file_stamp
 
 SCHEMES = ("http", "https", "s3")
 """Addresses that are read in parts."""
@@ -92,6 +92,12 @@ class ZipMember:
         """Bytes the file takes in the archive."""
         return self._opened().getinfo(self.member).compress_size
 
+    @property
+    def stamp(self) -> tuple[object, ...] | None:
+        """Stamp of the archive, and the name in it."""
+        archive = file_stamp(self.archive)
+        return None if archive is None else (*archive, self.member)
+
     def _opened(self) -> zipfile.ZipFile:
         state = self.archive.stat()
         return _archive(str(self.archive), state.st_mtime_ns, state.st_size, os.getpid())
@@ -127,6 +133,11 @@ class Download:
             ImageError: it cannot be read.
         """
         return io.BytesIO(self._owner.get("file", self._download).tobytes())
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """What tells it from any other, where the server says."""
+        return self.file.stamp
 
     def stored_bytes(self) -> int:
         """Bytes downloaded since this was last asked."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from foveate.errors import FoveateError, ImageError, one_line
-from foveate.images.io.local import ByteFile
+from foveate.images.io.local import ByteFile, Stamp
 
 if TYPE_CHECKING:
     import aiohttp
@@ -88,6 +88,11 @@ class RemoteFile(ByteFile):
                 self._settle()
         assert self._size is not None
         return self._size
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Address, length and version (ETag, or time of the last change), where the server tells one."""
+        return (self.name, self.size, self._version) if self._version else None
 
     def read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
         """Read (offset, length) parts, together; what is transferred is counted."""

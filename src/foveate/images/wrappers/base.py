@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from foveate.images.area import Region
-from foveate.images.header import Header, Pixels
+from foveate.images.header import CacheKey, Header, Pixels
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
@@ -23,6 +23,8 @@ class Wrapper(Source):
     """
 
     _reads_file = True
+    _made_with: tuple[str, ...] | None = None
+    """Attributes that, with the original, determine the pixels; None where something else does, too."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source.name)
@@ -45,6 +47,13 @@ class Wrapper(Source):
     def file_bytes(self) -> int | None:
         """Length of the original's file."""
         return self.source.file_bytes
+
+    def cache_key(self) -> CacheKey | None:
+        """Cache key: the original's, and what is made of it."""
+        inner = self.source.cache_key()
+        if inner is None or self._made_with is None:
+            return None
+        return (type(self).__qualname__, *(getattr(self, name) for name in self._made_with), inner)
 
     def to_file(self, box: Box) -> Box:
         """Coordinates in the file of a box: where the original says."""

@@ -38,6 +38,8 @@ class Bands(PixelWrapper):
         (2, [[[3, 0], [7, 4]]])
     """
 
+    _made_with = ("indices",)
+
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         super().__init__(source)
         self.indices = tuple(indices)
@@ -86,6 +88,8 @@ class Colour(PixelWrapper):
         >>> Colour(ArraySource(np.array([[[200, 100, 50]]], np.uint8)), "grey").read(Box(0, 0, 1, 1)).tolist()
         [[[124]]]
     """
+
+    _made_with = ("kind",)
 
     def __init__(self, source: Source, kind: Literal["rgb", "grey"]) -> None:
         super().__init__(source)

@@ -27,6 +27,8 @@ class Guided(Unchanged):
         settings: whether missing data, masks and what is no tissue are masked, discouraged or ignored.
     """
 
+    _made_with = ("settings",)
+
     def __init__(self, source: Source, settings: GuideSettings) -> None:
         super().__init__(source)
         self.settings = settings

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float32, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Region
-from foveate.images.header import Header
+from foveate.images.header import CacheKey, Header
+from foveate.images.io.local import file_stamp
 from foveate.images.io.open import open_bytes
 from foveate.images.open import open_image
 from foveate.images.source import Source
@@ -43,6 +44,11 @@ class Masked(Unchanged):
         self.mask = str(mask)
         self._picture: Source | None = None
         self._polygons: list[list[Ring]] | None = None
+
+    def cache_key(self) -> CacheKey | None:
+        """Cache key: the image's, and the mask's file."""
+        inner, mask = self.source.cache_key(), file_stamp(self.mask)
+        return None if inner is None or mask is None else ("Masked", mask, inner)
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"]:
         """Validity mask of a view: cells of which the mask, and the image itself, allow a half or more.

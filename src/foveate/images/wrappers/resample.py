@@ -32,6 +32,8 @@ class Resampled(Wrapper):
         array([0.5, 1. ], dtype=float32)
     """
 
+    _made_with = ("_wanted",)
+
     def __init__(self, source: Source, size: Size) -> None:
         super().__init__(source)
         self._wanted = size

@@ -38,6 +38,8 @@ class Standardised(PixelWrapper):
         [-1.0, 1.0, 1.0]
     """
 
+    _made_with = ()
+
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._statistics: tuple[Float64[np.ndarray, " channel"], Float64[np.ndarray, " channel"]] | None = None

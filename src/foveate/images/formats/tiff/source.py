@@ -11,7 +11,7 @@ from foveate.errors import ImageError, one_line
 from foveate.images.formats.tiff.directory import find_levels, read_directories
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName
-from foveate.images.header import Header
+from foveate.images.header import CacheKey, Header
 from foveate.images.io.local import ByteFile, stream
 from foveate.images.io.open import open_bytes
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
@@ -59,6 +59,11 @@ class TiffSource(TiledSource):
         """Length of the file; elsewhere it was told with the header."""
         file, _ = self._file()
         return file.size
+
+    def cache_key(self) -> CacheKey | None:
+        """Cache key: the file as it was when opened; one that has changed since is not read."""
+        stamp = self._file()[0].stamp
+        return None if stamp is None else ("TiffSource", stamp)
 
     def _open(self) -> _Opened:
         file = open_bytes(self._path)
