@@ -189,7 +189,7 @@ def make_batch(
 
 def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
     """(B, h, w) True inside each image's own view, whether its mask allows it or not; on the views' device."""
-    sizes = torch.tensor(batch.view_sizes, device=batch.views.device)
+    sizes = torch.tensor(batch.view_sizes).to(batch.views.device, non_blocking=True)
     rows = torch.arange(batch.views.shape[2], device=batch.views.device) < sizes[:, :1]
     columns = torch.arange(batch.views.shape[3], device=batch.views.device) < sizes[:, 1:]
     return rows.unsqueeze(2) & columns.unsqueeze(1)

@@ -71,7 +71,7 @@ def contrast_prior(
 
 def _alike(
     views: Tensor, view_sizes: Sequence[Size], footprints: Sequence[Size]
-) -> list[tuple[Size, Size, slice | list[int]]]:
+) -> list[tuple[Size, Size, slice | Tensor]]:
     """Groups of the images of a batch that are worked on together: those of one view size and footprint.
 
     A CPU takes one at a time, whose planes stay in its cache.
@@ -79,7 +79,12 @@ def _alike(
     keys = list(zip(view_sizes, footprints, strict=True))
     if views.device.type == "cpu":
         return [(*key, slice(row, row + 1)) for row, key in enumerate(keys)]
-    return [(*key, [row for row, other in enumerate(keys) if other == key]) for key in dict.fromkeys(keys)]
+    groups = dict.fromkeys(keys)
+    if len(groups) == 1:
+        return [(*key, slice(None)) for key in groups]
+    rows = {key: torch.tensor([row for row, other in enumerate(keys) if other == key]) for key in groups}
+    # non-blocking: an index that is a list is sent only when the device has done all that it was told before
+    return [(*key, some.to(views.device, non_blocking=True)) for key, some in rows.items()]
 
 
 def _log_contrast(
