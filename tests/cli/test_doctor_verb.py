@@ -3,13 +3,16 @@
 import json
 import sys
 from importlib import metadata
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from foveate.__main__ import main
 from foveate.cli import doctor as health
 from foveate.cli.doctor import checks
+from foveate.disk_cache import DiskCache
 from foveate.types import Draw
 
 
@@ -38,6 +41,22 @@ def test_one_json_object_a_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["torch"]["found"].startswith(metadata.version("torch"))
     assert found["estimator"]["state"] == "ok"
     assert found["numpy"] == {"name": "numpy", "state": "ok", "found": found["numpy"]["found"], "remedy": ""}
+
+
+def test_the_cache_is_named_with_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "here"))
+    DiskCache(tmp_path / "here" / "images", 10**9).write(("a",), np.zeros(2 * 10**8, np.uint8))
+    assert main(["doctor", "--json"]) == 0
+    told = f"0.2 GB of decoded images and views in {tmp_path / 'here' / 'images'}: delete it freely"
+    assert report(capsys)["cache"] == {"name": "cache", "state": "ok", "found": told, "remedy": ""}
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "file"))
+    assert main(["doctor", "--json"]) == 0
+    found = report(capsys)["cache"]
+    assert found["state"] == "low"
+    assert found["remedy"] == "set FOVEATE_CACHE or data.cache_folder to another folder, or data.cache to memory"
 
 
 def test_an_old_or_missing_dependency_is_named_with_its_pip_line(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,26 @@ def test_a_missing_and_a_broken_image(images: Path, config: Path, tmp_path: Path
     (tmp_path / "3.png").unlink()
     assert main([*start, "--resume"]) == 2
     assert "3.png" in capsys.readouterr().err
+
+
+def test_the_cache_is_told_and_may_be_deleted(
+    images: Path, config: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = command("train", "--config", config, "--data", images, "--training.epochs=1", "--out")
+    assert main([*words, "run", "--data.cache_folder", "kept"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    taken = sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*.npy"))
+    assert (
+        told[-2] == f"cache: {taken / 1e6:.1f} MB of decoded images and views in {tmp_path / 'kept'}: delete it freely"
+    )
+    assert taken > 0
+    shutil.rmtree(tmp_path / "kept")
+    assert main([*words, "again", "--data.cache", "off"]) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("cache") for line in again)
+    first, second = (read_metrics(tmp_path / run / "metrics.jsonl", "step") for run in ("run", "again"))
+    assert [record["loss"] for record in first] == [record["loss"] for record in second]
 
 
 def test_cross_validation(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:

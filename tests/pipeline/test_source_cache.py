@@ -1,5 +1,6 @@
 """Decoded once, seen once: images are not looked at again from epoch to epoch, nor in the next run."""
 
+import multiprocessing
 import os
 import pickle
 import threading
@@ -510,3 +511,22 @@ def test_manifests_are_opened_likewise(photographs: Path) -> None:
     cache = SourceCache.of_settings(read_manifest(photographs), None, DataSettings())
     assert isinstance(original(cache.open(0)), PillowSource)
     assert len(cache) == 1
+
+
+def _train(settings: Any, out: Path) -> None:
+    train(settings, out, progress=SilentProgress())
+
+
+def test_two_runs_at_once_share_what_they_keep(
+    photographs: Path, settings_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    settings, method = settings_for(settings_of, photographs, "disk"), multiprocessing.get_context("spawn")
+    runs = [method.Process(target=_train, args=(settings, tmp_path / name)) for name in ("one", "two")]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(300)
+        assert run.exitcode == 0
+    _train(settings, tmp_path / "after")
+    assert losses(tmp_path / "one") == losses(tmp_path / "two") == losses(tmp_path / "after")
+    assert all(path.suffix == ".npy" for path in (cache_folder() / "images").rglob("*.*"))

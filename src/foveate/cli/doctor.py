@@ -84,6 +84,7 @@ def checks() -> Iterator[Check]:
         "dependencies": _dependencies,
         "torch": _torch,
         "temporary folder": _temporary_folder,
+        "cache": _cache,
         "memory": _memory,
         "estimator": _estimator,
         "speed": _speed,
@@ -159,6 +160,20 @@ def _temporary_folder() -> Iterator[Check]:
         free = shutil.disk_usage(name).free / 1e9
         found = f"{free:.1f} GB free in {os.path.abspath(name)}"  # noqa: PTH100  resolve() would follow links
         yield Check("disk", "low", found, f"free some space or {remedy}") if free < 1 else Check("disk", "ok", found)
+
+
+def _cache() -> Iterator[Check]:
+    """Disk cache of training images, which is made when it is first needed."""
+    from foveate.disk_cache import DiskCache, cache_folder
+
+    folder = cache_folder() / "images"
+    parent = next(place for place in (folder, *folder.parents) if place.exists())
+    found = f"{DiskCache(folder, 0).size() / 1e9:.1f} GB of decoded images and views in {folder}: delete it freely"
+    if parent.is_dir() and os.access(parent, os.W_OK):
+        yield Check("cache", "ok", found)
+    else:
+        remedy = "set FOVEATE_CACHE or data.cache_folder to another folder, or data.cache to memory"
+        yield Check("cache", "low", f"{folder} cannot be written to", remedy)
 
 
 def _memory() -> Iterator[Check]:

@@ -110,8 +110,8 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
     if first:
         error = result.validation_error
         what = "the latest model" if error is None else f"best validation error {error:.4f}"
-        print(f"{what} in {result.model_folder} · {result.steps} steps · {result.seconds:.0f} s")
         _tell_cache(settings)
+        print(f"{what} in {result.model_folder} · {result.steps} steps · {result.seconds:.0f} s")
     return 0
 
 
@@ -122,4 +122,5 @@ def _tell_cache(settings: RunSettings) -> None:
     disk = open_disk_cache(settings.data)
     size = 0 if disk is None else disk.size()
     if disk is not None and size > 0:
-        print(f"cache: {size / 1e9:.2g} GB of decoded images and views in {disk.folder}: delete it freely")
+        amount = f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e9:.1f} GB"
+        print(f"cache: {amount} of decoded images and views in {disk.folder}: delete it freely")
