@@ -103,6 +103,33 @@ def test_turned_arrays_are_averaged_alike(rows: slice) -> None:
         np.testing.assert_array_equal(area_average(turned, size), area_average(np.ascontiguousarray(turned), size))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("size", "region"), [((39, 77), None), ((50, 31), (-7.3, 3.25, 160.1, 301)), ((60, 290), None)]
+)
+def test_bins_of_a_few_pixels_are_averaged_as_finely_as_a_view_is_stored(
+    size: tuple[int, int], region: tuple[float, ...] | None, dtype: type, channels: int
+) -> None:
+    whole, largest = (0, 0, 151, 300), np.iinfo(dtype).max
+    array = np.random.default_rng(9).integers(0, largest + 1, (151, 300, channels)).astype(dtype)
+    array[40:] = largest - array[40:] // 50  # bright, where float32 is coarsest
+    top, left, bottom, right = map(Fraction, region or whole)
+    down, along = (
+        np.array(overlaps(*axis), np.float64) for axis in ((size[0], top, bottom, 151), (size[1], left, right, 300))
+    )
+    expected = along @ (down @ array.transpose(2, 0, 1) / largest).swapaxes(1, 2)  # (channels, columns, rows)
+    np.testing.assert_allclose(area_average(array, size, region), expected.T, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("value", [1, 85, 254, 255])
+def test_what_is_flat_stays_flat(value: int) -> None:
+    array = np.full((151, 300, 3), value, np.uint8) // np.array([1, 2, 3], np.uint8)
+    view = area_average(array, (39, 77))
+    np.testing.assert_array_equal(view, np.broadcast_to(view[0, 0], view.shape))
+    np.testing.assert_array_equal(view[0, 0], (array[0, 0] / 255).astype(np.float32))
+
+
 def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(average_module, "BLOCK_ELEMENTS", 1000)
     strips: list[int] = []

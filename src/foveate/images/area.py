@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from foveate.images.header import full_scale
 from foveate.types import Box, Size
@@ -23,6 +23,10 @@ GROUP_ELEMENTS = 1 << 18
 
 LONG_SUM = 1 << 14
 """Pixel values in the sum of a bin from which it pays to sum bins one after the other."""
+
+SHORT_BIN, BAND, PRODUCT = 12, 4, 1 << 18
+"""Pixels across the largest bins averaged by products with matrices of weights, bins in a product, and multiplications
+at most: from more on OpenBLAS would start threads of its own in every thread that reads."""
 
 SNAP = 1e-9
 """Bin edges this close to a pixel edge are on it, in pixels: 18 · (1500 / 180) is 150."""
@@ -90,6 +94,37 @@ class Bins:
         """First pixel of all bins and the pixel after the last; (0, 0) if no bin sees a pixel."""
         seen = self.stop > self.first
         return (int(self.first[seen].min()), int(self.stop[seen].max())) if seen.any() else (0, 0)
+
+    def whole(self) -> Bool[np.ndarray, " bin"]:
+        """Whether a bin is made of whole pixels, or sees none."""
+        alike = (self.head == self.inner) & ((self.stop - self.first < 2) | (self.tail == self.inner))
+        whole: Bool[np.ndarray, " bin"] = (self.first == self.stop) | alike
+        return whole
+
+    def chosen(self, index: Int64[np.ndarray, " some"]) -> "Bins":
+        """Some of the bins."""
+        first, stop, head, tail = (each[index] for each in (self.first, self.stop, self.head, self.tail))
+        return Bins(first, stop, head, tail, self.inner, self.coverage[index])
+
+    def bands(self, start: int, stop: int) -> tuple[Int64[np.ndarray, " band"], Float32[np.ndarray, "band bin pixel"]]:
+        """Bins, `BAND` at a time: the first pixel of each band, and what its pixels weigh, if an inner one weighs 1.
+
+        No band reaches before `start` or beyond `stop`: where one would, pixels that weigh 0 fill it up.
+        """
+        count = -(-len(self.first) // BAND) * BAND
+        first, end, head, tail = (
+            np.pad(each, (0, count - len(each))).reshape(-1, BAND, 1)
+            for each in (self.first, self.stop, self.head / self.inner, self.tail / self.inner)
+        )
+        seen = end > first
+        lows = np.where(seen, first, stop).min(1).ravel()
+        length = min(max(1, int((np.where(seen, end, 0).max(1).ravel() - lows).max())), stop - start)
+        lows = np.clip(lows, start, stop - length)
+        pixel = lows[:, None, None] + np.arange(length)
+        weights = ((pixel >= first) & (pixel < end)).astype(np.float32)
+        np.copyto(weights, tail, where=(pixel == end - 1) & seen)
+        np.copyto(weights, head, where=(pixel == first) & seen)
+        return lows, weights
 
     def within(self, start: int, stop: int) -> "Bins":
         """The same bins, of which only pixels start … stop−1 count; those of adjoining parts add up to the whole."""
@@ -161,6 +196,7 @@ def average(
     width, every = east - west, np.arange(len(columns.first))
     block, group = (max(1, elements // (width * channels)) for elements in (BLOCK_ELEMENTS, GROUP_ELEMENTS))
     block = max(1, block // together) * together
+    products: _Products | None = None
     starts = [north, *range((north // together) * together + block, south, block)]
     for start, stop in zip(starts, [*starts[1:], south], strict=True):
         strip = read(start, stop)
@@ -169,14 +205,69 @@ def average(
         largest = float(full_scale(strip.dtype)) if strip.dtype.kind in "bu" else np.inf
         pixels = _Sums(strip.reshape(len(strip), -1), 1.0, largest)
         touched = np.flatnonzero((rows.first < stop) & (rows.stop > start) & (rows.stop > rows.first))
+        if products is None and _Products.fit(rows, columns, channels, strip.dtype):
+            products = _Products(columns, west, east, channels)
+            group = min(4 * group, products.most) // BAND * BAND or BAND
         for some in range(0, len(touched), group):
             chosen = touched[some : some + group]
+            if products is not None:
+                result[_steps(chosen)] += products.average(pixels.values, start, rows.chosen(chosen))
+                continue
             down = _weigh(pixels, start, rows, chosen)
             # the columns, laid down as rows: their sums run along memory then, too
             turned = np.ascontiguousarray(down.values.T).reshape(width, -1)
             both = _weigh(_Sums(turned, down.weight, down.largest), west, columns, every)
             result[_steps(chosen)] += both.values.reshape(-1, channels, len(chosen)).transpose(2, 0, 1) * both.weight
     return result
+
+
+class _Products:
+    """Averages over short bins of 8-bit or 16-bit pixels, as products with bands of weights in float32.
+
+    Of every pixel about the mean is taken away, and added again in the end: that leaves small numbers, whose rounding
+    is small, and of what is flat nothing. Only numbers that cannot be NaN are averaged so; see `_weigh`.
+    """
+
+    def __init__(self, columns: Bins, west: int, east: int, channels: int) -> None:
+        self._columns, self._channels = columns, channels
+        lows, weights = columns.bands(west, east)
+        self._lows: list[int] = ((lows - west) * channels).tolist()
+        across = weights.swapaxes(1, 2)[:, :, None, :, None] * np.eye(channels, dtype=np.float32)[:, None]
+        self._across = across.reshape(len(weights), -1, BAND * channels)
+        self.most = PRODUCT // self._across[0].size
+
+    @staticmethod
+    def fit(rows: Bins, columns: Bins, channels: int, dtype: np.dtype[Any]) -> bool:
+        """Whether these are short bins, not of whole pixels, of few channels of small integers."""
+        short = all((bins.stop - bins.first).max() <= SHORT_BIN for bins in (rows, columns))
+        small = dtype.kind in "bu" and dtype.itemsize <= 2 and channels <= BAND
+        return short and small and not (rows.whole().all() and columns.whole().all())
+
+    def average(
+        self, pixels: Shaped[np.ndarray, "rows values"], start: int, rows: Bins
+    ) -> Float64[np.ndarray, "bin column channel"]:
+        """Average a strip of rows, the first of which is row `start`; `rows` are the bins that it touches."""
+        channels, columns, wide = self._channels, self._columns, pixels.shape[1]
+        rows = rows.within(start, start + len(pixels))
+        base = np.rint(pixels[:: len(pixels) // 8 + 1].mean(0).reshape(-1, channels).mean(0))
+        bases = np.tile(base.astype(np.float32), wide // channels)
+        lows, bands = rows.bands(start, start + len(pixels))
+        down = np.empty((len(lows) * BAND, wide), np.float32)
+        piece = max(1, PRODUCT // bands[0].size)
+        for part in (slice(left, left + piece) for left in range(0, wide, piece)):
+            some = np.empty((bands.shape[2], len(bases[part])), np.float32)
+            for number, low in enumerate((lows - start).tolist()):
+                np.copyto(some, pixels[low : low + len(some), part])
+                some -= bases[part]
+                np.matmul(bands[number], some, out=down[number * BAND : (number + 1) * BAND, part])
+        bins, length, step = self._across.shape
+        both = np.empty((len(down), bins * step), np.float32)
+        for number, low in enumerate(self._lows):
+            part = slice(number * step, (number + 1) * step)
+            np.matmul(down[:, low : low + length], self._across[number], out=both[:, part])
+        values = np.outer(rows.coverage, columns.coverage[:, None] * base)
+        values += np.multiply(both[: len(values), : values.shape[1]], rows.inner * columns.inner, dtype=np.float64)
+        return values.reshape(len(values), -1, channels)
 
 
 class _Sums(NamedTuple):
@@ -205,8 +296,7 @@ def _weigh(pixels: _Sums, start: int, bins: Bins, chosen: Int64[np.ndarray, " ch
     longest = max(int((high - low).max()), 0)
     # where every bin is made of whole pixels all weights are one number, which is left for the end: sums of integers
     # are exact and, in a type just wide enough, several times as fast as products
-    whole = (first == stop) | (head == bins.inner) & (~several | (tail == bins.inner))
-    if whole.all():
+    if bins.chosen(chosen).whole().all():
         sums = _sums(rows, low, high, longest, pixels.largest)
         return _Sums(sums, pixels.weight * bins.inner, longest * pixels.largest)
     # else only the first and the last pixel of a bin weigh less than the others, and only where they are in this strip
