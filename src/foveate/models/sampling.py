@@ -15,7 +15,7 @@ from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.types import Batch, Output
 from foveate.networks import AttentionNetwork, ContrastPrior, log_attention, receptive_field
-from foveate.sampling import draw, expectation
+from foveate.sampling import draw, expectation, fetch
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.types import Size
@@ -91,7 +91,7 @@ class PatchModel(Model):
             sources = [source for source in batch.sources for _ in range(samples)]
             view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
             image_sizes = [source.size for source in sources]
-            index, columns = drawn.index.cpu(), cell_mask.shape[2]
+            index, columns = fetch(drawn, batch.ids)[0], cell_mask.shape[2]
             boxes = self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
         features = self.patch_features(sources, boxes, drawn.valid.cpu(), stages)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
