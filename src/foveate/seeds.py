@@ -1,6 +1,7 @@
 """Seeds of random streams, which depend on what is drawn and on nothing else."""
 
 import hashlib
+from pathlib import PurePosixPath
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -29,3 +30,23 @@ def derive_seed(*parts: int | str) -> int:
         text = str(part).encode(errors="surrogateescape")  # a file name need not be UTF-8
         digest.update(kind + len(text).to_bytes(8, "big") + text)
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def prediction_seed(seed: int, name: str) -> int:
+    """Random seed of the draws of one image when predicting.
+
+    It depends on the file's name without its folders, so that moving a data set, or naming it by another path,
+    leaves its predictions as they are. `Model.predict` and the bulk predictor both use it.
+
+    Arguments:
+        seed: what the user chose.
+        name: path, address or name of the image; "" for an array.
+
+    Returns:
+        An integer in [0, 2⁶³), for `Batch.seeds`.
+
+    Example:
+        >>> prediction_seed(0, "a/slide.svs") == prediction_seed(0, "/data/b/slide.svs")
+        True
+    """
+    return derive_seed(seed, "predict", PurePosixPath(name.replace("\\", "/")).name)

@@ -1,7 +1,7 @@
 """Classifiers of large images behind one contract, and the folders that hold them.
 
 - `types.py`: batch, output, prediction, receipt, draw options
-- `base.py`: the contract: predict, look, forward
+- `base.py`: the contract: predict, look, forward; `look.py`: from opened images to what a model says of them
 - `build.py`, `store.py`: from settings to a model; model folders, shipped models, model cards
 - `preprocess.py`: from any image to what a model takes, to a batch, and from boxes to features of patches
 - `sampling.py`: attention sampling and its uniform baseline; `deep_mil.py` and `cnn.py`, the other baselines
@@ -10,14 +10,15 @@
 Training, evaluation and prediction know no model by name. Nothing here knows data sets.
 """
 
-from foveate.models.base import BuildOptions, Model, prediction_seed
+from foveate.models.base import Model
 from foveate.models.build import build_model, resolve, view_of
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.preprocess import Intake, make_batch, wanted_channels
 from foveate.models.sampling import AttentionSampling, PatchModel, Uniform
 from foveate.models.store import load_model, save_model, shipped_models
-from foveate.models.types import DrawOptions, Look
+from foveate.models.types import BuildOptions, DrawOptions, Look
+from foveate.seeds import prediction_seed
 
 __all__ = [
     "CNN",

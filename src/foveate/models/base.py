@@ -4,8 +4,8 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,57 +15,19 @@ from torch import Tensor, nn
 
 from foveate.config.settings import Method, ModelSettings, ViewSettings
 from foveate.images import Source, open_image
-from foveate.models.preprocess import Intake, extents, make_batch, patch_features
-from foveate.models.probabilities import check_answers, name_predicted, probabilities
-from foveate.models.receipts import Stages, covering, peak_memory
-from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Look, Output, Prediction, Receipt
+from foveate.models.look import finish_looks, see, start_looks
+from foveate.models.preprocess import Intake, PatchReading, extents
+from foveate.models.probabilities import probabilities
+from foveate.models.receipts import Stages
+from foveate.models.types import ONE_DRAW, PLAIN, Batch, BuildOptions, DrawOptions, Look, Output, Prediction, Started
 from foveate.networks import build_features
 from foveate.networks.cnn import glorot_
-from foveate.networks.normalise import BandNormalisation, BandStatistics
+from foveate.networks.normalise import BATCH_NORMS, BandNormalisation
 from foveate.sampling.geometry import Grid
-from foveate.seeds import derive_seed
-from foveate.types import Box, Size
+from foveate.types import Size
 
-
-def prediction_seed(seed: int, name: str) -> int:
-    """Random seed of the draws of one image when predicting.
-
-    It depends on the file's name without its folders, so that moving a data set, or naming it by another path,
-    leaves its predictions as they are. `Model.predict` and the bulk predictor both use it.
-
-    Arguments:
-        seed: what the user chose.
-        name: path, address or name of the image; "" for an array.
-
-    Returns:
-        An integer in [0, 2⁶³), for `Batch.seeds`.
-
-    Example:
-        >>> prediction_seed(0, "a/slide.svs") == prediction_seed(0, "/data/b/slide.svs")
-        True
-    """
-    return derive_seed(seed, "predict", PurePosixPath(name.replace("\\", "/")).name)
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Build options of a model: what it is made with besides its settings.
-
-    Attributes:
-        multi_label: whether an image may have any number of labels, none included.
-        bands: mean and deviation of each band, where the settings normalise bands; None until they are loaded.
-        features: layers (M, C, h, w) → (M, D) in the place of the feature network that the settings name.
-        pretrained: whether a feature network that has pretrained weights may fetch them.
-    """
-
-    multi_label: bool = False
-    bands: BandStatistics | None = None
-    features: nn.Module | None = None
-    pretrained: bool = True
-
-
-PLAIN = BuildOptions()
-"""One label an image, and the networks that the settings name."""
+PARTS = 4
+"""Parts of a training batch on a GPU: a quarter of the patches is waited for, the others are read meanwhile."""
 
 
 class Model(nn.Module, ABC):
@@ -86,6 +48,8 @@ class Model(nn.Module, ABC):
         method: how cells are drawn; "top" for reproducible prediction without draws.
         patches: patches drawn per image and sample; 0 if it draws none.
         training_patches: the same in training, where it may be annealed.
+        parts: parts of a training batch that are read one by one, each while the network works on the one before; None
+            for 4 on a GPU and 1 on a CPU. Sums are rounded otherwise where there are several.
         grid: where the cells of its attention map lie in the view and in the image; None if it has no map.
         multi_label: whether an image may have any number of labels, none included.
         intake: makes of any image what the model wants, or refuses it.
@@ -104,6 +68,7 @@ class Model(nn.Module, ABC):
     wants_view: ClassVar[bool] = True
     """Whether it looks at a low-resolution view first."""
     normalise: BandNormalisation | None
+    parts: int | None = None
 
     def __init__(
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
@@ -139,9 +104,8 @@ class Model(nn.Module, ABC):
     def reads_patches(self) -> bool:
         """Whether it reads full-resolution patches."""
 
-    @abstractmethod
     def forward(self, batch: Batch, samples: int = 1) -> Output:
-        """Classify a batch.
+        """Classify a batch: `start`, then `finish`.
 
         Arguments:
             batch: views and mask on the model's device, sources and seeds.
@@ -149,7 +113,28 @@ class Model(nn.Module, ABC):
 
         Returns:
             Logits, and where it looked; see `foveate.models.types.Output`.
+
+        Raises:
+            FoveateError: if an image has no cell to look at.
+            ImageError: if a patch cannot be read.
         """
+        return self.finish(self.start(batch, samples))
+
+    def start(self, batch: Batch, samples: int = 1) -> Started:
+        """First half of `forward`: look, draw, and begin to read in the background, if there is a device to wait for.
+
+        Of several batches that are started before the first is finished, patches of the later ones are read while the
+        device works on the earlier ones.
+        """
+        return Started(batch, samples)
+
+    def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> Started:
+        """Same look, other draws: passes that go on from the attention of one image of a batch, one for each seed."""
+        return replace(started, batch=started.batch.repeat(row, seeds))
+
+    @abstractmethod
+    def finish(self, started: Started) -> Output:
+        """Second half of `forward`: everything after what `start` has done."""
 
     @property
     def attends(self) -> bool:
@@ -219,15 +204,32 @@ class Model(nn.Module, ABC):
         views = self.normalise(batch.views).masked_fill(~extents(batch).unsqueeze(1), 0)
         return replace(batch, views=views)
 
-    def patch_features(
+    def read_patches(
         self,
         sources: Sequence[Source],
         boxes: Int[Tensor, "rows draw 4"],
         read: Bool[Tensor, "rows draw"] | None,
         stages: Stages,
-    ) -> Float[Tensor, "rows draw feature"]:
-        """Patch features of this model's network; see `foveate.models.preprocess.patch_features`."""
-        return patch_features(self.features, self.normalise, sources, boxes, read, self.device, stages)
+        samples: int = 1,
+    ) -> PatchReading:
+        """Patches for this model's feature network, read ahead where that is of use; see `PatchReading`.
+
+        Arguments:
+            sources: one image per row.
+            boxes: (rows, n, 4) in level-0 pixels.
+            read: (rows, n) what is to be read; None for all.
+            stages: where to note the time.
+            samples: rows an image.
+        """
+        parts = self._parts(len(sources) // samples)
+        ahead = parts > 1 or self.device.type != "cpu"  # on a CPU, both would want the same cores
+        return PatchReading(sources, boxes, read, self.device, stages, parts, ahead)
+
+    def _parts(self, images: int) -> int:
+        """Parts of a batch that are read one by one: where features are trained, for else the next batch is read."""
+        if not self.training or any(one.training for one in self.features.modules() if isinstance(one, BATCH_NORMS)):
+            return 1  # statistics are those of a whole batch
+        return min(images, self.parts or (1 if self.device.type == "cpu" else PARTS))
 
     def predict(
         self,
@@ -277,36 +279,12 @@ class Model(nn.Module, ABC):
         Raises:
             ImageError: as `predict`.
         """
-        start, stages = time.perf_counter(), Stages()
-        with stages("open"):
-            opened = image if isinstance(image, Source) else open_image(image)
-            source = self.intake(opened)
-        before = opened.bytes_read
+        started = time.perf_counter()
+        opened = image if isinstance(image, Source) else open_image(image)
+        opening = time.perf_counter() - started
         with self.evaluating(options.method), torch.inference_mode():
-            with stages("view"):
-                batch = make_batch([source], self.view, [prediction_seed(options.seed, source.name)], ids=[source.name])
-            output = self(batch.to(self.device), options.samples)
-            values = self.probabilities(output.logits.double())[0].tolist()
-        check_answers([source.name or "the array"], np.array([values]), "in the weights")
-        boxes = tuple(source.to_file(box) for box in _read_boxes(output))
-        prediction = Prediction(
-            path=source.name,
-            predicted=name_predicted(self.classes, values, self.multi_label),
-            probabilities=dict(zip(self.classes, values, strict=True)),
-            patches=len(boxes),
-            bytes_read=opened.bytes_read - before,
-            seconds=time.perf_counter() - start,
-            boxes=boxes,
-            receipt=Receipt(
-                patches=len(boxes),
-                patches_of=None if self.patch is None else covering(source.size, self.patch),
-                bytes_read=opened.bytes_read - before,
-                bytes_of=opened.file_bytes,
-                seconds=stages.seconds | output.seconds,
-                peak_memory=peak_memory(),
-            ),
-        )
-        return Look(prediction, opened, source, batch.view_sizes[0] if self.view is not None else source.size, output)
+            (look,) = finish_looks(self, start_looks(self, [see(self, opened)], options))
+        return look.opened_in(opening)
 
     @contextlib.contextmanager
     def evaluating(self, method: Method | None = None) -> Iterator[None]:
@@ -324,9 +302,3 @@ class Model(nn.Module, ABC):
         finally:
             self.train(was_training)
             self.method = was_method
-
-
-def _read_boxes(output: Output) -> tuple[Box, ...]:
-    if output.boxes is None or output.read is None:
-        return ()
-    return tuple(Box(*row) for row in output.boxes[output.read.to(output.boxes.device)].tolist())

@@ -10,11 +10,12 @@ from torch import nn
 from foveate.config.settings import InputSettings, ModelSettings, ViewSettings
 from foveate.errors import ConfigError
 from foveate.images.tensors import check_view
-from foveate.models.base import BuildOptions, Model
+from foveate.models.base import Model
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.probabilities import SEPARATOR
 from foveate.models.sampling import AttentionSampling, Uniform
+from foveate.models.types import BuildOptions
 from foveate.networks import receptive_field
 from foveate.networks.normalise import BandStatistics
 from foveate.types import Size

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from foveate.models.base import Model
 from foveate.models.receipts import Stages
-from foveate.models.types import Batch, Output
+from foveate.models.types import Output, Started
 
 
 class CNN(Model):
@@ -30,18 +30,17 @@ class CNN(Model):
         """False."""
         return False
 
-    def forward(self, batch: Batch, samples: int = 1) -> Output:  # noqa: ARG002  the contract's signature
+    def finish(self, started: Started) -> Output:
         """Classify the views.
 
         Arguments:
-            batch: views on the model's device.
-            samples: changes nothing, for nothing is drawn.
+            started: views on the model's device; nothing is drawn, however many samples are asked for.
 
         Returns:
             Logits alone.
         """
         stages = Stages()
-        batch = self.normalised(batch)
+        batch = self.normalised(started.batch)
         groups: dict[tuple[int, int], list[int]] = {}
         for row, size in enumerate(batch.view_sizes):
             groups.setdefault(size, []).append(row)

@@ -12,16 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.config.settings import ModelSettings
 from foveate.images import Source
-from foveate.models.base import PLAIN, BuildOptions, Model
+from foveate.models.base import Model
 from foveate.models.receipts import Stages
-from foveate.models.types import Batch, Output
+from foveate.models.types import PLAIN, BuildOptions, Output, Started
 from foveate.networks import count_cells, log_attention
 from foveate.networks.mil import MilAttention
+from foveate.networks.normalise import BATCH_NORMS
 from foveate.sampling.geometry import Grid
 from foveate.types import Size
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-"""Layers that keep running statistics of batches."""
 
 
 def all_boxes(grid: Grid, image_sizes: Sequence[Size], patch: Size) -> Int64[Tensor, "batch cell 4"]:
@@ -117,12 +115,12 @@ class DeepMil(Model):
         """True."""
         return True
 
-    def forward(self, batch: Batch, samples: int = 1) -> Output:  # noqa: ARG002  the contract's signature
+    def finish(self, started: Started) -> Output:
         """Read, weigh, classify.
 
         Arguments:
-            batch: sources, and a mask at any resolution; cells whose centre it does not allow are not read.
-            samples: changes nothing, for nothing is drawn.
+            started: sources, and a mask at any resolution; cells whose centre it does not allow are not read. Nothing
+                is drawn, however many samples are asked for.
 
         Returns:
             Logits; attention over the grid; boxes of its cells, and which of them were read. Features, 0 for cells
@@ -132,6 +130,7 @@ class DeepMil(Model):
             FoveateError: if an image has no cell to look at.
             ImageError: if a patch cannot be read.
         """
+        batch = started.batch
         sizes = [source.size for source in batch.sources]
         cells = allowed_cells(self.grid, batch.mask, batch.view_sizes, sizes)
         count_cells(cells, batch.ids)  # refuses an image with none before any reading
@@ -172,12 +171,21 @@ class DeepMil(Model):
     ) -> Float[Tensor, "batch cell feature"]:
         """Features of all cells, in chunks if without gradient; those of cells not read mean nothing."""
         if torch.is_grad_enabled():
-            return self.patch_features(sources, boxes, read, stages)
+            return self._features(sources, boxes, read, stages)
         step, images = self.settings.mil.chunk, []
         for source, own, wanted in zip(sources, torch.split(boxes, 1), torch.split(read, 1), strict=True):
             chunks = zip(torch.split(own, step, 1), torch.split(wanted, step, 1), strict=True)
-            images.append(torch.cat([self.patch_features([source], *chunk, stages) for chunk in chunks], 1))
+            images.append(torch.cat([self._features([source], *chunk, stages) for chunk in chunks], 1))
         return torch.cat(images)
+
+    def _features(
+        self,
+        sources: Sequence[Source],
+        boxes: Int[Tensor, "rows patch 4"],
+        read: Bool[Tensor, "rows patch"] | None,
+        stages: Stages,
+    ) -> Float[Tensor, "rows patch feature"]:
+        return self.read_patches(sources, boxes, read, stages).features(self.features, self.normalise)
 
     def _bag(
         self, source: Source, boxes: Int[Tensor, "cell 4"], read: Bool[Tensor, " cell"], stages: Stages
@@ -187,7 +195,7 @@ class DeepMil(Model):
         for wanted in torch.split(boxes[read], self.settings.mil.chunk):
 
             def look(anchor: Tensor, wanted: Tensor = wanted) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-                features = self.patch_features([source], wanted[None], None, stages)[0]
+                features = self._features([source], wanted[None], None, stages)[0]
                 scores = self.attention(features)
                 with torch.autocast(scores.device.type, enabled=False):
                     return scores.to(features.dtype).softmax(0) @ features, scores

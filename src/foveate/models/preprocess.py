@@ -1,7 +1,8 @@
 """Preprocessing: from any image to what a model wants, to a batch of views, and from boxes to features of patches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,7 @@ from foveate.images.wrappers.resample import at_mpp
 from foveate.images.wrappers.standardise import Standardised
 from foveate.models.receipts import Stages
 from foveate.models.types import Batch
+from foveate.threads import in_background
 from foveate.types import Label
 
 CONVERTIBLE = (1, 3, 4)
@@ -169,7 +171,7 @@ def make_batch(
     lengths = [len(seeds)] + [len(given) for given in (labels, made) if given is not None] + [len(ids) or len(sources)]
     if any(length != len(sources) for length in lengths):
         raise ValueError(f"{len(sources)} images need as many seeds, labels, ids and views, got {lengths}")
-    seen = [_seen(source, view) for source in sources] if made is None else list(made)
+    seen = [see_source(source, view) for source in sources] if made is None else list(made)
     _check_finite(sources, [shown for shown, _ in seen])
     guides = [weights for _, weights in seen]
     if view is None:  # nothing is seen, but what is masked must be told somehow
@@ -195,7 +197,12 @@ def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
     return rows.unsqueeze(2) & columns.unsqueeze(1)
 
 
-def _seen(source: Source, view: ViewSettings | None) -> SeenView:
+def see_source(source: Source, view: ViewSettings | None) -> SeenView:
+    """View of an image, and its guide, as a batch is made of them; one black pixel where no view is wanted.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
     shown = torch.zeros(source.channels, 1, 1) if view is None else make_view(source, view)
     return shown, make_guide(source, UNSEEN if view is None else view)
 
@@ -244,55 +251,80 @@ def _labels(
     return result
 
 
-def patch_features(
-    network: nn.Module,
-    normalise: nn.Module | None,
-    sources: Sequence[Source],
-    boxes: Int[Tensor, "rows draw 4"],
-    valid: Bool[Tensor, "rows draw"] | None,
-    device: torch.device,
-    stages: Stages | None = None,
-) -> Float[Tensor, "rows draw feature"]:
-    """Read patches and compute their features.
+class PatchReading:
+    """Patches of a batch, and their features: read in parts, each by threads while the network works on the one before.
 
     Arguments:
-        network: (M, C, h, w) → (M, D).
-        normalise: what is done to the pixels first, or None.
         sources: one image per row.
         boxes: (rows, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
         valid: (rows, n) False where nothing is to be read and the patch is 0; None reads all.
         device: where the network is.
-        stages: where to note the time; "read" and "features".
-
-    Returns:
-        (rows, n, D) features; 0 where nothing is read.
-
-    Raises:
-        ImageError: if a patch cannot be read.
+        stages: where to note the time: "read" (waited for patches) and "features".
+        parts: how many parts of rows; what a network makes of a patch must not depend on the others of its batch.
+        ahead: whether reading begins now, in the background; else a part is read when its features are wanted.
 
     Example:
         >>> import numpy as np
         >>> from foveate.images import ArraySource
         >>> image, boxes = ArraySource(np.full((8, 9), 255, np.uint8)), torch.tensor([[[0, 0, 2, 3]]])
-        >>> patch_features(nn.Flatten(), None, [image], boxes, None, torch.device("cpu"))
+        >>> PatchReading([image], boxes, None, torch.device("cpu")).features(nn.Flatten())
         tensor([[[1., 1., 1., 1., 1., 1.]]])
     """
-    stages = stages or Stages()
-    with stages("read"):
-        patches = gather(sources, boxes, valid)
-        if device.type == "cuda":
-            patches = patches.pin_memory()
-        patches = patches.to(device, non_blocking=True)
-        changes = [source.patch_change for source in sources]
-        if any(changes):
-            patches = change_patches(patches, changes, boxes)
-        patches = patches.flatten(0, 1)
-        wanted = None if valid is None or bool(valid.all()) else valid.flatten().to(device)
-        if wanted is not None and bool(wanted.any()):
-            patches = patches[wanted]
-    with stages("features"):
-        features: Tensor = network(patches if normalise is None else normalise(patches))
-    if wanted is not None:
-        rows = wanted.nonzero()[:, 0]
-        features = features.new_zeros(len(wanted), features.shape[1]).index_put((rows,), features[: len(rows)])
-    return features.reshape(*boxes.shape[:2], -1)
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        boxes: Int[Tensor, "rows draw 4"],
+        valid: Bool[Tensor, "rows draw"] | None,
+        device: torch.device,
+        stages: Stages | None = None,
+        parts: int = 1,
+        ahead: bool = False,
+    ) -> None:
+        self._sources, self._boxes, self._valid, self._device = sources, boxes, valid, device
+        self._stages = stages or Stages()
+        rows = [slice(int(part[0]), int(part[-1]) + 1) for part in torch.arange(len(sources)).tensor_split(parts)]
+        works = [(part, partial(self._read, part)) for part in rows]
+        self._parts = [(part, in_background(work).result if ahead else work) for part, work in works]
+
+    def features(self, network: nn.Module, normalise: nn.Module | None = None) -> Float[Tensor, "rows draw feature"]:
+        """Features of the patches.
+
+        Arguments:
+            network: (M, C, h, w) → (M, D).
+            normalise: what is done to the pixels first, or None.
+
+        Returns:
+            (rows, n, D) features; 0 where nothing is read.
+
+        Raises:
+            ImageError: if a patch cannot be read.
+        """
+        parts, self._parts = self._parts, []  # whoever keeps this does not keep the patches
+        results = [self._features(network, normalise, part, patches) for part, patches in parts]
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _read(self, part: slice) -> Float[Tensor, "rows draw channel height width"]:
+        patches = gather(self._sources[part], self._boxes[part], None if self._valid is None else self._valid[part])
+        return patches.pin_memory() if self._device.type == "cuda" else patches
+
+    def _features(
+        self, network: nn.Module, normalise: nn.Module | None, part: slice, read: Callable[[], Tensor]
+    ) -> Float[Tensor, "rows draw feature"]:
+        boxes, valid = self._boxes[part], None if self._valid is None else self._valid[part]
+        with self._stages("read"):
+            patches = read().to(self._device, non_blocking=True)
+            changes = [source.patch_change for source in self._sources[part]]
+            if any(changes):
+                patches = change_patches(patches, changes, boxes)
+            patches = patches.flatten(0, 1)
+            wanted = None if valid is None or bool(valid.all()) else valid.flatten().nonzero()[:, 0]
+            if wanted is not None and len(wanted):
+                patches = patches[wanted.to(self._device, non_blocking=True)]
+        with self._stages("features"):
+            features: Tensor = network(patches if normalise is None else normalise(patches))
+        if wanted is not None:
+            rows = wanted.to(self._device, non_blocking=True)
+            whole = features.new_zeros(boxes.shape[0] * boxes.shape[1], features.shape[1])
+            features = whole.index_put((rows,), features[: len(rows)])
+        return features.reshape(*boxes.shape[:2], -1)

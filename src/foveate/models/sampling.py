@@ -2,23 +2,23 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.config.settings import Method, ModelSettings
-from foveate.models.base import PLAIN, BuildOptions, Model
-from foveate.models.preprocess import extents
+from foveate.models.base import Model
+from foveate.models.preprocess import PatchReading, extents
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
-from foveate.models.types import Batch, Output
+from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import AttentionNetwork, ContrastPrior, log_attention, receptive_field
 from foveate.sampling import draw, expectation, fetch
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
-from foveate.types import Size
+from foveate.types import Draw, Size
 
 
 class PatchModel(Model):
@@ -58,20 +58,16 @@ class PatchModel(Model):
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
         """Log probability of every cell of the map, normalised over the valid ones, −inf elsewhere."""
 
-    def forward(self, batch: Batch, samples: int = 1) -> Output:
-        """Look, draw, read, classify.
+    def start(self, batch: Batch, samples: int = 1) -> "Drawn":
+        """Look, draw, and begin to read; see `Model.start`.
 
         Arguments:
             batch: views and mask on the model's device, sources and seeds. The t-th draw of image b comes from
                 `derive_seed(batch.seeds[b], t)`, whatever else is in the batch.
             samples: draws per image; attention is computed once, patches are read for each.
 
-        Returns:
-            Logits, attention, draw, boxes and features; see `foveate.models.types.Output`.
-
         Raises:
             FoveateError: if an image has no cell to look at.
-            ImageError: if a patch cannot be read.
         """
         stages = Stages()
         with stages("attention"):
@@ -79,6 +75,24 @@ class PatchModel(Model):
             batch = replace(batch, views=batch.views.contiguous(memory_format=torch.channels_last))
             cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
             log_prob = self.log_attention(batch, cell_mask)
+        return self._draw(batch, samples, log_prob, cell_mask, stages)
+
+    def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> "Drawn":
+        """Same look, other draws; see `Model.draw_again`."""
+        assert isinstance(started, Drawn)
+        log_prob, cell_mask = (
+            one[row : row + 1].expand(len(seeds), *one.shape[1:]) for one in (started.log_prob, started.cell_mask)
+        )
+        return self._draw(started.batch.repeat(row, seeds), started.samples, log_prob, cell_mask, Stages())
+
+    def _draw(
+        self,
+        batch: Batch,
+        samples: int,
+        log_prob: Float[Tensor, "batch cell"],
+        cell_mask: Bool[Tensor, "batch row column"],
+        stages: Stages,
+    ) -> "Drawn":
         allowed = cell_mask.flatten(1)
         with stages("draw"):
             drawn = draw(
@@ -93,24 +107,57 @@ class PatchModel(Model):
             image_sizes = [source.size for source in sources]
             index, columns = fetch(drawn, batch.ids)[0], cell_mask.shape[2]
             boxes = self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
-        features = self.patch_features(sources, boxes, drawn.valid.cpu(), stages)
+        reading = self.read_patches(sources, boxes, drawn.valid.cpu(), stages, samples)
+        return Drawn(batch, samples, log_prob, cell_mask, drawn, boxes, reading, stages)
+
+    def finish(self, started: Started) -> Output:
+        """Read, compute features, estimate, classify; see `Model.finish`.
+
+        Raises:
+            ImageError: if a patch cannot be read.
+        """
+        assert isinstance(started, Drawn)
+        log_prob, drawn, stages = started.log_prob, started.drawn, started.stages
+        features = started.reading.features(self.features, self.normalise)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method != "top"
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
         with stages("classify"):
             estimate = expectation(drawn, features, baseline)
             logits = self.head(estimate.to(self.head.weight.dtype))
+        cell_mask = started.cell_mask
         return Output(
-            logits=average_samples(logits, samples, self.multi_label),
+            logits=average_samples(logits, started.samples, self.multi_label),
             # Masked once more: the entropy of an exact 0 has an infinite slope.
-            attention=log_prob.exp().masked_fill(~allowed, 0).view(cell_mask.shape),
+            attention=log_prob.exp().masked_fill(~cell_mask.flatten(1), 0).view(cell_mask.shape),
             draw=drawn,
-            boxes=boxes,
+            boxes=started.boxes,
             features=features,
             read=drawn.valid,
             cell_mask=cell_mask,
             seconds=stages.seconds,
         )
+
+
+@dataclass(frozen=True)
+class Drawn(Started):
+    """Forward pass under way, of which the cells are drawn.
+
+    Attributes:
+        log_prob: (B, K) log attention over the cells of the map.
+        cell_mask: (B, rows, columns) True where the attention may look.
+        drawn: the cells drawn, of B · samples rows.
+        boxes: (B · samples, n, 4) of their patches, in level-0 pixels.
+        reading: of the patches.
+        stages: seconds so far.
+    """
+
+    log_prob: Float[Tensor, "batch cell"]
+    cell_mask: Bool[Tensor, "batch row column"]
+    drawn: Draw
+    boxes: Int[Tensor, "rows draw 4"]
+    reading: PatchReading
+    stages: Stages
 
 
 def footprints(batch: Batch, patch: Size) -> list[Size]:

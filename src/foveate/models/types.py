@@ -1,16 +1,17 @@
-"""Batch, output, prediction and receipt: what goes into a model and what comes out of it."""
+"""Batch, output, prediction and receipt: what goes into a model and what comes out of it; what it is built with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.config.settings import Method
 from foveate.errors import ConfigError
 from foveate.images import Source
+from foveate.networks.normalise import BandStatistics
 from foveate.types import Box, Draw, Size
 
 
@@ -80,10 +81,37 @@ class Batch:
         """The same batch with its tensors in page-locked memory."""
         return self._changed(lambda tensor: tensor.pin_memory())
 
+    def repeat(self, row: int, seeds: Sequence[int]) -> "Batch":
+        """One image of it as a batch of its own, as many times as there are seeds."""
+
+        def own(tensor: Tensor) -> Tensor:
+            return tensor[row : row + 1].expand(len(seeds), *tensor.shape[1:])
+
+        return replace(
+            self._changed(own),
+            sources=(self.sources[row],) * len(seeds),
+            seeds=tuple(seeds),
+            view_sizes=(self.view_sizes[row],) * len(seeds),
+            ids=self.ids[row : row + 1] * len(seeds),
+        )
+
     def _changed(self, change: "Callable[[Tensor], Tensor]") -> "Batch":
         tensors = {name: getattr(self, name) for name in ("views", "mask", "labels", "prior")}
         changed: dict[str, Any] = {name: None if one is None else change(one) for name, one in tensors.items()}
         return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class Started:
+    """Forward pass under way: a batch that was looked at, and whose patches are being read; of `Model.start`.
+
+    Attributes:
+        batch: on the model's device.
+        samples: independent draws per image.
+    """
+
+    batch: Batch
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -182,6 +210,9 @@ class Look:
         source: the image as the model takes it, perhaps at another scale.
         grid_size: (height, width) of what the model's grid lies over: the view, or the image it takes if it has none.
         output: of the model, for this image alone.
+        started: forward pass of its batch, from which other draws can be made without another look
+            (`Model.draw_again`).
+        row: number of the image in that batch.
     """
 
     prediction: Prediction
@@ -189,3 +220,36 @@ class Look:
     source: Source
     grid_size: Size
     output: Output
+    started: Started
+    row: int
+
+    def opened_in(self, seconds: float) -> "Look":
+        """The same look, with the seconds that opening the image took before it."""
+        receipt = self.prediction.receipt
+        assert receipt is not None
+        stages = receipt.seconds | {"open": receipt.seconds["open"] + seconds}
+        told = replace(
+            self.prediction, seconds=self.prediction.seconds + seconds, receipt=replace(receipt, seconds=stages)
+        )
+        return replace(self, prediction=told)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Build options of a model: what it is made with besides its settings.
+
+    Attributes:
+        multi_label: whether an image may have any number of labels, none included.
+        bands: mean and deviation of each band, where the settings normalise bands; None until they are loaded.
+        features: layers (M, C, h, w) → (M, D) in the place of the feature network that the settings name.
+        pretrained: whether a feature network that has pretrained weights may fetch them.
+    """
+
+    multi_label: bool = False
+    bands: BandStatistics | None = None
+    features: nn.Module | None = None
+    pretrained: bool = True
+
+
+PLAIN = BuildOptions()
+"""One label an image, and the networks that the settings name."""

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from foveate.errors import ConfigError
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Layers that normalise by statistics of a batch, and keep running ones."""
+
 
 @dataclass(frozen=True)
 class BandStatistics:

@@ -12,7 +12,7 @@ from foveate.errors import ConfigError
 from foveate.images import ArraySource, PatchChange
 from foveate.images.augment.image import Augmented, draw_change
 from foveate.images.augment.patches import change_patches
-from foveate.models.preprocess import patch_features
+from foveate.models.preprocess import PatchReading
 
 SETTINGS = AugmentSettings(patch_turn=30.0, patch_scale=(0.8, 1.25))
 
@@ -96,7 +96,7 @@ def test_models_read_changed_patches_of_an_augmented_image() -> None:
     valid = torch.tensor([[True, True, False]])
     change = draw_change(SETTINGS, (40, 50), 2)
     plain, changed = (
-        patch_features(torch.nn.Flatten(), None, [one], boxes, valid, torch.device("cpu"))
+        PatchReading([one], boxes, valid, torch.device("cpu")).features(torch.nn.Flatten())
         for one in (ArraySource(pixels), Augmented(ArraySource(pixels), change))
     )
     expected = change_patches(plain.view(1, 3, 3, 12, 9), [change.patches], boxes).flatten(2)

@@ -1,0 +1,198 @@
+"""Looks at images: from images as they are opened to predictions and all that was seen for them, several at a time."""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveate.config.settings import Method, ViewSettings
+from foveate.images import Source
+from foveate.models.preprocess import Intake, SeenView, make_batch, see_source
+from foveate.models.probabilities import check_answers, name_predicted
+from foveate.models.receipts import Stages, covering, peak_memory
+from foveate.models.types import Batch, DrawOptions, Look, Output, Prediction, Receipt, Started
+from foveate.seeds import prediction_seed
+from foveate.types import Box, Size
+
+Kept = TypeVar("Kept")
+
+
+class Looker(Protocol):
+    """What is asked of a model here; see `foveate.models.Model`."""
+
+    classes: tuple[str, ...]
+    multi_label: bool
+    intake: Intake
+
+    @property
+    def view(self) -> ViewSettings | None: ...  # noqa: D102
+    @property
+    def patch(self) -> Size | None: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    def start(self, batch: Batch, samples: int = 1) -> Started: ...  # noqa: D102
+    def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> Started: ...  # noqa: D102
+    def finish(self, started: Started) -> Output: ...  # noqa: D102
+    def probabilities(self, logits: Tensor) -> Tensor: ...  # noqa: D102
+    def evaluating(self, method: Method | None = None) -> AbstractContextManager[None]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Sight of one image before any network: what threads prepare.
+
+    Attributes:
+        opened: the image as it was opened.
+        source: the image as the model takes it.
+        seen: its view and its guide.
+        size: (height, width) of the view, or of the image where the model wants none; images of one size go together.
+        before: bytes that had been read of it already.
+        stages: seconds of opening and of making the view.
+    """
+
+    opened: Source
+    source: Source
+    seen: SeenView
+    size: Size
+    before: int
+    stages: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LookStarted:
+    """Look under way at some images of one size.
+
+    Attributes:
+        sights: of the images.
+        started: forward pass of the model.
+        options: how it draws.
+        seconds: so far, for all images together.
+    """
+
+    sights: tuple[Sight, ...]
+    started: Started
+    options: DrawOptions
+    seconds: float
+
+
+def see(model: Looker, opened: Source) -> Sight:
+    """Prepare one image: take it in and make its view; may be called from several threads.
+
+    Raises:
+        ImageError: the image cannot be read, or not be made what the model wants.
+    """
+    stages = Stages()
+    with stages("open"):
+        source = model.intake(opened)
+    before = opened.bytes_read
+    with stages("view"):
+        seen = see_source(source, model.view)
+    rows, columns = seen[0].shape[1:]
+    size = source.size if model.view is None else (rows, columns)
+    return Sight(opened, source, seen, size, before, stages.seconds)
+
+
+def start_looks(model: Looker, sights: Sequence[Sight], options: DrawOptions) -> LookStarted:
+    """Begin to look at some images of one size; call within `evaluating` and without gradients.
+
+    Raises:
+        FoveateError: an image has no cell to look at, or pixels that are no numbers.
+    """
+    began = time.perf_counter()
+    names = [sight.source.name for sight in sights]
+    batch = make_batch(
+        [sight.source for sight in sights],
+        model.view,
+        [prediction_seed(options.seed, name) for name in names],
+        ids=names,
+        made=[sight.seen for sight in sights],
+    )
+    batch = batch.pin_memory() if model.device.type == "cuda" else batch
+    started = model.start(batch.to(model.device, non_blocking=True), options.samples)
+    return LookStarted(tuple(sights), started, options, time.perf_counter() - began)
+
+
+def finish_looks(model: Looker, begun: LookStarted) -> list[Look]:
+    """Look to the end: what the model says of each image, and what it saw.
+
+    Seconds that the images took together are shared out among them.
+
+    Raises:
+        ImageError: a patch cannot be read, or an answer is not a number.
+    """
+    began = time.perf_counter()
+    output = model.finish(begun.started)
+    every = model.probabilities(output.logits.double()).tolist()
+    check_answers([sight.source.name or "the array" for sight in begun.sights], np.array(every), "in the weights")
+    seconds = begun.seconds + time.perf_counter() - began
+    return [_look(model, begun, output, row, values, seconds / len(every)) for row, values in enumerate(every)]
+
+
+def look_again(model: Looker, look: Look, options: Sequence[DrawOptions]) -> list[Prediction]:
+    """What other seeds would have drawn and said of an image, without another look at it.
+
+    Arguments:
+        model: the one that looked.
+        look: at the image.
+        options: as it was looked at, but for the seeds.
+
+    Raises:
+        ImageError: a patch cannot be read.
+    """
+    if not options:
+        return []
+    name, opened = look.source.name, look.opened
+    seen = look.started.batch.views[look.row], None
+    sight = Sight(opened, look.source, seen, look.grid_size, opened.bytes_read, {"open": 0.0})
+    with model.evaluating(options[0].method), torch.inference_mode():
+        seeds = [prediction_seed(one.seed, name) for one in options]
+        started = model.draw_again(look.started, look.row, seeds)
+        looks = finish_looks(model, LookStarted((sight,) * len(options), started, options[0], 0.0))
+    return [one.prediction for one in looks]
+
+
+def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: Sequence[float], shared: float) -> Look:
+    sight, images = begun.sights[row], len(begun.sights)
+    own = output if images == 1 else _rows(output, row, images)
+    boxes = tuple(sight.source.to_file(box) for box in _read_boxes(own))
+    stages = sight.stages | {stage: spent / images for stage, spent in output.seconds.items()}
+    read = sight.opened.bytes_read - sight.before
+    prediction = Prediction(
+        path=sight.source.name,
+        predicted=name_predicted(model.classes, values, model.multi_label),
+        probabilities=dict(zip(model.classes, values, strict=True)),
+        patches=len(boxes),
+        bytes_read=read,
+        seconds=sum(sight.stages.values()) + shared,
+        boxes=boxes,
+        receipt=Receipt(
+            patches=len(boxes),
+            patches_of=None if model.patch is None else covering(sight.source.size, model.patch),
+            bytes_read=read,
+            bytes_of=sight.opened.file_bytes,
+            seconds=stages,
+            peak_memory=peak_memory(),
+        ),
+    )
+    return Look(prediction, sight.opened, sight.source, sight.size, own, begun.started, row)
+
+
+def _rows(value: Kept, row: int, images: int) -> Kept:
+    """What belongs to one of the images of a batch, in everything that has rows for all of them."""
+    if isinstance(value, Tensor):
+        each = len(value) // images
+        return value[row * each : (row + 1) * each]  # type: ignore[return-value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{one.name: _rows(getattr(value, one.name), row, images) for one in fields(value)})
+    return value
+
+
+def _read_boxes(output: Output) -> tuple[Box, ...]:
+    if output.boxes is None or output.read is None:
+        return ()
+    return tuple(Box(*row) for row in output.boxes[output.read.to(output.boxes.device)].tolist())
