@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.cli.parser import add_loading, check_looking
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--localisation", action="store_true", help="score the maps where it is known what lies where")
     parser.add_argument("--deletion", action="store_true", help="cover what the maps point at, and predict again")
     parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
-    parser.add_argument("--batch", type=int, default=32, help="images at a time; changes no result (default: 32)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that make views (default: 0)")
+    add_loading(parser)
     parser.add_argument("--out", metavar="FILE", help="where to write the figures as JSON (default: RUN/metrics.json)")
 
 
@@ -73,15 +73,13 @@ def run(namespace: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    for name, least in (("samples", 1), ("batch", 1), ("workers", 0)):
-        value = getattr(namespace, name)
-        if value < least:
-            raise ConfigError(f"--{name} must be at least {least}, got {value}: leave it out or give {least} or more")
+    check_looking(namespace)
     from foveate.atomic import replace_file
     from foveate.evaluation.evaluate import evaluate
     from foveate.models import DrawOptions, load_model
     from foveate.pipeline.distributed import open_accelerator
     from foveate.pipeline.loader import LoadOptions, split_indices
+    from foveate.threads import set_reading_threads
 
     accelerator = open_accelerator()
     model = load_model(namespace.model).to(accelerator.device)
@@ -94,10 +92,8 @@ def run(namespace: argparse.Namespace) -> int:
         raise ConfigError("--by-group needs to know which images belong together: give --data with a column group")
     _check_maps(namespace, model, dataset, indices)
     seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
-    options, loading = (
-        DrawOptions(namespace.samples, namespace.method, seed),
-        LoadOptions(namespace.batch, namespace.workers),
-    )
+    options, loading = DrawOptions(namespace.samples, namespace.method, seed), LoadOptions(namespace.batch)
+    set_reading_threads(namespace.threads)
     result = evaluate(model, dataset, indices, options, loading=loading, by_group=namespace.by_group)
     figures = result.plain()
     figures |= {"split": split or "all", "samples": namespace.samples, "method": namespace.method or model.method}

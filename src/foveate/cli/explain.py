@@ -58,16 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
         predict_rows,
         receipt_line,
     )
+    from foveate.threads import set_reading_threads
 
     out = check_output(arguments.out / "predictions.csv")
     device = choose_device(arguments.device)
+    set_reading_threads(arguments.threads)
     rows = find_rows(arguments.paths)
     model = load_model(arguments.run).to(device)
     options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
     explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)
     costs = ReceiptTally()
     with progress(len(rows), "explaining") as bar, PredictionFile(out, model.classes) as file:
-        predict_rows(model, rows, [costs, bar, file], options, seen=explainer)
+        predict_rows(model, rows, [costs, bar, file], options, explainer, arguments.batch)
     summary = file.summary
     index = explainer.finish([(failure.path, failure.message) for failure in summary.failures])
     code = conclude(summary, out)

@@ -131,10 +131,27 @@ def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    add_loading(parser)
     return paths
 
 
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Arguments of how images come to a model, none of which changes a result."""
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time on a GPU (default: 32)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that read (default: one a core)")
+
+
 def check_looking(arguments: argparse.Namespace) -> None:
-    """Check of those arguments: `ConfigError` where fewer than one draw is to be averaged."""
-    if arguments.samples < 1:
-        raise ConfigError(f"--samples must be at least 1, got {arguments.samples}: 1 is one draw, 4 averages four")
+    """Check of these arguments.
+
+    Raises:
+        ConfigError: fewer than one draw, image at a time or thread is asked for.
+    """
+    for name, what in (
+        ("samples", "1 is one draw, 4 averages four"),
+        ("batch", "leave it out"),
+        ("threads", "leave it out"),
+    ):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {value}: {what}")

@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         predict_rows,
         receipt_line,
     )
+    from foveate.threads import set_reading_threads
 
     out: Path | None = arguments.out
     is_stream = out is not None and out.exists() and (out.is_relative_to("/dev") or not out.is_file())
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     if file is not None:
         check_output(file)
     device = choose_device(arguments.device)
+    set_reading_threads(arguments.threads)
     rows = find_rows(arguments.paths)
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run).to(device)
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             sinks.append(CsvRows(stack.enter_context(stream), model.classes))
         else:
             sinks.append(stack.enter_context(_table()) if sys.stdout.isatty() else CsvRows(sys.stdout, model.classes))
-        predict_rows(model, rows, sinks, options)
+        predict_rows(model, rows, sinks, options, batch=arguments.batch)
     code = conclude(summary, file)
     if file is not None:
         print(receipt_line(costs.total()))
@@ -134,9 +136,23 @@ def progress(total: int, doing: str = "predicting") -> "Iterator[Sink]":
         yield lambda row, outcome: None  # noqa: ARG005
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=total)
         yield lambda row, outcome: bar.advance(task)  # noqa: ARG005
 

@@ -126,6 +126,7 @@ class _Bench:
             settings.seed,
             intake=model.intake,
             augment=settings.augment if augmented else None,
+            reads_patches=model.reads_patches,
         )
 
     def train(self, epoch: int) -> float:

@@ -20,7 +20,7 @@ from foveate.datasets.types import ImageDataset
 from foveate.models import Model, load_model
 from foveate.models.types import Batch
 from foveate.pipeline.distributed import open_accelerator
-from foveate.pipeline.loader import Loader, shares
+from foveate.pipeline.loader import Loader, LoadOptions, shares
 from foveate.training.build import build_for
 from foveate.training.step import Stepper
 
@@ -125,7 +125,7 @@ def measured_model(folder: Path, settings: RunSettings, images: ImageDataset, in
     """
     if (folder / "model").is_dir():
         return load_model(folder)
-    return build_for(settings, images, indices, open_accelerator("no"), pretrained=False)
+    return build_for(settings, images, indices, open_accelerator(), pretrained=False)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ def step_growth(model: Model, settings: RunSettings, images: ImageDataset, indic
         batch: images per step.
     """
     stepper = Stepper(settings.training, model)
-    loader = Loader(images, model.view, settings.seed, intake=model.intake, augment=settings.augment)
+    alone = LoadOptions(ahead=0)  # the memory of a step, and not of those to come
+    loader = Loader(images, model.view, settings.seed, model.intake, settings.augment, alone, model.reads_patches)
     plan = shares(indices, batch)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -87,9 +87,10 @@ def _dataclass(kind: Any, plain: Any, where: str) -> Any:
         raise ConfigError(f"{where or 'the settings'} must be a mapping of keys to values, got {plain!r}")
     known = {field.name: field for field in fields(kind) if field.init}
     kinds = typing.get_type_hints(kind)
-    # Files of older versions name settings that are gone: at the value that did nothing, they still say nothing.
+    # Files of older versions name settings that are gone: at the value that did nothing, they still say nothing; `...`
+    # stands for a setting that never changed a result.
     retired = getattr(kind, "RETIRED", {})
-    plain = {key: value for key, value in plain.items() if key not in retired or value != retired[key]}
+    plain = {key: value for key, value in plain.items() if key not in retired or retired[key] not in (value, ...)}
     for key in plain:
         if key in retired:
             raise ConfigError(f"{_join(where, key)} is no longer a setting: leave it out")

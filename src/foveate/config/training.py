@@ -62,7 +62,7 @@ class AnnealSettings:
 class TrainingSettings:
     """Training: epochs, learning rate, regularisation, validation, what is kept and when it ends."""
 
-    RETIRED: ClassVar[dict[str, Any]] = {"undrawn": 0.0}
+    RETIRED: ClassVar[dict[str, Any]] = {"undrawn": 0.0, "workers": ...}
     epochs: int = 30
     """Passes over the training images."""
     batch: int = 32
@@ -96,9 +96,14 @@ class TrainingSettings:
     averaging: float = 0.0
     """Decay per step of a moving average of the weights, which then is validated and saved; 0 switches it off."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Precision of the networks; sampling weights are always float64."""
-    workers: int = 0
-    """Processes that prepare views; the result does not depend on it."""
+    """Precision of the networks in a training step: weights stay float32, sampling weights float64. Validation,
+    evaluation and prediction compute in float32."""
+    threads: int | None = None
+    """Threads that read, decode and make views ahead, which changes no result; as many as there are cores to use if
+    None."""
+    parts: int | None = None
+    """Parts of a batch whose patches are read one by one, each while the feature network works on the one before; 4 on
+    a GPU and 1 on a CPU if None. It changes how sums are rounded; set it on a CPU that waits for a far disk."""
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int = 0
@@ -119,7 +124,9 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "watch_every", "log_every"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("workers", "patience", "watch", "clip_norm", "weight_decay", "entropy", "variety"):
+        for name in ("threads", "parts"):
+            _at_least(name, getattr(self, name) or 1, 1)
+        for name in ("patience", "watch", "clip_norm", "weight_decay", "entropy", "variety"):
             _at_least(name, getattr(self, name), 0)
         for name in ("warm_up", "averaging"):
             if not 0 <= getattr(self, name) < 1:

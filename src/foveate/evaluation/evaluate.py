@@ -18,6 +18,7 @@ from foveate.evaluation.coverage import Coverage, covered_objects, object_covera
 from foveate.evaluation.intervals import error_interval
 from foveate.models.probabilities import check_answers, cross_entropies
 from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Output
+from foveate.pipeline.inference import classify
 from foveate.pipeline.loader import ALONE, Loader, LoadOptions, shares
 from foveate.sampling import AttentionHealth, common_warnings, diagnose
 from foveate.types import Size
@@ -159,7 +160,7 @@ def evaluate(
     by_group: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a model: classify labelled images and count the errors.
+    """Evaluate a model: classify labelled images, in float32, and count the errors.
 
     Within a process group every process calls this, does its part, and returns the same result.
 
@@ -168,7 +169,7 @@ def evaluate(
         dataset: the images.
         indices: example numbers, sorted by id.
         options: how to draw; `Model.predict` with the same seed draws the same cells.
-        loading: images at a time, and how they come; no result depends on it.
+        loading: images at a time on a GPU, and how they come; no result depends on it.
         by_group: take the images of a group (a patient) together, by the mean of their probabilities; an image without
             a group stands alone.
         check: called after every batch; may raise to stop.
@@ -184,16 +185,15 @@ def evaluate(
         raise DataError("there is no labelled image to evaluate on: check the split and the manifest")
     if by_group:
         _check_groups(dataset, indices)
-    loader = Loader(dataset, model.view, options.seed, model.intake, loading=loading)
+    loader = Loader(dataset, model.view, options.seed, model.intake, loading=loading, reads_patches=model.reads_patches)
     state = PartialState()
     plan = [
         share for share in shares(indices, loading.batch, state.process_index, state.num_processes) if share.counted
     ]
     rows: list[_Row | FoveateError] = []
     try:
-        with model.evaluating(options.method), closing(loader.evaluation(plan)) as batches:
-            for share, images in zip(plan, batches, strict=True):
-                output = model(images.to(model.device), samples=options.samples)
+        with model.evaluating(options.method), closing(classify(model, loader, plan, options.samples)) as answers:
+            for share, images, output in answers:
                 seen = covered_objects(dataset, share.indices, images, output)
                 rows += _rows(model, output, images, share.indices, seen)
                 if check is not None:

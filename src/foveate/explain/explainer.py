@@ -13,6 +13,7 @@ from foveate.explain.page import Entry, write_index, write_page
 from foveate.explain.picture import Rendering, Scale, jpeg, png, shrunk, thumbnail_size, write_overlay
 from foveate.images import Source
 from foveate.models import Look, Model
+from foveate.models.look import look_again
 from foveate.models.receipts import complete_receipt, receipt_line
 from foveate.models.types import ONE_DRAW, DrawOptions
 
@@ -59,7 +60,7 @@ class Explainer:
         count = 0 if draw is None or draw.method == "top" else self.what_if  # no seed would change a thing
         first = self.options.seed + 1
         again = [replace(self.options, seed=seed) for seed in range(first, first + count)]
-        others = [(options.seed, self.model.look(look.opened, options).prediction) for options in again]
+        others = list(zip((one.seed for one in again), look_again(self.model, look, again), strict=True))
         seen = explain(self.model, look, path, others)
         folder = self._folder(path)
         with whole_folder(folder) as unfinished:

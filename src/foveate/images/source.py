@@ -270,6 +270,9 @@ class Source(ABC):
         """Cache key: all that determines the pixels, in any run; None where it is not known, as of arrays in memory."""
         return None
 
+    def prefetch(self) -> None:  # noqa: B027  most formats have nothing to do
+        """Prefetching: decode now, or raise now, what `read` would, of an image that can only be decoded whole."""
+
     def close(self) -> None:
         """Close what is open and drop what is decoded; the next read opens again."""
         with self._lock:

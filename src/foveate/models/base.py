@@ -288,7 +288,13 @@ class Model(nn.Module, ABC):
 
     @contextlib.contextmanager
     def evaluating(self, method: Method | None = None) -> Iterator[None]:
-        """Evaluation mode without gradients, and everything as it was afterwards.
+        """Evaluation mode without gradients, and everything as it was afterwards; see `in_evaluation_mode`."""
+        with self.in_evaluation_mode(method), torch.no_grad():
+            yield
+
+    @contextlib.contextmanager
+    def in_evaluation_mode(self, method: Method | None = None) -> Iterator[None]:
+        """Evaluation mode, and the mode as it was afterwards; gradients, which are each thread's own, are left alone.
 
         Arguments:
             method: how cells are drawn meanwhile; None as the model was set.
@@ -297,8 +303,7 @@ class Model(nn.Module, ABC):
         self.eval()
         self.method = method or was_method
         try:
-            with torch.no_grad():
-                yield
+            yield
         finally:
             self.train(was_training)
             self.method = was_method

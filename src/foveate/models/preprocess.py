@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from foveate.config.settings import GuideSettings, InputSettings, ViewSettings
@@ -13,7 +13,7 @@ from foveate.errors import ImageError
 from foveate.images import Source
 from foveate.images.augment.patches import change_patches
 from foveate.images.header import not_finite
-from foveate.images.tensors import gather, make_guide, make_view, pad_views
+from foveate.images.tensors import make_guide, make_view, pad_views, read_patches, to_unit
 from foveate.images.wrappers.channels import Bands, Colour
 from foveate.images.wrappers.guide import Guided
 from foveate.images.wrappers.resample import at_mpp
@@ -304,16 +304,16 @@ class PatchReading:
         results = [self._features(network, normalise, part, patches) for part, patches in parts]
         return results[0] if len(results) == 1 else torch.cat(results)
 
-    def _read(self, part: slice) -> Float[Tensor, "rows draw channel height width"]:
-        patches = gather(self._sources[part], self._boxes[part], None if self._valid is None else self._valid[part])
-        return patches.pin_memory() if self._device.type == "cuda" else patches
+    def _read(self, part: slice) -> Shaped[Tensor, "rows draw channel height width"]:
+        valid = None if self._valid is None else self._valid[part]
+        return read_patches(self._sources[part], self._boxes[part], valid, pin=self._device.type == "cuda")
 
     def _features(
         self, network: nn.Module, normalise: nn.Module | None, part: slice, read: Callable[[], Tensor]
     ) -> Float[Tensor, "rows draw feature"]:
         boxes, valid = self._boxes[part], None if self._valid is None else self._valid[part]
         with self._stages("read"):
-            patches = read().to(self._device, non_blocking=True)
+            patches = to_unit(read().to(self._device, non_blocking=True))
             changes = [source.patch_change for source in self._sources[part]]
             if any(changes):
                 patches = change_patches(patches, changes, boxes)

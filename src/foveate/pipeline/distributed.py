@@ -4,36 +4,62 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch import nn
 
 from foveate.devices import best_device
 from foveate.errors import ConfigError, FoveateError
+from foveate.networks.normalise import BATCH_NORMS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
-def open_accelerator(precision: str = "no") -> "Accelerator":
-    """Accelerator of this process: its device, its rank, and how gradients meet.
+def open_accelerator() -> "Accelerator":
+    """Accelerator of this process: its device and its rank; of precision it knows nothing (`training.step` does).
 
     The device is an accelerator that has float64, or else the CPU.
-
-    Arguments:
-        precision: "no", "bf16" or "fp16".
-
-    Raises:
-        ConfigError: "fp16" without a CUDA device.
     """
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("fp16 needs a CUDA device and there is none: set training.mixed_precision to bf16 or no")
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, is_initialized
 
     # Left to itself, accelerate takes several processes without a GPU for as many single ones.
-    if is_initialized() and AcceleratorState().mixed_precision != precision:
-        AcceleratorState._reset_state()  # an earlier run of this process had another precision; no public way
-    return Accelerator(mixed_precision=precision, cpu=best_device().type == "cpu")
+    return Accelerator(mixed_precision="no", cpu=best_device().type == "cpu")
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Precision check: refuse half precision of a narrow range where there is no GPU for it.
+
+    Raises:
+        ConfigError: "fp16" on anything but a CUDA device.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("fp16 needs a CUDA device and there is none: set training.mixed_precision to bf16 or no")
+
+
+def synchronised_statistics(model: Trained, accelerator: "Accelerator") -> Trained:
+    """Batch normalisation over all processes: the model, whose layers of it then see whole batches.
+
+    Arguments:
+        model: what is trained.
+        accelerator: of this process.
+
+    Raises:
+        ConfigError: the model trains batch statistics in several processes, and not on CUDA devices.
+    """
+    layers = [one for one in model.modules() if isinstance(one, BATCH_NORMS)]
+    trained = any(one.training and any(weight.requires_grad for weight in one.parameters()) for one in layers)
+    if accelerator.num_processes == 1 or not trained:
+        return model
+    if accelerator.device.type != "cuda":
+        raise ConfigError(
+            f"a network with {type(layers[0]).__name__} trained by {accelerator.num_processes} processes needs CUDA "
+            "devices, which synchronise its statistics: train it with one process, set model.features.frozen, or take "
+            "a network without batch statistics"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model
 
 
 def agreed(accelerator: "Accelerator", decide: Callable[[], T]) -> T:

@@ -1,29 +1,26 @@
-"""Data loader: batches of images, views made by worker processes, and which process sees which images.
+"""Data loader: batches of images, views made ahead by threads, and which process sees which images.
 
 The order of an epoch and everything random about an image depend on the run's seed, the epoch and the image's id;
-neither the number of workers nor of processes, nor the order of the manifest, changes them.
+neither the number of threads nor of processes, nor the order of the manifest, changes them.
 """
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from foveate.config.settings import AugmentSettings, ViewSettings
 from foveate.datasets.types import ImageDataset
-from foveate.errors import DataError, FoveateError
+from foveate.errors import DataError
 from foveate.images import Source, augment
-from foveate.images.tensors import make_guide, make_view
-from foveate.models import make_batch, prediction_seed
-from foveate.models.preprocess import SeenView
+from foveate.models import make_batch
+from foveate.models.preprocess import SeenView, see_source
 from foveate.models.types import Batch
 from foveate.pipeline.source_cache import SourceCache
-from foveate.seeds import derive_seed
+from foveate.seeds import derive_seed, prediction_seed
+from foveate.threads import read_ahead, reading_threads
 
 
 def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
@@ -115,12 +112,13 @@ class LoadOptions:
 
     Attributes:
         batch: images at a time, over all processes together.
-        workers: processes that make views; 0 makes them here.
+        ahead: batches prepared before they are wanted, by `foveate.threads.reading_threads` threads; 0 prepares each
+            when it is wanted.
         opened: where images stay open from one pass over them to the next.
     """
 
     batch: int = 32
-    workers: int = 0
+    ahead: int = 2
     opened: SourceCache | None = None
 
 
@@ -128,16 +126,25 @@ ALONE = LoadOptions()
 """32 images at a time, and nothing that outlives the pass."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Image of a batch to be: the source, changed as the epoch has it, and what is seen of it."""
+
+    source: Source
+    view: SeenView
+
+
 class Loader:
-    """Data loader: turns shares into batches; worker processes make the views, this process holds the sources.
+    """Data loader: turns shares into batches, whose images threads open, decode and make views of beforehand.
 
     Arguments:
         dataset: the images.
-        view: the view the model wants; None if it wants none, and then there is no work for other processes.
+        view: the view the model wants; None if it wants none.
         seed: seed of the run.
         intake: gives an image as the model wants it, or raises (`Model.intake`); None takes it as it is.
         augment: random changes, for training.
-        loading: number of workers, and where images stay open, as `intake` gives them; a cache of its own if None.
+        loading: what is prepared ahead, and where images stay open, as `intake` gives them; a cache of its own if None.
+        reads_patches: whether the model reads patches: then images that can only be decoded whole are, beforehand.
     """
 
     def __init__(
@@ -148,9 +155,10 @@ class Loader:
         intake: Callable[[Source], Source] | None = None,
         augment: AugmentSettings | None = None,
         loading: LoadOptions = ALONE,
+        reads_patches: bool = True,
     ) -> None:
         self.dataset, self.view, self.seed, self.intake, self.augment = dataset, view, seed, intake, augment
-        self.workers = loading.workers
+        self.ahead, self.reads_patches = loading.ahead, reads_patches
         self.opened = SourceCache(dataset, intake) if loading.opened is None else loading.opened
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
@@ -159,7 +167,11 @@ class Loader:
 
     def evaluation(self, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """Batches for evaluation: unchanged images, and the draws that prediction with the same seed has for them."""
-        return self._batches(plan, 0, lambda name: prediction_seed(self.seed, name))
+        return self._batches(plan, 0, self._evaluation_seed)
+
+    def evaluation_batch(self, indices: Sequence[int]) -> Batch:
+        """One batch for evaluation, made here and now; may be called from several threads."""
+        return self._batch(indices, [self._see(0, index) for index in indices], self._evaluation_seed)
 
     def source(self, index: int, epoch: int) -> Source:
         """The image of an example as the model wants it, with this epoch's random change."""
@@ -169,75 +181,44 @@ class Loader:
         seed = derive_seed(self.seed, "augment", epoch, self.dataset.examples[index].id)
         return augment.Augmented(source, augment.draw_change(self.augment, source.size, seed))
 
+    def _evaluation_seed(self, name: str) -> int:
+        return prediction_seed(self.seed, name)
+
+    def _see(self, epoch: int, index: int) -> Seen:
+        source = self.source(index, epoch)
+        seen = Seen(source, see_source(source, self.view))
+        if self.reads_patches:
+            source.prefetch()
+        return seen
+
     def _batches(
         self, plan: Sequence[Share], epoch: int, seed_of: Callable[[str], int]
     ) -> Generator[Batch, None, None]:
-        if self.workers == 0 or self.view is None:
+        see = partial(self._see, epoch)
+        if self.ahead == 0:
             for share in plan:
-                yield self._batch(share.indices, epoch, seed_of)
+                yield self._batch(share.indices, [see(index) for index in share.indices], seed_of)
             return
-        methods = multiprocessing.get_all_start_methods()
-        loader: DataLoader[Any] = DataLoader(
-            # A loader of its own: what is open here is not for another process.
-            _Views(Loader(self.dataset, self.view, self.seed, self.intake, self.augment), epoch),
-            batch_sampler=[list(share.indices) for share in plan],
-            num_workers=self.workers,
-            collate_fn=list,
-            generator=torch.Generator(),  # the default one would draw from the global generator
-            worker_init_fn=_ignore_signals,
-            multiprocessing_context="fork" if "fork" in methods else methods[0],
-        )
-        working: Any = iter(loader)
-        try:
-            for share in plan:
-                made = next(working)
-                for one in made:
-                    if isinstance(one, FoveateError):
-                        raise one
-                yield self._batch(share.indices, epoch, seed_of, made)
-        finally:
-            working._shutdown_workers()  # not left to chance: Python's exit would wait for who ignores its SIGTERM
+        wanted = [index for share in plan for index in share.indices]
+        images = self.ahead * max((len(share.indices) for share in plan), default=1)
+        with closing(read_ahead(see, wanted, reading_threads(), images)) as seen:
 
-    def _batch(
-        self,
-        indices: Sequence[int],
-        epoch: int,
-        seed_of: Callable[[str], int],
-        made: Sequence[tuple[np.ndarray, np.ndarray | None]] | None = None,
-    ) -> Batch:
+            def put_together(share: Share) -> Batch:
+                return self._batch(share.indices, [next(seen) for _ in share.indices], seed_of)
+
+            # By a thread of its own: padding and pinning views is work, too.
+            with closing(read_ahead(put_together, plan, 1, self.ahead)) as batches:
+                yield from batches
+
+    def _batch(self, indices: Sequence[int], seen: Sequence[Seen], seed_of: Callable[[str], int]) -> Batch:
         examples = [self.dataset.examples[index] for index in indices]
-        return make_batch(
-            [self.source(index, epoch) for index in indices],
+        batch = make_batch(
+            [one.source for one in seen],
             self.view,
             seeds=[seed_of(one.id) for one in examples],
             labels=[one.label for one in examples],
             ids=[one.id for one in examples],
-            made=None if made is None else [_tensors(*one) for one in made],
+            made=[one.view for one in seen],
             multi_label_classes=len(self.dataset.classes) if self.dataset.multi_label else None,
         )
-
-
-def _tensors(view: np.ndarray, guide: np.ndarray | None) -> SeenView:
-    return torch.from_numpy(view), None if guide is None else torch.from_numpy(guide)
-
-
-class _Views(Dataset[Any]):
-    """Example number → its view and its guide (or None) as arrays, or the error that says why there is no view."""
-
-    def __init__(self, loader: Loader, epoch: int) -> None:
-        assert loader.view is not None
-        self._loader, self._view, self._epoch = loader, loader.view, epoch
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            source = self._loader.source(index, self._epoch)
-            guide = make_guide(source, self._view)
-            return make_view(source, self._view).numpy(), None if guide is None else guide.numpy()
-        except FoveateError as error:  # a worker's traceback would hide the one line
-            return error
-
-
-def _ignore_signals(worker: int) -> None:  # noqa: ARG001
-    """Leave signals to the main process, which still needs this worker to finish its step; launchers tell everyone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        return batch.pin_memory() if torch.cuda.is_available() else batch

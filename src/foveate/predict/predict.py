@@ -1,18 +1,31 @@
 """Batch prediction: one prediction per image, over many images; what fails is reported and the rest goes on."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+import torch
+
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
 from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
-from foveate.errors import DataError, ImageError, MissingExtra
+from foveate.errors import DataError, FoveateError, ImageError, MissingExtra
 from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
+from foveate.models.look import LookStarted, Sight, finish_looks, see, start_looks
 from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
+from foveate.pipeline.inference import on_cores, one_ahead
+from foveate.threads import read_ahead, reading_threads
+from foveate.types import Size
+
+UNREADABLE = (ImageError, DataError, MissingExtra, OSError)
+"""What readers raise: the image has failed, and the others go on."""
+
+BATCH = 32
+"""Images looked at together on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +94,8 @@ def predict_row(
         seen: called with the row's path and what the model saw of an image that could be read; if it raises as a
             reader would, the image has failed.
     """
-    started, stage = perf_counter(), "open"
-    try:
-        source = row.open()
-        stage = "read"
-        look = model.look(source, options)
-        seconds = perf_counter() - started
-        if seen is not None:
-            seen(row.path, look)
-    except (ImageError, DataError, MissingExtra, OSError) as error:
-        return Failure(row.path, stage, " ".join(str(error).split()))
-    return replace(look.prediction, path=row.path, seconds=seconds)
+    with model.in_evaluation_mode(options.method):
+        return _outcome(row, _look(model, row, options), seen)
 
 
 def predict_rows(
@@ -100,12 +104,19 @@ def predict_rows(
     sinks: Sequence[Sink],
     options: DrawOptions = ONE_DRAW,
     seen: Callable[[str, Look], None] | None = None,
+    batch: int = BATCH,
 ) -> None:
-    """Prediction loop: row by row, every outcome handed to every sink, in order; see `predict_row`."""
-    for row in rows:
-        outcome = predict_row(model, row, options, seen)
-        for sink in sinks:
-            sink(row, outcome)
+    """Prediction loop: every outcome handed to every sink, in the order of the rows; see `predict_row`.
+
+    On a CPU every core takes an image from the file to the answer, on a GPU `batch` images of one size are looked at
+    together, and others are read meanwhile.
+    """
+    rows = list(rows)
+    with closing(_looks(model, rows, options, batch)) as looks:
+        for row, look in zip(rows, looks, strict=True):
+            outcome = _outcome(row, look, seen)
+            for sink in sinks:
+                sink(row, outcome)
 
 
 def predict_paths(
@@ -116,7 +127,7 @@ def predict_paths(
     seed: int = 0,
     seen: Callable[[str, Look], None] | None = None,
 ) -> Iterator[Prediction | Failure]:
-    """Predictions of one image after another; each as `model.predict` would on its own, in any company and order.
+    """Predictions of many images; each as `model.predict` would on its own, in any company and order.
 
     Arguments:
         model: a model in evaluation mode.
@@ -133,7 +144,109 @@ def predict_paths(
         ConfigError: if `samples` is not valid.
     """
     options = DrawOptions(samples, method, seed)
-    return (predict_row(model, row if isinstance(row, Row) else _file_row(row), options, seen) for row in rows)
+    given = [row if isinstance(row, Row) else _file_row(row) for row in rows]
+    return (_outcome(row, look, seen) for row, look in zip(given, _looks(model, given, options, BATCH), strict=True))
+
+
+def _outcome(row: Row, look: Look | Failure, seen: Callable[[str, Look], None] | None) -> Prediction | Failure:
+    if isinstance(look, Failure):
+        return look
+    if seen is not None:
+        try:
+            seen(row.path, look)
+        except UNREADABLE as error:
+            return _failure(row, "read", error)
+    return replace(look.prediction, path=row.path)
+
+
+def _failure(row: Row, stage: str, error: Exception) -> Failure:
+    return Failure(row.path, stage, " ".join(str(error).split()))
+
+
+def _looks(model: Model, rows: Sequence[Row], options: DrawOptions, batch: int) -> Generator[Look | Failure]:
+    """What a model sees of each row, in order."""
+    with model.in_evaluation_mode(options.method):
+        if not rows:
+            return
+        if model.device.type == "cpu":
+            yield from on_cores(partial(_look, model, options=options), rows)
+        else:
+            yield from look_by_batches(model, rows, options, batch)
+
+
+def _look(model: Model, row: Row, options: DrawOptions) -> Look | Failure:
+    """What a model sees of one image, from the file to the answer; within `Model.in_evaluation_mode`."""
+    return _alone(model, row, _sight(model, row), options)
+
+
+def look_by_batches(model: Model, rows: Sequence[Row], options: DrawOptions, batch: int) -> Generator[Look | Failure]:
+    """What a model sees of each row, in order: images of one size in batches, of which the next is always under way.
+
+    Within `Model.in_evaluation_mode`. An image that fails does not take the others of its batch along: they are looked
+    at once more, one by one.
+    """
+
+    def begun(group: Sequence[tuple[Row, Sight | Failure]]) -> LookStarted | None:
+        sights = [sight for _, sight in group if isinstance(sight, Sight)]
+        try:
+            with torch.inference_mode():
+                return start_looks(model, sights, options) if sights else None
+        except FoveateError:
+            return None
+
+    with closing(read_ahead(partial(_sight, model), rows, reading_threads(), 2 * batch)) as sights:
+        groups = ((group, begun(group)) for group in _of_one_size(zip(rows, sights, strict=True), batch))
+        for group, started in one_ahead(groups):
+            looks: Iterator[Look] = iter(())
+            try:
+                with torch.inference_mode():
+                    looks = iter(() if started is None else finish_looks(model, started))
+            except UNREADABLE:
+                pass
+            for row, sight in group:
+                look = next(looks, None) if isinstance(sight, Sight) else sight
+                yield _alone(model, row, sight, options) if look is None else look
+
+
+def _of_one_size(
+    sights: Iterable[tuple[Row, Sight | Failure]], batch: int
+) -> Iterator[list[tuple[Row, Sight | Failure]]]:
+    """Runs of images whose views are of one size, at most `batch`; failures go with any."""
+    group: list[tuple[Row, Sight | Failure]] = []
+    sizes: set[Size] = set()
+    for row, sight in sights:
+        own = {sight.size} if isinstance(sight, Sight) else set()
+        if len(group) == batch or len(sizes | own) > 1:
+            yield group
+            group, sizes = [], set()
+        group.append((row, sight))
+        sizes |= own
+    if group:
+        yield group
+
+
+def _alone(model: Model, row: Row, sight: Sight | Failure, options: DrawOptions) -> Look | Failure:
+    if isinstance(sight, Failure):
+        return sight
+    try:
+        with torch.inference_mode():
+            (look,) = finish_looks(model, start_looks(model, [sight], options))
+    except UNREADABLE as error:
+        return _failure(row, "read", error)
+    return look
+
+
+def _sight(model: Model, row: Row) -> Sight | Failure:
+    """An image opened, its view made and, where need be, decoded; how long that took is told as opening and viewing."""
+    started, stage = perf_counter(), "open"
+    try:
+        opened = row.open()
+        stage, opening = "read", perf_counter() - started
+        sight = see(model, opened)
+        sight.source.prefetch()
+    except UNREADABLE as error:
+        return _failure(row, stage, error)
+    return replace(sight, stages=sight.stages | {"open": sight.stages["open"] + opening})
 
 
 def _rows(path: str | Path) -> Iterator[tuple[str, Row]]:

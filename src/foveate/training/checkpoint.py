@@ -147,6 +147,7 @@ class Checkpoints:
         accelerator: of this process.
         model: what is trained.
         optimizer: of its parameters.
+        scaler: of its loss, in fp16.
         average: of its weights; None where they are not averaged.
     """
 
@@ -156,6 +157,7 @@ class Checkpoints:
     accelerator: "Accelerator"
     model: Model
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     average: WeightAverage | None
 
     @property
@@ -172,7 +174,7 @@ class Checkpoints:
         """
         if not self.accelerator.is_main_process:
             return
-        scaler, numbers = self.accelerator.scaler, self.optimizer.state_dict()
+        numbers = self.optimizer.state_dict()
         tensors = {f"model.{name}": one for name, one in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": one for name, one in self.average.state_dict().items()}
@@ -181,7 +183,7 @@ class Checkpoints:
         plain = {
             "position": position.plain(),
             "optimizer": numbers["param_groups"],
-            "scaler": None if scaler is None else scaler.state_dict(),
+            "scaler": self.scaler.state_dict() or None,
             "logged": logged,
             "settings": to_plain(self.settings),
             "fingerprint": self.fingerprint,
@@ -209,8 +211,8 @@ class Checkpoints:
             raise RunError(
                 "the state is of another version of the model: train anew in another --out folder"
             ) from error
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state.plain["scaler"])
+        if state.plain["scaler"] is not None:
+            self.scaler.load_state_dict(state.plain["scaler"])
         return Position.from_plain(state.plain["position"])
 
     def keep_best(self, position: Position, result: Evaluation | None) -> bool:

@@ -115,7 +115,7 @@ def train_folds(
         DataError: the images cannot be divided so.
     """
     out = Path(out)
-    accelerator = open_accelerator(settings.training.mixed_precision)
+    accelerator = open_accelerator()
     agreed(accelerator, partial(_check_free, out, resume))
     images = dataset or _named_splits(settings)
     remedy = f"to continue: foveate train --resume --folds {folds} --out {shlex.quote(str(out))}"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError, RunError
 from foveate.evaluation.evaluate import Evaluation, evaluate
 from foveate.models.types import Batch, DrawOptions
-from foveate.pipeline.distributed import agreed, open_accelerator, together
+from foveate.pipeline.distributed import agreed, check_precision, open_accelerator
 from foveate.pipeline.loader import (
     Loader,
     LoadOptions,
@@ -29,6 +29,7 @@ from foveate.pipeline.loader import (
     split_indices,
 )
 from foveate.pipeline.source_cache import SourceCache, memory_limits
+from foveate.threads import set_reading_threads
 from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
 from foveate.training.build import build_for, loss_weights
 from foveate.training.checkpoint import Checkpoints, Position, has_state
@@ -92,13 +93,30 @@ def train(
         ConfigError, DataError, ImageError, RunError: the input is at fault; a state, once there, is saved.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    accelerator = open_accelerator(settings.training.mixed_precision)
+    accelerator = open_accelerator()
+    check_precision(settings.training.mixed_precision, accelerator.device)
+    set_reading_threads(settings.training.threads)
     with accelerator.main_process_first():
         images = open_dataset(settings.data, settings.seed) if dataset is None else dataset
     run = _Run(settings, Path(out), images, accelerator, progress, remedy)
     with memory_limits(settings.data):
         run.start(resume, features)
         return run.finish()
+
+
+class _Arrival:
+    """Arrival of the next batch: the images, and the seconds that they were waited for."""
+
+    images: Batch
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.waited = batches, 0.0
+
+    def __call__(self) -> Batch:
+        start = time.perf_counter()
+        self.images = next(self._batches)
+        self.waited = time.perf_counter() - start
+        return self.images
 
 
 class _Run:
@@ -141,13 +159,14 @@ class _Run:
         weights = loss_weights(settings, self.dataset, self.training_indices)
         self.stepper = Stepper(training, model, accelerator, weights)
         self.average = WeightAverage(model, training.averaging) if training.averaging else None
-        self.checkpoints = Checkpoints(
-            self.folder, settings, self.fingerprint, accelerator, model, self.stepper.optimizer, self.average
-        )
+        trained = (model, self.stepper.optimizer, self.stepper.scaler, self.average)
+        self.checkpoints = Checkpoints(self.folder, settings, self.fingerprint, accelerator, *trained)
         opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
-        self.loading = LoadOptions(training.batch, training.workers, opened)
+        self.loading = LoadOptions(training.batch, opened=opened)
         self.receipts = StepReceipts(model.patch)
-        self.loader = Loader(self.dataset, model.view, settings.seed, model.intake, settings.augment, self.loading)
+        self.loader = Loader(
+            self.dataset, model.view, settings.seed, model.intake, settings.augment, self.loading, model.reads_patches
+        )
         if self.state is not None:
             self.position = self.checkpoints.restore(self.state)
         logged = 0 if self.state is None else self.state.plain["logged"]
@@ -190,25 +209,24 @@ class _Run:
         if not self._over():
             with closing(self.loader.training(position.epoch, plan)) as batches:
                 for share in plan:
-                    start = time.perf_counter()
-                    images = together(self.accelerator, partial(next, batches))
-                    if self._step(share, images, time.perf_counter() - start):
+                    if self._step(share, batches):
                         break
         self._close_epoch()
 
-    def _step(self, share: Share, images: Batch, waited: float) -> bool:
+    def _step(self, share: Share, batches: Iterator[Batch]) -> bool:
         """Take one step; True if it was the last for now."""
+        arriving = _Arrival(batches)
         position, training = self.position, self.settings.training
         rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
         now = annealed(self.settings, position.step, self.total)
         self.stepper.model.anneal(now.get("prior"), round(now["patches"]) if "patches" in now else None)
-        sums, arrived, late = self._gather(self.stepper.backward(images, share, now))
-        if not math.isfinite(sums["loss"]) or not self.stepper.finite:
+        sums, arrived, late = self._gather(self.stepper.backward(arriving, share, now))
+        if not math.isfinite(sums["loss"]) or sums.pop("not_finite"):
             raise self._diverged(rate)
         self.stepper.update(rate)
         if self.average is not None:
             self.average.update_parameters(self.stepper.model)
-        position.take(sums | self.receipts.sums(images, self.stepper.stages, waited), self._tick())
+        position.take(sums | self.receipts.sums(arriving.images, self.stepper.stages, arriving.waited), self._tick())
         record = step_record(position, sums, rate, now)
         if position.step % training.log_every == 0 or position.step == self.total:
             self.log.write(record)

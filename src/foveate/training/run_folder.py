@@ -24,7 +24,7 @@ WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
 KEEPS = ("cache", "cache_folder", "cache_gigabytes", "memory_gigabytes", "tile_gigabytes")
 """Settings of the data that say what is kept of images, on which no result depends."""
 
-FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "workers")) | {f"data.{name}" for name in KEEPS}
+FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "threads")) | {f"data.{name}" for name in KEEPS}
 """Settings that may change when a run is resumed."""
 
 PLACES = ("manifest", "published")

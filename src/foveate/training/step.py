@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,7 +16,7 @@ from foveate.images import Source, original
 from foveate.models.probabilities import cross_entropies, image_errors
 from foveate.models.receipts import covering, peak_memory
 from foveate.models.types import Batch, Output
-from foveate.pipeline.distributed import open_accelerator, together
+from foveate.pipeline.distributed import check_precision, open_accelerator, synchronised_statistics, together
 from foveate.pipeline.loader import Share
 from foveate.seeds import derive_seed
 from foveate.training.checkpoint import Position
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
     from foveate.models import Model
 
-SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches")
-"""What is added up over images, in the order of `batch_sums`."""
+SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches", "not_finite")
+"""What is added up over images, in the order of `batch_sums`; the last one over steps whose gradient is not finite."""
+
+PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What the networks compute in, in a step: `training.mixed_precision`."""
 
 STAGE = "seconds "
 """Before the name of a stage, among the sums of an epoch."""
@@ -50,7 +53,7 @@ def batch_sums(
         counted: (B,) False for an image that only lends its presence.
 
     Returns:
-        (6,) the sums named in `SUMS`, detached.
+        (6,) the sums named in `SUMS`, but the last; detached.
     """
     wrong = image_errors(output.logits, labels)
     each = [losses, plain, wrong, entropy, torch.ones_like(losses), output.patches_read]
@@ -208,14 +211,18 @@ class Stepper:
     Arguments:
         settings: loss, optimizer and clipping.
         model: what is trained; put on the accelerator's device.
-        accelerator: of this process; one for `settings.mixed_precision` if None.
+        accelerator: of this process; opened if None.
         weights: (classes,) class weights, or None; see `foveate.models.probabilities.cross_entropies`.
 
     Attributes:
-        model: as given.
+        model: as given, its batch statistics synchronised where there are several processes.
         accelerator: of this process.
         optimizer: of the model's parameters.
+        scaler: of the loss, in fp16.
         stages: seconds by stage of the last forward pass.
+
+    Raises:
+        ConfigError: fp16 is asked for without a CUDA device, or batch statistics cannot be synchronised.
 
     Example:
         >>> import numpy as np
@@ -238,12 +245,15 @@ class Stepper:
         weights: Tensor | None = None,
     ) -> None:
         self.settings = settings
-        self.model = model
-        self.accelerator = open_accelerator(settings.mixed_precision) if accelerator is None else accelerator
-        optimizer = build_optimizer(optimizer_groups(model, model.parameter_groups()), settings)
-        self._wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self._weights = None if weights is None else weights.to(self.accelerator.device)
-        self._norm = torch.zeros(())
+        self.accelerator = open_accelerator() if accelerator is None else accelerator
+        self.device = self.accelerator.device
+        check_precision(settings.mixed_precision, self.device)
+        self.model = synchronised_statistics(model, self.accelerator)
+        model.parts = settings.parts
+        self._wrapped = self.accelerator.prepare_model(model)
+        self.optimizer = build_optimizer(optimizer_groups(model, model.parameter_groups()), settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
+        self._weights = None if weights is None else weights.to(self.device)
         self.stages: dict[str, float] = {}
 
     def __call__(self, images: Batch, share: Share | None = None, rate: float | None = None) -> dict[str, float]:
@@ -261,46 +271,55 @@ class Stepper:
         self.update(self.settings.learning_rate if rate is None else rate)
         return sums
 
-    def backward(self, images: Batch, share: Share | None = None, now: Annealed | None = None) -> Tensor:
+    def backward(
+        self, images: Batch | Callable[[], Batch], share: Share | None = None, now: Annealed | None = None
+    ) -> Tensor:
         """Backward pass, the first half: gradients of the batch's mean loss, clipped.
 
         The sum over this process' images is divided by the size of the global batch, so that processes with unequal
         shares together follow the gradient of a single process. Data parallelism averages over processes: hence
-        `world`.
+        `world`. The networks compute in `settings.mixed_precision` here and nowhere else.
 
         Arguments:
-            images: labelled; on any device.
+            images: labelled, on any device; or what gives them, whose failure is every process' failure.
             share: which of the images count, and of how many; all of them if None.
             now: weights of the terms of the attention, where these are annealed; the settings' if None.
 
         Returns:
-            (6,) the sums that `foveate.training.step.SUMS` names, over this process' images that count.
+            (7,) the sums that `foveate.training.step.SUMS` names, over this process' images that count; the last one is
+            not 0 if a gradient is not finite.
 
         Raises:
             ImageError: an image cannot be read; raised in every process.
         """
         accelerator, settings = self.accelerator, self.settings
-        share = Share(tuple(range(len(images))), len(images), len(images)) if share is None else share
         self.model.train()
-        images = images.to(accelerator.device)
+        images, output = together(accelerator, partial(self._forward, images))
+        share = Share(tuple(range(len(images))), len(images), len(images)) if share is None else share
         labels = images.labels
         assert labels is not None
-        with seeded(images.seeds, accelerator.device):
-            output = together(accelerator, partial(self._wrapped, images))
         self.stages = output.seconds
         terms = TermWeights(*((now or {}).get(name, getattr(settings, name)) for name in TermWeights._fields))
         losses, entropy = image_losses(output, labels, terms, self._weights)
         counted = torch.arange(len(images), device=losses.device) < share.counted
-        accelerator.backward((losses * counted).sum() * accelerator.num_processes / share.whole)
-        self._norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        loss = (losses * counted).sum() * accelerator.num_processes / share.whole
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         with torch.no_grad():
             plain = cross_entropies(output.logits.float(), labels)
-        return batch_sums(output, labels, losses, plain, entropy, counted)
+            # in fp16 an overflow is no fault, but skipped by the scaler
+            wild = torch.zeros_like(norm) if self.scaler.is_enabled() else (~norm.isfinite()).to(norm)
+        sums = batch_sums(output, labels, losses, plain, entropy, counted)
+        return torch.cat([sums, wild.to(sums)[None]])
 
-    @property
-    def finite(self) -> bool:
-        """Whether the gradient of the last `backward` is finite; in fp16 an overflow is no fault, but skipped."""
-        return self.accelerator.scaler is not None or bool(torch.isfinite(self._norm))
+    def _forward(self, images: Batch | Callable[[], Batch]) -> tuple[Batch, Output]:
+        given = images() if callable(images) else images
+        batch = given.to(self.device, non_blocking=True)
+        precision = PRECISIONS[self.settings.mixed_precision]
+        lower = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+        with seeded(batch.seeds, self.device), lower:
+            return batch, self._wrapped(batch)
 
     def update(self, rate: float) -> None:
         """Optimizer step, the second half: move the weights, and forget the gradients.
@@ -309,5 +328,6 @@ class Stepper:
             rate: learning rate; a group with a peak of its own takes its share of it.
         """
         set_rates(self.optimizer, self.settings, rate)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()

@@ -110,6 +110,10 @@ class PillowSource(Source):
         pixels = self._orientation.apply(self._decoded(1))
         return [pixels[box.top : box.bottom, box.left : box.right].copy() for box in boxes]
 
+    def prefetch(self) -> None:
+        """Decode the image, unless its pixels are held."""
+        self._read(Box(0, 0, 1, 1), 0)
+
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Area average of the image, or of a JPEG decoded smaller; see the class."""
         turn, stored = self._orientation, self._stored_size

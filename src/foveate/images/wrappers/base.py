@@ -71,6 +71,10 @@ class Wrapper(Source):
         """What the original tells of a view of this image; None stays None."""
         return told(size, region)
 
+    def prefetch(self) -> None:
+        """Decode the original, if it can only be decoded whole."""
+        self.source.prefetch()
+
     def close(self) -> None:
         """Close the original."""
         self.source.close()

@@ -1,0 +1,98 @@
+"""Inference pipeline: networks work on one image while others are read, on a GPU by batches, on a CPU by images.
+
+On a GPU, threads make the views of the next batches, and patches of one batch are read while the feature network works
+on the batch before. A CPU has nothing to wait for: there every thread takes some images from the file to the answer,
+with networks on one core each, so that no core waits for another.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TypeVar
+
+import torch
+
+from foveate.models import Model
+from foveate.models.types import Batch, Output
+from foveate.pipeline.loader import Loader, Share, shares
+from foveate.threads import read_ahead, reading_threads
+
+TOGETHER = 4
+"""Images that a thread works on together on a CPU: more save no time there."""
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def classify(
+    model: Model, loader: Loader, plan: Sequence[Share], samples: int = 1
+) -> Generator[tuple[Share, Batch, Output], None, None]:
+    """Outputs of a model for the batches of an evaluation, in order.
+
+    Arguments:
+        model: on the device to work on, within `Model.evaluating`.
+        loader: of the images.
+        plan: shares whose images all count; on a CPU they are cut into smaller ones.
+        samples: draws per image.
+
+    Yields:
+        Each share, its batch and what the model says.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    if model.device.type == "cpu":
+        small = [part for share in plan for part in shares(share.indices, TOGETHER)]
+
+        def whole(share: Share) -> tuple[Share, Batch, Output]:
+            batch = loader.evaluation_batch(share.indices)
+            return share, batch, model(batch, samples)
+
+        yield from on_cores(whole, small)
+        return
+    with closing(loader.evaluation(plan)) as batches:
+        begun = ((batch, model.start(batch.to(model.device, non_blocking=True), samples)) for batch in batches)
+        for share, (batch, started) in zip(plan, one_ahead(begun), strict=True):
+            yield share, batch, model.finish(started)
+
+
+def one_ahead(begun: Iterable[Out]) -> Iterator[Out]:
+    """Pipelining: what is begun, one after the other, each handed over only when the next one is begun, too."""
+    waiting: list[Out] = []
+    for one in begun:
+        waiting.append(one)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def on_cores(work: Callable[[In], Out], items: Sequence[In]) -> Generator[Out, None, None]:
+    """Work without gradients on every item, an item a core at a time; in order.
+
+    Arguments:
+        work: networks in it compute on one core each; where there is one item, on all.
+        items: at least one.
+
+    Raises:
+        Exception: of the first item whose work fails, when its turn comes.
+    """
+
+    def inferred(item: In) -> Out:
+        with torch.inference_mode():
+            return work(item)
+
+    if len(items) < 2:
+        yield from map(inferred, items)
+        return
+    threads = reading_threads()
+    with _one_core_each() as begin, closing(read_ahead(inferred, items, threads, 2 * threads, begin)) as results:
+        yield from results
+
+
+@contextmanager
+def _one_core_each() -> Iterator[Callable[[], None]]:
+    """What a thread is to call first, to compute on one core; the number of torch's threads here stays as it is."""
+    before = torch.get_num_threads()
+    try:
+        yield lambda: torch.set_num_threads(1)
+    finally:
+        torch.set_num_threads(before)  # the latest call holds for threads that have not computed yet
