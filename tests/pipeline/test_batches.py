@@ -1,9 +1,9 @@
 """What reaches the model: views from wherever, sources that show the same change, draws that follow the id."""
 
 import multiprocessing
-import os
-import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from foveate.models import Intake, prediction_seed
 from foveate.pipeline.loader import Loader, LoadOptions, shares, split_indices
 from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
+from foveate.threads import set_reading_threads
 
 FAILURES = (ImageError,)
 
@@ -41,23 +42,31 @@ def test_view_and_source_show_the_same_change(squares: Any, settings_of: Callabl
             assert torch.equal(images.views[position, :, :height, :width], expected)
 
 
-def test_workers_change_no_bit(squares: Any, settings_of: Callable[..., Any]) -> None:
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of reading threads, until the test is over."""
+    yield set_reading_threads
+    set_reading_threads(None)
+
+
+def test_neither_threads_nor_what_is_read_ahead_change_a_bit(
+    squares: Any, settings_of: Callable[..., Any], threads: Callable[[int], None]
+) -> None:
     settings = settings_of()
     plan = shares(split_indices(squares, "train"), 5)
-    batches = [
-        list(
-            Loader(
-                squares, settings.model.view, seed=1, augment=settings.augment, loading=LoadOptions(workers=workers)
-            ).training(1, plan)
-        )
-        for workers in (0, 2)
-    ]
+    batches = []
+    for count, ahead in ((1, 0), (1, 1), (2, 2), (5, 1), (3, 7)):
+        threads(count)
+        loading = LoadOptions(ahead=ahead)
+        loader = Loader(squares, settings.model.view, seed=1, augment=settings.augment, loading=loading)
+        batches.append(list(loader.training(1, plan)))
     assert len(batches[0]) == 3
-    for alone, helped in zip(*batches, strict=True):
-        assert alone.ids == helped.ids
-        assert alone.seeds == helped.seeds
-        assert torch.equal(alone.views, helped.views)
-        assert torch.equal(alone.mask, helped.mask)
+    for alone, *others in zip(*batches, strict=True):
+        for other in others:
+            assert alone.ids == other.ids
+            assert alone.seeds == other.seeds
+            assert torch.equal(alone.views, other.views)
+            assert torch.equal(alone.mask, other.mask)
 
 
 def test_draws_follow_seed_epoch_and_id(squares: Any, settings_of: Callable[..., Any]) -> None:
@@ -69,10 +78,8 @@ def test_draws_follow_seed_epoch_and_id(squares: Any, settings_of: Callable[...,
     assert images.seeds == (prediction_seed(9, images.ids[0]),), "the draws of prediction"
 
 
-@pytest.mark.parametrize(("workers", "opened"), [(0, 4), (1, 4)])
-def test_no_image_is_opened_twice_here(
-    squares: Any, settings_of: Callable[..., Any], workers: int, opened: int
-) -> None:
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_no_image_is_opened_twice(squares: Any, settings_of: Callable[..., Any], ahead: int) -> None:
     class Counted:
         classes, examples, multi_label, count = squares.classes, squares.examples, False, 0
 
@@ -80,12 +87,26 @@ def test_no_image_is_opened_twice_here(
             self.count += 1
             return squares.open(index)
 
-    dataset = Counted()  # a worker counts for itself
-    for images in Loader(dataset, settings_of().model.view, seed=9, loading=LoadOptions(workers=workers)).training(
-        1, shares(range(4), 2)
-    ):
+    dataset = Counted()
+    loader = Loader(dataset, settings_of().model.view, seed=9, loading=LoadOptions(ahead=ahead))
+    for images in loader.training(1, shares(range(4), 2)):
         assert len(images) == 2
-    assert dataset.count == opened
+    assert dataset.count == 4
+
+
+def test_no_more_is_prepared_than_asked_for(squares: Any, settings_of: Callable[..., Any]) -> None:
+    begun: list[str] = []
+
+    def noted(source: Source) -> Source:
+        begun.append(source.name)
+        return source
+
+    loader = Loader(squares, settings_of().model.view, 9, noted, loading=LoadOptions(ahead=1))
+    plan = shares(range(12), 2)
+    with closing(loader.training(1, plan)) as batches:
+        next(batches)
+        time.sleep(0.3)
+        assert 2 <= len(begun) <= 6, "one batch is there, the next is prepared, and images of a third wait for it"
 
 
 def test_an_image_is_refused_before_its_pixels_are_read(squares: Any, settings_of: Callable[..., Any]) -> None:
@@ -98,32 +119,15 @@ def test_an_image_is_refused_before_its_pixels_are_read(squares: Any, settings_o
     loader = Loader(squares, settings_of().model.view, seed=9, intake=refuse)
     with pytest.raises(FAILURES, match="grey: save it as RGB"):
         list(loader.training(1, shares(range(4), 2)))
-    assert [source.bytes_read for source in sources] == [0]
+    assert {source.bytes_read for source in sources} == {0}
 
 
-def test_workers_outlive_the_signals_of_a_launcher(squares: Any, settings_of: Callable[..., Any]) -> None:
+def test_a_loader_left_early_leaves_no_thread_and_no_process(squares: Any, settings_of: Callable[..., Any]) -> None:
     plan = shares(split_indices(squares, "train"), 2)
-    with closing(
-        Loader(squares, settings_of().model.view, seed=9, loading=LoadOptions(workers=1)).training(1, plan)
-    ) as batches:
-        count = 1
+    with closing(Loader(squares, settings_of().model.view, seed=9).training(1, plan)) as batches:
         next(batches)
-        (worker,) = multiprocessing.active_children()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(worker.pid or 0, number)
-        count += sum(1 for _ in batches)
-    assert count == len(plan)
-
-
-def test_a_loader_left_early_leaves_no_worker(squares: Any, settings_of: Callable[..., Any]) -> None:
-    plan = shares(split_indices(squares, "train"), 2)
-    with closing(
-        Loader(squares, settings_of().model.view, seed=9, loading=LoadOptions(workers=2)).training(1, plan)
-    ) as batches:
-        next(batches)
-        workers = multiprocessing.active_children()
-        assert len(workers) == 2
-    assert not any(worker.is_alive() for worker in workers)
+        assert multiprocessing.active_children() == []
+    assert not [one for one in threading.enumerate() if one.name.startswith("foveate-ahead")]
 
 
 def test_the_global_random_state_is_left_alone(squares: Any, settings_of: Callable[..., Any]) -> None:
@@ -132,12 +136,10 @@ def test_the_global_random_state_is_left_alone(squares: Any, settings_of: Callab
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_one_line_with_or_without_workers(
-    squares: Any, settings_of: Callable[..., Any], workers: int
-) -> None:
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_unreadable_image_is_one_line(squares: Any, settings_of: Callable[..., Any], ahead: int) -> None:
     broken = replace(squares, broken=squares.examples[2].id)
-    loader = Loader(broken, settings_of().model.view, seed=9, loading=LoadOptions(workers=workers))
+    loader = Loader(broken, settings_of().model.view, seed=9, loading=LoadOptions(ahead=ahead))
     with pytest.raises(FAILURES, match=r"^image34 cannot be read: replace it$"):
         list(loader.evaluation(shares(range(4), 2)))
 
@@ -213,11 +215,11 @@ def test_a_store_may_be_shared_by_training_and_evaluation(files: Any) -> None:
     assert files.count == 5
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_images_come_as_the_model_wants_them(files: Any, workers: int) -> None:
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_images_come_as_the_model_wants_them(files: Any, ahead: int) -> None:
     view, plan = ViewSettings(longest_side=20), shares(range(5), 2)
     grey = Intake(InputSettings(colour="grey"), 1)
-    for images in Loader(files, view, 1, grey, loading=LoadOptions(workers=workers)).training(1, plan):
+    for images in Loader(files, view, 1, grey, loading=LoadOptions(ahead=ahead)).training(1, plan):
         assert images.views.shape[1] == 1
         for place, source in enumerate(images.sources):
             assert source.channels == 1
@@ -225,8 +227,8 @@ def test_images_come_as_the_model_wants_them(files: Any, workers: int) -> None:
             assert torch.equal(images.views[place, :, :height, :width], make_view(source, view))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_model_without_view_reads_no_pixel(workers: int) -> None:
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_model_without_view_reads_no_pixel(ahead: int) -> None:
     class Arrays:
         classes, multi_label = ("a", "b"), False
         examples = tuple(Example(f"{number}", number % 2) for number in range(3))
@@ -234,8 +236,7 @@ def test_a_model_without_view_reads_no_pixel(workers: int) -> None:
         def open(self, index: int) -> Source:
             return ArraySource(np.ones((40 + index, 30, 2), np.uint8))
 
-    batches = list(Loader(Arrays(), None, 1, loading=LoadOptions(workers=workers)).training(1, shares(range(3), 2)))
-    assert multiprocessing.active_children() == []
+    batches = list(Loader(Arrays(), None, 1, loading=LoadOptions(ahead=ahead)).training(1, shares(range(3), 2)))
     assert [images.views.shape for images in batches] == [(2, 2, 1, 1), (1, 2, 1, 1)]
     assert not any(images.views.any() or not images.mask.all() for images in batches)
     assert [source.bytes_read for images in batches for source in images.sources] == [0] * 3

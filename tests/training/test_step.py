@@ -53,7 +53,7 @@ def test_images_that_do_not_count_change_nothing(squares: Any, settings_of: Call
     expected = gradients(model, batch, settings.training.entropy, slice(0, 2))
     stepper = Stepper(settings.training, model)
     sums = stepper.backward(batch, Share((0, 1, 2, 3, 4), counted=2, whole=7))
-    assert sums[-2:].tolist() == [2, 6]
+    assert sums[-3:].tolist() == [2, 6, 0], "images, patches, gradients that are not finite"
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         assert parameter.grad is not None
         assert torch.allclose(parameter.grad, gradient / 7, atol=1e-6)
@@ -78,10 +78,13 @@ def test_gradients_are_clipped_to_the_norm(squares: Any, settings_of: Callable[.
     settings = settings_of(training={"clip_norm": 1e-3})
     model = model_of(settings)
     stepper = Stepper(settings.training, model)
-    stepper.backward(batch_of(squares, model, 4))
+    sums = stepper.backward(batch_of(squares, model, 4))
     norm = torch.stack([one.grad.norm() for one in model.parameters() if one.grad is not None]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
-    assert stepper.finite
+    assert sums[-1] == 0
+    with torch.no_grad():
+        model.head.weight[0, 0] = torch.nan
+    assert stepper.backward(batch_of(squares, model, 4))[-1] == 1
 
 
 def test_several_labels_are_counted_by_the_class(colours: Any, settings_of: Callable[..., Any]) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from foveate.types import Box, Size
 Kept = TypeVar("Kept")
 
 
+@runtime_checkable
 class Looker(Protocol):
     """What is asked of a model here; see `foveate.models.Model`."""
 
