@@ -47,10 +47,10 @@ def main() -> None:
 def _steps(keep: bool, steps: int) -> dict[str, float]:
     import resource
 
-    from foveate.allocator import keep_freed_memory
     from foveate.config.files import preset
     from foveate.config.settings import DataSettings
     from foveate.datasets import open_dataset
+    from foveate.devices import keep_freed_memory
     from foveate.models import build_model
     from foveate.pipeline.loader import Loader, shares, split_indices
     from foveate.training.step import Stepper

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foveate.allocator import keep_freed_memory
+from foveate.devices import keep_freed_memory
 from foveate.images import open_image
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.tensors import gather

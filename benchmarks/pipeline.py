@@ -36,12 +36,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from giants import write_stored
 from photographs import write_photographs
 
-from foveate.allocator import keep_freed_memory
 from foveate.config.files import preset
 from foveate.config.settings import DataSettings
 from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset, read_manifest
 from foveate.datasets.types import ImageDataset
+from foveate.devices import keep_freed_memory
 from foveate.images.tensors import read_patches, to_unit
 from foveate.models import build_model
 from foveate.models.types import Batch

@@ -28,13 +28,12 @@ class Watched(SilentProgress):
     Attributes:
         resident: bytes that this process holds resident. They go up and down by a tenth, with what the C library keeps
             of memory that the networks have let go of.
-        used: the same without what is kept so, and with what workers have to themselves: after step `SETTLED`, and
-            after the last one.
+        used: the same without what is kept so: after step `SETTLED`, and after the last one.
         files: files and sockets that this process has open.
         at: seconds, of any clock.
         before: files open before the run.
         after: files open after it.
-        bytes_read: by this process, of images; views made by workers are not counted.
+        bytes_read: of images.
     """
 
     resident: list[int] = field(default_factory=list)
@@ -62,8 +61,7 @@ class Watched(SilentProgress):
         self.files.append(process.num_fds())
         if record["step"] in (SETTLED, self.total):
             _give_back()
-            workers = sum(child.memory_full_info().uss for child in process.children(recursive=True))
-            self.used.append(process.memory_info().rss + workers)
+            self.used.append(process.memory_info().rss)
 
     def epoch(self, record: dict[str, Any]) -> None:
         self.bytes_read += record["receipt"]["bytes_read"]
@@ -90,19 +88,19 @@ def write_pyramids(folder: Path, count: int, tiles: int = 79) -> Path:
 
 
 def watched_epoch(
-    manifest: Path, run: Path, workers: int = 2, batch: int = 8, dataset: ImageDataset | None = None
+    manifest: Path, run: Path, threads: int | None = None, batch: int = 8, dataset: ImageDataset | None = None
 ) -> Watched:
     """Train the preset `smoke` (ATS-10) for an epoch.
 
     Arguments:
         manifest: of the images.
         run: folder of the run.
-        workers: processes that make views, beside this one.
+        threads: that read; one a core if None.
         batch: images of a step; there must be more than `SETTLED` steps.
         dataset: the images of the manifest, if they are to be opened otherwise.
     """
     settings = preset("smoke")
-    training = replace(settings.training, epochs=1, max_steps=None, batch=batch, workers=workers)
+    training = replace(settings.training, epochs=1, max_steps=None, batch=batch, threads=threads)
     settings = replace(settings, training=training)
     watched = Watched(before=psutil.Process().num_fds())
     train(settings, run, dataset=dataset or read_manifest(manifest), progress=watched)

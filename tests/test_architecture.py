@@ -22,7 +22,6 @@ FLOORS = (
         "types",
         "errors",
         "seeds",
-        "allocator",
         "atomic",
         "cache",
         "disk_cache",
@@ -40,7 +39,7 @@ FLOORS = (
     {"cli", "__main__", "__init__"},
 )
 TORCH_FREE = (
-    *("_version", "types", "errors", "seeds", "allocator", "atomic", "cache", "disk_cache", "devices", "config"),
+    *("_version", "types", "errors", "seeds", "atomic", "cache", "disk_cache", "devices", "config"),
     *("cli", "__init__", "__main__"),
 )
 LONGEST_FILE = 350

@@ -10,7 +10,7 @@ def derive_seed(*parts: int | str) -> int:
     .. math:: s = \mathrm{BLAKE2b}_{64}(p_1, p_2, \dots) \gg 1
 
     Every image's draws come from `derive_seed(run_seed, epoch, image_id, sample)`, so neither padding, batch
-    composition, manifest order nor the number of workers or processes changes them.
+    composition, manifest order nor the number of threads or processes changes them.
 
     Arguments:
         parts: integers and strings, in a fixed order. `1` and `"1"` are different parts.

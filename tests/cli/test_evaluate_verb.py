@@ -57,12 +57,17 @@ def test_evaluate_says_what_it_misses(images: Path, tmp_path: Path, capsys: Any)
     assert "no folder and no shipped model is called no-such-run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "value", "least"), [("batch", 0, 1), ("samples", 0, 1), ("workers", -1, 0)])
-def test_evaluate_counts_from_somewhere(option: str, value: int, least: int, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        ("batch", 0, "leave it out, or give 1 or more"),
+        ("samples", 0, "1 is one draw, 4 averages four"),
+        ("threads", -1, "leave it out, or give 1 or more"),
+    ],
+)
+def test_evaluate_counts_from_somewhere(option: str, value: int, remedy: str, capsys: Any) -> None:
     assert main(command("evaluate", "no-such-run", f"--{option}={value}")) == 2
-    assert capsys.readouterr().err == (
-        f"foveate: error: --{option} must be at least {least}, got {value}: leave it out or give {least} or more\n"
-    )
+    assert capsys.readouterr().err == f"foveate: error: --{option} must be at least 1, got {value}: {remedy}\n"
 
 
 def test_evaluate_refuses_a_split_without_images(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:

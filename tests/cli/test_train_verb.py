@@ -164,7 +164,7 @@ def test_a_stopped_run_exits_as_told_and_resumes(
         run,
         "--training.epochs",
         "100000",
-        "--training.workers",
+        "--training.threads",
         "1",
     ]
     process = start_training(*words)

@@ -99,7 +99,7 @@ def test_prediction_takes_the_image_in(make_model: Models) -> None:
         assert value == pytest.approx(plain.probabilities[name], abs=1e-6)
 
 
-def test_it_travels_to_workers() -> None:
+def test_it_can_be_pickled() -> None:
     intake = Intake(InputSettings(bands=(1,)), 1)
     assert pickle.loads(pickle.dumps(intake)) == intake
 

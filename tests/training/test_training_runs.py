@@ -129,11 +129,12 @@ def test_the_saved_model_is_the_best_one(long_run: Path, squares: Any) -> None:
     assert again.loss == pytest.approx(best["validation_loss"], abs=1e-6)
 
 
-def test_same_seed_same_run_with_any_number_of_workers(
-    plain_run: Path, squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
+@pytest.mark.parametrize("threads", [1, 5])
+def test_same_seed_same_run_with_any_number_of_threads(
+    plain_run: Path, squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path, threads: int
 ) -> None:
-    """A second run without workers is in `test_the_order_of_the_rows_does_not_matter`."""
-    run(settings_of(training={"workers": 2}), tmp_path / "helped", squares)
+    """A second run with one thread a core is in `test_the_order_of_the_rows_does_not_matter`."""
+    run(settings_of(training={"threads": threads}), tmp_path / "helped", squares)
     first, second = tensors_of(plain_run), tensors_of(tmp_path / "helped")
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[key], second[key]) for key in first)

@@ -7,8 +7,8 @@ import traceback
 from importlib import import_module
 from types import ModuleType
 
-from foveate.allocator import keep_freed_memory
 from foveate.cli.parser import Parser, did_you_mean
+from foveate.devices import keep_freed_memory
 from foveate.errors import ConfigError, FoveateError, Interrupted
 
 VERBS: dict[str, str] = {

@@ -147,11 +147,8 @@ def check_looking(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: fewer than one draw, image at a time or thread is asked for.
     """
-    for name, what in (
-        ("samples", "1 is one draw, 4 averages four"),
-        ("batch", "leave it out"),
-        ("threads", "leave it out"),
-    ):
+    for name in ("samples", "batch", "threads"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
+            what = "1 is one draw, 4 averages four" if name == "samples" else "leave it out, or give 1 or more"
             raise ConfigError(f"--{name} must be at least 1, got {value}: {what}")

@@ -213,9 +213,6 @@ class Source(ABC):
 
         Returns:
             (height, width, channels) in the file's type.
-
-        Raises:
-            ImageError: if the file cannot be read.
         """
         rows, columns = self.size
         longest = max(rows, columns)

@@ -1,6 +1,6 @@
 """The data pipeline, between data sets and whoever trains or evaluates.
 
-- `loader.py`: batches: order of an epoch, sharding, views made by workers, images that stay open
+- `loader.py`: batches: order of an epoch, sharding, views made ahead by threads
 - `source_cache.py`: images that stay open from epoch to epoch
 - `distributed.py`: what several processes must do together
 """

@@ -104,21 +104,6 @@ def train(
         return run.finish()
 
 
-class _Arrival:
-    """Arrival of the next batch: the images, and the seconds that they were waited for."""
-
-    images: Batch
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches, self.waited = batches, 0.0
-
-    def __call__(self) -> Batch:
-        start = time.perf_counter()
-        self.images = next(self._batches)
-        self.waited = time.perf_counter() - start
-        return self.images
-
-
 class _Run:
     """One process' side of a run."""
 
@@ -215,18 +200,17 @@ class _Run:
 
     def _step(self, share: Share, batches: Iterator[Batch]) -> bool:
         """Take one step; True if it was the last for now."""
-        arriving = _Arrival(batches)
         position, training = self.position, self.settings.training
         rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
         now = annealed(self.settings, position.step, self.total)
         self.stepper.model.anneal(now.get("prior"), round(now["patches"]) if "patches" in now else None)
-        sums, arrived, late = self._gather(self.stepper.backward(arriving, share, now))
+        sums, arrived, late = self._gather(self.stepper.backward(batches, share, now))
         if not math.isfinite(sums["loss"]) or sums.pop("not_finite"):
             raise self._diverged(rate)
         self.stepper.update(rate)
         if self.average is not None:
             self.average.update_parameters(self.stepper.model)
-        position.take(sums | self.receipts.sums(arriving.images, self.stepper.stages, arriving.waited), self._tick())
+        position.take(sums | self.receipts.sums(self.stepper.images, self.stepper.stages), self._tick())
         record = step_record(position, sums, rate, now)
         if position.step % training.log_every == 0 or position.step == self.total:
             self.log.write(record)

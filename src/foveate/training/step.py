@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -127,17 +128,15 @@ class StepReceipts:
         self._patch = patch
         self._seen: WeakKeyDictionary[Source, int] = WeakKeyDictionary()
 
-    def sums(self, images: Batch, stages: dict[str, float], waited: float) -> dict[str, float]:
+    def sums(self, images: Batch, stages: dict[str, float]) -> dict[str, float]:
         """Sums of a step.
 
         Arguments:
             images: of the step.
-            stages: seconds by stage, of the model's forward pass.
-            waited: seconds until the batch was there.
+            stages: seconds by stage, of the step.
 
         Returns:
-            patches_of (patches that would cover the images), bytes_read (views made by other processes not included)
-            and seconds by stage.
+            patches_of (patches that would cover the images), bytes_read and seconds by stage.
         """
         sums = {"patches_of": 0.0, "bytes_read": 0.0}
         for source in images.sources:
@@ -146,8 +145,7 @@ class StepReceipts:
             kept = original(source)  # one that stays open from epoch to epoch goes on counting
             sums["bytes_read"] += kept.bytes_read - self._seen.get(kept, 0)
             self._seen[kept] = kept.bytes_read
-        timed = {"view": waited, **stages}
-        return sums | {f"{STAGE}{stage}": seconds for stage, seconds in timed.items()}
+        return sums | {f"{STAGE}{stage}": seconds for stage, seconds in stages.items()}
 
 
 def receipt_record(sums: dict[str, float]) -> dict[str, object]:
@@ -219,7 +217,8 @@ class Stepper:
         accelerator: of this process.
         optimizer: of the model's parameters.
         scaler: of the loss, in fp16.
-        stages: seconds by stage of the last forward pass.
+        images: of the last step.
+        stages: its seconds by stage: "view" is what was waited for them, then those of the forward pass.
 
     Raises:
         ConfigError: fp16 is asked for without a CUDA device, or batch statistics cannot be synchronised.
@@ -254,6 +253,7 @@ class Stepper:
         self.optimizer = build_optimizer(optimizer_groups(model, model.parameter_groups()), settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
         self._weights = None if weights is None else weights.to(self.device)
+        self.images: Batch
         self.stages: dict[str, float] = {}
 
     def __call__(self, images: Batch, share: Share | None = None, rate: float | None = None) -> dict[str, float]:
@@ -272,7 +272,7 @@ class Stepper:
         return sums
 
     def backward(
-        self, images: Batch | Callable[[], Batch], share: Share | None = None, now: Annealed | None = None
+        self, images: Batch | Iterator[Batch], share: Share | None = None, now: Annealed | None = None
     ) -> Tensor:
         """Backward pass, the first half: gradients of the batch's mean loss, clipped.
 
@@ -281,7 +281,7 @@ class Stepper:
         `world`. The networks compute in `settings.mixed_precision` here and nowhere else.
 
         Arguments:
-            images: labelled, on any device; or what gives them, whose failure is every process' failure.
+            images: labelled, on any device; or what has them next, whose failure is every process' failure.
             share: which of the images count, and of how many; all of them if None.
             now: weights of the terms of the attention, where these are annealed; the settings' if None.
 
@@ -294,11 +294,11 @@ class Stepper:
         """
         accelerator, settings = self.accelerator, self.settings
         self.model.train()
-        images, output = together(accelerator, partial(self._forward, images))
+        output = together(accelerator, partial(self._forward, images))
+        images = self.images
         share = Share(tuple(range(len(images))), len(images), len(images)) if share is None else share
         labels = images.labels
         assert labels is not None
-        self.stages = output.seconds
         terms = TermWeights(*((now or {}).get(name, getattr(settings, name)) for name in TermWeights._fields))
         losses, entropy = image_losses(output, labels, terms, self._weights)
         counted = torch.arange(len(images), device=losses.device) < share.counted
@@ -313,13 +313,17 @@ class Stepper:
         sums = batch_sums(output, labels, losses, plain, entropy, counted)
         return torch.cat([sums, wild.to(sums)[None]])
 
-    def _forward(self, images: Batch | Callable[[], Batch]) -> tuple[Batch, Output]:
-        given = images() if callable(images) else images
-        batch = given.to(self.device, non_blocking=True)
+    def _forward(self, images: Batch | Iterator[Batch]) -> Output:
+        start = time.perf_counter()
+        given = images if isinstance(images, Batch) else next(images)
+        waited = time.perf_counter() - start
+        self.images = given.to(self.device, non_blocking=True)
         precision = PRECISIONS[self.settings.mixed_precision]
         lower = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
-        with seeded(batch.seeds, self.device), lower:
-            return batch, self._wrapped(batch)
+        with seeded(given.seeds, self.device), lower:
+            output: Output = self._wrapped(self.images)
+        self.stages = {"view": waited, **output.seconds}
+        return output
 
     def update(self, rate: float) -> None:
         """Optimizer step, the second half: move the weights, and forget the gradients.

@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from foveate.allocator import CHOSEN, keep_freed_memory
+from foveate.devices import CHOSEN, keep_freed_memory
 done = keep_freed_memory() if "keep" in sys.argv else None
 layer = torch.nn.Conv2d(8, 8, 3, padding=1)
 def step():
