@@ -1,15 +1,21 @@
-"""A model as on an accelerator: what is fetched from it is checked, and is what is read."""
+"""A training step on an accelerator waits for it once before its loss: where patches are to be read."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from foveate.config.settings import AttentionSettings
 from foveate.errors import FoveateError
 from foveate.images import ArraySource
 from foveate.models import Model, make_batch
 from foveate.models.types import Batch
+from foveate.types import Draw
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
@@ -18,6 +24,56 @@ Models = Callable[..., Model]
 def _batch(model: Model, make_source: Sources) -> Batch:
     sources = [make_source(size, seed=seed) for seed, size in enumerate([(60, 80), (44, 52), (60, 80)])]
     return make_batch(sources, model.view, [1, 2, 3], ids=["a.png", "b.png", "c.png"])
+
+
+class _Copies(TorchFunctionMode):
+    """Copies from the host that wait for the device: all that are not called non-blocking."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        result = func(*args, **kwargs)
+        if name in {"tensor", "as_tensor", "new_tensor"} and result.device.type == "meta":
+            self.found.append(name)
+        if name in {"to", "copy_"} and not kwargs.get("non_blocking"):
+            before, after = args[-1 if name == "copy_" else 0].device.type, result.device.type
+            self.found.extend([name] * (before == "cpu" and after == "meta"))
+        if name in {"__getitem__", "__setitem__"} and args[0].device.type == "meta":
+            indices = args[1] if isinstance(args[1], tuple) else (args[1],)
+            lists = [one for one in indices if isinstance(one, list) or (isinstance(one, Tensor) and not one.is_meta)]
+            self.found.extend([name] * len(lists))
+        return result
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("pool", ["max", "strided"])
+def test_a_step_needs_values_of_the_device_once(
+    pool: str, samples: int, make_model: Models, make_source: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # tensors of the device "meta" have no values, and whatever asks for one is an error; nor has it an autocast
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    attention = AttentionSettings(widths=(4,), stride=2, pool=pool)  # type: ignore[arg-type]
+    model = make_model(attention=attention).train().to("meta")
+    batch = _batch(model, make_source).to("meta")
+    fetched = []
+
+    def fetch(drawn: Draw, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        assert drawn.checks is not None
+        fetched.append(names)
+        valid = torch.ones(drawn.index.shape, dtype=torch.bool)
+        valid[0, 1:] = False
+        return torch.zeros(drawn.index.shape, dtype=torch.int64), valid
+
+    monkeypatch.setattr("foveate.models.sampling.fetch", fetch)
+    with _Copies() as copies:
+        output = model(batch, samples)
+        output.logits.float().logsumexp(1).sum().backward()
+    assert not copies.found
+    assert fetched == [("a.png", "b.png", "c.png")]
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.fixture

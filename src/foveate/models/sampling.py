@@ -105,9 +105,9 @@ class PatchModel(Model):
             sources = [source for source in batch.sources for _ in range(samples)]
             view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
             image_sizes = [source.size for source in sources]
-            index, columns = fetch(drawn, batch.ids)[0], cell_mask.shape[2]
+            (index, valid), columns = fetch(drawn, batch.ids), cell_mask.shape[2]
             boxes = self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
-        reading = self.read_patches(sources, boxes, drawn.valid.cpu(), stages, samples)
+        reading = self.read_patches(sources, boxes, valid, stages, samples)
         return Drawn(batch, samples, log_prob, cell_mask, drawn, boxes, reading, stages)
 
     def finish(self, started: Started) -> Output:
