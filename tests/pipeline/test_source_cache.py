@@ -45,9 +45,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     found: Counter[str] = Counter()
     decode = pillow.PillowSource._decode
 
-    def counted(self: PillowSource, scale: int) -> np.ndarray:
+    def counted(self: PillowSource) -> np.ndarray:
         found[Path(self.name).name] += 1
-        return decode(self, scale)
+        return decode(self)
 
     monkeypatch.setattr(pillow.PillowSource, "_decode", counted)
     return found
@@ -288,8 +288,8 @@ def test_a_file_that_changes_while_it_is_decoded_is_not_kept(tmp_path: Path, mon
     Image.fromarray(scene(0)).save(path)
     decode = PillowSource._decode
 
-    def replaced(self: PillowSource, scale: int) -> np.ndarray:
-        pixels = decode(self, scale)
+    def replaced(self: PillowSource) -> np.ndarray:
+        pixels = decode(self)
         os.utime(path, (1, 1))
         return pixels
 

@@ -33,6 +33,9 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 2**30
 """Images with more pixels are refused: decoding takes them into memory whole, RGB in about 10 bytes a pixel."""
 
+PIXELS = "decoded"
+"""What a decoded image is kept as."""
+
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """What Pillow raises on files of too many pixels; the warning where warnings are errors."""
 
@@ -45,10 +48,8 @@ class PillowSource(Source):
 
     These formats cannot be read in parts: the first `read` decodes the whole image and keeps the pixels in a cache
     that all sources of the process share (`foveate.cache.DECODED`); the least recently used are dropped, and decoded
-    again if needed. `close` drops them, pickling leaves them behind. Views of a JPEG are decoded at ½, ¼ or ⅛
-    where they are half as large as that, or just as large, which reads the same bytes but makes a fraction of the
-    pixels, kept likewise; the rest of the way is an area average. Such a view is close to the exact one, not equal to
-    it, and the same whatever is kept.
+    again if needed. `close` drops them, pickling leaves them behind. Views are exact area averages of the same pixels:
+    a view and the patches after it take one decode.
 
     Pixels are grey or RGB: palettes and CMYK become RGB, 1-bit images 0 and 255; 16-bit grey stays 16-bit (Pillow reads
     16-bit colour as 8-bit). Transparency is laid over black, which is also what lies outside the image.
@@ -70,13 +71,12 @@ class PillowSource(Source):
         self._path = path if isinstance(path, ZipMember | Download) else Path(path)
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
-        self._scalable = False
         self._mapped = False
 
     @property
     def threaded(self) -> bool:
         """Whether there is something to decode; copying decoded pixels in threads is slower."""
-        return not self._mapped and (self._owner is None or not self._owner.holds(1))
+        return not self._mapped and (self._owner is None or not self._owner.holds(PIXELS))
 
     @property
     def file_bytes(self) -> int | None:
@@ -96,7 +96,6 @@ class PillowSource(Source):
                     raise self._too_large(f"{height}×{width}")
                 channels, dtype = _values(image, self.name)
                 self._orientation = Orientation.tagged(_orientation_tag(image))
-                self._scalable = image.format in ("JPEG", "MPO")
         except BROKEN as error:
             raise self._broken(error) from error
         self._stored_size = (height, width)
@@ -107,7 +106,7 @@ class PillowSource(Source):
         return self._fetch_many([box], level, 1)[0]
 
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:  # noqa: ARG002
-        pixels = self._orientation.apply(self._decoded(1))
+        pixels = self._orientation.apply(self._decoded())
         return [pixels[box.top : box.bottom, box.left : box.right].copy() for box in boxes]
 
     def prefetch(self) -> None:
@@ -115,7 +114,7 @@ class PillowSource(Source):
         self._read(Box(0, 0, 1, 1), 0)
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        """Area average of the image, or of a JPEG decoded smaller; see the class."""
+        """Area average of the image, decoded whole; see the class."""
         turn, stored = self._orientation, self._stored_size
         region, window = turn.region_before(region, stored), turn.box_before(window, stored)
         seen = turn.size(size)
@@ -128,50 +127,33 @@ class PillowSource(Source):
 
     def _averaged(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """The area average of an image as it is stored, in the file's units."""
-        # the scale must not depend on what happens to be decoded already, or a view would not be reproducible
-        scale = self._scale((region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1])
-        pixels = self._decoded(scale)
-        scale = scale if pixels.shape[:2] != self._stored_size else 1
-        rows, columns = Bins.both(size, region, window, (scale, scale))
+        pixels = self._decoded()
+        rows, columns = Bins.both(size, region, window)
         west, east = columns.extent()
         return average(lambda start, stop: pixels[start:stop, west:east], rows, columns, self.channels)
 
-    def _scale(self, down: float, along: float) -> int:
-        """The largest of 8, 4 and 2 by which a JPEG may be decoded smaller, or 1.
-
-        Twice as fine as the view, or as fine where every cell of the view is made of whole pixels: on photographs that
-        keeps the view within 0.01 of the exact average, in the mean; just as fine everywhere, it would be 0.025.
-        """
-        if not self._scalable:
-            return 1
-        room = min(down, along, *self._stored_size)
-        return max(d for d in (1, 2, 4, 8) if d == 1 or 2 * d <= room or (d <= room and down % d == along % d == 0))
-
-    def _decoded(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
+    def _decoded(self) -> Shaped[np.ndarray, "rows columns channel"]:
         owner, identity = self._owned(DECODED), None if self.disk is None else self.cache_key()
-        if self.disk is None or identity is None or owner.holds(scale):
-            return owner.get(scale, lambda: self._decode(scale))
-        height, width = (-(-side // scale) for side in self._stored_size)
+        if self.disk is None or identity is None or owner.holds(PIXELS):
+            return owner.get(PIXELS, self._decode)
         pixels, mapped = self.disk.map_or_make(
-            ("decoded", scale, identity),
-            lambda: self._decode(scale),
+            (PIXELS, identity),
+            self._decode,
             lambda: self.cache_key() == identity,  # else it is not of the file it was to be of
             owner,
-            scale,
-            height * width * self.channels * self.dtype.itemsize,
+            PIXELS,
+            math.prod(self._stored_size) * self.channels * self.dtype.itemsize,
         )
-        self._mapped = self._mapped or (mapped and scale == 1)
+        self._mapped = self._mapped or mapped
         return pixels
 
-    def _decode(self, scale: int) -> Shaped[np.ndarray, "rows columns channel"]:
-        """Decode the image as it is stored; ⌈height / scale⌉ rows if the decoder can do that."""
+    def _decode(self) -> Shaped[np.ndarray, "rows columns channel"]:
+        """Decode the image as it is stored."""
         height, width = self._stored_size
         try:
             with _OUR_LIMIT(), self._path.open("rb") as stream, _probe(stream, self.name) as image:
                 if _decoded_size(image) != self._stored_size:
                     raise ValueError(f"it was {height}×{width} when first opened")
-                if scale > 1:
-                    image.draft(None, (width // scale, height // scale))
                 pixels = _pixels(image, self.name)
             with self._lock:  # a download is counted once, by whichever thread decodes it first
                 self._count(self._path.stat().st_size if isinstance(self._path, Path) else self._path.stored_bytes())
@@ -305,5 +287,5 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns c
         return np.asarray(image)[:, :, :1]
     mode = "L" if channels == 1 else "RGB"
     plain = image if image.mode == mode else image.convert(mode)
-    pixels = np.asarray(plain)  # decodes; only now is the size that of a scaled JPEG or a turned TIFF
+    pixels = np.asarray(plain)  # decodes; only now is the size that of a turned TIFF
     return pixels.reshape(*pixels.shape[:2], channels)
