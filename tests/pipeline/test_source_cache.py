@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from servers import FileServer
 from tiffs import noise, write_pyramid
 
 from foveate.cache import DECODED, OVERHEAD, TILES
@@ -22,7 +23,7 @@ from foveate.config.settings import AugmentSettings, DataSettings, GuideSettings
 from foveate.datasets.manifest.dataset import read_manifest
 from foveate.datasets.types import Example
 from foveate.disk_cache import RECENT, DiskCache, cache_folder
-from foveate.images import ArraySource, Canvas, Masked, PillowSource, Source, open_zip_member, original
+from foveate.images import ArraySource, Canvas, Masked, PillowSource, Source, open_image, open_zip_member, original
 from foveate.images.formats import pillow
 from foveate.images.formats.tiled import TiledSource
 from foveate.images.tensors import make_guide, make_view
@@ -166,7 +167,7 @@ def test_no_tile_is_decoded_for_a_view_a_second_time(tmp_path: Path, tiles: Coun
     opens = []
     for number in range(2):
         write_pyramid(tmp_path / f"{number}.tif", noise(300, 400, seed=number), levels=2, tile=(64, 64))
-        opens.append(lambda number=number: open_tiff(tmp_path / f"{number}.tif"))
+        opens.append(lambda number=number: open_image(tmp_path / f"{number}.tif"))
     images = Images(opens)
     cache = SourceCache.of_settings(images, Intake(InputSettings(), 3), DataSettings(cache=kind))
     loader = Loader(
@@ -185,12 +186,6 @@ def test_no_tile_is_decoded_for_a_view_a_second_time(tmp_path: Path, tiles: Coun
     cache = SourceCache.of_settings(images, Intake(InputSettings(), 3), DataSettings(cache=kind))
     list(Loader(images, VIEW, 1, loading=LoadOptions(2, opened=cache)).evaluation(shares(range(2), 2)))
     assert bool(tiles) == (kind == "memory"), "the next run finds it on the disk"
-
-
-def open_tiff(path: Path) -> Source:
-    from foveate.images import open_image
-
-    return open_image(path)
 
 
 def test_a_shift_is_made_of_the_pixels(tmp_path: Path) -> None:
@@ -413,7 +408,7 @@ def test_canvases_and_arrays_are_kept_in_memory_alone() -> None:
 
 def test_open_images_take_so_many_bytes_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pyramid(tmp_path / "a.tif", noise(300, 400), levels=2, tile=(64, 64))
-    images = Images([lambda: open_tiff(tmp_path / "a.tif")] * 9)
+    images = Images([lambda: open_image(tmp_path / "a.tif")] * 9)
     cache = SourceCache(images)
     each = source_cache.OPEN_LEAST + source_cache.PER_TILE * (5 * 7 + 3 * 4)
     monkeypatch.setattr(source_cache, "OPEN_BYTES", 4 * each)
@@ -515,6 +510,41 @@ def test_manifests_are_opened_likewise(photographs: Path) -> None:
 
 def _train(settings: Any, out: Path) -> None:
     train(settings, out, progress=SilentProgress())
+
+
+@pytest.mark.parametrize("version", ['"one"', ""])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_images_elsewhere_are_kept_where_the_server_tells_their_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, name: str
+) -> None:
+    pytest.importorskip("aiohttp")
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    for number in range(2):
+        pixels = scene(number, (150, 200))
+        if name == "a.png":
+            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        else:
+            write_pyramid(tmp_path / f"{number}.tif", pixels, levels=1, tile=(64, 64))
+    first, second = ((tmp_path / f"{number}{Path(name).suffix}").read_bytes() for number in range(2))
+
+    with FileServer({name: first}, version=version) as server:
+
+        def seen() -> np.ndarray:
+            images = Images([lambda: open_image(server.address(name))])
+            return SourceCache.of_settings(images, None, DataSettings()).open(0).view((7, 9))
+
+        before = seen()
+        made = Counter[str]()
+        for kind in (PillowSource, TiledSource):
+            average = kind.average_of
+            monkeypatch.setattr(
+                kind, "average_of", lambda self, *how, average=average: made.update(["view"]) or average(self, *how)
+            )
+        assert np.array_equal(seen(), before)
+        assert made["view"] == (0 if version else 1)
+        server.files[name], server.version = second, version and '"two"'
+        assert not np.array_equal(seen(), before)
 
 
 def test_two_runs_at_once_share_what_they_keep(

@@ -193,6 +193,15 @@ class Augmented(Wrapper):
         )
         if not self._shades and self.change.stain is None:
             return result
+        if self.change.stain is None and (0, 0, *self.size) == region == (
+            covered.top,
+            covered.left,
+            covered.bottom,
+            covered.right,
+        ):
+            shaded: np.ndarray = result * self.change.gain  # what lies outside is nowhere to be seen
+            shaded += self.change.bias
+            return shaded
         rows, columns = Bins.both(size, region, covered)
         coverage = np.outer(rows.coverage, columns.coverage)[:, :, None]
         if self.change.stain is not None:

@@ -92,7 +92,8 @@ class RemoteFile(ByteFile):
     @property
     def stamp(self) -> Stamp | None:
         """Address, length and version (ETag, or time of the last change), where the server tells one."""
-        return (self.name, self.size, self._version) if self._version else None
+        size = self.size  # asked for first: with it the version is told
+        return (self.name, size, self._version) if self._version else None
 
     def read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
         """Read (offset, length) parts, together; what is transferred is counted."""
