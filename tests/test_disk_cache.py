@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import threading
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,20 @@ def test_a_set_larger_than_the_limit_does_not_go_round_in_circles(tmp_path: Path
     assert cache.takes(1), "it may fit"
     assert [cache.read((number,)) is not None for number in range(8)] == kept
     assert cache._works
+
+
+def test_threads_do_not_go_beyond_the_limit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, fsync, all_there = DiskCache(tmp_path, 5 * 2200), os.fsync, threading.Barrier(5, timeout=60)
+
+    def slow(number: int) -> None:
+        all_there.wait()  # no file is there before all that fit are being written
+        fsync(number)
+
+    monkeypatch.setattr(disk_cache.os, "fsync", slow)
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda number: cache.write((number,), array(number)), range(8)))
+    assert sum(kept) == 5
+    assert cache.size() <= cache.limit
 
 
 def test_an_array_larger_than_the_limit_is_not_written(tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ class DiskCache:
         self._maps: OrderedDict[Path, tuple[np.ndarray, float]] = OrderedDict()
         self._taken, self._looked = 0, 0.0
         """Bytes of all files when last looked at, with those written here since; and when that was."""
+        self._coming = 0
+        """Bytes that threads are writing now."""
         self._unseen = limit
         """Bytes written since: others may have written as many."""
         self._works = True
@@ -210,6 +212,8 @@ class DiskCache:
                 part.replace(path)
             finally:
                 _remove(part)
+                with self._room:
+                    self._coming -= array.nbytes + HEADER
         except OSError as error:
             self._give_up(error.strerror or type(error).__name__)
             return False
@@ -231,18 +235,19 @@ class DiskCache:
     def _make_room(self, size: int) -> bool:
         with self._room:
             if self._taken + size > self.limit or self._unseen + size > self.limit // 20:
-                self._taken, self._unseen = self._shrink(self.limit - size, self.limit // 20), 0
-                self._looked = time.time()
+                left = self._shrink(self.limit - size - self._coming, self.limit // 20)
+                self._taken, self._unseen, self._looked = left + self._coming, 0, time.time()
             if self._taken + size > self.limit:
                 return False
             lack = self._lack(size)
             if lack > 0:
-                self._taken = self._shrink(self.size() - lack, 0)
+                self._taken = self._shrink(self.size() - lack, 0) + self._coming
                 if self._lack(size) > 0:
                     self._give_up("it is nearly full")
                     return False
             self._taken += size
             self._unseen += size
+            self._coming += size
         return True
 
     def _lack(self, size: int) -> int:
