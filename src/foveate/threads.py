@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -146,3 +146,13 @@ def read_ahead(
 def in_background(work: Callable[[], Out]) -> "Future[Out]":
     """Background work: done by a thread of its own after all that was handed over before."""
     return _THREADS.pool("foveate-background", 1).submit(work)
+
+
+def one_ahead(begun: Iterable[Out]) -> Iterator[Out]:
+    """Pipelining: what is begun, one after the other, each handed over only when the next one is begun, too."""
+    waiting: list[Out] = []
+    for one in begun:
+        waiting.append(one)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting

@@ -181,6 +181,19 @@ def test_a_covered_image_is_covered_at_every_level(tmp_path: Path) -> None:
     assert source.to_file(box) == box
 
 
+@pytest.mark.parametrize("size", [(10, 17), (37, 60), (200, 333), (1, 1)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_the_view_of_a_covered_image_is_that_of_its_pixels(size: tuple[int, int], dtype: str) -> None:
+    random = np.random.default_rng(3)
+    pixels = (random.random((200, 333, 2)) * (1 if dtype == "float32" else 250)).astype(dtype)
+    boxes = [Box(40, 81, 61, 90), Box(-5, 320, 20, 50), Box(60, 100, 70, 33), Box(41, 82, 5, 5), Box(199, 0, 9, 400)]
+    plain = ArraySource(pixels)
+    covered = Occluded(plain, boxes, np.array([7, 1], dtype))
+    whole = ArraySource(covered.read(Box(0, 0, 200, 333)))
+    for region in (None, (0, 0, 200, 333), (-10.5, 3.25, 150.75, 333), (100, 50, 260, 400)):
+        np.testing.assert_allclose(covered.view(size, region), whole.view(size, region), atol=3e-7, rtol=0)
+
+
 def test_covering_what_the_attention_points_at_changes_the_answer_more(pointing: Make, canvas: Draw) -> None:
     model = pointing(patch=(56, 72))
     source = ArraySource(canvas((417, 605), (120, 430)))

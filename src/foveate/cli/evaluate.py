@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.cli.parser import add_loading, check_looking
+from foveate.cli.predict import progress
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
 if TYPE_CHECKING:
@@ -94,7 +95,13 @@ def run(namespace: argparse.Namespace) -> int:
     seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
     options, loading = DrawOptions(namespace.samples, namespace.method, seed), LoadOptions(namespace.batch)
     set_reading_threads(namespace.threads)
-    result = evaluate(model, dataset, indices, options, loading=loading, by_group=namespace.by_group)
+    with progress(len(indices) if accelerator.is_main_process else 0, "evaluating") as bar:
+
+        def told(images: int) -> None:
+            for _ in range(images * accelerator.num_processes):
+                bar()
+
+        result = evaluate(model, dataset, indices, options, loading=loading, by_group=namespace.by_group, told=told)
     figures = result.plain()
     figures |= {"split": split or "all", "samples": namespace.samples, "method": namespace.method or model.method}
     if accelerator.is_main_process:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -130,10 +130,14 @@ def _table() -> "Iterator[Sink]":
 
 
 @contextmanager
-def progress(total: int, doing: str = "predicting") -> "Iterator[Sink]":
-    """Progress bar on a terminal, where there are several images; elsewhere nothing."""
+def progress(total: int, doing: str = "predicting") -> "Iterator[Callable[..., None]]":
+    """Progress bar on a terminal, where there are several images; elsewhere nothing.
+
+    Yields:
+        A sink, which counts an image however it is called.
+    """
     if total < 2 or not sys.stderr.isatty():
-        yield lambda row, outcome: None  # noqa: ARG005
+        yield lambda *_: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -148,13 +152,15 @@ def progress(total: int, doing: str = "predicting") -> "Iterator[Sink]":
     from rich.text import Text
 
     class Rate(ProgressColumn):
+        """Images a second, lately."""
+
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=total)
-        yield lambda row, outcome: bar.advance(task)  # noqa: ARG005
+        yield lambda *_: bar.advance(task)
 
 
 def conclude(summary: "Summary", out: Path | None) -> int:

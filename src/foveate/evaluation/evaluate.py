@@ -159,6 +159,7 @@ def evaluate(
     loading: LoadOptions = ALONE,
     by_group: bool = False,
     check: Callable[[], None] | None = None,
+    told: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model: classify labelled images, in float32, and count the errors.
 
@@ -173,6 +174,7 @@ def evaluate(
         by_group: take the images of a group (a patient) together, by the mean of their probabilities; an image without
             a group stands alone.
         check: called after every batch; may raise to stop.
+        told: called with the number of images that this process has just done.
 
     Raises:
         DataError: there is no image to evaluate on, or images of one group have different labels.
@@ -196,6 +198,8 @@ def evaluate(
             for share, images, output in answers:
                 seen = covered_objects(dataset, share.indices, images, output)
                 rows += _rows(model, output, images, share.indices, seen)
+                if told is not None:
+                    told(len(images))
                 if check is not None:
                     check()
     except FoveateError as error:

@@ -1,21 +1,25 @@
 """Occlusion, the deletion metric: whether an answer rests on what attention points at; cover that up, and ask again."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float64, Int, Shaped
 
+from foveate.cache import DECODED, Owner
 from foveate.errors import ConfigError
 from foveate.explain.explanation import explain
 from foveate.images import Source
-from foveate.images.header import Header, from_unit
+from foveate.images.area import Bins, Region
+from foveate.images.header import Header, from_unit, unit_range
 from foveate.images.wrappers.base import Wrapper
 from foveate.models import Look, Model
 from foveate.models.types import ONE_DRAW, DrawOptions
+from foveate.pipeline.source_cache import CachedViews
 from foveate.seeds import derive_seed
-from foveate.types import Box
+from foveate.types import Box, Size
 
 STEPS = (1, 2, 5, 10, 20)
 """Patches covered, step by step."""
@@ -62,6 +66,7 @@ def delete_patches(
         ImageError: the image cannot be read.
     """
     check_deletion(model)
+    source = CachedViews(source, memory=Owner(DECODED))  # looked at once: what is covered is taken out of that view
     if not steps or min(steps) < 1:
         raise ConfigError(f"deletion needs steps of at least one patch, got {list(steps)}: use e.g. 1 2 5 10")
     look = model.look(source, options)
@@ -109,6 +114,8 @@ def _boxes(model: Model, look: Look, cells: Int[np.ndarray, " cell"]) -> list[Bo
 class Occluded(Wrapper):
     """Occluded image: pixels whose centre lies in one of some boxes are one colour, at every level.
 
+    Of a view of the original, what the boxes show is taken away and replaced: nothing else is read again.
+
     Arguments:
         source: the image.
         boxes: in its level-0 pixels.
@@ -137,3 +144,47 @@ class Occluded(Wrapper):
             left, right = np.searchsorted(columns, (one.left, one.right))
             pixels[top:bottom, left:right] = self.fill
         return pixels
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+        """Area average of the original, the covered parts of it replaced, each in the cells that it touches."""
+        result = self.source.average_of(size, region, window)
+        top, left, bottom, right = region
+        down, along = (bottom - top) / size[0], (right - left) / size[1]
+        fill = unit_range(self.fill)
+        for box in _disjoint([one.within(window.top, window.left, window.bottom, window.right) for one in self.boxes]):
+            rows = max(0, math.floor((box.top - top) / down)), min(size[0], math.ceil((box.bottom - top) / down))
+            columns = max(0, math.floor((box.left - left) / along)), min(size[1], math.ceil((box.right - left) / along))
+            if rows[0] >= rows[1] or columns[0] >= columns[1]:
+                continue
+            part = rows[1] - rows[0], columns[1] - columns[0]
+            cells = top + rows[0] * down, left + columns[0] * along, top + rows[1] * down, left + columns[1] * along
+            covered = np.outer(*(bins.coverage for bins in Bins.both(part, cells, box)))[:, :, None]
+            result[slice(*rows), slice(*columns)] += covered * fill - self.source.average_of(part, cells, box)
+        return result
+
+
+def _disjoint(boxes: Sequence[Box | None]) -> list[Box]:
+    """The same pixels as parts that do not overlap."""
+    parts: list[Box] = []
+    for box in boxes:
+        pieces = [] if box is None else [box]
+        for other in tuple(parts):
+            pieces = [piece for one in pieces for piece in _without(one, other)]
+        parts += pieces
+    return parts
+
+
+def _without(box: Box, other: Box) -> Iterator[Box]:
+    """What is left of a box, as up to four parts: above, below, left and right of another."""
+    common = box.within(other.top, other.left, other.bottom, other.right)
+    if common is None:
+        yield box
+        return
+    for top, left, bottom, right in (
+        (box.top, box.left, common.top, box.right),
+        (common.bottom, box.left, box.bottom, box.right),
+        (common.top, box.left, common.bottom, common.left),
+        (common.top, common.right, common.bottom, box.right),
+    ):
+        if top < bottom and left < right:
+            yield Box(top, left, bottom - top, right - left)

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,15 @@ from foveate.config.settings import Method
 from foveate.datasets import ColonCancer
 from foveate.datasets.manifest.objects import known_objects_of
 from foveate.datasets.types import ImageDataset, Resplit
-from foveate.errors import ConfigError, DataError
+from foveate.errors import ConfigError, DataError, ImageError
 from foveate.evaluation.intervals import bootstrap_interval, unit_names
-from foveate.explain.deletion import Deletion, delete_patches
+from foveate.explain.deletion import Deletion, check_deletion, delete_patches
 from foveate.explain.explanation import explain
 from foveate.explain.map_scores import MapScores, score_map
 from foveate.models import Model
 from foveate.models.types import ONE_DRAW, DrawOptions
+from foveate.pipeline.inference import on_cores
+from foveate.predict import Failure, Row, look_at_rows
 from foveate.types import Box
 
 SCORES = ("chance", "mass", "pointing", "average_precision", "draws_that_hit", "objects_hit")
@@ -153,13 +157,16 @@ def score_maps(
         ImageError: an image cannot be read.
     """
     options = DrawOptions(samples, method, seed)
-    for index in indices:
-        objects = known_objects(dataset, index)
-        if not objects:
-            continue  # nothing to find, so nothing to look for
-        found = score_map(explain(model, model.look(dataset.open(index), options)), objects)
-        if found is not None:
-            yield index, found
+    # where there is nothing to find, there is nothing to look for
+    objects = {index: found for index in indices if (found := known_objects(dataset, index))}
+    rows = [Row(dataset.examples[index].id, partial(dataset.open, index)) for index in objects]
+    with closing(look_at_rows(model, rows, options)) as looks:
+        for (index, known), look in zip(objects.items(), looks, strict=True):
+            if isinstance(look, Failure):
+                raise ImageError(look.message)
+            found_scores = score_map(explain(model, look), known)
+            if found_scores is not None:
+                yield index, found_scores
 
 
 def localisation_over(
@@ -198,7 +205,13 @@ def deletion_over(
         ConfigError: the model has no attention.
         ImageError: an image cannot be read.
     """
-    told = [delete_patches(model, dataset.open(index), options=options) for index in indices]
+    check_deletion(model)
+
+    def told_of(index: int) -> Deletion:
+        return delete_patches(model, dataset.open(index), options=options)
+
+    with model.in_evaluation_mode(options.method):
+        told = list(on_cores(told_of, indices) if model.device.type == "cpu" else map(told_of, indices))
     return average_deletions(told, [dataset.examples[index].group for index in indices])
 
 

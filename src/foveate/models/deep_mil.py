@@ -19,6 +19,7 @@ from foveate.networks import count_cells, log_attention
 from foveate.networks.mil import MilAttention
 from foveate.networks.normalise import BATCH_NORMS
 from foveate.sampling.geometry import Grid
+from foveate.threads import one_ahead
 from foveate.types import Size
 
 
@@ -175,7 +176,9 @@ class DeepMil(Model):
         step, images = self.settings.mil.chunk, []
         for source, own, wanted in zip(sources, torch.split(boxes, 1), torch.split(read, 1), strict=True):
             chunks = zip(torch.split(own, step, 1), torch.split(wanted, step, 1), strict=True)
-            images.append(torch.cat([self._features([source], *chunk, stages) for chunk in chunks], 1))
+            readings = (self.read_patches([source], *chunk, stages) for chunk in chunks)
+            parts = [reading.features(self.features, self.normalise) for reading in one_ahead(readings)]
+            images.append(torch.cat(parts, 1))
         return torch.cat(images)
 
     def _features(

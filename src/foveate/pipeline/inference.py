@@ -5,7 +5,7 @@ on the batch before. A CPU has nothing to wait for: there every thread takes som
 with networks on one core each, so that no core waits for another.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import torch
 from foveate.models import Model
 from foveate.models.types import Batch, Output
 from foveate.pipeline.loader import Loader, Share, shares
-from foveate.threads import read_ahead, reading_threads
+from foveate.threads import one_ahead, read_ahead, reading_threads
 
 TOGETHER = 4
 """Images that a thread works on together on a CPU: more save no time there."""
@@ -53,16 +53,6 @@ def classify(
         begun = ((batch, model.start(batch.to(model.device, non_blocking=True), samples)) for batch in batches)
         for share, (batch, started) in zip(plan, one_ahead(begun), strict=True):
             yield share, batch, model.finish(started)
-
-
-def one_ahead(begun: Iterable[Out]) -> Iterator[Out]:
-    """Pipelining: what is begun, one after the other, each handed over only when the next one is begun, too."""
-    waiting: list[Out] = []
-    for one in begun:
-        waiting.append(one)
-        if len(waiting) > 1:
-            yield waiting.pop(0)
-    yield from waiting
 
 
 def on_cores(work: Callable[[In], Out], items: Sequence[In]) -> Generator[Out, None, None]:

@@ -8,7 +8,16 @@
 from foveate.devices import choose_device
 from foveate.models.receipts import receipt_line
 from foveate.predict.forecast import describe_rows, forecast
-from foveate.predict.predict import Failure, Row, Sink, find_rows, predict_paths, predict_row, predict_rows
+from foveate.predict.predict import (
+    Failure,
+    Row,
+    Sink,
+    find_rows,
+    look_at_rows,
+    predict_paths,
+    predict_row,
+    predict_rows,
+)
 from foveate.predict.sinks import (
     CsvRows,
     GroupTally,
@@ -34,6 +43,7 @@ __all__ = [
     "describe_rows",
     "find_rows",
     "forecast",
+    "look_at_rows",
     "predict_paths",
     "predict_row",
     "predict_rows",

@@ -17,8 +17,8 @@ from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
 from foveate.models.look import LookStarted, Sight, finish_looks, see, start_looks
 from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
-from foveate.pipeline.inference import on_cores, one_ahead
-from foveate.threads import read_ahead, reading_threads
+from foveate.pipeline.inference import on_cores
+from foveate.threads import one_ahead, read_ahead, reading_threads
 from foveate.types import Size
 
 UNREADABLE = (ImageError, DataError, MissingExtra, OSError)
@@ -112,7 +112,7 @@ def predict_rows(
     together, and others are read meanwhile.
     """
     rows = list(rows)
-    with closing(_looks(model, rows, options, batch)) as looks:
+    with closing(look_at_rows(model, rows, options, batch)) as looks:
         for row, look in zip(rows, looks, strict=True):
             outcome = _outcome(row, look, seen)
             for sink in sinks:
@@ -145,7 +145,9 @@ def predict_paths(
     """
     options = DrawOptions(samples, method, seed)
     given = [row if isinstance(row, Row) else _file_row(row) for row in rows]
-    return (_outcome(row, look, seen) for row, look in zip(given, _looks(model, given, options, BATCH), strict=True))
+    return (
+        _outcome(row, look, seen) for row, look in zip(given, look_at_rows(model, given, options, BATCH), strict=True)
+    )
 
 
 def _outcome(row: Row, look: Look | Failure, seen: Callable[[str, Look], None] | None) -> Prediction | Failure:
@@ -163,8 +165,10 @@ def _failure(row: Row, stage: str, error: Exception) -> Failure:
     return Failure(row.path, stage, " ".join(str(error).split()))
 
 
-def _looks(model: Model, rows: Sequence[Row], options: DrawOptions, batch: int) -> Generator[Look | Failure]:
-    """What a model sees of each row, in order."""
+def look_at_rows(
+    model: Model, rows: Sequence[Row], options: DrawOptions = ONE_DRAW, batch: int = BATCH
+) -> Generator[Look | Failure, None, None]:
+    """Looks at many images: what a model sees of each row, in order; see `predict_rows`."""
     with model.in_evaluation_mode(options.method):
         if not rows:
             return
