@@ -108,7 +108,7 @@ def test_a_model_stays_as_it_was_after_a_failure(make_model: Models) -> None:
     def fail(batch: Batch, samples: int = 1) -> None:
         raise ImageError("torn")
 
-    model.forward = fail  # type: ignore[method-assign, assignment]
+    model.start = fail  # type: ignore[method-assign, assignment]
     with pytest.raises(ImageError, match="torn"):
         model.predict(np.zeros((50, 60), np.uint8), method="top")
     assert model.training

@@ -285,6 +285,37 @@ def test_truncated_files_open_but_do_not_read(format_: str, tmp_path: Path) -> N
         assert "\n" not in message
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": "4:4:4"},
+        {"subsampling": "4:2:2", "optimize": True},
+        {"quality": 31, "restart_marker_blocks": 3},
+        {"keep_rgb": True},
+    ],
+)
+def test_jpegs_of_all_kinds_are_what_pillow_makes_of_them(mode: str, how: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    Image.fromarray(scene(67, 133)).convert(mode).save(path, **({"quality": 88} | how))
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB" if mode == "CMYK" else mode)).reshape(67, 133, -1)
+    np.testing.assert_array_equal(open_image(path).read(Box(0, 0, 67, 133)), expected)
+    path.write_bytes(path.read_bytes() + b"after the end")
+    np.testing.assert_array_equal(open_image(path).read(Box(0, 0, 67, 133)), expected)
+
+
+@pytest.mark.parametrize("left", [0.3, 0.7, 0.99])
+def test_a_jpeg_that_ends_early_is_refused_wherever_it_ends(left: float, tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    Image.fromarray(scene(67, 133)).save(path, quality=95)
+    path.write_bytes(path.read_bytes()[: round(left * path.stat().st_size)])
+    with pytest.raises(ImageError, match="broken image"):
+        open_image(path).read(Box(0, 0, 9, 9))
+
+
 def test_files_that_are_not_images_say_so(tmp_path: Path) -> None:
     text = tmp_path / "notes.jpg"
     text.write_text("not an image\n")
