@@ -90,7 +90,8 @@ def _alike(
 def _log_contrast(
     views: Tensor, allowed: Tensor, cells: Tensor, footprint: Size, stride: int, field: int, epsilon: float
 ) -> Tensor:
-    pixels = views.to(torch.promote_types(views.dtype, torch.float32))
+    # plane by plane: over channels that lie side by side, extremes take forty times as long
+    pixels = views.to(torch.promote_types(views.dtype, torch.float32)).contiguous()
     # asking a GPU whether all are allowed would make the program wait for it
     masked = views.device.type != "cpu" or not bool(allowed.all())
     there = allowed.unsqueeze(1)
