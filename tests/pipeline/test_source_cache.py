@@ -89,7 +89,7 @@ def scene(number: int, size: Size = (61, 83)) -> np.ndarray:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """A manifest of nine small files that are decoded whole: PNG of several kinds, and a turned one."""
+    """A manifest of nine small files that are decoded whole: PNG of several kinds, a turned one, and a JPEG."""
     rows = ["path,label,split"]
     for number in range(9):
         pixels, name = scene(number, (60 + number, 80)), f"{number}.png"
@@ -98,6 +98,8 @@ def photographs(tmp_path: Path) -> Path:
             pixels = pixels[:, :, 0]
         if number == 2:
             pixels = pixels[:, :, 0].astype(np.uint16) * 257
+        if number == 4:
+            name = "4.jpg"
         if number == 3:
             exif = Image.Exif()
             exif[0x0112] = 6
@@ -130,7 +132,8 @@ def test_every_file_is_decoded_once_in_a_run_and_never_in_the_next(
     settings = settings_for(settings_of, photographs, "disk", **changes)
     assert settings.augment.translate != (0, 0), "views are moved, and made of the pixels"
     train(settings, tmp_path / "first", progress=SilentProgress())
-    assert dict(decoded) == {f"{number}.png": 1 for number in range(9)}
+    assert dict(decoded) == {path.name: 1 for path in tmp_path.glob("?.*g")}
+    assert len(decoded) == 9
     decoded.clear()
     train(settings, tmp_path / "second", progress=SilentProgress())
     assert not decoded

@@ -14,7 +14,6 @@ from PIL import Image
 from foveate.cache import OVERHEAD, Cache
 from foveate.errors import ImageError
 from foveate.images import PillowSource, area_average, open_image
-from foveate.images.area import average as decoded_average
 from foveate.images.formats import pillow
 from foveate.types import Box
 
@@ -192,9 +191,6 @@ def test_views_of_a_kept_source_are_decoded_once(tmp_path: Path, monkeypatch: py
     store.set_limit(1)  # what is in use stays, all else goes
     whole(source)
     assert list(store._held) == [(number, pillow.PIXELS)]
-    for size, view in first.items():
-        np.testing.assert_array_equal(source.view(size), view)
-    assert list(store._held) == [(number, ("view", 12, 20))]
     source.close()
     assert not store._held
     np.testing.assert_array_equal(source.view((50, 82)), first[50, 82])
@@ -344,27 +340,3 @@ def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path: Path) -> N
     Image.fromarray(scene(20, 40)).save(path)
     with pytest.raises(ImageError, match="it was 30×40 when first opened"):
         source.read(Box(0, 0, 1, 1))
-
-
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_small_views_of_the_whole_are_averaged_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
-) -> None:
-    exif = Image.Exif()
-    exif[274] = orientation
-    path = tmp_path / "scene.png"
-    Image.fromarray(scene(48, 66)).save(path, exif=exif)
-    source = PillowSource(path)
-    small, large = ((8, 11), (40, 60)) if orientation == 1 else ((11, 8), (60, 40))
-    expected = area_average(ORIENT[orientation](scene(48, 66)), small)
-    first = source.view(small)
-    np.testing.assert_allclose(first, expected, atol=1e-7)
-    first += 1  # the caller's own
-    source.view(large)
-    averaged = []
-    monkeypatch.setattr(pillow, "average", lambda *given: averaged.append(given) or decoded_average(*given))
-    np.testing.assert_allclose(source.view(small), expected, atol=1e-7)
-    assert not averaged
-    source.view(large)  # too large to keep
-    source.view(small, (1, 0, *source.size))  # not the whole
-    assert len(averaged) == 2

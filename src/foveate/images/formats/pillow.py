@@ -120,20 +120,11 @@ class PillowSource(Source):
         """Area average of the image, decoded whole; see the class."""
         turn, stored = self._orientation, self._stored_size
         region, window = turn.region_before(region, stored), turn.box_before(window, stored)
-        seen = turn.size(size)
-        whole = region == (0, 0, *stored) and window == Box(0, 0, *stored)
-        if whole and 8 * math.prod(seen) <= math.prod(stored):  # every epoch asks for it again, and it is small
-            result = self._owned(DECODED).get(("view", *seen), lambda: self._averaged(seen, region, window))
-        else:
-            result = self._averaged(seen, region, window)
-        return turn.apply(result) / full_scale(self.dtype)
-
-    def _averaged(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        """The area average of an image as it is stored, in the file's units."""
         pixels = self._decoded()
-        rows, columns = Bins.both(size, region, window)
+        rows, columns = Bins.both(turn.size(size), region, window)
         west, east = columns.extent()
-        return average(lambda start, stop: pixels[start:stop, west:east], rows, columns, self.channels)
+        result = average(lambda start, stop: pixels[start:stop, west:east], rows, columns, self.channels)
+        return turn.apply(result) / full_scale(self.dtype)
 
     def _decoded(self) -> Shaped[np.ndarray, "rows columns channel"]:
         owner, identity = self._owned(DECODED), None if self.disk is None else self.cache_key()
