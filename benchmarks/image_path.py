@@ -10,6 +10,7 @@ tiled TIFF with a pyramid, flipped at random in training.
 
 import argparse
 import contextlib
+import inspect
 import io
 import json
 import sys
@@ -93,7 +94,8 @@ def _followed(starts: dict[str, str | None] | None) -> Iterator[list[str]]:
     def watch(frame: FrameType, event: str, _: object) -> None:
         nonlocal depth, aside
         code = frame.f_code
-        if event not in ("call", "return") or not code.co_filename.startswith(SOURCE) or code.co_name == "<module>":
+        is_function = code.co_flags & inspect.CO_OPTIMIZED  # bodies of modules and classes, run by an import, are not
+        if event not in ("call", "return") or not code.co_filename.startswith(SOURCE) or not is_function:
             return
         file = code.co_filename.removeprefix(SOURCE)
         if threading.get_ident() == ours and is_start(file, code.co_name):

@@ -34,11 +34,13 @@ def best_device() -> "torch.device":
     return torch.device("cpu") if device is None or device.type in WITHOUT_FLOAT64 else device
 
 
-def choose_device(name: str) -> "torch.device":
+def choose_device(name: str, local: int | None = None) -> "torch.device":
     """The device a user asked for.
 
     Arguments:
         name: "auto" (an accelerator, or the CPU; see `best_device`), "cpu", "cuda", "cuda:1" …
+        local: number of this process among those on this machine, which share its accelerators out where it is "auto";
+            None if it is alone.
 
     Returns:
         The device.
@@ -53,7 +55,13 @@ def choose_device(name: str) -> "torch.device":
     import torch
 
     if name == "auto":
-        return best_device()
+        best = best_device()
+        if local is None or best.type == "cpu":
+            return best
+        own = torch.device(best.type, local % torch.accelerator.device_count())
+        if own.type == "cuda":
+            torch.cuda.set_device(own)  # for what names no device, such as pinned memory
+        return own
     try:
         device = torch.device(name)
         if device.type in WITHOUT_FLOAT64:

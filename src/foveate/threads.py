@@ -44,8 +44,11 @@ def available_cores() -> int:
 
 
 def reading_threads() -> int:
-    """Threads that read, decode and make views at a time: as many as was set, else as there are cores to use."""
-    return _THREADS.reading or available_cores()
+    """Threads that read, decode and make views at a time: as many as was set, else as there are cores to use.
+
+    Where a launcher started several processes on this machine (LOCAL_WORLD_SIZE says so), each has its part of them.
+    """
+    return _THREADS.reading or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def set_reading_threads(threads: int | None) -> None:

@@ -1,16 +1,21 @@
 """`foveate explain RUN PATH … --out DIR`: what the model saw, image by image."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from foveate.cli.parser import Instead, add_looking, check_looking
-from foveate.cli.predict import conclude, progress
+from foveate.cli.parser import Instead, add_looking, add_resume, check_looking
+from foveate.cli.predict import conclude, predict_rest
 from foveate.errors import ConfigError
 
 if TYPE_CHECKING:
     from foveate.explain import Explainer
+    from foveate.models import Look
+    from foveate.pipeline.inference import Processes
+    from foveate.predict import Journal, Row
 
 SUMMARY = "show where a trained model looked in images, what it saw there, and what that was worth"
 
@@ -25,7 +30,8 @@ DIR gets index.html, predictions.csv (that of foveate predict with the same opti
 explanation.html, a page that needs nothing else; overlay.png; patches/; patches.geojson for QuPath, in level-0 pixels;
 attention.tif and attention.npz, the map at its own resolution with the affine map from cells to level-0 pixels; and
 explanation.json. Where an image has a place on earth, attention.tif is a GeoTIFF and patches-wgs84.geojson is in
-degrees. Images that cannot be read go to errors.csv, and the exit code is 3; it is 2 if none could be read.
+degrees. Images that cannot be read go to errors.csv, and the exit code is 3; it is 2 if none could be read. Several
+processes (torchrun, accelerate launch) share the images; a call that was stopped goes on with --resume.
 
 With --evolution DIR gets evolution.png, a row per image and a column per epoch, and evolution.gif, a frame per epoch:
 the maps that a run trained with --training.watch kept of its validation images, every --training.watch_every epochs.
@@ -37,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     paths = add_looking(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write to")
     parser.add_argument("--what-if", type=int, default=0, metavar="K", help="try K other seeds as well (default: 0)")
+    add_resume(parser)
     parser.add_argument(
         "--evolution", action=Instead, of=paths, help="draw how the attention moved while RUN was trained; no PATH then"
     )
@@ -47,37 +54,58 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.evolution:
         return _draw_evolution(arguments)
-    from foveate.explain import Explainer
-    from foveate.models import DrawOptions, load_model
-    from foveate.predict import (
-        PredictionFile,
-        ReceiptTally,
-        check_output,
-        choose_device,
-        find_rows,
-        predict_rows,
-        receipt_line,
-    )
-    from foveate.threads import set_reading_threads
+    from foveate.explain.page import Entry
+    from foveate.pipeline.inference import join_processes
+    from foveate.predict import PredictionFile, ReceiptTally, receipt_line
 
-    out = check_output(arguments.out / "predictions.csv")
-    device = choose_device(arguments.device)
-    set_reading_threads(arguments.threads)
-    rows = find_rows(arguments.paths)
-    model = load_model(arguments.run).to(device)
-    options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
-    explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)
-    costs = ReceiptTally()
-    with progress(len(rows), "explaining") as bar, PredictionFile(out, model.classes) as file:
-        predict_rows(model, rows, [costs, bar, file], options, explainer, arguments.batch)
+    processes = join_processes()
+    explainer, journal, seen = processes.together(partial(_task, arguments, processes))
+    if not predict_rest(explainer.model, journal, explainer.options, arguments, processes, seen, "explaining"):
+        return 0
+    costs, out = ReceiptTally(), arguments.out / "predictions.csv"
+    explainer.entries.clear()  # of this process and this call
+    with PredictionFile(out, explainer.model.classes) as file:
+        for row, outcome, entry in journal.outcomes():
+            costs(row, outcome)
+            file(row, outcome)
+            if entry is not None:
+                explainer.entries.append(Entry(**entry | {"warnings": tuple(entry["warnings"])}))
     summary = file.summary
     index = explainer.finish([(failure.path, failure.message) for failure in summary.failures])
+    journal.discard()
     code = conclude(summary, out)
     for line in _warnings(explainer):
         print(line)
     print(receipt_line(costs.total()))
     print(f"{summary.done} explanation{'s' * (summary.done != 1)}: open {index}")
     return code
+
+
+def _task(
+    arguments: argparse.Namespace, processes: "Processes"
+) -> "tuple[Explainer, Journal, Callable[[Row, Look], None]]":
+    """Who explains, where it is written down, and what to call with each look."""
+    from foveate.explain import Explainer, folder_names
+    from foveate.models import DrawOptions, load_model
+    from foveate.predict import Journal, check_output, choose_device, dependencies, find_rows
+    from foveate.threads import set_reading_threads
+
+    table = check_output(arguments.out / "predictions.csv")
+    device = choose_device(arguments.device, processes.local)
+    set_reading_threads(arguments.threads)
+    rows = find_rows(arguments.paths)
+    model = load_model(arguments.run).to(device)
+    options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
+    explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)
+    names = dict(zip(rows, folder_names([row.path for row in rows]), strict=True))
+
+    def is_kept(row: "Row", entry: dict[str, Any] | None) -> bool:
+        ours = entry is not None and entry["folder"] == names[row]
+        return ours and (arguments.out / names[row] / "explanation.json").is_file()
+
+    about = dependencies(model, options, what_if=arguments.what_if)
+    journal = Journal(table, rows, about, lambda _: asdict(explainer.entries[-1]), is_kept)
+    return explainer, journal, lambda row, look: explainer(row.path, look, names[row])
 
 
 def _check(arguments: argparse.Namespace) -> None:

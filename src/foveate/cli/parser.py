@@ -135,6 +135,13 @@ def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
     return paths
 
 
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """Argument of whether to go on where an earlier call was stopped."""
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with what a call that was stopped has done; else begin anew"
+    )
+
+
 def add_loading(parser: argparse.ArgumentParser) -> None:
     """Arguments of how images come to a model, none of which changes a result."""
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time on a GPU (default: 32)")

@@ -2,17 +2,21 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from foveate.cli.parser import add_looking, check_looking
+from foveate.cli.parser import add_looking, add_resume, check_looking
 from foveate.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from foveate.models import DrawOptions, Look, Model
     from foveate.models.types import Prediction
-    from foveate.predict import Failure, Row, Sink, Summary
+    from foveate.pipeline.inference import Processes
+    from foveate.predict import Failure, Journal, Row, Sink, Summary
 
 SUMMARY = "classify images with a trained model"
 
@@ -23,13 +27,35 @@ examples:
   foveate predict runs/mine images.csv --samples 4 --out four.csv   a manifest, four draws averaged
   foveate predict runs/mine slides.csv --out all.csv --by-group     and groups.csv: one row per patient
 
+  torchrun --nproc_per_node 8 -m foveate predict runs/mine slides.csv --out all.csv     eight GPUs, one table
+
 The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds; --receipts FILE gets, image by image,
 what that is of how much, seconds by stage and peak memory, a JSON object a line. --by-group averages the probabilities
 of images with the same entry in the manifest's column group: group, predicted, p_<class> ..., images. Images that
-cannot be read go to errors.csv beside the output, and the exit code is 3; it is 2 if none could be read.
+cannot be read go to errors.csv beside the output, and the exit code is 3; it is 2 if none could be read. What is done
+lies in FILE.partial until all is; after a stop, of any number of processes, the same call goes on with --resume.
 """
 
 DONE, ALL_FAILED, SOME_FAILED = 0, 2, 3
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked for, checked and loaded.
+
+    Attributes:
+        rows: all images.
+        model: on the device of this process.
+        options: how it draws.
+        file: the table; None if rows go to a stream.
+        groups: the table of groups; None if none is wanted.
+    """
+
+    rows: "Sequence[Row]"
+    model: "Model"
+    options: "DrawOptions"
+    file: Path | None
+    groups: Path | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write (default: print the rows)")
     parser.add_argument("--receipts", type=Path, metavar="FILE", help="JSON lines to write: what each image cost")
     parser.add_argument("--by-group", action="store_true", help="also write groups.csv, one row per group of images")
+    add_resume(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,59 +72,131 @@ def run(arguments: argparse.Namespace) -> int:
     check_looking(arguments)
     if arguments.out is not None and arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder: give a file, e.g. {arguments.out / 'predictions.csv'}")
+    from foveate.pipeline.inference import join_processes
+
+    processes = join_processes()
+    task = processes.together(partial(_task, arguments, processes))
+    return _stream(arguments, task) if task.file is None else _write(arguments, task, task.file, processes)
+
+
+def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
     from foveate.models import DrawOptions, load_model
-    from foveate.predict import (
-        CsvRows,
-        GroupTally,
-        PredictionFile,
-        ReceiptTally,
-        Summary,
-        check_groups,
-        check_output,
-        choose_device,
-        find_rows,
-        predict_rows,
-        receipt_line,
-    )
+    from foveate.predict import check_groups, check_output, choose_device, find_rows
     from foveate.threads import set_reading_threads
 
     out: Path | None = arguments.out
     is_stream = out is not None and out.exists() and (out.is_relative_to("/dev") or not out.is_file())
     file = None if is_stream else out
-    if arguments.by_group and file is None:
-        raise ConfigError("--by-group writes groups.csv beside the predictions: add --out FILE, e.g. predictions.csv")
+    needs = {"--by-group writes groups.csv beside the predictions": arguments.by_group}
+    needs |= {"--resume goes on with what lies beside the predictions": arguments.resume}
+    needs |= {f"{processes.world} processes predict for one file": processes.world > 1}
+    for need in (need for need, asked in needs.items() if asked and file is None):
+        raise ConfigError(f"{need}: add --out FILE, e.g. predictions.csv")
     if file is not None:
         check_output(file)
-    device = choose_device(arguments.device)
+    device = choose_device(arguments.device, processes.local)
     set_reading_threads(arguments.threads)
     rows = find_rows(arguments.paths)
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run).to(device)
-    options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
-    tally, summary = GroupTally(model.classes, model.multi_label), Summary()
+    return _Task(rows, model, DrawOptions(arguments.samples, arguments.method, arguments.seed), file, groups)
+
+
+def _stream(arguments: argparse.Namespace, task: _Task) -> int:
+    """Rows on the terminal, or to a pipe or a device, as they are made."""
+    from foveate.predict import CsvRows, ReceiptTally, Summary, predict_rows
+
+    summary, classes = Summary(), task.model.classes
     with ExitStack() as stack:
-        costs = ReceiptTally(None if arguments.receipts is None else stack.enter_context(_opened(arguments.receipts)))
-        sinks: list[Sink] = [costs, summary]
-        if file is not None:
-            bar = stack.enter_context(progress(len(rows)))
-            sinks += [bar, tally, stack.enter_context(PredictionFile(file, model.classes))]
-        elif out is not None:  # appended to, never replaced
-            stream = out.open("a", newline="", encoding="utf-8", errors="surrogateescape")
-            sinks.append(CsvRows(stack.enter_context(stream), model.classes))
+        sinks: list[Sink] = [summary, ReceiptTally(stack.enter_context(_receipts(arguments)))]
+        if arguments.out is not None:  # appended to, never replaced
+            stream = arguments.out.open("a", newline="", encoding="utf-8", errors="surrogateescape")
+            sinks.append(CsvRows(stack.enter_context(stream), classes))
         else:
-            sinks.append(stack.enter_context(_table()) if sys.stdout.isatty() else CsvRows(sys.stdout, model.classes))
-        predict_rows(model, rows, sinks, options, batch=arguments.batch)
+            sinks.append(stack.enter_context(_table()) if sys.stdout.isatty() else CsvRows(sys.stdout, classes))
+        predict_rows(task.model, task.rows, sinks, task.options, batch=arguments.batch)
+    return conclude(summary, None)
+
+
+def _write(arguments: argparse.Namespace, task: _Task, file: Path, processes: "Processes") -> int:
+    """A table in a file, by one process or several."""
+    from foveate.predict import (
+        GroupTally,
+        Journal,
+        PredictionFile,
+        ReceiptTally,
+        Summary,
+        check_output,
+        dependencies,
+        receipt_line,
+    )
+
+    model = task.model
+    tally = None if task.groups is None else GroupTally(model.classes, model.multi_label)
+    journal = Journal(check_output(file), task.rows, dependencies(model, task.options))
+    with processes.together(lambda: _receipts(arguments) if processes.first else nullcontext()) as receipts:
+        if not predict_rest(model, journal, task.options, arguments, processes):
+            return DONE
+        summary, costs = Summary(), ReceiptTally(receipts)
+        with PredictionFile(file, model.classes) as table:
+            sinks: list[Sink] = [costs, summary, table, *([] if tally is None else [tally])]
+            for row, outcome, _ in journal.outcomes():
+                for sink in sinks:
+                    sink(row, outcome)
+    journal.discard()
     code = conclude(summary, file)
-    if file is not None:
-        print(receipt_line(costs.total()))
-    if groups is not None:
-        print(f"{tally.write(groups)} groups in {groups}")
+    print(receipt_line(costs.total()))
+    if tally is not None and task.groups is not None:
+        print(f"{tally.write(task.groups)} groups in {task.groups}")
     return code
 
 
-def _opened(path: Path) -> TextIO:
+def predict_rest(
+    model: "Model",
+    journal: "Journal",
+    options: "DrawOptions",
+    arguments: argparse.Namespace,
+    processes: "Processes",
+    seen: "Callable[[Row, Look], None] | None" = None,
+    doing: str = "predicting",
+) -> bool:
+    """Predict what a journal lacks, each process its part of it.
+
+    Arguments:
+        model: on the device of this process.
+        journal: of all rows.
+        options: how it draws.
+        arguments: `resume` and `batch` are used.
+        processes: that share the rows.
+        seen: as for `foveate.predict.predict_rows`.
+        doing: what the bar says.
+
+    Returns:
+        Whether this process is the one to go on: then all is in the journal, and no other process is at work.
+
+    Raises:
+        ConfigError: what is to be resumed is of another model or other options.
+    """
+    from foveate.predict import predict_rows
+
+    if arguments.resume:
+        processes.together(journal.read)
+    elif processes.first:
+        journal.discard()
+    processes.wait()
+    rows = journal.left()[processes.rank :: processes.world]
+    with journal.writing(processes.rank, processes.world), progress(len(rows) * processes.first, doing) as bar:
+        predict_rows(model, rows, [journal, bar], options, seen, arguments.batch)
+    processes.wait()
+    if processes.first:
+        journal.read()
+    return processes.first
+
+
+def _receipts(arguments: argparse.Namespace) -> "TextIO | nullcontext[None]":
+    path: Path | None = arguments.receipts
     try:
-        return path.open("w", encoding="utf-8")
+        return nullcontext() if path is None else path.open("w", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--receipts {path} cannot be written ({error.strerror}): name another file") from error
 

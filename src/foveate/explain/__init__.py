@@ -1,7 +1,7 @@
 """Explanations: heatmaps of attention, patches and contributions, as files, pages and scores against ground truth."""
 
 from foveate.explain.deletion import Deletion, check_deletion, delete_patches
-from foveate.explain.explainer import Explainer
+from foveate.explain.explainer import Explainer, folder_names
 from foveate.explain.explanation import Explanation, SeenPatch, contributions, explain
 from foveate.explain.figures import animate_evolution, draw_evolution
 from foveate.explain.localisation import (
@@ -44,6 +44,7 @@ __all__ = [
     "deletion_over",
     "draw_evolution",
     "explain",
+    "folder_names",
     "hit_rates",
     "known_objects",
     "localisation_over",

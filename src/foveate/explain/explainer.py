@@ -1,6 +1,7 @@
 """Explanation folders: all files that say what a model saw, image by image, written as it looks."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,12 +46,13 @@ class Explainer:
     run: str = ""
     entries: list[Entry] = field(default_factory=list)
 
-    def __call__(self, path: str, look: Look) -> None:
+    def __call__(self, path: str, look: Look, name: str | None = None) -> None:
         """Write the folder of one image.
 
         Arguments:
             path: what to call it.
             look: at it, with these options.
+            name: of its folder, of `folder_names`; one that no entry has if None.
 
         Raises:
             ImageError: its pixels cannot be read.
@@ -62,7 +64,7 @@ class Explainer:
         again = [replace(self.options, seed=seed) for seed in range(first, first + count)]
         others = list(zip((one.seed for one in again), look_again(self.model, look, again), strict=True))
         seen = explain(self.model, look, path, others)
-        folder = self._folder(path)
+        folder = self._folder(name or folder_names([*(entry.path for entry in self.entries), path])[-1])
         with whole_folder(folder) as unfinished:
             self._write(unfinished, seen, look.opened)
         self.entries.append(Entry(folder.name, path, seen.prediction.predicted, _certainty(seen), seen.warnings))
@@ -117,17 +119,32 @@ class Explainer:
             told |= {"seed": str(options.seed)}
         return told | {"image shown": stretched}
 
-    def _folder(self, path: str) -> Path:
-        """A folder named after the image; two images of one name get different ones."""
-        stem = re.sub(r"[^\w.\-]+", "-", Path(path.rstrip("/")).stem).strip(".-") or "image"
-        taken, name, number = {entry.folder for entry in self.entries}, stem, 1
-        while name in taken:
-            number += 1
-            name = f"{stem}-{number}"
+    def _folder(self, name: str) -> Path:
         folder = self.out / name
         if folder.exists() and not (folder / "explanation.json").is_file():
             raise ConfigError(f"{folder} is in the way, it holds no explanation: rename it, or give another --out")
         return folder
+
+
+def folder_names(paths: Sequence[str]) -> list[str]:
+    """Names of the folders of images, after their files: two images of one name get different ones.
+
+    Arguments:
+        paths: what the images are called.
+
+    Example:
+        >>> folder_names(["one/x.png", "two/x.tif", "weird (name).png"])
+        ['x', 'x-2', 'weird-name']
+    """
+    names: dict[str, None] = {}
+    doubles: Counter[str] = Counter()
+    for path in paths:
+        stem = name = re.sub(r"[^\w.\-]+", "-", Path(path.rstrip("/")).stem).strip(".-") or "image"
+        while name in names:
+            doubles[stem] += 1
+            name = f"{stem}-{doubles[stem] + 1}"
+        names[name] = None
+    return list(names)
 
 
 def _certainty(seen: Explanation) -> float:

@@ -5,12 +5,17 @@ on the batch before. A CPU has nothing to wait for: there every thread takes som
 with networks on one core each, so that no core waits for another.
 """
 
+import os
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 
+from foveate.errors import FoveateError, RunError, one_line
 from foveate.models import Model
 from foveate.models.types import Batch, Output
 from foveate.pipeline.loader import Loader, Share, shares
@@ -21,6 +26,85 @@ TOGETHER = 4
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+LONGEST_WAIT = timedelta(days=30)
+"""How long a process that is done waits for the others: not even a slide that takes hours is a fault."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes that share images among them, each of which predicts on its own; of `join_processes`.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world: number of processes.
+        local: number of this process on its machine, by which it has its GPU; None if it is alone.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local: int | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that speaks and writes for all."""
+        return self.rank == 0
+
+    def together(self, work: Callable[[], Out]) -> Out:
+        """Joint failure: what `work` gives here; where it fails anywhere, none goes on.
+
+        Arguments:
+            work: this process' part; must not wait for the other processes.
+
+        Raises:
+            FoveateError: what `work` raised, in the first process alone, which says it.
+            SystemExit: in the others, with code 2.
+        """
+        if self.world == 1:
+            return work()
+        from accelerate.utils import gather_object
+
+        found: list[Out] = []
+        errors: list[FoveateError] = []
+        try:
+            found = [work()]
+        except FoveateError as error:
+            errors = [error]
+        everywhere = gather_object(errors)
+        if everywhere and self.first:
+            raise everywhere[0]
+        if everywhere:
+            sys.exit(2)
+        return found[0]
+
+    def wait(self) -> None:
+        """Barrier: wait until all processes are here.
+
+        Raises:
+            RunError: one of them is no more.
+        """
+        if self.world > 1:
+            from accelerate import PartialState
+
+            try:
+                PartialState().wait_for_everyone()
+            except RuntimeError as error:
+                lost = f"one of {self.world} processes ended before its work was done ({one_line(error)})"
+                raise RunError(f"{lost}: see what it said, and go on with --resume") from error
+
+
+def join_processes() -> Processes:
+    """Process group that a launcher started (torchrun, accelerate): RANK and WORLD_SIZE of the environment say so.
+
+    Tensors never travel between them: they meet over TCP (gloo), GPUs or not.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return Processes()
+    from accelerate import PartialState
+
+    state = PartialState(cpu=True, timeout=LONGEST_WAIT)
+    return Processes(state.process_index, state.num_processes, state.local_process_index)
 
 
 def classify(

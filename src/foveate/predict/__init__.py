@@ -1,13 +1,15 @@
 """Predictions for many images.
 
 - `predict.py`: images found and predicted one by one, every outcome handed to every sink
-- `sinks.py`: where outcomes go: CSV files, groups, receipts
+- `sinks.py`: where outcomes go: a journal, CSV files, receipts
+- `groups.py`: means over the images of a group
 - `forecast.py`: what a prediction would read, before it reads it
 """
 
 from foveate.devices import choose_device
 from foveate.models.receipts import receipt_line
 from foveate.predict.forecast import describe_rows, forecast
+from foveate.predict.groups import GroupTally, check_groups
 from foveate.predict.predict import (
     Failure,
     Row,
@@ -18,20 +20,13 @@ from foveate.predict.predict import (
     predict_row,
     predict_rows,
 )
-from foveate.predict.sinks import (
-    CsvRows,
-    GroupTally,
-    PredictionFile,
-    ReceiptTally,
-    Summary,
-    check_groups,
-    check_output,
-)
+from foveate.predict.sinks import CsvRows, Journal, PredictionFile, ReceiptTally, Summary, check_output, dependencies
 
 __all__ = [
     "CsvRows",
     "Failure",
     "GroupTally",
+    "Journal",
     "PredictionFile",
     "ReceiptTally",
     "Row",
@@ -40,6 +35,7 @@ __all__ = [
     "check_groups",
     "check_output",
     "choose_device",
+    "dependencies",
     "describe_rows",
     "find_rows",
     "forecast",

@@ -83,7 +83,7 @@ def find_rows(paths: Iterable[str | Path]) -> list[Row]:
 
 
 def predict_row(
-    model: Model, row: Row, options: DrawOptions = ONE_DRAW, seen: Callable[[str, Look], None] | None = None
+    model: Model, row: Row, options: DrawOptions = ONE_DRAW, seen: Callable[[Row, Look], None] | None = None
 ) -> Prediction | Failure:
     """Prediction for one row, as `model.predict` would make it; or the failure, if the image cannot be read.
 
@@ -91,8 +91,8 @@ def predict_row(
         model: a model in evaluation mode.
         row: of `find_rows`.
         options: how to draw.
-        seen: called with the row's path and what the model saw of an image that could be read; if it raises as a
-            reader would, the image has failed.
+        seen: called with the row and what the model saw of an image that could be read; if it raises as a reader
+            would, the image has failed.
     """
     with model.in_evaluation_mode(options.method):
         return _outcome(row, _look(model, row, options), seen)
@@ -103,7 +103,7 @@ def predict_rows(
     rows: Iterable[Row],
     sinks: Sequence[Sink],
     options: DrawOptions = ONE_DRAW,
-    seen: Callable[[str, Look], None] | None = None,
+    seen: Callable[[Row, Look], None] | None = None,
     batch: int = BATCH,
 ) -> None:
     """Prediction loop: every outcome handed to every sink, in the order of the rows; see `predict_row`.
@@ -125,7 +125,7 @@ def predict_paths(
     samples: int = 1,
     method: Method | None = None,
     seed: int = 0,
-    seen: Callable[[str, Look], None] | None = None,
+    seen: Callable[[Row, Look], None] | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Predictions of many images; each as `model.predict` would on its own, in any company and order.
 
@@ -150,12 +150,12 @@ def predict_paths(
     )
 
 
-def _outcome(row: Row, look: Look | Failure, seen: Callable[[str, Look], None] | None) -> Prediction | Failure:
+def _outcome(row: Row, look: Look | Failure, seen: Callable[[Row, Look], None] | None) -> Prediction | Failure:
     if isinstance(look, Failure):
         return look
     if seen is not None:
         try:
-            seen(row.path, look)
+            seen(row, look)
         except UNREADABLE as error:
             return _failure(row, "read", error)
     return replace(look.prediction, path=row.path)

@@ -1,27 +1,26 @@
-"""Sinks of predictions: CSV rows and files, whole or not at all, errors.csv, groups.csv and receipts."""
+"""Sinks of predictions: a journal to resume from, CSV rows and files, errors.csv and receipts."""
 
 import csv
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from io import StringIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-import numpy as np
+import torch
 
-from foveate.atomic import replace_file
+from foveate._version import __version__
 from foveate.errors import ConfigError
-from foveate.evaluation.scores import group_means
-from foveate.models.probabilities import name_predicted
+from foveate.models import Model
 from foveate.models.receipts import add_receipts, complete_receipt
-from foveate.models.types import Prediction, Receipt
+from foveate.models.types import DrawOptions, Prediction, Receipt
 from foveate.predict.predict import Failure, Row
 
-ERRORS, GROUPS = "errors.csv", "groups.csv"
+ERRORS = "errors.csv"
 ERROR_COLUMNS = ("path", "stage", "message")
 
 
@@ -38,6 +37,162 @@ class Summary:
             self.failures.append(outcome)
         else:
             self.done += 1
+
+
+class Journal:
+    """Journal (write-ahead log) of predictions: every outcome a JSON line as soon as it is made, to resume from.
+
+    Each process writes a file of its own beside the table that is to come: `<path>.partial`, or `<path>.partial-<rank>`
+    where there are several. Its first line says what the outcomes depend on. Whatever ends a process, whole lines stay;
+    a torn last one counts as not written.
+
+    Arguments:
+        path: the table, a file that `check_output` has passed.
+        rows: all that are to be in it, in order.
+        about: what outcomes depend on, as plain values; of `dependencies`.
+        keep: what else to keep of a row that was predicted, as plain values.
+        is_kept: whether that still holds; what does not is predicted again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rows: Sequence[Row],
+        about: Mapping[str, object],
+        keep: Callable[[Row], object] = lambda _: None,
+        is_kept: Callable[[Row, Any], bool] = lambda _row, _kept: True,
+    ) -> None:
+        self._path, self._about, self._keep, self._is_kept = path, dict(about), keep, is_kept
+        counts: Counter[str] = Counter()
+        self._keys: dict[Row, tuple[str, int]] = {}
+        for row in rows:  # two manifests may have the same name for different images
+            self._keys[row] = row.path, counts[row.path]
+            counts[row.path] += 1
+        self._begun: set[Path] = set()
+        self._done: dict[Row, tuple[Path, int]] = {}
+        self._failed: dict[Row, tuple[Path, int]] = {}
+
+    def read(self) -> None:
+        """Look up what is done, in the files of all processes, of this call and earlier ones.
+
+        Raises:
+            ConfigError: a file is of another model, other options or another version of foveate.
+        """
+        self._begun, self._done, self._failed = set(), {}, {}
+        rows = {key: row for row, key in self._keys.items()}
+        for file in self._files():
+            for place, record in _records(file):
+                if place == 0:
+                    self._check(file, record)
+                    self._begun.add(file)
+                elif (row := rows.get((record["path"], record["nth"]))) is None:
+                    continue
+                elif record["failure"] is not None:
+                    self._failed[row] = file, place
+                elif self._is_kept(row, record["kept"]):
+                    self._done[row] = file, place
+
+    def left(self) -> list[Row]:
+        """Rows that are still to be predicted, as of the last `read`: those that failed are tried again."""
+        return [row for row in self._keys if row not in self._done]
+
+    @contextmanager
+    def writing(self, rank: int = 0, world: int = 1) -> Iterator[None]:
+        """Open the file of this process, at the end of what is there; within, outcomes are written."""
+        file = self._path.with_name(f"{self._path.name}.partial{f'-{rank}' if world > 1 else ''}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a" if file in self._begun else "w", encoding="ascii") as self._stream:
+            self._write(None if file in self._begun else self._about)  # an empty line ends a torn one
+            yield
+
+    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:
+        """Write an outcome; boxes of patches are left out."""
+        path, nth = self._keys[row]
+        failed = isinstance(outcome, Failure)
+        told = asdict(outcome if isinstance(outcome, Failure) else replace(outcome, boxes=()))
+        kept = {"prediction": None, "failure": told} if failed else {"prediction": told, "failure": None}
+        self._write({"path": path, "nth": nth, **kept, "kept": None if failed else self._keep(row)})
+
+    def outcomes(self) -> Iterator[tuple[Row, Prediction | Failure, Any]]:
+        """Rows in order, each with its outcome and what else was kept, as of the last `read`.
+
+        Raises:
+            ConfigError: a row has none.
+        """
+        found = self._failed | self._done
+        if missing := len(self._keys) - len(found):
+            raise ConfigError(
+                f"{missing} of {len(self._keys)} images are in no {self._path}.partial-*: --out must be on a file "
+                "system that all processes share; copy those files together, and --resume"
+            )
+        with ExitStack() as opened:
+            streams = {file: opened.enter_context(file.open("rb")) for file in self._files()}
+            for row in self._keys:
+                file, place = found[row]
+                streams[file].seek(place)
+                record = json.loads(streams[file].readline())
+                yield row, _restored(record), record["kept"]
+
+    def discard(self) -> None:
+        """Remove the files of all processes."""
+        for file in self._files():
+            file.unlink()
+
+    def _files(self) -> list[Path]:
+        name = f"{self._path.name}.partial"
+        there = self._path.parent.iterdir() if self._path.parent.is_dir() else ()
+        return sorted(file for file in there if file.name == name or _rank(file.name, name))
+
+    def _check(self, file: Path, header: Mapping[str, Any]) -> None:
+        for name, ours in self._about.items():
+            if header.get(name) != ours:
+                raise ConfigError(
+                    f"{file} is unfinished work with {name} {header.get(name)}, and this call has {name} {ours}: give "
+                    "what that call was given, or leave out --resume to begin anew"
+                )
+
+    def _write(self, record: object) -> None:
+        self._stream.write("\n" if record is None else json.dumps(record) + "\n")
+        self._stream.flush()
+
+
+def dependencies(model: Model, options: DrawOptions, **more: object) -> dict[str, object]:
+    """Dependencies of predictions: all that decides them besides the image, as plain values, the model as a digest.
+
+    Arguments:
+        model: on the device where it predicts, since a CPU and an accelerator draw different cells.
+        options: how it draws.
+        more: what else an outcome depends on.
+    """
+    digest = hashlib.sha256(repr((model.settings, model.classes, model.multi_label)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    drawn = {"samples": options.samples, "method": options.method or model.method, "seed": options.seed}
+    known = {"foveate": __version__, "model": digest.hexdigest()[:16], "device": model.device.type}
+    return known | drawn | more
+
+
+def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Whole lines of a file, each with its place in it."""
+    place = 0
+    with file.open("rb") as stream:
+        for line in stream:
+            with suppress(ValueError):  # torn
+                yield place, json.loads(line)
+            place += len(line)
+
+
+def _restored(record: Mapping[str, Any]) -> Prediction | Failure:
+    if record["failure"] is not None:
+        return Failure(**record["failure"])
+    told = record["prediction"]
+    receipt = None if told["receipt"] is None else Receipt(**told["receipt"])
+    return Prediction(**{**told, "boxes": (), "receipt": receipt})
+
+
+def _rank(name: str, stem: str) -> bool:
+    return name.startswith(f"{stem}-") and name.removeprefix(f"{stem}-").isdigit()
 
 
 class CsvRows:
@@ -66,9 +221,8 @@ class CsvRows:
 class PredictionFile:
     """CSV file of predictions, whole or not at all, and what failed in `errors.csv` (path, stage, message) beside it.
 
-    The file (or what it is a link to) appears when it is left without an error; until then, and after a crash, what is
-    done lies in `<path>.partial`. A file that is there already stays if every row fails. An `errors.csv` of an earlier
-    call goes away if nothing fails.
+    The file (or what it is a link to) appears when it is left without an error. A file that is there already stays if
+    every row fails. An `errors.csv` of an earlier call goes away if nothing fails.
 
     Arguments:
         path: the CSV file; its folder is made if need be.
@@ -83,7 +237,7 @@ class PredictionFile:
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
         self._path, self._classes = check_output(path), classes
-        self._unfinished = self._path.with_name(self._path.name + ".partial")
+        self._unfinished = self._path.with_name(f".{self._path.name}.part")
         self._errors = self._path.parent / ERRORS
         self._files, self.summary = ExitStack(), Summary()
 
@@ -109,6 +263,7 @@ class PredictionFile:
     ) -> None:
         self._files.close()
         if kind is not None:
+            self._unfinished.unlink(missing_ok=True)
             return
         if not self.summary.failures:
             self._errors.unlink(missing_ok=True)
@@ -141,74 +296,22 @@ def check_output(path: Path) -> Path:
             f"{path} is where the list of failed images goes: name the file otherwise, e.g. "
             f"{path.with_name('predictions.csv')}"
         )
-    _refuse_others(resolved.parent / ERRORS, ERROR_COLUMNS)
+    refuse_others(resolved.parent / ERRORS, ERROR_COLUMNS)
     return resolved
 
 
-def check_groups(rows: Sequence[Row], out: Path) -> Path:
-    """Output check of groups: refuse images without any, and a `groups.csv` that foveate did not write.
-
-    Returns:
-        The `groups.csv` beside `out`, the CSV file that the predictions go to.
+def refuse_others(file: Path, columns: Sequence[str]) -> None:
+    """Output check: refuse a file that foveate did not write, going by its first columns; an empty one was cut off.
 
     Raises:
-        ConfigError: no row has a group, or the file cannot be written.
+        ConfigError: it has other columns.
     """
-    if all(row.group is None for row in rows):
-        raise ConfigError("--by-group needs to know which images belong together: give a manifest with a column group")
-    path = out.resolve().parent / GROUPS
-    if out.resolve().name.lower() == GROUPS:
-        raise ConfigError(f"{out} is where the groups go: name the file otherwise, e.g. predictions.csv")
-    _refuse_others(path, ("group", "predicted"))
-    return path
-
-
-def _refuse_others(file: Path, columns: Sequence[str]) -> None:
-    """Refuse a file without the first columns of an earlier call, which may have been cut off before a word."""
     header = ",".join(columns)
     if not file.exists() or (file.is_file() and file.read_bytes()[: len(header)] in (header.encode(), b"")):
         return
     raise ConfigError(
         f"{file} is in the way, it does not start with {header}: rename it, or write the predictions to another folder"
     )
-
-
-class GroupTally:
-    """Group means: predictions taken together by group; an image without a group stands alone, under its path.
-
-    Arguments:
-        classes: names of the classes.
-        multi_label: whether an image may have several labels.
-    """
-
-    def __init__(self, classes: Sequence[str], multi_label: bool = False) -> None:
-        self._classes, self._multi_label = tuple(classes), multi_label
-        self._keys: list[tuple[bool, str]] = []
-        self._probabilities: list[list[float]] = []
-
-    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:
-        """Remember a prediction by its row's group."""
-        if isinstance(outcome, Prediction):
-            self._keys.append((False, row.path) if row.group is None else (True, row.group))
-            self._probabilities.append([outcome.probabilities[name] for name in self._classes])
-
-    def write(self, path: Path) -> int:
-        """Write the groups as CSV, all at once: `group, predicted, p_<class> …, images`, in order of first images.
-
-        Returns:
-            The number of groups; 0 where every image failed, and then nothing is written.
-        """
-        if not self._keys:
-            return 0
-        stream, counts = StringIO(newline=""), Counter(self._keys)
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["group", "predicted", *(f"p_{name}" for name in self._classes), "images"])
-        groups, means, _ = group_means(self._keys, np.array(self._probabilities))
-        for key, mean in zip(groups, means.tolist(), strict=True):
-            predicted = name_predicted(self._classes, mean, self._multi_label)
-            writer.writerow([key[1], predicted, *(format(share, ".9g") for share in mean), counts[key]])
-        replace_file(path, stream.getvalue().encode(errors="surrogateescape"))
-        return len(groups)
 
 
 class ReceiptTally:
