@@ -185,7 +185,10 @@ def predict_rest(
         journal.discard()
     processes.wait()
     rows = journal.left()[processes.rank :: processes.world]
-    with journal.writing(processes.rank, processes.world), progress(len(rows) * processes.first, doing) as bar:
+    with ExitStack() as stack:
+        stack.enter_context(processes.ending_together())
+        stack.enter_context(journal.writing(processes.rank, processes.world))
+        bar = stack.enter_context(progress(len(rows) * processes.first, doing))
         predict_rows(model, rows, [journal, bar], options, seen, arguments.batch)
     processes.wait()
     if processes.first:

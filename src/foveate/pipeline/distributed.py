@@ -1,10 +1,15 @@
-"""Distributed training: where several processes must act as one."""
+"""Distributed work: where several processes must act as one, and end as one."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from foveate.devices import best_device
 from foveate.errors import ConfigError, FoveateError
@@ -15,6 +20,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Trained = TypeVar("Trained", bound=nn.Module)
+
+
+LONGEST_WAIT = timedelta(days=30)
+"""How long a process waits for others that work on their own: not even a slide that takes hours is a fault."""
 
 
 def open_accelerator() -> "Accelerator":
@@ -111,3 +120,41 @@ def together(accelerator: "Accelerator", work: Callable[[], T]) -> T:
     if bool(accelerator.reduce(torch.tensor(float(len(errors)), device=accelerator.device))):
         raise gather_object(errors)[0]
     return answer[0]
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Failure detection among processes that work on their own: within, this one ends (code 2) when another one does.
+
+    A launcher sees to that on one machine, and a step of training, in which all wait for each other, on any number.
+    Between them lie machines whose processes meet only when all work is done. So each waits, in a thread, for word of
+    the next one (a ring, over TCP by gloo), which comes when the block is left; a connection that breaks is an end
+    before that. Every process must enter; leaving waits for the next one. Alone, nothing happens.
+    """
+    world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    if world == 1:
+        yield
+        return
+    rank, leaving = distributed.get_rank(), threading.Event()
+    group: Any = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    following = (rank + 1) % world
+
+    def watch() -> None:
+        try:
+            distributed.recv(torch.zeros(1), src=following, group=group)
+        except RuntimeError:
+            if leaving.is_set():
+                return
+            lost = f"process {following} of {world} ended before the work was done, and so does process {rank}"
+            print(f"foveate: {lost}: see what was said before, and start them again", file=sys.stderr, flush=True)
+            os._exit(2)  # the other threads are at work, or wait for the one that is no more
+
+    watcher = threading.Thread(target=watch, name="foveate-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException:
+        leaving.set()  # with an error of its own to tell
+        raise
+    distributed.send(torch.zeros(1), dst=(rank - 1) % world, group=group)
+    watcher.join()

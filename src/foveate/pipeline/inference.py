@@ -8,9 +8,8 @@ with networks on one core each, so that no core waits for another.
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -26,10 +25,6 @@ TOGETHER = 4
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-LONGEST_WAIT = timedelta(days=30)
-"""How long a process that is done waits for the others: not even a slide that takes hours is a fault."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,14 @@ class Processes:
             sys.exit(2)
         return found[0]
 
+    def ending_together(self) -> AbstractContextManager[None]:
+        """Failure detection: see `foveate.pipeline.distributed.ending_together`."""
+        if self.world == 1:
+            return nullcontext()
+        from foveate.pipeline.distributed import ending_together
+
+        return ending_together()
+
     def wait(self) -> None:
         """Barrier: wait until all processes are here.
 
@@ -102,6 +105,8 @@ def join_processes() -> Processes:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
     from accelerate import PartialState
+
+    from foveate.pipeline.distributed import LONGEST_WAIT
 
     state = PartialState(cpu=True, timeout=LONGEST_WAIT)
     return Processes(state.process_index, state.num_processes, state.local_process_index)
