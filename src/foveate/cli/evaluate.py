@@ -78,7 +78,7 @@ def run(namespace: argparse.Namespace) -> int:
     from foveate.atomic import replace_file
     from foveate.evaluation.evaluate import evaluate
     from foveate.models import DrawOptions, load_model
-    from foveate.pipeline.distributed import open_accelerator
+    from foveate.pipeline.distributed import ending_together, open_accelerator
     from foveate.pipeline.loader import LoadOptions, split_indices
     from foveate.threads import set_reading_threads
 
@@ -95,7 +95,7 @@ def run(namespace: argparse.Namespace) -> int:
     seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
     options, loading = DrawOptions(namespace.samples, namespace.method, seed), LoadOptions(namespace.batch)
     set_reading_threads(namespace.threads)
-    with progress(len(indices) if accelerator.is_main_process else 0, "evaluating") as bar:
+    with ending_together(), progress(len(indices) if accelerator.is_main_process else 0, "evaluating") as bar:
 
         def told(images: int) -> None:
             for _ in range(images * accelerator.num_processes):
