@@ -14,6 +14,7 @@ from foveate.config.settings import ViewSettings
 from foveate.errors import ConfigError, ImageError
 from foveate.images.header import FULL_SCALE, Pixels, full_scale, not_finite, unit_range
 from foveate.images.source import Source
+from foveate.images.wrappers.base import original
 from foveate.threads import in_threads, reading_threads
 from foveate.types import Box, Size
 
@@ -280,7 +281,7 @@ def _filled(
     threads = reading_threads() if threads is None else threads
 
     def fill(i: int, at_once: int = 1) -> None:
-        source, floats = sources[i], sources[i].dtype.kind == "f"
+        source, floats = sources[i], original(sources[i]).dtype.kind == "f"  # no others hold what is no number
         scale = np.float32(full_scale(source.dtype))
         some = {s: Box(*rows[i][s]) for s in range(draws) if wanted[i][s]}
         for s in set(range(draws)) - set(some):

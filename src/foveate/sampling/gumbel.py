@@ -173,16 +173,18 @@ def without_replacement(
     Raises:
         FoveateError: the number of generators is not the number of images.
     """
-    device = source.log_prob.device
+    device, counts = source.log_prob.device, source.count.tolist()
     uniform = [
         torch.rand(count, dtype=torch.float64, device=device if one is None else one.device, generator=one).to(device)
-        for count, one in zip(source.count.tolist(), per_image(generator, len(source.count)), strict=True)
+        for count, one in zip(counts, per_image(generator, len(counts)), strict=True)
     ]
     # −log(1 − u) is what `exponential_` computes, at a third of its cost; u = 0 would be a key of ∞.
-    noise = torch.cat(uniform).clamp_(min=_SMALLEST).neg_().log1p_().neg_()
-    valid = source.log_prob > -math.inf
-    # Noise goes to valid cells only, in row-major order: padding a map with masked cells changes no draw.
-    keys = source.log_prob - torch.ones_like(source.log_prob).masked_scatter_(valid, noise).log()
+    noise = torch.cat(uniform).clamp_(min=_SMALLEST).neg_().log1p_().neg_().log_()
+    if sum(counts) == source.log_prob.numel():
+        keys = source.log_prob - noise.view_as(source.log_prob)
+    else:  # noise goes to valid cells only, in row-major order: padding a map with masked cells changes no draw
+        valid = source.log_prob > -math.inf
+        keys = source.log_prob - torch.zeros_like(source.log_prob).masked_scatter_(valid, noise)
     best = keys.topk(min(n + 1, keys.shape[1]), dim=1)
     value, index = _pad(best.values, n + 1, -math.inf), _pad(best.indices, n + 1, 0.0)
     return index[:, :n].where(value[:, :n] > -math.inf, index[:, :1]), value[:, n]

@@ -139,7 +139,7 @@ class Canvas(Source):
         return self._coloured((total / 255).reshape(size))
 
     def _coloured(self, grey: np.ndarray) -> np.ndarray:
-        return np.repeat(grey[:, :, None], self._repeats, axis=2)
+        return grey[:, :, None] if self._repeats == 1 else np.repeat(grey[:, :, None], self._repeats, axis=2)
 
     def _touching(self, box: Box) -> Int64[np.ndarray, " some"]:
         _, rows, columns = self._ready().shape
@@ -183,5 +183,10 @@ def _weights(
     pixels = starts[:, None] + np.arange(length)
     inside = (pixels >= window[0]) & (pixels < window[1])
     pixels = pixels[:, None, :]
-    covered = np.minimum(high[:, :, None], pixels + 1) - np.maximum(low[:, :, None], pixels)
-    return index, np.maximum(covered, 0) * inside[:, None, :] / width
+    covered = np.minimum(high[:, :, None], pixels + 1)
+    covered -= np.maximum(low[:, :, None], pixels)
+    np.maximum(covered, 0, out=covered)
+    if not inside.all():
+        covered *= inside[:, None, :]
+    covered /= width
+    return index, covered
