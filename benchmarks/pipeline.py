@@ -1,7 +1,8 @@
 """Whether networks wait for reading: a training step, its networks alone and its reading alone; and prediction.
 
 For generated canvases, photographs (JPEG, 2,000 × 1,500) and tiled pyramids, milliseconds an image of
-- networks: attention, features, loss, backward, Adam, fed views and patches that were cut beforehand;
+- networks: attention, features, loss, backward, Adam, fed views and patches that were cut beforehand; no prior;
+- prior: the contrast prior of the attention, where the model has one;
 - views: opening, decoding and making views, by all threads;
 - reading: views, and then the patches of the boxes that were drawn, by all threads;
 - whole: steps as `foveate train` takes them; and whole ÷ the larger of networks and reading.
@@ -113,6 +114,14 @@ class Bench:
             optimizer.step()
             optimizer.zero_grad()
 
+    def prior(self) -> None:
+        """The contrast prior, of views that are there."""
+        model = self.model
+        for batch, _, _ in self.cut if model.prior is not None else ():
+            cells = model.grid.cell_mask(batch.mask, batch.view_sizes)
+            where = (batch.mask, cells, batch.view_sizes, footprints(batch, model.settings.patch))
+            model.prior(batch.views, *where, model.attention.stride, model.grid.field)
+
     def views(self) -> list[Batch]:
         """Images opened, decoded and seen, by all threads."""
         return list(self._loader(ahead=len(self.plan)).training(1, self.plan))
@@ -201,7 +210,7 @@ def summary(times: dict[str, list[float]], larger: Callable[[int], float]) -> di
 def steps(kind: str, folder: Path, batch: int, batches: int, rounds: int) -> dict[str, Any]:
     """Everything that is measured of one kind of images."""
     bench = Bench(kind, folder / "awake", batch, batches)
-    times = measured(bench, rounds, ("networks", "views", "reading", "whole"))
+    times = measured(bench, rounds, ("networks", "prior", "views", "reading", "whole"))
     found = summary(times, lambda number: max(times["networks"][number], times["reading"][number]))
     asleep = Bench(kind, folder / "asleep", batch, batches, asleep=True)
     assert asleep.network is not None
@@ -252,7 +261,10 @@ def show(kind: str, one: dict[str, Any]) -> None:
         stages = ", ".join(f"{stage} {part[f'{stage}_ms']:.2f}" for stage in ("networks", "reading", "whole"))
         low, high = part["ratio_quartiles"]
         print(f"{name}: {stages} ms/image; whole ÷ larger {part['ratio']:.3f} ({low:.3f}–{high:.3f})")
-    print(f"  views {one['views_ms']:.2f} ms/image; predict {one['predict_images_per_second']:.1f} images/s")
+    share = one["prior_ms"] / one["whole_ms"]
+    print(
+        f"  views {one['views_ms']:.2f} ms/image; prior {one['prior_ms']:.2f} ({100 * share:.0f} % of whole); predict {one['predict_images_per_second']:.1f} images/s"
+    )
     if "predict_over_pillow" in one:
         print(f"  predict ÷ Pillow's decode with as many threads {one['predict_over_pillow']:.2f}")
 

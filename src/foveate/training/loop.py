@@ -226,9 +226,10 @@ class _Run:
         told = torch.tensor(
             [float(self.interrupts.signal), float(self._late())], device=local.device, dtype=local.dtype
         )
-        every = self.accelerator.gather(torch.cat([local, told])[None])
-        sums = dict(zip(SUMS, every[:, : len(SUMS)].sum(0).tolist(), strict=True))
-        return sums, int(every[:, -2].max()), bool(every[0, -1])
+        # the second, and last, time in a step that a device is waited for
+        rows = self.accelerator.gather(torch.cat([local, told])[None]).tolist()
+        sums = {name: sum(row[place] for row in rows) for place, name in enumerate(SUMS)}
+        return sums, int(max(row[-2] for row in rows)), bool(rows[0][-1])
 
     def _close_epoch(self) -> None:
         """Validate where due, keep the best model, write metrics and state."""
