@@ -14,6 +14,10 @@ threads. On a GPU where there is one.
     python benchmarks/pipeline.py [--only canvases] [--batch 32] [--batches 4] [--rounds 5] [--threads 2] [--json]
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the command line does
+
 import argparse
 import json
 import platform
@@ -45,6 +49,7 @@ from foveate.datasets.types import ImageDataset
 from foveate.devices import keep_freed_memory
 from foveate.images.tensors import read_patches, to_unit
 from foveate.models import build_model
+from foveate.models.sampling import footprints
 from foveate.models.types import Batch
 from foveate.pipeline.loader import Loader, LoadOptions, shares
 from foveate.predict import Row, predict_rows
@@ -261,10 +266,8 @@ def show(kind: str, one: dict[str, Any]) -> None:
         stages = ", ".join(f"{stage} {part[f'{stage}_ms']:.2f}" for stage in ("networks", "reading", "whole"))
         low, high = part["ratio_quartiles"]
         print(f"{name}: {stages} ms/image; whole ÷ larger {part['ratio']:.3f} ({low:.3f}–{high:.3f})")
-    share = one["prior_ms"] / one["whole_ms"]
-    print(
-        f"  views {one['views_ms']:.2f} ms/image; prior {one['prior_ms']:.2f} ({100 * share:.0f} % of whole); predict {one['predict_images_per_second']:.1f} images/s"
-    )
+    prior = f"prior {one['prior_ms']:.2f} ({100 * one['prior_ms'] / one['whole_ms']:.0f} % of whole)"
+    print(f"  views {one['views_ms']:.2f} ms/image; {prior}; predict {one['predict_images_per_second']:.1f} images/s")
     if "predict_over_pillow" in one:
         print(f"  predict ÷ Pillow's decode with as many threads {one['predict_over_pillow']:.2f}")
 

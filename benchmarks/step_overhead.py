@@ -1,11 +1,15 @@
 """What a training step of ATS-10 costs beyond its networks, on 1500×1500 Megapixel MNIST with the paper's networks.
 
-Whole step: open canvases, make views, attention, draw, read patches, features, expectation, loss, backward, Adam.
+Whole steps, some of an epoch, the wait for the first batch included: open canvases, make views, attention, draw, read patches, features, expectation, loss, backward, Adam.
 Networks alone: the same attention and feature networks, loss, backward and Adam, fed views and patches cut beforehand.
 The two alternate within one run; the ratio of their medians is printed, with the quartiles of the paired ratios.
 
-    python benchmarks/step_overhead.py [--rounds 20] [--images 32] [--digits bundled]
+    python benchmarks/step_overhead.py [--rounds 20] [--images 32] [--steps 3] [--digits bundled]
 """
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the command line does
 
 import argparse
 import platform
@@ -35,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=3, help="of a round; views of the next are made ahead")
     parser.add_argument("--digits", default="bundled")
     arguments = parser.parse_args()
     settings = preset("megapixel-mnist-paper")
@@ -44,19 +49,19 @@ def main() -> None:
     model = build_model(model_settings, dataset.classes, channels=1, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loader = Loader(dataset, model.view, seed=0)
-    plan = shares(split_indices(dataset, "train"), arguments.images)
+    plan = shares(split_indices(dataset, "train"), arguments.images)[: arguments.steps]
+    cut = []
+    for batch in loader.training(1, plan):
+        output = model(batch)
+        assert output.boxes is not None
+        cut.append((batch, gather(batch.sources, output.boxes)))
     whole, alone = [], []
     for round_number in range(arguments.rounds + 2):
-        share = plan[round_number % len(plan)]
-        (cut,) = loader.training(1, [share])
-        output = model(cut)
-        assert output.boxes is not None
-        patches = gather(cut.sources, output.boxes)
-        first = _time(lambda share=share: _whole_step(model, optimizer, next(iter(loader.training(1, [share])))))
-        second = _time(lambda cut=cut, patches=patches: _networks_step(model, optimizer, cut, patches))
+        first = _time(lambda: [_whole_step(model, optimizer, batch) for batch in loader.training(1, plan)])
+        second = _time(lambda: [_networks_step(model, optimizer, *one) for one in cut])
         if round_number >= 2:
-            whole.append(first)
-            alone.append(second)
+            whole.append(first / len(plan))
+            alone.append(second / len(plan))
     ratios = sorted(one / other for one, other in zip(whole, alone, strict=True))
     quarter = len(ratios) // 4
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")

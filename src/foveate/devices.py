@@ -75,6 +75,23 @@ def choose_device(name: str, local: int | None = None) -> "torch.device":
     return device
 
 
+def let_waiting_threads_sleep() -> bool:
+    """OpenMP wait policy: threads of torch that have nothing to do sleep, and leave their cores to those that read.
+
+    Left alone, they go on asking for work, on cores that decoding threads, or other programs, could use: where there
+    are no cores to spare, a training step takes three times as long (docs/performance.md). OpenMP looks at this once,
+    when torch is imported: it must be called before. The command line does it for every verb; a program that imports
+    foveate may set OMP_WAIT_POLICY=PASSIVE in its environment.
+
+    Returns:
+        Whether it was done: False where torch is there already, or the environment says what to do.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
+        return False
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    return True
+
+
 def keep_freed_memory() -> bool:
     """Let the C library keep memory that a tensor leaves, up to 1 GiB, for the tensors of the next step.
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 
 from foveate.cli.parser import Parser, did_you_mean
-from foveate.devices import keep_freed_memory
+from foveate.devices import keep_freed_memory, let_waiting_threads_sleep
 from foveate.errors import ConfigError, FoveateError, Interrupted
 
 VERBS: dict[str, str] = {
@@ -103,6 +103,7 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError(f"{verb!r} is not a verb of foveate{did_you_mean(verb, VERBS) or '.'} See foveate --help")
     keep_freed_memory()
+    let_waiting_threads_sleep()
     module = import_module(f"foveate.cli.{verb}")
     if hasattr(module, "main"):
         return int(module.main(rest))

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, unless its user says otherwise."""
+"""What a process is told of its machine, unless its user says otherwise: freed memory stays, waiting threads sleep."""
 
 import os
 import platform
@@ -53,3 +53,31 @@ def test_the_next_step_finds_the_memory_of_the_last() -> None:
 def test_the_users_own_choice_stands(name: str) -> None:
     value = "glibc.malloc.perturb=0" if name == "GLIBC_TUNABLES" else "131072"
     assert faults("keep", **{name: value})[0] == "False"
+
+
+SLEEP = """
+import os, sys
+if "torch" in sys.argv:
+    import torch
+from foveate.devices import let_waiting_threads_sleep
+print(let_waiting_threads_sleep(), os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        ([], {}, "True PASSIVE"),
+        (["torch"], {}, "False None"),
+        ([], {"OMP_WAIT_POLICY": "ACTIVE"}, "False ACTIVE"),
+        ([], {"GOMP_SPINCOUNT": "1000"}, "False None"),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_user_says_otherwise_or_it_is_too_late(
+    arguments: list[str], environment: dict[str, str], expected: str
+) -> None:
+    clean = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    run = subprocess.run(
+        [sys.executable, "-c", SLEEP, *arguments], check=True, capture_output=True, text=True, env=clean | environment
+    )
+    assert run.stdout.strip() == expected
