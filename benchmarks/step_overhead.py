@@ -1,6 +1,7 @@
 """What a training step of ATS-10 costs beyond its networks, on 1500×1500 Megapixel MNIST with the paper's networks.
 
-Whole steps, some of an epoch, the wait for the first batch included: open canvases, make views, attention, draw, read patches, features, expectation, loss, backward, Adam.
+Whole steps, some of an epoch, the wait for the first batch included: open canvases, make views, attention, draw, read
+patches, features, expectation, loss, backward, Adam.
 Networks alone: the same attention and feature networks, loss, backward and Adam, fed views and patches cut beforehand.
 The two alternate within one run; the ratio of their medians is printed, with the quartiles of the paired ratios.
 
