@@ -153,3 +153,10 @@ def test_as_many_threads_read_as_cores_may_be_used_or_as_are_set() -> None:
     finally:
         set_reading_threads(None)
     assert reading_threads() == available_cores()
+
+
+def test_processes_of_one_machine_share_its_cores_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.threads.available_cores", lambda: 6)
+    for processes, threads in (("1", 6), ("4", 1), ("6", 1), ("8", 1), ("2", 3)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert reading_threads() == threads

@@ -241,3 +241,17 @@ def same_figures(one: Any, other: Any) -> bool:
 def test_what_needs_a_file(words: list[str], message: str, house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(house / "model"), str(house / "two"), *words]) == 2
     assert capsys.readouterr().err == f"foveate: error: {message}\n"
+
+
+@pytest.mark.slow
+def test_what_is_wrong_is_said_once(house: Path, tmp_path: Path) -> None:
+    both = ended(launch("predict", house / "model", house / "two"))
+    said = [line for line in both.stderr.splitlines() if line.startswith("foveate: ")]
+    assert both.returncode != 0
+    assert said == ["foveate: error: 2 processes predict for one file: add --out FILE, e.g. predictions.csv"]
+    (tmp_path / "errors.csv").write_text("mine")
+    both = ended(launch("explain", house / "model", house / "two", "--out", tmp_path))
+    said = [line for line in both.stderr.splitlines() if line.startswith("foveate: ")]
+    assert both.returncode != 0
+    assert len(said) == 1, both.stderr
+    assert "is in the way" in said[0]

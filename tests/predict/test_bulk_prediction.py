@@ -274,6 +274,18 @@ def test_there_is_always_a_device() -> None:
     assert choose_device("auto").type in ("cpu", "cuda")
 
 
+def test_processes_of_one_machine_share_its_accelerators_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert [str(choose_device("auto", local)) for local in (0, 1, 2)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [device.index for device in chosen] == [0, 1, 0]
+    assert str(choose_device("auto")) == "cuda"
+    assert str(choose_device("cpu", 1)) == "cpu"
+
+
 @pytest.fixture
 def apple(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose only accelerator is an Apple GPU."""
