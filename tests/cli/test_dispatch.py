@@ -135,6 +135,12 @@ def test_the_verbs_code_is_the_programs(install: Callable[[Verb], None]) -> None
             "foveate: error: Permission denied (/a): change its permissions or use another place\n",
         ),
         (
+            RuntimeError("[/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:3970: Connection reset by peer."),
+            2,
+            "foveate: error: another process of this call has ended: see what was said before, and go on with "
+            "--resume\n",
+        ),
+        (
             RuntimeError("IoError(Os { code: 28, kind: StorageFull })"),
             2,
             "foveate: error: no space left on device: free some space or write elsewhere\n",

@@ -46,6 +46,9 @@ _SURROUNDINGS = {
     errno.EIO: "check the disk",
 }
 
+_LOST = ("gloo/transport/", "remote process exited")
+"""What torch says of a connection to a process that is no more: gloo, and NCCL."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of foveate, from its words to the exit code.
@@ -141,6 +144,8 @@ def _refusal(error: Exception) -> str | None:
         return f"{error.strerror}{where}: {_SURROUNDINGS[error.errno]}"
     if "No space left on device" in text or "StorageFull" in text:  # a writer of another language hides the errno
         return f"no space left on device: {_SURROUNDINGS[errno.ENOSPC]}"
+    if isinstance(error, RuntimeError) and any(words in text for words in _LOST):
+        return "another process of this call has ended: see what was said before, and go on with --resume"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "out of memory: use fewer images a batch, fewer patches, or a smaller view"
     return None
