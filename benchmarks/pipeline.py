@@ -6,10 +6,10 @@ For generated canvases, photographs (JPEG, 2,000 × 1,500) and tiled pyramids, m
 - views: opening, decoding and making views, by all threads;
 - reading: views, and then the patches of the boxes that were drawn, by all threads;
 - whole: steps as `foveate train` takes them; and whole ÷ the larger of networks and reading.
-Rounds alternate; medians, and the quartiles of the ratio. "asleep" is the same with a feature network that sleeps, for
-as long as reading alone takes, and so leaves the cores alone as a GPU does: it shows on any machine whether anything
-waits. Then images a second of `foveate predict`, and for photographs its time ÷ Pillow's to decode them with as many
-threads. On a GPU where there is one.
+Rounds alternate; medians, and the quartiles of the ratio. "asleep" is the same with uniform draws and a feature network
+that sleeps, for as long as reading alone takes, and so leaves the cores alone as a GPU does: it shows on any machine
+whether anything waits. Then images a second of `foveate predict`, and for photographs its time ÷ Pillow's to decode
+them with as many threads. On a GPU where there is one.
 
     python benchmarks/pipeline.py [--only canvases] [--batch 32] [--batches 4] [--rounds 5] [--threads 2] [--json]
 """
@@ -80,6 +80,8 @@ class Bench:
 
     def __init__(self, kind: str, folder: Path, batch: int, batches: int, asleep: bool = False) -> None:
         settings, self.dataset = images_of(kind, folder, batch * batches)
+        if asleep:
+            settings = replace(settings, model=replace(settings.model, name="uniform"))
         network = Asleep(settings.model.patches) if asleep else None
         self.network = network
         channels = self.dataset.open(0).channels
@@ -111,7 +113,7 @@ class Bench:
         model.train()
         for batch, patches, _ in self.cut:
             views = batch.views.contiguous(memory_format=torch.channels_last)
-            scores = model.attention(views).flatten(1)
+            scores = (views.mean(1) if self.network is not None else model.attention(views)).flatten(1)
             features = model.features(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
             mean = (scores[:, : patches.shape[1]].softmax(1)[:, :, None] * features).sum(1)
             nn.functional.cross_entropy(model.head(mean), batch.labels).backward()
