@@ -281,7 +281,8 @@ def _filled(
     threads = reading_threads() if threads is None else threads
 
     def fill(i: int, at_once: int = 1) -> None:
-        source, floats = sources[i], original(sources[i]).dtype.kind == "f"  # no others hold what is no number
+        source = sources[i]
+        floats = source.dtype.kind == "f" and original(source).dtype.kind == "f"  # no others hold what is no number
         scale = np.float32(full_scale(source.dtype))
         some = {s: Box(*rows[i][s]) for s in range(draws) if wanted[i][s]}
         for s in set(range(draws)) - set(some):

@@ -231,7 +231,8 @@ def _prior(
 def _check_finite(sources: Sequence[Source], views: Sequence[Float[Tensor, "channel _ _"]]) -> None:
     """Name the image whose pixels are no numbers: from here on they would spread until nobody knows where from."""
     for source, view in zip(sources, views, strict=True):
-        if original(source).dtype.kind == "f" and not bool(view.isfinite().all()):
+        floats = source.dtype.kind == "f" and original(source).dtype.kind == "f"
+        if floats and not bool(view.isfinite().all()):
             raise not_finite(source.name, "its view")
 
 
