@@ -138,11 +138,32 @@ def test_an_item_that_fails_is_told_when_its_turn_comes() -> None:
         next(results)
 
 
-def test_background_work_is_done_in_order() -> None:
-    done: list[int] = []
-    futures = [in_background(partial(done.append, number)) for number in range(50)]
-    assert all(future.result() is None for future in futures)
-    assert done == list(range(50))
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_background_work_is_taken_up_in_order_so_many_at_a_time(at_once: int) -> None:
+    begun: list[int] = []
+    running, most, lock = [0], [0], threading.Lock()
+
+    def work(number: int) -> int:
+        with lock:
+            begun.append(number)
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.002)
+        with lock:
+            running[0] -= 1
+        if number == 7:
+            raise ImageError("seven")
+        return number
+
+    futures = in_background([partial(work, number) for number in range(30)], at_once)
+    for number, future in enumerate(futures):
+        if number == 7:
+            with pytest.raises(ImageError, match="seven"):
+                future.result()
+        else:
+            assert future.result() == number
+    assert begun == list(range(30)) if at_once == 1 else sorted(begun) == list(range(30))
+    assert most[0] <= at_once
 
 
 def test_as_many_threads_read_as_cores_may_be_used_or_as_are_set() -> None:

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -146,9 +146,31 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def in_background(work: Callable[[], Out]) -> "Future[Out]":
-    """Background work: done by a thread of its own after all that was handed over before."""
-    return _THREADS.pool("foveate-background", 1).submit(work)
+def in_background(works: Sequence[Callable[[], Out]], at_once: int) -> "list[Future[Out]]":
+    """Background work: pieces that threads which stay take up in order, so many at a time; their results to come.
+
+    Example:
+        >>> [piece.result() for piece in in_background([lambda: 1, lambda: 2], at_once=2)]
+        [1, 2]
+    """
+    results: list[Future[Out]] = [Future() for _ in works]
+    waiting = deque(zip(works, results, strict=True))
+
+    def some() -> None:
+        while True:
+            try:
+                work, result = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                result.set_result(work())
+            except BaseException as error:
+                result.set_exception(error)
+
+    pool = _THREADS.pool("foveate-background", MOST_THREADS)
+    for _ in range(min(at_once, len(works))):
+        pool.submit(some)
+    return results
 
 
 def one_ahead(begun: Iterable[Out]) -> Iterator[Out]:

@@ -20,7 +20,7 @@ from foveate.images.wrappers.resample import at_mpp
 from foveate.images.wrappers.standardise import Standardised
 from foveate.models.receipts import Stages
 from foveate.models.types import Batch
-from foveate.threads import in_background
+from foveate.threads import in_background, reading_threads
 from foveate.types import Label
 
 CONVERTIBLE = (1, 3, 4)
@@ -285,8 +285,11 @@ class PatchReading:
         self._sources, self._boxes, self._valid, self._device = sources, boxes, valid, device
         self._stages = stages or Stages()
         rows = [slice(int(part[0]), int(part[-1]) + 1) for part in torch.arange(len(sources)).tensor_split(parts)]
-        works = [(part, partial(self._read, part)) for part in rows]
-        self._parts = [(part, in_background(work).result if ahead else work) for part, work in works]
+        reads: list[Callable[[], Tensor]] = [partial(self._read, part) for part in rows]
+        if ahead:  # as many parts at a time as there are threads for their images
+            at_once = max(1, reading_threads() * parts // len(sources))
+            reads = [part.result for part in in_background(reads, at_once)]
+        self._parts = list(zip(rows, reads, strict=True))
 
     def features(self, network: nn.Module, normalise: nn.Module | None = None) -> Float[Tensor, "rows draw feature"]:
         """Features of the patches.
