@@ -101,6 +101,7 @@ def test_settings_that_are_gone_are_read_at_the_value_that_did_nothing_and_else_
         "model": {"gradient": "exact"},
         "training": {
             "undrawn": 0.0,
+            "workers": 3,
             "anneal": {"undrawn": {"first": None, "last": None, "hold": 0.0, "over": 0.5}},
         },
     }
