@@ -79,7 +79,7 @@ def let_waiting_threads_sleep() -> bool:
     """OpenMP wait policy: threads of torch that have nothing to do sleep, and leave their cores to those that read.
 
     Left alone, they go on asking for work, on cores that decoding threads, or other programs, could use: where there
-    are no cores to spare, a training step takes three times as long (docs/performance.md). OpenMP looks at this once,
+    are no cores to spare, a training step takes up to twice as long (docs/performance.md). OpenMP looks at this once,
     when torch is imported: it must be called before. The command line does it for every verb; a program that imports
     foveate may set OMP_WAIT_POLICY=PASSIVE in its environment.
 
