@@ -281,8 +281,7 @@ def _filled(
     threads = reading_threads() if threads is None else threads
 
     def fill(i: int, at_once: int = 1) -> None:
-        source = sources[i]
-        floats = source.dtype.kind == "f" and original(source).dtype.kind == "f"  # no others hold what is no number
+        source, floats = sources[i], may_hold_nan(sources[i])
         scale = np.float32(full_scale(source.dtype))
         some = {s: Box(*rows[i][s]) for s in range(draws) if wanted[i][s]}
         for s in set(range(draws)) - set(some):
@@ -304,6 +303,11 @@ def _filled(
     for i in sorted(set(range(batch)) - set(slow)):
         fill(i)
     return patches.permute(0, 1, 4, 2, 3)
+
+
+def may_hold_nan(source: Source) -> bool:
+    """Whether pixels may be no numbers: those of files of floats may, floats made of whole numbers do not."""
+    return source.dtype.kind == "f" and original(source).dtype.kind == "f"
 
 
 def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:

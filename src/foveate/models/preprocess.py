@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from foveate.config.settings import GuideSettings, InputSettings, ViewSettings
 from foveate.errors import ImageError
-from foveate.images import Source, original
+from foveate.images import Source
 from foveate.images.augment.patches import change_patches
 from foveate.images.header import not_finite
-from foveate.images.tensors import make_guide, make_view, pad_views, read_patches, to_unit
+from foveate.images.tensors import make_guide, make_view, may_hold_nan, pad_views, read_patches, to_unit
 from foveate.images.wrappers.channels import Bands, Colour
 from foveate.images.wrappers.guide import Guided
 from foveate.images.wrappers.resample import at_mpp
@@ -231,8 +231,7 @@ def _prior(
 def _check_finite(sources: Sequence[Source], views: Sequence[Float[Tensor, "channel _ _"]]) -> None:
     """Name the image whose pixels are no numbers: from here on they would spread until nobody knows where from."""
     for source, view in zip(sources, views, strict=True):
-        floats = source.dtype.kind == "f" and original(source).dtype.kind == "f"
-        if floats and not bool(view.isfinite().all()):
+        if may_hold_nan(source) and not bool(view.isfinite().all()):
             raise not_finite(source.name, "its view")
 
 
