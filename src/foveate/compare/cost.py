@@ -119,15 +119,8 @@ class _Bench:
         self._training = self._loader(augmented=True)
 
     def _loader(self, augmented: bool = False) -> Loader:
-        model, settings = self._model, self._trial.settings
-        return Loader(
-            self._images,
-            model.view,
-            settings.seed,
-            intake=model.intake,
-            augment=settings.augment if augmented else None,
-            reads_patches=model.reads_patches,
-        )
+        settings = self._trial.settings
+        return Loader.of(self._model, self._images, settings.seed, settings.augment if augmented else None)
 
     def train(self, epoch: int) -> float:
         """Seconds of training on the images once."""

@@ -190,7 +190,7 @@ def step_growth(model: Model, settings: RunSettings, images: ImageDataset, indic
     """
     stepper = Stepper(settings.training, model)
     alone = LoadOptions(ahead=0)  # the memory of a step, and not of those to come
-    loader = Loader(images, model.view, settings.seed, model.intake, settings.augment, alone, model.reads_patches)
+    loader = Loader.of(model, images, settings.seed, settings.augment, alone)
     plan = shares(indices, batch)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

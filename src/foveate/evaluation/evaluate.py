@@ -187,7 +187,7 @@ def evaluate(
         raise DataError("there is no labelled image to evaluate on: check the split and the manifest")
     if by_group:
         _check_groups(dataset, indices)
-    loader = Loader(dataset, model.view, options.seed, model.intake, loading=loading, reads_patches=model.reads_patches)
+    loader = Loader.of(model, dataset, options.seed, loading=loading)
     state = PartialState()
     plan = [
         share for share in shares(indices, loading.batch, state.process_index, state.num_processes) if share.counted

@@ -15,7 +15,7 @@ from foveate.config.settings import AugmentSettings, ViewSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError
 from foveate.images import Source, augment
-from foveate.models import make_batch
+from foveate.models import Model, make_batch
 from foveate.models.preprocess import SeenView, see_source
 from foveate.models.types import Batch
 from foveate.pipeline.source_cache import SourceCache
@@ -160,6 +160,18 @@ class Loader:
         self.dataset, self.view, self.seed, self.intake, self.augment = dataset, view, seed, intake, augment
         self.ahead, self.reads_patches = loading.ahead, reads_patches
         self.opened = SourceCache(dataset, intake) if loading.opened is None else loading.opened
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        dataset: ImageDataset,
+        seed: int,
+        augment: AugmentSettings | None = None,
+        loading: LoadOptions = ALONE,
+    ) -> "Loader":
+        """Data loader of what a model wants of its images."""
+        return cls(dataset, model.view, seed, model.intake, augment, loading, model.reads_patches)
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """The batches of an epoch, one per share."""

@@ -82,7 +82,7 @@ def watch_attention(
         and right in level-0 pixels of the file. Where it draws, "boxes" (n, N, 4) top, left, height, width of the
         patches read, likewise.
     """
-    loader = Loader(dataset, model.view, seed, model.intake, loading=loading, reads_patches=model.reads_patches)
+    loader = Loader.of(model, dataset, seed, loading=loading)
     (images,) = loader.evaluation(shares(indices, len(indices)))
     with model.evaluating():
         output = model(images.to(model.device))

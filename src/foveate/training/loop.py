@@ -149,9 +149,7 @@ class _Run:
         opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
         self.loading = LoadOptions(training.batch, opened=opened)
         self.receipts = StepReceipts(model.patch)
-        self.loader = Loader(
-            self.dataset, model.view, settings.seed, model.intake, settings.augment, self.loading, model.reads_patches
-        )
+        self.loader = Loader.of(model, self.dataset, settings.seed, settings.augment, self.loading)
         if self.state is not None:
             self.position = self.checkpoints.restore(self.state)
         logged = 0 if self.state is None else self.state.plain["logged"]
