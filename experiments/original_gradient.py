@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.sampling import coefficients, expectation
+from foveate.sampling import ControlVariate, coefficients, expectation
 from foveate.types import Draw
 
 TOLERANCE = 2e-3
@@ -43,11 +43,15 @@ def main(words: Sequence[str] | None = None) -> int:
 def original_gradient() -> Iterator[None]:
     """Within, attention sampling estimates by `original_expectation` wherever its attention takes a gradient."""
 
-    def estimate(draw: Draw, features: Tensor, baseline: str | None = None) -> Tensor:
+    def estimate(
+        draw: Draw, features: Tensor, baseline: str | None = None, control: ControlVariate | None = None
+    ) -> Tensor:
         if not draw.log_prob.requires_grad:
-            return expectation(draw, features, baseline)
+            return expectation(draw, features, baseline, control)
         if baseline is not None:
             raise FoveateError("the original gradient has no baseline: set model.baseline none")
+        if control is not None:
+            raise FoveateError("the original gradient has no control variate: leave it out")
         return original_expectation(draw, features)
 
     with mock.patch("foveate.models.sampling.expectation", estimate):

@@ -84,6 +84,21 @@ def threshold_draws(prob: Tensor, n: int, nodes: int = 300) -> tuple[Tensor, Ten
     return torch.cat(index), torch.cat(kappas), torch.cat(probabilities)
 
 
+def every_draw(logits: Tensor, n: int, method: str, proposal: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Index (M, n), probability (M,) and threshold (M,) of every draw that can happen, by a method's name."""
+    source = logits.detach().softmax(0)
+    if proposal is not None:
+        source = proposal.exp()
+    if method == "uniform":
+        source = torch.full_like(source, 1 / len(source))
+    if method == "priority" and n < len(source):
+        index, threshold, probability = threshold_draws(source, n)
+        return index, probability, threshold
+    index, probability = ordered_draws(source, n if method == "iid" else min(n, len(source)), method == "iid")
+    left_over = index[:, :1].expand(-1, n - index.shape[1])
+    return torch.cat((index, left_over), 1), probability, torch.zeros_like(probability)
+
+
 def original_attention_gradient(attention: list[float], features: Tensor, direction: Tensor) -> list[float]:
     """The attention gradient of the paper's released code, as it stands there; cells in order drawn.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import full_expectation, ordered_draws, threshold_draws
+from oracles import every_draw, full_expectation
 from torch import Tensor
 
 from foveate.errors import FoveateError
@@ -40,26 +40,11 @@ def _features(cells: int) -> Tensor:
     return torch.randn(cells, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(cells))
 
 
-def _every_draw(logits: Tensor, n: int, method: str, proposal: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Index, probability and threshold of every draw that can happen."""
-    source = logits.detach().softmax(0)
-    if proposal is not None:
-        source = proposal.exp()
-    if method == "uniform":
-        source = torch.full_like(source, 1 / len(source))
-    if method == "priority" and n < len(source):
-        index, threshold, probability = threshold_draws(source, n)
-        return index, probability, threshold
-    index, probability = ordered_draws(source, n if method == "iid" else min(n, len(source)), method == "iid")
-    left_over = index[:, :1].expand(-1, n - index.shape[1])
-    return torch.cat((index, left_over), 1), probability, torch.zeros_like(probability)
-
-
 def _estimates(
     logits: Tensor, features: Tensor, n: int, method: str, baseline: str | None, proposal: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The estimate (M, D) from every draw, and the probabilities (M,). `logits` may be one row, or a row per draw."""
-    index, probability, threshold = _every_draw(logits[0] if logits.ndim == 2 else logits, n, method, proposal)
+    index, probability, threshold = every_draw(logits[0] if logits.ndim == 2 else logits, n, method, proposal)
     log_prob = logits.log_softmax(-1).expand(len(index), -1)
     source = None if proposal is None else proposal.expand(len(index), -1)
     drawn = weigh(log_prob, index, method, proposal=source, threshold=threshold)
@@ -123,7 +108,7 @@ def test_the_baseline_removes_the_noise_of_what_features_share(method: str) -> N
     direction = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     variance = {}
     for baseline in (None, "leave-one-out"):
-        draws = len(_every_draw(row, 3, method, None)[0])
+        draws = len(every_draw(row, 3, method, None)[0])
         logits = row.expand(draws, -1).clone().requires_grad_()
         estimate, probability = _estimates(logits, features, 3, method, baseline)
         (gradient,) = torch.autograd.grad((estimate @ direction).sum(), logits)

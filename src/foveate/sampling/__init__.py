@@ -34,20 +34,23 @@ Files:
 - `gumbel.py`: what cells are drawn from, checked; random keys; draws with and without replacement, and the top n.
 - `exponential_race.py`: the same draws for accelerators, from few random numbers and without waiting.
 - `weights.py`: importance weights, and the integral over κ.
-- `estimator.py`: `expectation`, its coefficients and its baseline.
+- `estimator.py`: `expectation`, its coefficients and its baseline; features foretold from the view, as its control
+  variate.
 - `geometry.py`: which patch lies behind a cell.
 - `attention_health.py`: whether a map has collapsed, sticks to the border or is uniform.
 """
 
 from foveate.sampling.attention_health import REMEDIES, AttentionHealth, common_warnings, diagnose
 from foveate.sampling.draw import draw, fetch, weigh
-from foveate.sampling.estimator import coefficients, expectation
+from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation
 
 __all__ = [
     "REMEDIES",
     "AttentionHealth",
+    "ControlVariate",
     "coefficients",
     "common_warnings",
+    "control_loss",
     "diagnose",
     "draw",
     "expectation",

@@ -1,10 +1,12 @@
-"""Estimator of an attention-weighted sum from the cells drawn, and its baseline.
+"""Estimator of an attention-weighted sum from the cells drawn, its baseline, and its learnt control variate.
 
 `expectation` is what models call; `coefficients` says how much of it each cell is; `leave_one_out` is the control
 variate that takes from the attention's gradient what all features have in common, and from the estimate nothing.
+`ControlVariate` holds features foretold from the view, which take noise out of both; `control_loss` trains them.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
@@ -18,10 +20,26 @@ _LARGEST = 1e30
 """Bound of the baseline's matrix: finite in float32 under any proposal, so that a baseline times 0 is 0."""
 
 
+@dataclass(frozen=True)
+class ControlVariate:
+    """Control variate of an image: features of every cell as the view foretells them, and the attention over all cells.
+
+    Attributes:
+        log_prob: (B, K) log attention over all cells, as given to `draw`; −inf where there is nothing to look at. It
+            carries the gradient of the attention.
+        values: (B, K, D) features g foretold, in the unit of the true ones; what a cell of no attention holds does not
+            count. Constant in `expectation`; `control_loss` is what trains them.
+    """
+
+    log_prob: Float[Tensor, "image cell"]
+    values: Float[Tensor, "image cell feature"]
+
+
 def expectation(
     draw: Draw,
     features: Float[Tensor, "batch draw feature"],
     baseline: str | None = None,
+    control: ControlVariate | None = None,
 ) -> Float[Tensor, "batch feature"]:
     r"""Expectation Φ = Σ_i a_i f_i, estimated from the drawn cells; its ordinary autograd gradient estimates that of Φ.
 
@@ -31,20 +49,32 @@ def expectation(
     methods but "top"); that of a nonlinear loss at Φ̂ is not, and becomes so as Var Φ̂ vanishes. The second sum, whose
     value is exactly 0, takes out of the attention's gradient what all features have in common.
 
+    With a control variate g, held constant, the same estimate is made of f − g alone (b is then that of f − g), and
+
+    .. math:: \hat\Phi = \sum_i a_i g_i + \sum_s a_s w_s (f_s - g_s)
+              = \sum_s a_s w_s f_s + \sum_i \Big(a_i - \sum_{s: I_s = i} a_s w_s\Big) g_i
+
+    is unbiased likewise, whatever g is; it has no noise where g = f, and more than without where g is noise. It is
+    computed as on the right, where what is summed exactly (nothing left to draw) cancels. With "top" the bias becomes
+    that of f − g: 0 where g = f, and as before where g is the same everywhere.
+
     Source: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models" (2019), section
     3; Kool, van Hoof & Welling, "Estimating Gradients for Discrete Random Variables by Sampling without Replacement"
-    (2020), for the baseline. We differ from the first: weights are constant in the backward pass.
+    (2020), for the baseline; Särndal, Swensson & Wretman, "Model Assisted Survey Sampling" (1992), chapter 6, the
+    difference estimator, for the control variate. We differ from the first: weights are constant in the backward pass.
 
     Arguments:
         draw: the cells drawn, from `foveate.sampling.draw`.
         features: (B, n, D) features of the patches behind them, in any unit; slots that are not valid do not count.
         baseline: "leave-one-out" for b_s = the estimate of Φ from the other cells, None for b = 0.
+        control: features foretold at every cell of each image; an image has B / images rows of the draw, side by side.
 
     Returns:
         (B, D) the estimate, in the wider of the dtypes of features and attention.
 
     Raises:
-        FoveateError: features do not match the draw, the baseline is unknown, or the draw has none of that kind.
+        FoveateError: features or control variate do not match the draw, the baseline is unknown, or the draw has none
+            of that kind.
 
     Example:
         >>> import torch
@@ -63,12 +93,107 @@ def expectation(
     with torch.autocast(device_type=features.device.type, enabled=False):
         dtype = torch.promote_types(features.dtype, draw.log_prob.dtype)
         features = features.to(dtype).masked_fill(~draw.valid[:, :, None], 0.0)
-        coefficient = coefficients(draw).to(dtype)
-        estimate = torch.bmm(coefficient[:, None, :], features)[:, 0]
+        coefficient = coefficients(draw)
+        estimate = torch.bmm(coefficient.to(dtype)[:, None, :], features)[:, 0]
+        residual = features.detach()
+        if control is not None:
+            _check_control(draw, features, control)
+            estimate = estimate + _foretold(draw, coefficient, control, dtype)
+            residual = residual - _at_drawn(draw, control.values.detach().to(dtype))
         if baseline is None:
             return estimate
-        compared = torch.bmm(leave_one_out(draw).to(dtype), features.detach())
+        compared = torch.bmm(leave_one_out(draw).to(dtype), residual)
+        coefficient = coefficient.to(dtype)
         return estimate - torch.bmm((coefficient - coefficient.detach())[:, None, :], compared)[:, 0]
+
+
+def control_loss(
+    draw: Draw, features: Float[Tensor, "batch draw feature"], control: ControlVariate
+) -> Float[Tensor, ""]:
+    r"""Loss of a control variate: an unbiased estimate of the noise that it leaves in Φ̂, and that it learns to lessen.
+
+    .. math:: L = \frac1B \sum_b \sum_s \nu_s \|f_s - g_s\|^2, \qquad \nu_s = a_s^2\, w_s (w_s - 1)_+
+
+    and :math:`\nu_s = a_s^2 w_s^2 (1 - q_s)` for independent draws of probability q. In the mean over draws
+
+    .. math:: \mathbb{E} L = \sum_i a_i^2 \operatorname{Var}(T_i)\, \|f_i - g_i\|^2, \qquad
+              T_i = \sum_{s: I_s = i} w_s
+
+    which is the trace of Var Φ̂ but for products of the residuals of different cells: for "priority", two draws or
+    more, those vanish and it is the trace exactly; elsewhere it is the trace in the mean if residuals of different
+    cells are uncorrelated and of mean 0, as those of a regression are. A cell that is drawn for certain counts for
+    nothing: foretelling it saves nothing. (For "des_raj" alone w may fall below 1, and E L is above the sum.)
+
+    Only g gets a gradient: features and attention are constants here, as g is in `expectation`.
+
+    Source: Isaki & Fuller, "Survey Design under the Regression Superpopulation Model" (1982), for the anticipated
+    variance; Duffield, Lund & Thorup, "Priority Sampling for Estimation of Arbitrary Subset Sums" (2007), for the
+    exact case.
+
+    Arguments:
+        draw: the cells drawn.
+        features: (B, n, D) features of the patches behind them.
+        control: features foretold at every cell of each image.
+
+    Returns:
+        The loss, in squared units of the features; compare it with that of `values` of 0 for the share of noise left.
+
+    Raises:
+        FoveateError: features or control variate do not match the draw.
+
+    Example:
+        >>> import torch
+        >>> from foveate.sampling import draw
+        >>> log_prob = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> drawn = draw(log_prob, 2, generator=torch.Generator().manual_seed(0))
+        >>> values = torch.zeros(1, 3, 1, requires_grad=True)
+        >>> loss = control_loss(drawn, torch.ones(1, 2, 1), ControlVariate(log_prob, values))
+        >>> loss.backward()
+        >>> values.grad[0, :, 0] < 0  # of the cells drawn, g should grow
+        tensor([False,  True,  True])
+    """
+    _check_control(draw, features, control)
+    with torch.autocast(device_type=features.device.type, enabled=False), torch.no_grad():
+        share = coefficients(draw)
+        log_prob = draw.log_prob.double()
+        if draw.method == "iid":
+            noise = share.square() * -torch.expm1(draw.log_proposal)
+        else:
+            noise = share * (share - log_prob.exp()).clamp(min=0.0)
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        dtype = torch.promote_types(features.dtype, draw.log_prob.dtype)
+        residual = features.detach().to(dtype) - _at_drawn(draw, control.values.to(dtype))
+        squared = residual.masked_fill(~draw.valid[:, :, None], 0.0).square().sum(2)
+        return (noise.to(dtype) * squared).sum(1).mean()
+
+
+def _check_control(draw: Draw, features: Float[Tensor, "batch draw feature"], control: ControlVariate) -> None:
+    rows, (images, cells, width) = len(draw.index), control.values.shape
+    if control.log_prob.shape != (images, cells) or width != features.shape[2] or images == 0 or rows % images:
+        log_prob, values, got = (tuple(one.shape) for one in (control.log_prob, control.values, features))
+        raise FoveateError(
+            "a control variate must have values (images, cells, features) and log_prob (images, cells), with a whole "
+            f"number of the draw's rows per image: got {values} and {log_prob} for features of shape {got}"
+        )
+
+
+def _foretold(
+    draw: Draw, coefficient: Float64[Tensor, "batch draw"], control: ControlVariate, dtype: torch.dtype
+) -> Float[Tensor, "batch feature"]:
+    """Sum over all cells of what a cell is of Φ, less what it is of the estimate, times what is foretold of it."""
+    images, cells = control.log_prob.shape
+    rows = len(draw.index)
+    attention = control.log_prob.double().exp().repeat_interleave(rows // images, 0)
+    missing = attention.scatter_add(1, draw.index, -coefficient)
+    # whatever a masked cell holds: 0 times what is no number is none
+    values = control.values.detach().to(dtype).masked_fill((control.log_prob == -math.inf)[:, :, None], 0.0)
+    return torch.bmm(missing.to(dtype).view(images, rows // images, cells), values).flatten(0, 1)
+
+
+def _at_drawn(draw: Draw, values: Float[Tensor, "image cell feature"]) -> Float[Tensor, "batch draw feature"]:
+    """Values of the drawn cells, of as many rows per image as there are."""
+    index = draw.index.view(len(values), -1)
+    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2])).view(*draw.index.shape, -1)
 
 
 def coefficients(draw: Draw) -> Float64[Tensor, "batch draw"]:
