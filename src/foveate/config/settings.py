@@ -93,7 +93,7 @@ class FeatureSettings:
 
     name: str = "convolutional"
     """A feature network: "convolutional", "residual", one of the paper's ("megapixel-mnist-paper",
-    "speed-limits-paper", "colon-cancer-paper"), "timm:NAME" (extra timm), or "package.module:function", which is called
+    "speed-limits-paper", "colon-cancer-paper"), "timm:NAME", or "package.module:function", which is called
     with the number of channels and gives an nn.Module of your own."""
     width: int = 32
     """Channels of the default networks."""
@@ -101,8 +101,22 @@ class FeatureSettings:
     """Euclidean norm of every feature vector; 1 starves the classifier of gradient."""
     pretrained: bool = True
     """Start a timm network from its pretrained weights."""
+    weights: str | None = None
+    """Where the pretrained weights of a timm network are: null for those that timm downloads, "bundled" for those of
+    "timm:tf_efficientnet_lite0" that are installed with foveate, or a path to a .safetensors file or a state dict."""
+    stages: tuple[int, ...] = ()
+    """Stages of a timm network that features are taken from, side by side: s is its last map of stride 2^s, 0 its own
+    last features, which it is alone if empty. "timm:tf_efficientnet_lite0" has stages 1 to 5 of 16, 24, 40, 112, 320
+    numbers, and 1280 last features. Layers that no stage needs are dropped."""
+    pool: Literal["mean", "max", "both"] = "mean"
+    """How a stage's map becomes one vector: its mean, its maximum, or one after the other."""
     frozen: bool = False
     """Leave the feature network as it is, and train the rest."""
+    frozen_stages: int = 0
+    """Leave a timm network as it is up to this stage, and train what comes after it; 0 trains all of it."""
+    batch_norm: Literal["batch", "running"] = "batch"
+    """Statistics of BatchNorm while the feature network is trained: those of a batch, or always the stored ones, so
+    that no image is seen differently for those beside it."""
     learning_rate: float | None = None
     """Peak learning rate of the feature network; that of the others if None."""
 

@@ -93,8 +93,6 @@ class Model(nn.Module, ABC):
             options.pretrained,
             standardised=normalise != "none",
         )
-        if settings.features.frozen:
-            self.features.requires_grad_(False).eval()
         self.normalise = BandNormalisation(channels, options.bands) if normalise == "bands" else None
         self.head = nn.Linear(self.features.dimension, len(self.classes))
         glorot_(self.head)
@@ -175,13 +173,6 @@ class Model(nn.Module, ABC):
         if features:
             groups.append({"params": features, "learning_rate": self.settings.features.learning_rate})
         return groups
-
-    def train(self, mode: bool = True) -> "Model":
-        """Training or evaluation mode; a frozen feature network stays in evaluation mode."""
-        super().train(mode)
-        if self.settings.features.frozen:
-            self.features.eval()
-        return self
 
     def anneal(self, prior: float | None = None, patches: int | None = None) -> None:  # noqa: ARG002  for subclasses
         """Set what may change in the course of training; the strength of the prior is saved with the model.

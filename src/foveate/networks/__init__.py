@@ -21,6 +21,8 @@ Files:
 - `features.py`: a feature network by its name, of constant norm.
 - `cnn.py`: foveate's own feature networks, those of the paper, and how they are initialised.
 - `timm.py`: those of the library timm, pretrained or not.
+- `stages.py`: their feature maps, as they are or pooled, and layers left as they are up to one.
+- `weights.py`: pretrained weights of a file, or those that are installed with foveate.
 - `custom.py`: a user's own, measured by running it on zeros.
 - `mil.py`: attention over the patches of a bag, for deep multiple-instance learning.
 - `normalise.py`: bands of any unit brought to mean 0 and deviation 1.

@@ -18,7 +18,8 @@ from foveate.networks.cnn import (
     speed_limits_paper,
 )
 from foveate.networks.custom import OwnNetwork, import_network, own_body
-from foveate.networks.timm import PREFIX, timm_body
+from foveate.networks.normalise import BATCH_NORMS
+from foveate.networks.timm import PREFIX, BackboneChoice, timm_body
 from foveate.types import Size
 
 BODIES: dict[str, Callable[[int, int, Size | None], Body]] = {
@@ -73,16 +74,36 @@ class ConstantNorm(nn.Module):
 class FeatureNetwork(nn.Module):
     """Feature network: layers that end in a vector of constant norm per patch.
 
+    Arguments:
+        body: its layers.
+        norm: r, the length of the vectors.
+        frozen: whether it is left as it is: without gradients, and in evaluation mode even while others are trained.
+        running: whether BatchNorm uses its stored statistics even in training, and leaves them as they are.
+
     Attributes:
         dimension: D, features per patch.
         smallest: least height and width it can take.
     """
 
-    def __init__(self, body: Body, norm: float) -> None:
+    def __init__(self, body: Body, norm: float, frozen: bool = False, running: bool = False) -> None:
         super().__init__()
         self.layers = body.layers
         self.constant_norm = ConstantNorm(norm)
         self.dimension, self.smallest = body.dimension, body.smallest
+        self.frozen, self.running = frozen, running
+        if frozen:
+            self.requires_grad_(False)
+        if frozen or running:
+            self.train(self.training)
+
+    def train(self, mode: bool = True) -> "FeatureNetwork":
+        """Training or evaluation mode; what is frozen, and BatchNorm of stored statistics, stay in evaluation mode."""
+        super().train(mode and not self.frozen)
+        if self.running:
+            for layer in self.modules():
+                if isinstance(layer, BATCH_NORMS):
+                    layer.eval()
+        return self
 
     def forward(self, patches: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch feature"]:
         """Map (M, C, h, w) patches in the unit range to (M, D) features of norm r."""
@@ -118,16 +139,16 @@ def build_features(
     follow Katharopoulos & Fleuret (ICML 2019) and their code, Keras's initialisation, padding and BatchNorm constants
     included; "speed-limits-paper" alone uses batch statistics.
 
-    "timm:NAME" is a network of timm (extra timm) without its classifier, "package.module:function" a function of yours
+    "timm:NAME" is a network of timm without its classifier, "package.module:function" a function of yours
     that is called with the number of channels and gives an `nn.Module` (M, C, h, w) → (M, D) or (M, D, rows, columns),
     the latter averaged over its positions. All end in `ConstantNorm`.
 
     Arguments:
-        settings: name, width (channels of foveate's own default networks), norm, and whether a timm network starts
-            from its pretrained weights.
+        settings: name, width (channels of foveate's own default networks), norm, what of it is frozen; of a timm
+            network its stages and where its pretrained weights come from.
         channels: channels of a patch.
         patch: (height, width) of a patch, in pixels; None for inputs of any size.
-        module: a network of yours, instead of the one that the settings name; used as it is, not copied.
+        module: a network of yours, instead of the one that the settings name and describe; used as it is, not copied.
         pretrained: False loads no pretrained weights whatever the settings say, for a saved model's take their place.
         standardised: whether pixels come with mean 0 and deviation 1 per band; else a pretrained timm network brings
             them there by the constants it was trained with.
@@ -137,7 +158,8 @@ def build_features(
 
     Raises:
         ConfigError: if the name is unknown, a number is not positive, the patch too small or of a size that the network
-            does not take, a function or module of yours not what it should be, or pretrained weights cannot be had.
+            does not take, a function or module of yours not what it should be, or pretrained weights cannot be had or
+            do not fit; if settings that are for networks of timm are set for another.
         MissingExtra: if timm is needed and not installed.
 
     Example:
@@ -152,12 +174,26 @@ def build_features(
     if module is not None:
         body = own_body(module, channels, patch)
     elif name.startswith(PREFIX):
-        body = timm_body(name, channels, patch, settings.pretrained, pretrained, standardised)
+        choice = BackboneChoice(
+            name,
+            channels,
+            pretrained=settings.pretrained,
+            weights=settings.weights,
+            load=pretrained,
+            standardised=standardised,
+            frozen_stages=settings.frozen_stages,
+        )
+        body = timm_body(choice, patch, settings.stages, settings.pool)
+    elif settings.weights is not None or settings.stages or settings.frozen_stages:
+        raise ConfigError(
+            f"model.features.weights, stages and frozen_stages are for networks of timm, and model.features.name is "
+            f"{name}: set them to null, [] and 0, or the name to e.g. {PREFIX}tf_efficientnet_lite0"
+        )
     elif ":" in name:
         body = own_body(import_network(name, channels), channels, patch, name)
     else:
         body = _named_body(settings, channels, patch)
-    network = FeatureNetwork(body, settings.norm)
+    network = FeatureNetwork(body, settings.norm, settings.frozen, settings.batch_norm == "running")
     return network if isinstance(body.layers, OwnNetwork) else network.to(memory_format=torch.channels_last)
 
 
