@@ -13,7 +13,8 @@ from foveate.config.settings import ModelSettings, ViewSettings
 from foveate.errors import FoveateError
 from foveate.images import ArraySource
 from foveate.models import build_model, make_batch
-from foveate.sampling import draw, expectation, weigh
+from foveate.models import sampling as sampling_models
+from foveate.sampling import ControlVariate, draw, expectation, weigh
 
 LOGITS = {
     "flat": [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
@@ -155,3 +156,11 @@ def test_a_model_trains_with_it_and_predicts_without() -> None:
     wrong = build_model(replace(settings, baseline="leave-one-out"), ("a", "b"), 1)
     with original_gradient(), pytest.raises(FoveateError, match=r"has no baseline: set model.baseline none"):
         wrong.train()(batch)
+
+
+def test_with_a_control_variate_it_is_not_known() -> None:
+    log_prob = torch.zeros(1, 4).log_softmax(1).requires_grad_()
+    control = ControlVariate(log_prob, torch.ones(1, 4, 2))
+    drawn, features = draw(log_prob, 2, "des_raj"), torch.ones(1, 2, 2)
+    with original_gradient(), pytest.raises(FoveateError, match=r"has no control variate: leave it out$"):
+        sampling_models.expectation(drawn, features, None, control)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from foveate.config.settings import FeatureSettings
 from foveate.errors import ConfigError
-from foveate.networks import ConstantNorm, build_features
+from foveate.networks import ConstantNorm, ForetoldFeatures, build_features
 from foveate.networks.cnn import SameConvolution
 from foveate.networks.features import BODIES
 
@@ -183,6 +183,27 @@ def test_smallest_patch_is_the_smallest(name: str) -> None:
     smallest = build_features(FeatureSettings(name), 1, (64, 64)).smallest
     network = build_features(FeatureSettings(name), 1, (smallest, smallest + 3)).eval()
     assert network(torch.rand(2, 1, smallest, smallest + 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_foretold_features_are_nothing_at_first_and_every_parameter_comes_to_learn(hidden: int) -> None:
+    network = ForetoldFeatures(5, 3, hidden)
+    seen = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    assert network(seen).shape == (2, 6, 3)
+    assert not network(seen).any()
+    optimiser = torch.optim.SGD(network.parameters(), 0.1)
+    for _ in range(2):  # what lies before a last layer of zeros learns one step later
+        optimiser.zero_grad()
+        (network(seen) - seen[:, :, :3]).square().sum().backward()
+        optimiser.step()
+    assert all(parameter.grad.any() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("numbers", [(0, 3, 0), (5, 0, 0), (5, 3, -1)])
+def test_foretold_features_of_no_size_are_refused(numbers: tuple[int, int, int]) -> None:
+    inputs, dimension, hidden = numbers
+    with pytest.raises(ConfigError, match=f"got {inputs}, {dimension} and {hidden}: set hidden to 0 for a linear map$"):
+        ForetoldFeatures(*numbers)
 
 
 def test_narrow_strided_shortcuts_do_not_corrupt_memory() -> None:

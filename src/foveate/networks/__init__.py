@@ -18,7 +18,7 @@ Files:
 
 - `attention.py`: the attention network, a logit per cell; the smoothed, masked log distribution that is drawn from.
 - `prior.py`: the contrast prior added to its logits.
-- `features.py`: a feature network by its name, of constant norm.
+- `features.py`: a feature network by its name, of constant norm; what the view foretells of its features.
 - `cnn.py`: foveate's own feature networks, those of the paper, and how they are initialised.
 - `timm.py`: those of the library timm, pretrained or not.
 - `stages.py`: their feature maps, as they are or pooled, and layers left as they are up to one.
@@ -29,7 +29,7 @@ Files:
 """
 
 from foveate.networks.attention import AttentionNetwork, count_cells, log_attention, receptive_field
-from foveate.networks.features import ConstantNorm, FeatureNetwork, build_features
+from foveate.networks.features import ConstantNorm, FeatureNetwork, ForetoldFeatures, build_features
 from foveate.networks.mil import MilAttention
 from foveate.networks.normalise import BandNormalisation, BandStatistics
 from foveate.networks.prior import ContrastPrior, contrast_prior
@@ -41,6 +41,7 @@ __all__ = [
     "ConstantNorm",
     "ContrastPrior",
     "FeatureNetwork",
+    "ForetoldFeatures",
     "MilAttention",
     "build_features",
     "contrast_prior",

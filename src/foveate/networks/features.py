@@ -1,4 +1,4 @@
-"""Feature network: from a full-resolution patch to a feature vector of constant norm."""
+"""Feature network: from a full-resolution patch to a feature vector of constant norm; what a view foretells of it."""
 
 import difflib
 from collections.abc import Callable
@@ -110,6 +110,47 @@ class FeatureNetwork(nn.Module):
         patches = patches.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.constant_norm(self.layers(patches))
         return features
+
+
+class ForetoldFeatures(nn.Module):
+    r"""Features as the view foretells them: of every cell, from what the view shows there, before any patch is read.
+
+    .. math:: g_i = V v_i + c \qquad \text{or} \qquad g_i = V \max(0, U v_i + b) + c
+
+    They are the values of a `foveate.sampling.ControlVariate`, learn by its `control_loss`, and have no norm of their
+    own: what foretells the mean best is shorter than the features are. V and c are 0 at first, so that an estimate
+    begins as the one without them.
+
+    Arguments:
+        inputs: E, numbers that the view gives of a cell.
+        dimension: D, features per patch.
+        hidden: of the one hidden layer; 0 for none.
+
+    Raises:
+        ConfigError: if a number is too small.
+
+    Example:
+        >>> foretold = ForetoldFeatures(inputs=5, dimension=32, hidden=16)
+        >>> foretold(torch.ones(2, 30, 5)).shape, bool(foretold(torch.ones(2, 30, 5)).any())
+        (torch.Size([2, 30, 32]), False)
+    """
+
+    def __init__(self, inputs: int, dimension: int, hidden: int = 0) -> None:
+        super().__init__()
+        if min(inputs, dimension) < 1 or hidden < 0:
+            raise ConfigError(
+                "foretold features need inputs and dimension of at least 1 and hidden of at least 0, got "
+                f"{inputs}, {dimension} and {hidden}: set hidden to 0 for a linear map"
+            )
+        self.hidden = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU()) if hidden else nn.Identity()
+        self.last = nn.Linear(hidden or inputs, dimension)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, cells: Float[Tensor, "batch cell input"]) -> Float[Tensor, "batch cell feature"]:
+        """Map (B, K, E) numbers of cells to (B, K, D) features. Detach what is not to learn to foretell."""
+        foretold: Tensor = self.last(self.hidden(cells))
+        return foretold
 
 
 def build_features(
