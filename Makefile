@@ -1,13 +1,14 @@
 # Everything below sets itself up in .venv; it needs Python 3.11 or newer, make and a package index.
 #
 #   PYTHON=python3.12   the interpreter .venv is made from
-#   TORCH="torch --index-url ADDRESS"   what pip installs as torch, before everything else and over the one that is
-#                                       there (another build, another version)
+#   TORCH="torch torchvision --index-url ADDRESS"   what pip installs as torch, before everything else and over the one
+#                                                   that is there (another build, another version)
 #   JOBS=2              processes that `make test` runs on
 #
 # A torch that is already there, in .venv or in PYTHON itself, is used as it is: only when there is none
 # does constraints.txt decide which one is installed. timm needs a torchvision made for the torch: beside a torch
-# without one it is left out, and its tests skip.
+# without one the package index has the one for its version. Where that is of another build (a CPU's beside CUDA's) or
+# there is none, name both: TORCH="torch torchvision --index-url ADDRESS".
 
 PYTHON ?= python3
 TORCH ?=
@@ -45,9 +46,9 @@ $(STAMP): pyproject.toml constraints.txt $(if $(strip $(TORCH)),force) | $(BIN)/
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; \
 	then grep -vE '^(torch|torchvision|sympy|mpmath|networkx)==' constraints.txt > $(VENV)/constraints.txt; \
 	  $(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> $(VENV)/constraints.txt; \
-	  $(BIN)/python -c 'import torchvision' 2>/dev/null && echo $(EXTRAS),timm > $(VENV)/extras || echo $(EXTRAS) > $(VENV)/extras; \
-	else cp constraints.txt $(VENV)/constraints.txt; echo $(EXTRAS),timm > $(VENV)/extras; fi
-	$(PIP) install --constraint $(VENV)/constraints.txt --editable ".[$$(cat $(VENV)/extras)]"
+	else cp constraints.txt $(VENV)/constraints.txt; fi
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable ".[$(EXTRAS)]"
+	@$(BIN)/python -c 'import timm' 2>/dev/null || echo 'pretrained networks cannot be used: the torchvision that is installed is not made for this torch: make setup TORCH="torch torchvision --index-url ADDRESS" installs both from one place'
 	@touch $@
 
 # Other libraries, which only the benchmarks need.

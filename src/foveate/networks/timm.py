@@ -141,7 +141,8 @@ def stage_maps(choice: BackboneChoice, stages: Sequence[int]) -> StageMaps:
             f"{choice.what} takes images of one size, not whole views ({one_line(error)}): choose another "
             f"{choice.key}.name"
         ) from error
-    return layers(_learnt(choice, None)) if choice.pretrained and choice.load else maps
+    maps = layers(_learnt(choice, None)) if choice.pretrained and choice.load else maps
+    return maps.to(memory_format=torch.channels_last)
 
 
 def _unlearnt(choice: BackboneChoice, size: Size | None) -> nn.Module:
