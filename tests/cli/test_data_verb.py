@@ -3,7 +3,9 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,21 @@ def test_canvases_on_disk_are_the_generated_ones(tmp_path: Path, capsys: pytest.
         np.testing.assert_array_equal(written.open(i).read(box), made.open(i).read(box))
     assert json.loads((out / "megapixel-mnist.json").read_text())["canvas"] == [150, 220]
     assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.parametrize("form", ["png", "canvas"])
+@pytest.mark.parametrize("strokes", ["fresh", "varied"])
+def test_canvases_on_disk_have_the_strokes_that_are_asked_for(tmp_path: Path, form: str, strokes: Any) -> None:
+    out = tmp_path / "digits"
+    assert run("megapixel-mnist", "--out", out, *SMALL, "--strokes", strokes, "--format", form) == 0
+    written = read_manifest(out)
+    settings = DataSettings(canvas=(150, 220), train_images=4, test_images=2, noise=6)
+    made, banked = megapixel_mnist(replace(settings, strokes=strokes)), megapixel_mnist(settings)
+    for i in range(len(made)):
+        box = Box(0, 0, 150, 220)
+        np.testing.assert_array_equal(written.open(i).read(box), made.open(i).read(box))
+        assert not np.array_equal(written.open(i).read(box), banked.open(i).read(box))
+    assert json.loads((out / "megapixel-mnist.json").read_text())["strokes"] == strokes
 
 
 @pytest.mark.parametrize("form", ["png", "canvas"])

@@ -247,6 +247,9 @@ class DataSettings:
     """Noise strokes per canvas."""
     noise_over_digits: bool = True
     """True pastes strokes over digits, as the original code; False under them, as its successors."""
+    strokes: Literal["bank", "fresh", "varied"] = "bank"
+    """"bank" chooses them from fifty for training and fifty for testing, as published; "fresh" draws every canvas its
+    own, so that none can be learnt by heart; "varied" does so, and two thirds of them are of other kinds."""
     generator_seed: int = 0
     """Seed of the generated canvases; a seed determines every pixel."""
     cache: Literal["off", "memory", "disk"] = "disk"

@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 import tracemalloc
 from dataclasses import replace
@@ -181,6 +182,80 @@ def test_five_thousand_images_of_mnist_stay_under_150_megabytes(tmp_path: Path) 
 def test_a_pickled_data_set_opens_the_same_canvases(small: MegapixelMnist) -> None:
     copy = pickle.loads(pickle.dumps(small))
     np.testing.assert_array_equal(pixels(copy, 7), pixels(small, 7))
+
+
+def strokes_of(data: MegapixelMnist, index: int) -> list[bytes]:
+    """The noise patterns of a canvas, found where they lie; strokes are pasted last, and few enough to lie free."""
+    canvas, stamps = pixels(data, index), []
+    corners = data.positions[index, 5:]
+    for row, column in corners:
+        near = (np.abs(corners - [row, column]) < 28).all(1)
+        if near.sum() == 1:
+            stamps.append(canvas[row : row + 28, column : column + 28].tobytes())
+    return stamps
+
+
+@pytest.mark.parametrize("strokes", ["fresh", "varied"])
+def test_no_two_canvases_share_a_stroke_drawn_afresh(strokes: Any) -> None:
+    settings = replace(SMALL, canvas=(500, 620), noise=8, train_images=150, test_images=50)
+    seen = [one for i in range(200) for one in strokes_of(megapixel_mnist(settings), i)]
+    drawn = megapixel_mnist(replace(settings, strokes=strokes))
+    fresh = [one for i in range(200) for one in strokes_of(drawn, i)]
+    assert len(fresh) == len(seen) > 1000
+    assert len(set(seen)) == 100  # two banks of fifty
+    assert len(set(fresh)) == len(fresh)
+
+
+@pytest.mark.parametrize("strokes", ["fresh", "varied"])
+def test_canvases_with_fresh_strokes_are_those_of_the_bank_but_for_the_strokes(
+    small: MegapixelMnist, strokes: Any
+) -> None:
+    data = megapixel_mnist(replace(SMALL, strokes=strokes))
+    under = megapixel_mnist(replace(SMALL, strokes=strokes, noise_over_digits=False))
+    assert data.examples == small.examples
+    np.testing.assert_array_equal(data.positions, small.positions)
+    clean = megapixel_mnist(replace(SMALL, noise=0))
+    for i in range(len(data)):
+        assert data.digits(i) == small.digits(i)
+        assert not np.array_equal(pixels(data, i), pixels(small, i))
+        for _, box in data.digits(i):
+            np.testing.assert_array_equal(stamp(pixels(under, i), box), stamp(pixels(clean, i), box))
+
+
+@pytest.mark.parametrize("strokes", ["fresh", "varied"])
+def test_a_seed_determines_every_pixel_of_fresh_strokes(strokes: Any) -> None:
+    settings = replace(SMALL, strokes=strokes)
+    data, more = megapixel_mnist(settings), megapixel_mnist(replace(settings, train_images=30, test_images=9))
+    other, copy = megapixel_mnist(replace(settings, generator_seed=1)), pickle.loads(pickle.dumps(data))
+    where = {example.id: i for i, example in enumerate(more.examples)}
+    for i in reversed(range(len(data))):
+        np.testing.assert_array_equal(pixels(data, i), pixels(more, where[data.examples[i].id]))
+        np.testing.assert_array_equal(pixels(data, i), pixels(copy, i))
+        assert not np.array_equal(pixels(data, i), pixels(other, i))
+
+
+def test_strokes_of_the_bank_are_those_they_always_were(small: MegapixelMnist) -> None:
+    digest = hashlib.blake2b(digest_size=8)
+    for i in range(len(small)):
+        digest.update(pixels(small, i).tobytes())
+    assert digest.hexdigest() == "1f80b9257b20a420"
+
+
+def test_fresh_strokes_are_drawn_when_a_canvas_is_read_and_kept_by_nobody_else() -> None:
+    settings = DataSettings(train_images=2000, test_images=0, strokes="varied")
+    data = megapixel_mnist(settings)
+    assert len(data.stamps) <= 1442  # the digits shown; 100,000 strokes would be 78 megabytes
+    assert len(pickle.dumps(data)) < 4e6
+    canvas = data.open(7)
+    assert len(pickle.dumps(canvas)) < 10_000  # five digits and where fifty strokes will lie
+    one = canvas.read(Box(0, 0, *data.size))
+    tracemalloc.start()
+    for i in range(200):
+        data.open(i).view((36, 36))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 100_000
+    np.testing.assert_array_equal(canvas.read(Box(0, 0, *data.size)), one)
 
 
 def test_five_digits_fit_on_a_tight_canvas() -> None:

@@ -1,8 +1,10 @@
+import hashlib
+
 import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from foveate.datasets.megapixel_mnist.strokes import Uniforms, draw_strokes
+from foveate.datasets.megapixel_mnist.strokes import Uniforms, draw_strokes, draw_varied_strokes
 
 FAILURE_RATE = 1e-6
 """Chance that a correct generator fails one of the bounds below, for a seed chosen at random; the seed is fixed."""
@@ -55,3 +57,29 @@ def test_strokes_have_no_gaps() -> None:
 
 def test_banks_of_other_seeds_differ() -> None:
     assert not np.array_equal(draw_strokes(Uniforms(0, "train"), 50, 28), draw_strokes(Uniforms(0, "test"), 50, 28))
+
+
+def test_varied_strokes_are_a_third_those_of_the_paper_and_the_rest_of_many_kinds() -> None:
+    patterns = draw_varied_strokes(Uniforms(7), 3000, 28)
+    assert (patterns.shape, patterns.dtype) == ((3000, 28, 28), np.uint8)
+    ink = patterns.reshape(3000, -1)
+    assert ink.max(1).min() > 0
+    straight = (ink >= 204).sum(1) == (ink > 0).sum(1)  # a pen's edges are soft, most pens are dimmer
+    assert abs(straight[patterns[:, [0, 0, -1, -1], [0, -1, 0, -1]].any(1)].sum() / 3000 - 1 / 3) < 0.05
+    bent = ink[~straight]
+    assert bent.max(1).min() < 150 < 240 < bent.max(1).max()
+    lit = (bent > 0).sum(1)
+    assert np.quantile(lit, 0.05) < 40 < 120 < np.quantile(lit, 0.95)
+
+
+def test_a_stroke_depends_on_its_stream_alone_and_no_two_are_alike() -> None:
+    for draw in (draw_strokes, draw_varied_strokes):
+        one, again, other = draw(Uniforms(8), 400, 28), draw(Uniforms(8), 400, 28), draw(Uniforms(9), 400, 28)
+        np.testing.assert_array_equal(one, again)
+        assert len({pattern.tobytes() for pattern in (*one, *other)}) == 800
+
+
+def test_the_patterns_are_these_for_ever() -> None:
+    # if one of these changes, every data set of its kind generated before is another one
+    made = [draw(Uniforms(0, "train", "strokes"), 50, 28).tobytes() for draw in (draw_strokes, draw_varied_strokes)]
+    assert [hashlib.blake2b(one, digest_size=8).hexdigest() for one in made] == ["441b95d69bc83c51", "1b8db561ed6867f1"]

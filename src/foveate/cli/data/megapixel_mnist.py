@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise-under-digits", action="store_true", help="paste strokes under digits, not over them as the original"
     )
     parser.add_argument(
+        "--strokes",
+        choices=("bank", "fresh", "varied"),
+        default=default.strokes,
+        help="bank: 50 a split, as published (the default); fresh: every image its own; varied: of many kinds",
+    )
+    parser.add_argument(
         "--digits", default=default.digits, help="bundled (the default), mnist (downloaded once), or an .npz file"
     )
     parser.add_argument("--seed", type=int, default=default.generator_seed, help="determines every pixel (0)")
@@ -48,9 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
         test_images=arguments.test,
         noise=arguments.noise,
         noise_over_digits=not arguments.noise_under_digits,
+        strokes=arguments.strokes,
         generator_seed=arguments.seed,
     )
-    named = ("digits", "canvas", "channels", "train_images", "test_images", "noise", "noise_over_digits")
+    named = ("digits", "canvas", "channels", "train_images", "test_images", "noise", "noise_over_digits", "strokes")
     recipe = {name: getattr(settings, name) for name in (*named, "generator_seed")}
     data = megapixel_mnist(settings)
     manifest = write_canvases(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from PIL import Image
 from foveate.config.settings import DataSettings
 from foveate.datasets.manifest.write import write_images
 from foveate.datasets.megapixel_mnist.digits import SIDE, Pool, load_pools
-from foveate.datasets.megapixel_mnist.strokes import Uniforms, draw_strokes
+from foveate.datasets.megapixel_mnist.strokes import Uniforms, draw_strokes, draw_varied_strokes
 from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.images import Canvas
@@ -22,7 +23,9 @@ DIGITS, TARGETS = 5, 3
 """Digits on a canvas, and how many of them are of its class."""
 
 STROKES = 50
-"""Noise patterns of a split, from which every stroke of its canvases is chosen."""
+"""Noise patterns in the bank of a split, from which every stroke of its canvases is chosen."""
+
+_Draw = Callable[[Uniforms, int, int], npt.NDArray[np.uint8]]
 
 _TRIES, _RESTARTS = 200, 200
 """Places tried for a digit before all are taken off again, and how often that is done."""
@@ -38,10 +41,13 @@ class MegapixelMnist:
         size: (height, width) of a canvas.
         channels: values per pixel, all alike.
         noise_over_digits: whether strokes are pasted over digits or under them.
-        stamps: (S, 28, 28) every digit shown and every noise pattern.
+        stamps: (S, 28, 28) every digit shown and every noise pattern of the banks.
         stamp_labels: (S,) value of the digit, or −1 for a noise pattern.
-        stamp_index: (n, 5 + noise) stamps on each canvas, its five digits first, the three of its class leading.
+        stamp_index: (n, 5 + noise) stamps on each canvas, its five digits first, the three of its class leading;
+            (n, 5) if its strokes are drawn when it is opened.
         positions: (n, 5 + noise, 2) their top left corners (row, column).
+        stroke_seed: seed of the strokes that a canvas draws for itself when it is opened; None if they are of a bank.
+        varied_strokes: whether these are of many kinds.
         multi_label: False.
     """
 
@@ -54,6 +60,8 @@ class MegapixelMnist:
     stamp_labels: npt.NDArray[np.int8]
     stamp_index: npt.NDArray[np.int32]
     positions: npt.NDArray[np.int32]
+    stroke_seed: int | None = None
+    varied_strokes: bool = False
     multi_label: bool = False
 
     def __len__(self) -> int:
@@ -61,13 +69,16 @@ class MegapixelMnist:
 
     def open(self, index: int) -> Canvas:
         """The canvas of example `index`: (height, width, channels) uint8, black but for its stamps."""
-        order = np.arange(self.stamp_index.shape[1])
+        positions = self.positions[index]
+        order = np.arange(len(positions))
         if not self.noise_over_digits:
             order = np.roll(order, -DIGITS)
-        stamps = self.stamps[self.stamp_index[index, order]]
-        return Canvas(
-            stamps, self.positions[index, order], self.size, name=self.examples[index].id, channels=self.channels
-        )
+        name, stamps = self.examples[index].id, self.stamps[self.stamp_index[index]]
+        later = None
+        if self.stroke_seed is not None:
+            draw = draw_varied_strokes if self.varied_strokes else draw_strokes
+            later = partial(_with_strokes, stamps, draw, (self.stroke_seed, name, "strokes"), order)
+        return Canvas(later or stamps[order], positions[order], self.size, name=name, channels=self.channels)
 
     def digits(self, index: int) -> tuple[tuple[str, Box], ...]:
         """The five digits of example `index`: their class and the square they are pasted on, in pixels."""
@@ -85,16 +96,22 @@ def megapixel_mnist(settings: DataSettings) -> MegapixelMnist:
     """Megapixel MNIST, generated.
 
     Every canvas has a class, uniform over the ten; three digits of that class and two of others, drawn with
-    replacement; their places uniform such that no two overlap; and noise strokes of a bank of 50, pasted wherever
-    they fall. Digits and strokes of the test canvases appear on no training canvas. A canvas depends on the seed, its
-    split and its number alone, not on how many canvases there are.
+    replacement; their places uniform such that no two overlap; and noise strokes, pasted wherever they fall. Digits
+    and strokes of the test canvases appear on no training canvas. A canvas depends on the seed, its split and its
+    number alone, not on how many canvases there are.
+
+    The published task chooses its strokes from a bank of 50, one for the training canvases and one for the test
+    canvases: every training canvas shows the same few, which can be learnt by heart, and a validation part of them
+    cannot tell. With `strokes="fresh"` each canvas draws its own, when it is opened, by the same rule, and no two
+    share one; with "varied" two thirds of them are straight, bent and crooked strokes of any width and brightness.
+    Digits and places are those of the bank's canvases.
 
     Katharopoulos and Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019; the
     rules are those of its code.
 
     Arguments:
-        settings: `digits`, `canvas`, `channels`, `train_images`, `test_images`, `noise`, `noise_over_digits` and
-            `generator_seed` are used.
+        settings: `digits`, `canvas`, `channels`, `train_images`, `test_images`, `noise`, `noise_over_digits`,
+            `strokes` and `generator_seed` are used.
 
     Returns:
         The data set; its examples' splits are "train" and "test".
@@ -182,7 +199,8 @@ def _check(settings: DataSettings) -> None:
 def _generate(settings: DataSettings, split: str, pool: Pool, count: int) -> MegapixelMnist:
     """One split of the data set."""
     seed, noise = settings.generator_seed, settings.noise
-    bank = draw_strokes(Uniforms(seed, split, "strokes"), STROKES, SIDE)
+    banked = settings.strokes == "bank"
+    bank = draw_strokes(Uniforms(seed, split, "strokes"), STROKES if banked else 0, SIDE)
     same = [np.flatnonzero(pool.labels == value) for value in range(10)]
     other = [np.flatnonzero(pool.labels != value) for value in range(10)]
     examples = []
@@ -195,11 +213,14 @@ def _generate(settings: DataSettings, split: str, pool: Pool, count: int) -> Meg
         digits[i, :TARGETS] = same[label][uniforms.integers(len(same[label]), TARGETS)]
         digits[i, TARGETS:] = other[label][uniforms.integers(len(other[label]), DIGITS - TARGETS)]
         positions[i, :DIGITS] = _place(uniforms, settings.canvas)
-        patterns[i] = uniforms.integers(STROKES, noise)
+        patterns[i] = uniforms.integers(STROKES, noise)  # drawn in any case: places are the same without a bank
         for axis, extent in enumerate(settings.canvas):
             positions[i, DIGITS:, axis] = SIDE + uniforms.integers(extent - 2 * SIDE, noise)
         examples.append(Example(id=f"{split}-{i:05d}", label=label, split=split))
     shown, digits_shown = np.unique(digits, return_inverse=True)  # what no canvas shows need not stay in memory
+    index = digits_shown.reshape(count, DIGITS)
+    if banked:
+        index = np.concatenate([index, patterns + len(shown)], axis=1)
     return MegapixelMnist(
         classes=tuple(str(value) for value in range(10)),
         examples=examples,
@@ -207,12 +228,20 @@ def _generate(settings: DataSettings, split: str, pool: Pool, count: int) -> Meg
         channels=settings.channels,
         noise_over_digits=settings.noise_over_digits,
         stamps=np.concatenate([pool.images[shown], bank]),
-        stamp_labels=np.concatenate([pool.labels[shown], np.full(STROKES, -1)]).astype(np.int8),
-        stamp_index=np.concatenate(
-            [digits_shown.reshape(count, DIGITS), patterns + len(shown)], axis=1, dtype=np.int32
-        ),
+        stamp_labels=np.concatenate([pool.labels[shown], np.full(len(bank), -1)]).astype(np.int8),
+        stamp_index=index.astype(np.int32),
         positions=positions,
+        stroke_seed=None if banked else seed,
+        varied_strokes=settings.strokes == "varied",
     )
+
+
+def _with_strokes(
+    digits: npt.NDArray[np.uint8], draw: _Draw, parts: tuple[int | str, ...], order: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint8]:
+    """The digits of a canvas and the strokes that it alone has, in the order they are pasted in."""
+    strokes = draw(Uniforms(*parts), len(order) - len(digits), SIDE)
+    return np.concatenate([digits, strokes])[order]
 
 
 def _place(uniforms: Uniforms, canvas: Size) -> list[tuple[int, int]]:
