@@ -198,9 +198,8 @@ def strokes_of(data: MegapixelMnist, index: int) -> list[bytes]:
 @pytest.mark.parametrize("strokes", ["fresh", "varied"])
 def test_no_two_canvases_share_a_stroke_drawn_afresh(strokes: Any) -> None:
     settings = replace(SMALL, canvas=(500, 620), noise=8, train_images=150, test_images=50)
-    seen = [one for i in range(200) for one in strokes_of(megapixel_mnist(settings), i)]
-    drawn = megapixel_mnist(replace(settings, strokes=strokes))
-    fresh = [one for i in range(200) for one in strokes_of(drawn, i)]
+    banked, drawn = megapixel_mnist(settings), megapixel_mnist(replace(settings, strokes=strokes))
+    seen, fresh = ([one for i in range(200) for one in strokes_of(data, i)] for data in (banked, drawn))
     assert len(fresh) == len(seen) > 1000
     assert len(set(seen)) == 100  # two banks of fifty
     assert len(set(fresh)) == len(fresh)

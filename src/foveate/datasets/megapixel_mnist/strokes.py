@@ -123,7 +123,8 @@ def draw_varied_strokes(uniforms: Uniforms, count: int, side: int) -> npt.NDArra
     steps, pen, pattern = np.nonzero(used)
     points = way[:, steps, pen, pattern]
     width, bright = 1 + 1.6 * pens[9, pen, pattern], 0.5 + 0.5 * pens[10, pen, pattern]
-    pixels = np.rint(points)[..., None] + np.stack(np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1]).reshape(2, 1, -1)
+    around = np.indices((2 * REACH + 1, 2 * REACH + 1)).reshape(2, 1, -1) - REACH
+    pixels = np.rint(points)[..., None] + around
     apart = np.sqrt(((pixels - points[..., None]) ** 2).sum(0))
     ink = bright[:, None] * np.clip((width[:, None] + 1) / 2 - apart, 0, 1)
     seen = ((pixels >= 0) & (pixels < side)).all(0) & (ink > 0)
