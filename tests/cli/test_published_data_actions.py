@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from circuits import write_deep_pcb
 from PIL import Image
 from scipy.io import savemat
 
+from foveate.cli.data import circuit_boards as circuit_boards_action
 from foveate.cli.data import colon_cancer, speed_limits
 from foveate.cli.parser import Parser
-from foveate.datasets import german_speed_limits, read_manifest
+from foveate.config.settings import DataSettings
+from foveate.datasets import circuit_boards, german_speed_limits, read_manifest
 from foveate.datasets.manifest.objects import read_objects, reduced
 from foveate.datasets.published import swedish as swedish_signs
 from foveate.datasets.published.swedish import SETS, PublishedSet
@@ -214,3 +217,49 @@ def test_swedish_scenes_are_fetched_first_if_asked_for(tmp_path: Path, monkeypat
     assert records(tmp_path / "signs" / "manifest.csv")[1]["path"] == "../signs-published/Set1/b.jpg"
     assert run(speed_limits, "swedish", tmp_path / "own", "--download", "--out", tmp_path / "more") == 0
     assert fetched[1] == tmp_path / "own"
+
+
+def test_circuit_boards_come_as_files_with_their_defects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place, out = write_deep_pcb(tmp_path / "deep"), tmp_path / "boards"
+    words = (place, "--out", out, "--size", 120, 190, "--train", 24, "--test", 12, "--validation", 0.25, "--seed", 3)
+    assert run(circuit_boards_action, *words) == 0
+    assert capsys.readouterr().out == f"36 images; train on them with --data {out}/manifest.csv\n"
+    settings = DataSettings(
+        published=str(place), board=(120, 190), train_images=24, test_images=12, validation=0.25, generator_seed=3
+    )
+    made, data = circuit_boards(settings), read_manifest(out)
+    assert records(out / "manifest.csv")[0].keys() == {"path", "label", "split"}
+    for index, (one, other) in enumerate(zip(data.examples, made.examples, strict=True)):
+        assert (one.id, one.split) == (f"images/{other.id}.png", other.split)
+        assert data.classes[one.label] == made.classes[other.label]  # type: ignore[index]
+        whole = Box(0, 0, 120, 190)
+        np.testing.assert_array_equal(data.open(index).read(whole), made.open(index).read(whole))
+    known = {f"images/{example.id}.png": made.objects(i) for i, example in enumerate(made.examples)}
+    assert read_objects(out) == {path: objects for path, objects in known.items() if objects}
+    with Image.open(out / "images" / "train-00000.png") as image:
+        assert image.mode == "1"
+    with pytest.raises(RunError, match=f"{out} is not empty: give another --out, or --resume to finish what was begun"):
+        run(circuit_boards_action, *words)
+    (out / "images" / "test-00003.png").unlink()
+    assert run(circuit_boards_action, *words, "--resume") == 0
+    assert len(read_manifest(out)) == 36
+    with pytest.raises(RunError, match="was begun with generator_seed 3, not 4: give the same options to resume"):
+        run(circuit_boards_action, *words, "--seed", 4, "--resume")
+
+
+def test_circuit_boards_of_greys_keep_them(tmp_path: Path) -> None:
+    place, out = write_deep_pcb(tmp_path / "deep", ending="jpg"), tmp_path / "boards"
+    for file in place.rglob("*_te*.jpg"):
+        Image.fromarray(np.asarray(Image.open(file)) // 2 + 9).save(file)
+    assert run(circuit_boards_action, place, "--out", out, "--size", 50, 76, "--train", 4, "--test", 0) == 0
+    made = circuit_boards(DataSettings(published=str(place), board=(50, 76), train_images=4, test_images=0))
+    for index in range(4):
+        pixels = read_manifest(out).open(index).read(Box(0, 0, 50, 76))
+        np.testing.assert_array_equal(pixels, made.open(index).read(Box(0, 0, 50, 76)))
+        assert len(np.unique(pixels)) > 2
+
+
+def test_what_is_no_deep_pcb_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no folders of pairs of circuit boards, group\*/\*/ with pictures"):
+        run(circuit_boards_action, tmp_path, "--out", tmp_path / "boards")
+    assert not (tmp_path / "boards").exists()

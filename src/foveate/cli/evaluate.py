@@ -29,11 +29,11 @@ examples:
   foveate evaluate runs/megapixel-mnist --localisation         and how well its maps find the digits
   foveate evaluate runs/mine --deletion                        and whether its answers rest on what the maps point at
 
---localisation is for images of which it is known what lies where: megapixel-mnist, colon-cancer, speed-limits and
-german-speed-limits. Attention on the objects, pointing game, average precision of the cells and hits of patches and
-objects are means over the images that have objects, each with its 95 % interval by bootstrap over images (groups, where
-there are any). --deletion is for any images: the probability of each answer as the patches of the most attended cells
-are covered, 1 to 20, beside as many covered anywhere; eleven predictions an image.
+--localisation is for images of which it is known what lies where: megapixel-mnist, circuit-boards, colon-cancer,
+speed-limits and german-speed-limits. Attention on the objects, pointing game, average precision of the cells and hits
+of patches and objects are means over the images that have objects, each with its 95 % interval by bootstrap over images
+(groups, where there are any). --deletion is for any images: the probability of each answer as the patches of the most
+attended cells are covered, 1 to 20, beside as many covered anywhere; eleven predictions an image.
 """
 
 NAMES = {

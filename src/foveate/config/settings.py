@@ -218,13 +218,17 @@ class AugmentSettings:
 class DataSettings:
     """Data: where images and labels come from."""
 
-    source: Literal["manifest", "megapixel-mnist", "colon-cancer", "speed-limits", "german-speed-limits"] = "manifest"
-    """"manifest": your images (see `manifest`); "megapixel-mnist": canvases generated from handwritten digits; the
-    others are published data sets (see `published`)."""
+    source: Literal[
+        "manifest", "megapixel-mnist", "circuit-boards", "colon-cancer", "speed-limits", "german-speed-limits"
+    ] = "manifest"
+    """"manifest": your images (see `manifest`); "megapixel-mnist": canvases generated from handwritten digits;
+    "circuit-boards": boards generated from the tiles and defects of DeepPCB (see `published`); the others are published
+    data sets (see `published`)."""
     manifest: str | None = None
     """A CSV file (path,label[,split][,group][,mpp]) or a folder with one folder per class."""
     published: str | None = None
-    """Where the files of a published data set lie, as they were published: a folder, or colon cancer's zip file."""
+    """Where the files of a published data set lie, as they were published: a folder, or the zip file of
+    colon cancer or of DeepPCB."""
     multi_label: bool = False
     """Whether an image may have several labels, or none: in a manifest, separated by |."""
     allow_crossing_groups: bool = False
@@ -237,12 +241,14 @@ class DataSettings:
     """Handwritten digits to generate from: "bundled" (scikit-learn's), "mnist" (downloaded once), or an .npz file."""
     canvas: Size = (1500, 1500)
     """(height, width) of a generated canvas."""
+    board: Size = (2560, 2560)
+    """(height, width) of a generated circuit board; at least those of a tile, 640 640."""
     channels: Literal[1, 3] = 1
     """Channels of a generated canvas: 1 is grey, 3 is the same written as RGB."""
     train_images: int = 5000
-    """Generated training canvases, validation included."""
+    """Generated training canvases or boards, validation included."""
     test_images: int = 1000
-    """Generated test canvases, from digits that no training canvas shows."""
+    """Generated test canvases or boards, from digits or tiles that no training image shows."""
     noise: int = 50
     """Noise strokes per canvas."""
     noise_over_digits: bool = True
@@ -251,7 +257,7 @@ class DataSettings:
     """"bank" chooses them from fifty for training and fifty for testing, as published; "fresh" draws every canvas its
     own, so that none can be learnt by heart; "varied" does so, and two thirds of them are of other kinds."""
     generator_seed: int = 0
-    """Seed of the generated canvases; a seed determines every pixel."""
+    """Seed of the generated canvases or boards; a seed determines every pixel."""
     cache: Literal["off", "memory", "disk"] = "disk"
     """What is kept of images from epoch to epoch: "memory" keeps their views; "disk" also what JPEG, PNG and the like
     are decoded to, for the next run, too; "off" neither. What was decoded last stays in memory in any case. No result

@@ -19,6 +19,9 @@ draws and reports, a label, a split and a group, which no split divides. One tha
 | megapixel_mnist/dataset.py   | Megapixel MNIST: canvases of digits among noise, of any size                         |
 | megapixel_mnist/digits.py    | the digits: scikit-learn's, MNIST, or an .npz file                                   |
 | megapixel_mnist/strokes.py   | the noise strokes, and the random stream of everything drawn                         |
+| published/circuit_boards.py  | circuit boards of any size, put together of the tiles and defects of DeepPCB          |
+| published/deep_pcb.py        | DeepPCB: pairs of pictures, and boxes of defects                                     |
+| published/archive.py         | files of a published folder or zip archive                                           |
 | published/colon_cancer.py    | CRCHistoPhenotypes: is there an epithelial nucleus                                   |
 | published/swedish.py         | Swedish Traffic Signs; published/download.py fetches it                              |
 | published/german.py          | German Traffic Sign Detection Benchmark                                              |
@@ -28,6 +31,7 @@ draws and reports, a label, a split and a group, which no split divides. One tha
 from foveate.datasets.manifest.dataset import ManifestDataset, read_manifest
 from foveate.datasets.megapixel_mnist.dataset import MegapixelMnist, megapixel_mnist
 from foveate.datasets.open import open_dataset
+from foveate.datasets.published.circuit_boards import CircuitBoards, circuit_boards
 from foveate.datasets.published.colon_cancer import ColonCancer, colon_cancer
 from foveate.datasets.published.german import german_speed_limits
 from foveate.datasets.published.scenes import SignScenes
@@ -35,10 +39,12 @@ from foveate.datasets.published.swedish import swedish_traffic_signs
 from foveate.datasets.splits import fill_splits, k_folds
 
 __all__ = [
+    "CircuitBoards",
     "ColonCancer",
     "ManifestDataset",
     "MegapixelMnist",
     "SignScenes",
+    "circuit_boards",
     "colon_cancer",
     "fill_splits",
     "german_speed_limits",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from foveate.config.settings import DataSettings
 from foveate.datasets.manifest.dataset import ManifestDataset, read_manifest
 from foveate.datasets.megapixel_mnist.dataset import megapixel_mnist
+from foveate.datasets.published.circuit_boards import circuit_boards
 from foveate.datasets.published.colon_cancer import ColonCancer, colon_cancer
 from foveate.datasets.published.german import german_speed_limits
 from foveate.datasets.published.scenes import SignScenes
@@ -45,6 +46,8 @@ def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
     if settings.source == "megapixel-mnist":
         canvases = megapixel_mnist(settings)
         return replace(canvases, examples=tuple(fill_splits(canvases.examples, settings.validation, 0.0, seed)))
+    if settings.source == "circuit-boards":
+        return circuit_boards(settings)
     images = _manifest(settings) if settings.source == "manifest" else _published(settings)
     examples = fill_splits(
         images.examples, settings.validation, settings.test, seed, allow_crossing=settings.allow_crossing_groups

@@ -88,8 +88,9 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
     """Ground truth boxes: what decides the label of an image, where a data set tells; no model is ever told.
 
     Arguments:
-        dataset: colon cancer (the centres of epithelial nuclei, a pixel each), road scenes (speed limits), Megapixel
-            MNIST (all five digits), a manifest with an objects.csv, or any other with a method `objects`.
+        dataset: colon cancer (the centres of epithelial nuclei, a pixel each), road scenes (speed limits), circuit
+            boards (defects), Megapixel MNIST (all five digits), a manifest with an objects.csv, or any other with a
+            method `objects`.
         index: number of the example.
 
     Returns:
@@ -107,7 +108,8 @@ def known_objects(dataset: ImageDataset, index: int) -> tuple[Box, ...]:
         return tuple(box for _, box in objects_of(index))
     raise DataError(
         "maps can be scored where the truth is known: put an objects.csv beside the manifest (docs/data.md), use "
-        "colon-cancer, speed-limits, german-speed-limits or megapixel-mnist, or give boxes to foveate.explain.score_map"
+        "circuit-boards, colon-cancer, speed-limits, german-speed-limits or megapixel-mnist, or give boxes to "
+        "foveate.explain.score_map"
     )
 
 

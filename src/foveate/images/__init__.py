@@ -5,6 +5,7 @@ from foveate.images.area import Region, area_average
 from foveate.images.describe import describe
 from foveate.images.formats.arrays import ArraySource, NpySource
 from foveate.images.formats.canvas import Canvas
+from foveate.images.formats.mosaic import Inset, Mosaic
 from foveate.images.formats.openslide import OpenSlideSource
 from foveate.images.formats.pillow import PillowSource, open_zip_member
 from foveate.images.formats.raster import RasterSource
@@ -28,7 +29,9 @@ __all__ = [
     "Colour",
     "Georeference",
     "Header",
+    "Inset",
     "Masked",
+    "Mosaic",
     "NpySource",
     "OpenSlideSource",
     "PatchChange",

@@ -46,7 +46,7 @@ EPILOG = """examples:
   foveate data split slides.csv --out fold-0.csv --folds 5 --fold 0
 """
 
-ACTIONS = ("megapixel-mnist", "colon-cancer", "speed-limits", "check", "split")
+ACTIONS = ("megapixel-mnist", "circuit-boards", "colon-cancer", "speed-limits", "check", "split")
 """Each a module of this package with SUMMARY, add_arguments and run; EPILOG if it has one."""
 
 

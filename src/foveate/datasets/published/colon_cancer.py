@@ -1,11 +1,8 @@
 """Colon cancer: 100 images of stained tissue, told apart by whether an epithelial nucleus is among them."""
 
 import io
-import os
 import re
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from foveate.datasets.published.archive import contents, file_names
 from foveate.datasets.types import Example
 from foveate.errors import DataError, one_line
-from foveate.images import BROKEN_ZIP, Source, open_image, open_zip_member
+from foveate.images import Source, open_image, open_zip_member
 
 Nucleus = Literal["epithelial", "fibroblast", "inflammatory", "others"]
 
@@ -27,11 +25,6 @@ _FILES = tuple(
     f"{image}/{name}" for image in _IMAGES for name in (f"{image}.bmp", *(f"{image}_{kind}.mat" for kind in NUCLEI))
 )
 _PUBLISHED = "CRCHistoPhenotypes_2016_04_28"
-_JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
-"""What macOS and Windows leave in folders and archives."""
-
-_BROKEN = (*BROKEN_ZIP, OSError)
-"""What goes wrong with an archive or a folder."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class ColonCancer:
     def image_bytes(self, index: int) -> bytes:
         """The image file of example `index`, as published."""
         name = self.examples[index].id
-        [content] = _contents(self.place, [f"{self.prefix}{name}/{name}.bmp"])
+        [content] = contents(self.place, [f"{self.prefix}{name}/{name}.bmp"])
         return content
 
     def nuclei(self, index: int, kind: Nucleus = "epithelial") -> npt.NDArray[np.float64]:
@@ -85,7 +78,7 @@ class ColonCancer:
             raise DataError(f"{kind!r} is no type of nucleus that is marked here: use one of {', '.join(NUCLEI)}")
         name = self.examples[index].id
         file = f"{self.prefix}{name}/{name}_{kind}.mat"
-        [content] = _contents(self.place, [file])
+        [content] = contents(self.place, [file])
         return _centres(content, self.place / file)
 
 
@@ -119,22 +112,14 @@ def colon_cancer(path: str | Path) -> ColonCancer:
     marked = [f"{prefix}{name}/{name}_epithelial.mat" for name in _IMAGES]
     examples = tuple(
         Example(name, int(len(_centres(content, place / file)) > 0))
-        for name, file, content in zip(_IMAGES, marked, _contents(place, marked), strict=True)
+        for name, file, content in zip(_IMAGES, marked, contents(place, marked), strict=True)
     )
     return ColonCancer(("none", "epithelial"), examples, place, prefix)
 
 
 def _in_zip(path: Path) -> tuple[Path, str, set[str]]:
     """The archive, what stands before img1/… in it, and the files there."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist: give {_PUBLISHED}.zip, or the folder it unpacks to")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/") and not _JUNK.search(name)]
-    except _BROKEN as error:
-        raise DataError(
-            f"{path} is not a zip file, or is damaged ({one_line(error)}): get {_PUBLISHED}.zip again"
-        ) from error
+    names = file_names(path, f"{_PUBLISHED}.zip")
     prefixes = {name[: found.end()] for name in names if (found := re.match(r"(.*/)?Classification/", name))}
     if len(prefixes) != 1:
         raise DataError(
@@ -160,19 +145,7 @@ def _in_folder(path: Path) -> tuple[Path, str, set[str]]:
             f"{place} holds the images as annotated for detection, whose nuclei have no type: give the folder "
             "Classification beside it, or the one above"
         )
-    found = {Path(folder, name).relative_to(place).as_posix() for folder, _, names in os.walk(place) for name in names}
-    return place, "", {name for name in found if not _JUNK.search(name)}
-
-
-def _contents(place: Path, names: Iterable[str]) -> Iterator[bytes]:
-    """Contents of files of a folder, or of an archive, which is opened once."""
-    name = ""  # until a file is asked for, what cannot be read is the place itself
-    try:
-        with nullcontext() if place.is_dir() else zipfile.ZipFile(place) as archive:
-            for name in names:
-                yield (place / name).read_bytes() if archive is None else archive.read(name)
-    except (*_BROKEN, KeyError) as error:
-        raise DataError(f"{place / name} cannot be read ({one_line(error)}): get the data again") from error
+    return place, "", set(file_names(place, f"{_PUBLISHED}.zip"))
 
 
 def _centres(content: bytes, name: Path) -> npt.NDArray[np.float64]:
