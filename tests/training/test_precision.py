@@ -114,6 +114,26 @@ def test_processes_that_cannot_share_statistics_are_refused(squares: Any, settin
     assert changed.state_dict().keys() == model_of().state_dict().keys()
 
 
+def test_networks_of_timm_keep_their_activations_where_statistics_are_shared(
+    squares: Any, settings_of: Settings
+) -> None:
+    try:
+        import timm  # noqa: F401
+    except Exception as error:  # a torchvision that does not match torch raises RuntimeError
+        pytest.skip(f"timm cannot be imported: {error}")
+    features = {"name": "timm:test_efficientnet", "pretrained": False, "frozen_stages": 1}
+    model = build_model(settings_of(model={"features": features}).model, squares.classes, channels=3, seed=1)
+    patches = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    before = model.eval().features(patches)
+    gpus: Any = SimpleNamespace(num_processes=2, device=torch.device("cuda"))
+    changed = synchronised_statistics(model.train(), gpus)
+    norms = [layer for layer in changed.modules() if isinstance(layer, nn.SyncBatchNorm)]
+    assert norms
+    assert any(layer.training for layer in norms)
+    assert not all(layer.training for layer in changed.train().modules() if isinstance(layer, nn.SyncBatchNorm))
+    torch.testing.assert_close(changed.eval().features(patches), before, rtol=1e-5, atol=1e-5)
+
+
 def test_batches_of_any_size_evaluate_alike(squares: Any, settings_of: Settings) -> None:
     model = build_model(settings_of().model, squares.classes, channels=3, seed=1).eval()
     indices = split_indices(squares, None)

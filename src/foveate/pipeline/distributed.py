@@ -67,7 +67,11 @@ def synchronised_statistics(model: Trained, accelerator: "Accelerator") -> Train
             "devices, which synchronise its statistics: train it with one process, set model.features.frozen, or take "
             "a network without batch statistics"
         )
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+    if any(type(one).__module__.startswith("timm.") for one in layers):
+        # Some of timm's layers are normalisation and activation in one; torch's conversion would lose the latter.
+        from timm.layers import convert_sync_batchnorm as convert  # type: ignore[attr-defined, unused-ignore]
+    convert(model)
     return model
 
 
