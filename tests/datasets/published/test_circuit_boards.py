@@ -332,6 +332,9 @@ def test_the_published_archive() -> None:
         groups.setdefault(str(example.split), set()).update(Path(name).parts[1] for row in layout.tiles for name in row)
         assert (example.label == 0) == (not data.objects(index))
     assert not groups["train"] & groups["validation"]
+    held = {seed: _pairs_to_validate(DataSettings(published=str(REAL), generator_seed=seed)) for seed in (0, 1)}
+    assert all(90 <= len(found) <= 111 for found in held.values())  # a tenth of 1,000, by whole groups
+    assert held[0] != held[1]
     index = next(i for i in range(len(data)) if data.objects(i))
     board, plain = (
         data.open(index),
@@ -343,3 +346,9 @@ def test_the_published_archive() -> None:
     assert len(rows) > 0
     assert box.top <= rows.min() <= rows.max() < box.bottom
     assert box.left <= columns.min() <= columns.max() < box.right
+
+
+def _pairs_to_validate(settings: DataSettings) -> set[str]:
+    data = circuit_boards(settings)
+    found = zip(data.examples, data.layouts, strict=True)
+    return {name for example, layout in found if example.split == "validation" for row in layout.tiles for name in row}

@@ -175,9 +175,19 @@ def _split(pairs: Sequence[Pair], settings: DataSettings) -> dict[str, list[Pair
     """Pairs of every split, in the order of their names."""
     groups = {pair.group for pair in pairs if pair.split != "test"}
     examples = [
-        Example(pair.name, (), pair.split, pair.group if len(groups) >= _FEWEST_GROUPS else None) for pair in pairs
-    ]  # the published lists divide groups
-    filled = fill_splits(examples, settings.validation, settings.test, settings.generator_seed, allow_crossing=True)
+        Example(
+            pair.name,
+            tuple(sorted({KINDS.index(defect.kind) for defect in pair.defects if defect.alone})),
+            pair.split,
+            pair.group if len(groups) >= _FEWEST_GROUPS else None,
+        )
+        for pair in pairs
+    ]
+    shares = settings.validation, settings.test, settings.generator_seed
+    try:
+        filled = fill_splits(examples, *shares, allow_crossing=True)  # the published lists divide groups
+    except DataError:  # not even one group, or pair, can be spared by every kind: they are not minded then
+        filled = fill_splits([replace(example, label=()) for example in examples], *shares, allow_crossing=True)
     found: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
     for pair, example in zip(pairs, filled, strict=True):
         found[example.split or "train"].append(pair)
