@@ -17,7 +17,7 @@ from foveate.config.training import TrainingSettings
 from foveate.datasets.types import Example
 from foveate.images import ArraySource, Source
 from foveate.models import Model, base, build_model
-from foveate.models.preprocess import PatchReading
+from foveate.models.patch_reading import PatchReading
 from foveate.models.types import DrawOptions
 from foveate.pipeline.loader import Loader, shares
 from foveate.predict import Row

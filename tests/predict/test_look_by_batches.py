@@ -131,7 +131,7 @@ def test_other_seeds_are_told_without_another_look(rows: list[Row], monkeypatch:
 
 
 def test_patches_are_read_in_parts_and_ahead_to_the_same_features(rows: list[Row]) -> None:
-    from foveate.models.preprocess import PatchReading
+    from foveate.models.patch_reading import PatchReading
 
     sources = [row.open() for row in rows]
     boxes = torch.randint(-5, 60, (len(rows), 4, 4), generator=torch.Generator().manual_seed(0))

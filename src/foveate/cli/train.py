@@ -12,7 +12,10 @@ from foveate.errors import ConfigError, FoveateError, Interrupted, RunError
 
 SUMMARY = "train a model from a preset or a configuration file"
 
-USAGE = "foveate train PRESET | --config FILE [--data MANIFEST] [--out RUN] [--resume] [--folds K] [--KEY VALUE …]"
+USAGE = (
+    "foveate train PRESET | --config FILE [--data MANIFEST] [--out RUN] [--resume] [--stage find] [--folds K] "
+    "[--KEY VALUE …]"
+)
 
 DESCRIPTION = f"""Train a model, validate it every epoch and keep the best.
 
@@ -47,7 +50,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
         arguments: the words after `train`.
 
     Returns:
-        "out" (a path), "resume" and "folds"; and the settings, defaults < preset < file < flags.
+        "out" (a path), "resume", "stage" and "folds"; and the settings, defaults < preset < file < flags.
 
     Raises:
         ConfigError: something is unknown, missing or of the wrong type.
@@ -89,6 +92,12 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=str, metavar="RUN", help="folder of the run; runs/PRESET unless told otherwise")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN; start where there is none")
     parser.add_argument("--folds", type=int, metavar="K", help="cross-validate: K runs in RUN/fold-1 … and folds.json")
+    parser.add_argument(
+        "--stage",
+        choices=("find", "all"),
+        default="all",
+        help="find: end with the first answer, evidence read off the view; --resume goes on from there",
+    )
     add_settings(parser)
     return parser
 
@@ -106,7 +115,7 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
         return 0
     from foveate.training.loop import train
 
-    result = train(settings, out, resume=resume)
+    result = train(settings, out, resume=resume, stage=options["stage"])
     if first:
         error = result.validation_error
         what = "the latest model" if error is None else f"best validation error {error:.4f}"

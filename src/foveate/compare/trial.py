@@ -31,9 +31,9 @@ from foveate.pipeline.loader import LoadOptions, fingerprint, split_indices
 from foveate.training.checkpoint import has_state
 from foveate.training.folds import write_splits
 from foveate.training.interrupts import Interrupts, interruption
-from foveate.training.loop import TrainResult, train
+from foveate.training.loop import train
 from foveate.training.progress import Progress, SilentProgress
-from foveate.training.run_folder import KEEPS, PLACES, read_metrics, refuse_changes
+from foveate.training.run_folder import KEEPS, PLACES, TrainResult, read_metrics, refuse_changes
 from foveate.types import Label
 
 PACE_STEPS = 12

@@ -18,6 +18,7 @@ PRESETS = (
     "manifest",
     "megapixel-mnist",
     "megapixel-mnist-paper",
+    "photographs",
     "smoke",
     "speed-limits-paper",
 )

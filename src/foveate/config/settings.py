@@ -75,6 +75,34 @@ class AttentionSettings:
     convolution, which is cheaper, and lets a cell know its neighbours. It needs padding "same"."""
     smoothing: float = 1e-5
     """Share of uniform probability mixed into the attention, over valid cells."""
+    name: str = "convolutional"
+    """"convolutional": foveate's own, from pixels; or "timm:NAME": evidence read off the maps of a pretrained backbone,
+    which `training.find` teaches. The settings from `widths` to `pool` are those of the first, but for `stride`."""
+    weights: str | None = None
+    """Pretrained weights of a backbone, as `features.weights`."""
+    stages: tuple[int, ...] = (3, 4)
+    """Stages of a backbone whose maps are averaged over each cell: s is its last map of stride 2^s."""
+    hidden: int = 64
+    """Width of the hidden layer between a cell's features and its evidence."""
+    dropout: float = 0.2
+    """Dropout of that layer and of its inputs, in training."""
+    members: int = 1
+    """Small networks whose evidence is averaged; `training.find` sets it to the starts that have not failed."""
+    frozen: bool = True
+    """Leave the backbone as it is: what it says of an image is computed once and kept (`data.cache`)."""
+    learning_rate: float | None = None
+    """Peak learning rate of the attention network; that of the others if None."""
+
+
+@dataclass(frozen=True)
+class EvidenceSettings:
+    """Evidence: how what speaks for something in single cells becomes an answer for the image."""
+
+    top: float = 3.0
+    """k, the cells with the most evidence, whose mean is the image's; a number below 1 is a share of all cells."""
+    background: str | None = None
+    """The class of images that show nothing, against which evidence is sought; None seeks evidence of every class.
+    `data.background` sets it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +139,16 @@ class FeatureSettings:
     pool: Literal["mean", "max", "both"] = "mean"
     """How a stage's map becomes one vector: its mean, its maximum, or one after the other."""
     frozen: bool = False
-    """Leave the feature network as it is, and train the rest."""
+    """Leave the feature network as it is, and train the rest. What it says of a patch of an unchanged image is then
+    computed once, and kept in memory."""
+    enlarge: float = 1.0
+    """Factor by which patches are enlarged before the feature network sees them, by bilinear interpolation: a network
+    that halves its resolution five times tells more of 128 pixels than of the same 64."""
+    project: int = 0
+    """Features that a trained layer makes of a network's own, which it sees standardised; 0 leaves these as they are.
+    With a pretrained network it is what keeps few labels from being learnt by heart."""
+    dropout: float = 0.0
+    """Dropout of the inputs of that layer, in training."""
     frozen_stages: int = 0
     """Leave a timm network as it is up to this stage, and train what comes after it; 0 trains all of it."""
     batch_norm: Literal["batch", "running"] = "batch"
@@ -143,9 +180,9 @@ class ModelSettings:
     """Model: a classifier of large images."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
-    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil"] = "attention-sampling"
-    """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), or
-    attention over all patches of a grid (Deep MIL)."""
+    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil", "evidence"] = "attention-sampling"
+    """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
+    over all patches of a grid (Deep MIL), or evidence of the view's cells, which reads no patch."""
     input: InputSettings = field(default_factory=InputSettings)
     """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
@@ -160,6 +197,8 @@ class ModelSettings:
     """Baseline of the attention's gradient in training."""
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     """The attention network."""
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    """What evidence of cells says of an image, where the attention network gives any."""
     prior: PriorSettings = field(default_factory=PriorSettings)
     """The prior added to the attention logits."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -190,11 +229,23 @@ class AugmentSettings:
     """Largest turn of every patch for itself about its centre, in degrees; the view does not change."""
     patch_scale: tuple[float, float] = (1.0, 1.0)
     """Range of the factor by which every patch for itself is enlarged about its centre."""
+    patch_shift: int = 0
+    """Most pixels by which every patch for itself is read beside its place, down and along."""
+    patch_gain: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor on the values of every patch for itself."""
+    patch_bias: tuple[float, float] = (0.0, 0.0)
+    """Range of the term added to the values of every patch for itself, as a share of the valid range."""
+    patch_colour: float = 0.0
+    """Every channel of every patch has a factor of its own, within 1 ± this."""
 
     def __post_init__(self) -> None:
         if min(self.translate) < 0:
             raise ConfigError(f"augment.translate must not be negative, got {self.translate}: set it to e.g. 0 10")
-        for name in ("gain", "bias", "patch_scale"):
+        if self.patch_shift < 0:
+            raise ConfigError(f"augment.patch_shift must not be negative, got {self.patch_shift}: set it to e.g. 12")
+        if not 0 <= self.patch_colour < 1:
+            raise ConfigError(f"augment.patch_colour must be in [0, 1), got {self.patch_colour}: set it to e.g. 0.1")
+        for name in ("gain", "bias", "patch_scale", "patch_gain", "patch_bias"):
             low, high = getattr(self, name)
             if not low <= high:
                 raise ConfigError(
@@ -231,6 +282,9 @@ class DataSettings:
     colon cancer or of DeepPCB."""
     multi_label: bool = False
     """Whether an image may have several labels, or none: in a manifest, separated by |."""
+    background: str | None = "auto"
+    """The class of images that show nothing, such as "none", "normal" or "ok", against which evidence is sought first;
+    "auto" looks for such a name and says what it found, null seeks evidence of every class."""
     allow_crossing_groups: bool = False
     """Accept groups with images in training and in test, whose test error then says little."""
     validation: float = 0.1

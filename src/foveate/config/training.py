@@ -59,10 +59,46 @@ class AnnealSettings:
 
 
 @dataclass(frozen=True)
+class FindSettings:
+    """Finding: how evidence is taught, before anything is drawn, where the attention network has a backbone."""
+
+    starts: int = 4
+    """Small networks that are taught at once and begin differently; those that fail are left out. 0 finds nothing
+    beforehand."""
+    epochs: int = 40
+    """Passes over what was seen of the training images."""
+    least_steps: int = 300
+    """Steps, at least, where the images are few."""
+    batch: int = 32
+    """Images per step."""
+    learning_rate: float = 3e-3
+    """Peak of the learning rate, of AdamW."""
+    weight_decay: float = 1e-2
+    """Its weight decay."""
+    tops: tuple[float, ...] = (3.0, 0.1)
+    """Values of `model.evidence.top` that are tried; that with the lowest loss on images that were not trained on is
+    taken. If empty, `model.evidence.top` is."""
+    kind_steps: int = 300
+    """Steps in which the classes that are no background are told apart."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("starts", 0), ("epochs", 1), ("least_steps", 0), ("batch", 1), ("weight_decay", 0)):
+            _at_least(f"find.{name}", getattr(self, name), least)
+        _at_least("find.kind_steps", self.kind_steps, 0)
+        if not self.learning_rate > 0 or not all(top > 0 for top in self.tops):
+            raise ConfigError(
+                f"training.find.learning_rate and tops must be positive, got {self.learning_rate} and "
+                f"{list(self.tops)}: set them to e.g. 1e-3 and 3"
+            )
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """Training: epochs, learning rate, regularisation, validation, what is kept and when it ends."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"undrawn": 0.0, "workers": ...}
+    find: FindSettings = field(default_factory=FindSettings)
+    """Teaching evidence beforehand."""
     epochs: int = 30
     """Passes over the training images."""
     batch: int = 32

@@ -92,6 +92,11 @@ class Evaluation:
         return scores.balanced_error(self._table)
 
     @property
+    def constant_error(self) -> float | None:
+        """Error of an answer that is the same for all: the most frequent class; None with several labels."""
+        return None if self.several else 1 - float(np.bincount(self.labels).max() / len(self.labels))
+
+    @property
     def recalls(self) -> dict[str, float | None]:
         """Class → share of its images that are recognised; None for a class without an image."""
         return dict(zip(self.classes, scores.recalls(self._table), strict=True))

@@ -176,11 +176,36 @@ class PatchChange:
         turn: largest turn in degrees; each patch's is uniform within ±.
         scale: least and greatest factor by which a patch is enlarged about its centre; each patch's is uniform.
         seed: determines the change of every patch, with the patch's place.
+        shift: most pixels that a patch is read from beside its place, down and along; each patch's are uniform.
+        gain: least and greatest factor on a patch's values.
+        bias: least and greatest term added to them, as a share of the valid range.
+        colour: each channel has another factor, within 1 ± this.
     """
 
     turn: float
     scale: tuple[float, float]
     seed: int
+    shift: int = 0
+    gain: tuple[float, float] = (1.0, 1.0)
+    bias: tuple[float, float] = (0.0, 0.0)
+    colour: float = 0.0
+
+    @property
+    def shades(self) -> bool:
+        """Whether it changes values."""
+        return (self.gain, self.bias, self.colour) != ((1.0, 1.0), (0.0, 0.0), 0.0)
+
+    def moved(self, top: int, left: int) -> tuple[int, int]:
+        """Pixels (down, along) that the patch at a place is read from beside it."""
+        generator = np.random.default_rng(derive_seed(self.seed, "shift", top, left))
+        down, along = generator.integers(-self.shift, self.shift, 2, endpoint=True).tolist()
+        return down, along
+
+    def shaded(self, top: int, left: int, channels: int) -> tuple[list[float], float]:
+        """Factor of every channel, and the term added to all, of the patch at a place."""
+        generator = np.random.default_rng(derive_seed(self.seed, "shade", top, left))
+        gain, bias = generator.uniform(*self.gain), generator.uniform(*self.bias)
+        return (gain * generator.uniform(1 - self.colour, 1 + self.colour, channels)).tolist(), bias
 
     def drawn(self, top: int, left: int) -> tuple[float, float]:
         """Counter-clockwise turn in radians, and factor, of the patch at a place.

@@ -4,7 +4,8 @@
 - `base.py`: the contract: predict, look, forward; `look.py`: from opened images to what a model says of them
 - `build.py`, `store.py`: from settings to a model; model folders, shipped models, model cards
 - `preprocess.py`: from any image to what a model takes, to a batch, and from boxes to features of patches
-- `sampling.py`: attention sampling and its uniform baseline; `deep_mil.py` and `cnn.py`, the other baselines
+- `sampling.py`: attention sampling and its uniform baseline; `evidence.py`: what the view alone says;
+  `deep_mil.py` and `cnn.py`, the other baselines
 - `probabilities.py`: softmax, sigmoid, cross-entropy; `receipts.py`: what it all cost
 
 Training, evaluation and prediction know no model by name. Nothing here knows data sets.
@@ -14,6 +15,7 @@ from foveate.models.base import Model
 from foveate.models.build import build_model, resolve, view_of
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
+from foveate.models.evidence import Evidence
 from foveate.models.preprocess import Intake, make_batch, wanted_channels
 from foveate.models.sampling import AttentionSampling, PatchModel, Uniform
 from foveate.models.store import load_model, save_model, shipped_models
@@ -26,6 +28,7 @@ __all__ = [
     "BuildOptions",
     "DeepMil",
     "DrawOptions",
+    "Evidence",
     "Intake",
     "Look",
     "Model",

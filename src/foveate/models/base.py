@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from foveate.config.settings import Method, ModelSettings, ViewSettings
 from foveate.images import Source, open_image
+from foveate.models.kept import KeptFeatures
 from foveate.models.look import finish_looks, see, start_looks
-from foveate.models.preprocess import Intake, PatchReading, extents
+from foveate.models.patch_reading import PatchReading
+from foveate.models.preprocess import Intake, extents
 from foveate.models.probabilities import probabilities
 from foveate.models.receipts import Stages
 from foveate.models.types import ONE_DRAW, PLAIN, Batch, BuildOptions, DrawOptions, Look, Output, Prediction, Started
-from foveate.networks import build_features
+from foveate.networks import FeatureNetwork, build_features
 from foveate.networks.cnn import glorot_
+from foveate.networks.evidence import CellFeatures
 from foveate.networks.normalise import BATCH_NORMS, BandNormalisation
 from foveate.sampling.geometry import Grid
 from foveate.types import Size
@@ -54,7 +57,7 @@ class Model(nn.Module, ABC):
         multi_label: whether an image may have any number of labels, none included.
         intake: makes of any image what the model wants, or refuses it.
         own_features: whether its feature network was handed over as a module, which its settings cannot name.
-        features: the feature network.
+        features: the feature network; absent where there is none to read patches or views.
         normalise: what is done to pixels before any network sees them; None if nothing is.
         head: from features to logits.
     """
@@ -67,6 +70,7 @@ class Model(nn.Module, ABC):
     grid: Grid | None
     wants_view: ClassVar[bool] = True
     """Whether it looks at a low-resolution view first."""
+    features: FeatureNetwork
     normalise: BandNormalisation | None
     parts: int | None = None
 
@@ -85,17 +89,21 @@ class Model(nn.Module, ABC):
         self.intake = Intake(settings.input, channels)
         self.own_features = options.features is not None
         normalise = settings.input.normalise
+        self.normalise = BandNormalisation(channels, options.bands) if normalise == "bands" else None
+        self.head = nn.Linear(self._networks(options), len(self.classes))
+        glorot_(self.head)
+
+    def _networks(self, options: BuildOptions) -> int:
+        """Make the feature network; returns its dimension."""
         self.features = build_features(
-            settings.features,
-            channels,
+            self.settings.features,
+            self.channels,
             self.patch,
             options.features,
             options.pretrained,
-            standardised=normalise != "none",
+            standardised=self.settings.input.normalise != "none",
         )
-        self.normalise = BandNormalisation(channels, options.bands) if normalise == "bands" else None
-        self.head = nn.Linear(self.features.dimension, len(self.classes))
-        glorot_(self.head)
+        return self.features.dimension
 
     @property
     @abstractmethod
@@ -130,6 +138,9 @@ class Model(nn.Module, ABC):
         """Same look, other draws: passes that go on from the attention of one image of a batch, one for each seed."""
         return replace(started, batch=started.batch.repeat(row, seeds))
 
+    def keep_features(self, kept: KeptFeatures | None) -> None:
+        """Keep what the feature network says of patches, which must be frozen, from now on; None keeps no more."""
+
     @abstractmethod
     def finish(self, started: Started) -> Output:
         """Second half of `forward`: everything after what `start` has done."""
@@ -138,6 +149,20 @@ class Model(nn.Module, ABC):
     def attends(self) -> bool:
         """Whether it has learnt where to look: a map of its own over the image."""
         return self.grid is not None
+
+    @property
+    def eyes(self) -> CellFeatures | None:
+        """Frozen network that sees the cells of a view, which then need not be seen twice; None if there is none."""
+        return None
+
+    def cells_of(self, view: Float[Tensor, "channel height width"]) -> Float[Tensor, "row column feature"]:
+        """What the `eyes` see of one view, in half precision and on the CPU; may be called from several threads."""
+        eyes = self.eyes
+        assert eyes is not None
+        with torch.inference_mode():
+            views = view[None].to(self.device)
+            cells: Tensor = eyes(views if self.normalise is None else self.normalise(views))[0]
+            return cells.half().cpu()
 
     @property
     def view(self) -> ViewSettings | None:
@@ -160,13 +185,13 @@ class Model(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What an optimiser trains: the feature network by itself, which may have its own learning rate.
+        """What an optimiser trains: the feature network's layers by themselves, with a learning rate of their own.
 
         Returns:
-            Groups with "params"; that of the feature network, absent if it is frozen, has "learning_rate", its peak
-            learning rate or None.
+            Groups with "params"; that of the feature network's layers, absent if they are frozen, has "learning_rate",
+            its peak learning rate or None.
         """
-        features = [parameter for parameter in self.features.parameters() if parameter.requires_grad]
+        features = [parameter for parameter in self.features.layers.parameters() if parameter.requires_grad]
         own = {id(parameter) for parameter in features}
         rest = [one for one in self.parameters() if one.requires_grad and id(one) not in own]
         groups: list[dict[str, Any]] = [{"params": rest}]

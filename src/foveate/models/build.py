@@ -13,10 +13,12 @@ from foveate.images.tensors import check_view
 from foveate.models.base import Model
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
+from foveate.models.evidence import Evidence
 from foveate.models.probabilities import SEPARATOR
 from foveate.models.sampling import AttentionSampling, Uniform
 from foveate.models.types import BuildOptions
 from foveate.networks import receptive_field
+from foveate.networks.evidence import has_backbone
 from foveate.networks.normalise import BandStatistics
 from foveate.types import Size
 
@@ -24,9 +26,10 @@ MODELS: dict[str, type[Model]] = {
     "attention-sampling": AttentionSampling,
     "cnn": CNN,
     "deep-mil": DeepMil,
+    "evidence": Evidence,
     "uniform": Uniform,
 }
-SIGHTED = {"attention-sampling", "uniform"}
+SIGHTED = {"attention-sampling", "evidence", "uniform"}
 """The models that lay a map over a view."""
 
 
@@ -73,6 +76,7 @@ def build_model(
     """
     _check(settings, channels)
     _check_classes(tuple(classes), multi_label)
+    _check_evidence(settings, tuple(classes), multi_label)
     settings = resolve(settings, image_size)
     options = BuildOptions(multi_label, bands, features, pretrained)
     with torch.random.fork_rng(devices=[]):
@@ -136,6 +140,25 @@ def _check_classes(classes: tuple[str, ...], multi_label: bool) -> None:
         )
 
 
+def _check_evidence(settings: ModelSettings, classes: tuple[str, ...], multi_label: bool) -> None:
+    evidence, attention = settings.evidence, settings.attention
+    if settings.name == "evidence" and not has_backbone(attention):
+        raise ConfigError(
+            f"the model evidence is read off a backbone, got model.attention.name {attention.name}: set it to e.g. "
+            "timm:tf_efficientnet_lite0, and model.attention.weights to bundled"
+        )
+    if not evidence.top > 0:
+        raise ConfigError(
+            f"model.evidence.top must be positive, got {evidence.top}: set it to e.g. 3 cells, or 0.1, a tenth of all"
+        )
+    if evidence.background is not None and (multi_label or evidence.background not in classes):
+        reason = "an image has several labels" if multi_label else f"the classes are {', '.join(classes)}"
+        raise ConfigError(
+            f"model.evidence.background is {evidence.background!r}, but {reason}: set data.background to null, or to "
+            "the class of images that show nothing"
+        )
+
+
 def _check_input(settings: InputSettings, channels: int) -> None:
     if settings.bands and settings.colour != "auto":
         raise ConfigError(
@@ -165,6 +188,8 @@ def _check(settings: ModelSettings, channels: int) -> None:
         "model.patches": settings.patches,
         "model.attention.stride": 1 if attention.stride is None else attention.stride,
         "model.attention.widths": min(attention.widths, default=1),
+        "model.attention.hidden": attention.hidden,
+        "model.attention.members": attention.members,
         "model.mil.hidden": mil.hidden,
         "model.mil.stride": 1 if mil.stride is None else mil.stride,
         "model.mil.chunk": mil.chunk,
@@ -172,13 +197,13 @@ def _check(settings: ModelSettings, channels: int) -> None:
     for key, value in positive.items():
         if value < 1:
             raise ConfigError(f"{key} must be at least 1, got {value}: set it to a positive number")
-    rate = settings.features.learning_rate
-    if rate is not None and not 0 < rate < math.inf:
-        raise ConfigError(
-            f"model.features.learning_rate must be positive, got {rate}: set it to e.g. 1e-4, or model.features.frozen "
-            "to true"
-        )
-    if attention.pool == "strided" and attention.padding == "valid":
+    for what, rate in (("features", settings.features.learning_rate), ("attention", attention.learning_rate)):
+        if rate is not None and not 0 < rate < math.inf:
+            raise ConfigError(
+                f"model.{what}.learning_rate must be positive, got {rate}: set it to e.g. 1e-4, or model.{what}.frozen "
+                "to true"
+            )
+    if attention.pool == "strided" and attention.padding == "valid" and not has_backbone(attention):
         raise ConfigError(
             "model.attention.pool strided needs model.attention.padding same, got valid: set pool to max, or padding "
             "to same"
@@ -188,7 +213,7 @@ def _check(settings: ModelSettings, channels: int) -> None:
             f"model.attention.smoothing must be at least 0 and less than 1, got {attention.smoothing}: "
             "it is a share, e.g. 1e-5"
         )
-    longest, field = settings.view.longest_side, receptive_field(attention)
+    longest, field = settings.view.longest_side, 1 if has_backbone(attention) else receptive_field(attention)
     if settings.name in SIGHTED and longest is not None and longest < field:
         raise ConfigError(
             f"model.view.longest_side is {longest}, less than the {field} pixels that the attention network needs: "

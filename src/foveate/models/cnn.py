@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foveate.models.base import Model
+from foveate.models.preprocess import by_size
 from foveate.models.receipts import Stages
 from foveate.models.types import Output, Started
 
@@ -41,14 +42,9 @@ class CNN(Model):
         """
         stages = Stages()
         batch = self.normalised(started.batch)
-        groups: dict[tuple[int, int], list[int]] = {}
-        for row, size in enumerate(batch.view_sizes):
-            groups.setdefault(size, []).append(row)
-        order = [row for rows in groups.values() for row in rows]
-        parts = []
-        for (height, width), rows in groups.items():
-            whole = len(rows) == len(batch) and batch.views.shape[2:] == (height, width)
-            views = batch.views if whole else batch.views[rows, :, :height, :width]
+        order, parts = [], []
+        for rows, views in by_size(batch):
+            order += rows
             with stages("features"):
                 parts.append(self.features(_enlarged(views, self.features.smallest)))
         back = torch.tensor(order, device=batch.views.device).argsort()

@@ -1,27 +1,24 @@
-"""Preprocessing: from any image to what a model wants, to a batch of views, and from boxes to features of patches."""
+"""Preprocessing: from any image to what a model wants, to a batch of views."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
 
 from foveate.config.settings import GuideSettings, InputSettings, ViewSettings
 from foveate.errors import ImageError
 from foveate.images import Source
-from foveate.images.augment.patches import change_patches
 from foveate.images.header import not_finite
-from foveate.images.tensors import make_guide, make_view, may_hold_nan, pad_views, read_patches, to_unit
+from foveate.images.tensors import make_guide, make_view, may_hold_nan, pad_views
 from foveate.images.wrappers.channels import Bands, Colour
 from foveate.images.wrappers.guide import Guided
 from foveate.images.wrappers.resample import at_mpp
 from foveate.images.wrappers.standardise import Standardised
-from foveate.models.receipts import Stages
 from foveate.models.types import Batch
-from foveate.threads import in_background, reading_threads
-from foveate.types import Label
+from foveate.types import Label, Size
 
 CONVERTIBLE = (1, 3, 4)
 """Channels of the images that can become RGB or grey: grey, RGB, RGB with opacity."""
@@ -139,6 +136,7 @@ def make_batch(
     ids: Sequence[str] = (),
     made: Sequence[SeenView] | None = None,
     multi_label_classes: int | None = None,
+    cells: Sequence[Float[Tensor, "_ _ feature"]] | None = None,
 ) -> Batch:
     """Collate images into one batch: their views, made here and padded, with masks, seeds and labels.
 
@@ -150,6 +148,7 @@ def make_batch(
         ids: B image ids, or empty.
         made: B views, each with its guide, made elsewhere, e.g. in a loader's worker; None makes them here.
         multi_label_classes: number of classes, where an image may have several labels; None where it has one.
+        cells: what the model's eyes see of each image, if that is known already.
 
     Returns:
         A batch on the CPU, its mask True inside every image where nothing masks it. Its labels are (B,) int64, or
@@ -172,7 +171,8 @@ def make_batch(
     if any(length != len(sources) for length in lengths):
         raise ValueError(f"{len(sources)} images need as many seeds, labels, ids and views, got {lengths}")
     seen = [see_source(source, view) for source in sources] if made is None else list(made)
-    _check_finite(sources, [shown for shown, _ in seen])
+    for source, (shown, _) in zip(sources, seen, strict=True):
+        check_finite(source, shown)
     guides = [weights for _, weights in seen]
     if view is None:  # nothing is seen, but what is masked must be told somehow
         seen = [(one if weights is None else one.expand(-1, *weights.shape), weights) for one, weights in seen]
@@ -186,6 +186,7 @@ def make_batch(
         labels=None if labels is None else _labels(labels, multi_label_classes),
         ids=tuple(ids),
         prior=_prior(mask, guides),
+        cells=None if cells is None else pad_cells(cells),
     )
 
 
@@ -197,6 +198,25 @@ def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
     return rows.unsqueeze(2) & columns.unsqueeze(1)
 
 
+def by_size(batch: Batch) -> list[tuple[list[int], Float[Tensor, "rows channel height width"]]]:
+    """Views of a batch without their padding: those of one size together, with the numbers of their images."""
+    groups: dict[Size, list[int]] = {}
+    for row, size in enumerate(batch.view_sizes):
+        groups.setdefault(size, []).append(row)
+    if len(groups) == 1 and batch.view_sizes[0] == tuple(batch.views.shape[2:]):
+        return [(list(range(len(batch))), batch.views)]
+    return [(rows, batch.views[rows, :, :height, :width]) for (height, width), rows in groups.items()]
+
+
+def pad_cells(cells: Sequence[Float[Tensor, "_ _ feature"]]) -> Float[Tensor, "batch row column feature"]:
+    """Features of the cells of several views as one tensor, with 0 below and to the right of the smaller maps."""
+    if len({one.shape for one in cells}) == 1:
+        return torch.stack(list(cells))
+    rows, columns = (max(one.shape[side] for one in cells) for side in (0, 1))
+    padded = [functional.pad(one, (0, 0, 0, columns - one.shape[1], 0, rows - one.shape[0])) for one in cells]
+    return torch.stack(padded)
+
+
 def see_source(source: Source, view: ViewSettings | None) -> SeenView:
     """View of an image, and its guide, as a batch is made of them; one black pixel where no view is wanted.
 
@@ -205,6 +225,11 @@ def see_source(source: Source, view: ViewSettings | None) -> SeenView:
     """
     shown = torch.zeros(source.channels, 1, 1) if view is None else make_view(source, view)
     return shown, make_guide(source, UNSEEN if view is None else view)
+
+
+def see_unseen(source: Source, view: ViewSettings, size: Size) -> SeenView:
+    """Guide of an image, and zeros in the place of a view of this size that nothing needs."""
+    return torch.zeros(1).expand(source.channels, *size), make_guide(source, view)
 
 
 def _masked(
@@ -228,11 +253,14 @@ def _prior(
     return result if bool(result.any()) else None
 
 
-def _check_finite(sources: Sequence[Source], views: Sequence[Float[Tensor, "channel _ _"]]) -> None:
-    """Name the image whose pixels are no numbers: from here on they would spread until nobody knows where from."""
-    for source, view in zip(sources, views, strict=True):
-        if may_hold_nan(source) and not bool(view.isfinite().all()):
-            raise not_finite(source.name, "its view")
+def check_finite(source: Source, view: Float[Tensor, "channel _ _"]) -> None:
+    """Check that pixels are numbers, else name the image: from here on they would spread until nobody knows where from.
+
+    Raises:
+        ImageError: they are not.
+    """
+    if may_hold_nan(source) and not bool(view.isfinite().all()):
+        raise not_finite(source.name, "its view")
 
 
 def _labels(
@@ -249,85 +277,3 @@ def _labels(
         else:
             raise ValueError(f"with several labels each image has a tuple of class indices, got {label!r}")
     return result
-
-
-class PatchReading:
-    """Patches of a batch, and their features: read in parts, each by threads while the network works on the one before.
-
-    Arguments:
-        sources: one image per row.
-        boxes: (rows, n, 4) top, left, height, width in level-0 pixels, all of one size; on the CPU.
-        valid: (rows, n) False where nothing is to be read and the patch is 0; None reads all.
-        device: where the network is.
-        stages: where to note the time: "read" (waited for patches) and "features".
-        parts: how many parts of rows; what a network makes of a patch must not depend on the others of its batch.
-        ahead: whether reading begins now, in the background; else a part is read when its features are wanted.
-
-    Example:
-        >>> import numpy as np
-        >>> from foveate.images import ArraySource
-        >>> image, boxes = ArraySource(np.full((8, 9), 255, np.uint8)), torch.tensor([[[0, 0, 2, 3]]])
-        >>> PatchReading([image], boxes, None, torch.device("cpu")).features(nn.Flatten())
-        tensor([[[1., 1., 1., 1., 1., 1.]]])
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        boxes: Int[Tensor, "rows draw 4"],
-        valid: Bool[Tensor, "rows draw"] | None,
-        device: torch.device,
-        stages: Stages | None = None,
-        parts: int = 1,
-        ahead: bool = False,
-    ) -> None:
-        self._sources, self._boxes, self._valid, self._device = sources, boxes, valid, device
-        self._stages = stages or Stages()
-        rows = [slice(int(part[0]), int(part[-1]) + 1) for part in torch.arange(len(sources)).tensor_split(parts)]
-        reads: list[Callable[[], Tensor]] = [partial(self._read, part) for part in rows]
-        if ahead:  # as many parts at a time as there are threads for their images
-            at_once = max(1, reading_threads() * parts // len(sources))
-            reads = [part.result for part in in_background(reads, at_once)]
-        self._parts = list(zip(rows, reads, strict=True))
-
-    def features(self, network: nn.Module, normalise: nn.Module | None = None) -> Float[Tensor, "rows draw feature"]:
-        """Features of the patches.
-
-        Arguments:
-            network: (M, C, h, w) → (M, D).
-            normalise: what is done to the pixels first, or None.
-
-        Returns:
-            (rows, n, D) features; 0 where nothing is read.
-
-        Raises:
-            ImageError: if a patch cannot be read.
-        """
-        parts, self._parts = self._parts, []  # whoever keeps this does not keep the patches
-        results = [self._features(network, normalise, part, patches) for part, patches in parts]
-        return results[0] if len(results) == 1 else torch.cat(results)
-
-    def _read(self, part: slice) -> Shaped[Tensor, "rows draw channel height width"]:
-        valid = None if self._valid is None else self._valid[part]
-        return read_patches(self._sources[part], self._boxes[part], valid, pin=self._device.type == "cuda")
-
-    def _features(
-        self, network: nn.Module, normalise: nn.Module | None, part: slice, read: Callable[[], Tensor]
-    ) -> Float[Tensor, "rows draw feature"]:
-        boxes, valid = self._boxes[part], None if self._valid is None else self._valid[part]
-        with self._stages("read"):
-            patches = to_unit(read().to(self._device, non_blocking=True))
-            changes = [source.patch_change for source in self._sources[part]]
-            if any(changes):
-                patches = change_patches(patches, changes, boxes)
-            patches = patches.flatten(0, 1)
-            wanted = None if valid is None or bool(valid.all()) else valid.flatten().nonzero()[:, 0]
-            if wanted is not None and len(wanted):
-                patches = patches[wanted.to(self._device, non_blocking=True)]
-        with self._stages("features"):
-            features: Tensor = network(patches if normalise is None else normalise(patches))
-        if wanted is not None:
-            rows = wanted.to(self._device, non_blocking=True)
-            whole = features.new_zeros(boxes.shape[0] * boxes.shape[1], features.shape[1])
-            features = whole.index_put((rows,), features[: len(rows)])
-        return features.reshape(*boxes.shape[:2], -1)

@@ -1,20 +1,26 @@
 """Attention sampling, and its uniform baseline: look at a view, draw cells, read the patches behind them."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.config.settings import Method, ModelSettings
+from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
-from foveate.models.preprocess import PatchReading, extents
+from foveate.models.evidence import seen_cells
+from foveate.models.kept import KeptFeatures
+from foveate.models.patch_reading import PatchReading
+from foveate.models.preprocess import extents
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import AttentionNetwork, ContrastPrior, log_attention, receptive_field
+from foveate.networks.evidence import CellFeatures, EvidenceNetwork, attention_logits, has_backbone
 from foveate.sampling import draw, expectation, fetch
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
@@ -34,20 +40,27 @@ class PatchModel(Model):
 
     Attributes:
         grid: where the cells of the map lie in the view and in the image.
+        kept: features of a frozen network, where whoever trains it keeps them; None keeps none.
     """
 
     grid: Grid
+    kept: KeptFeatures | None = None
 
     def __init__(
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
         super().__init__(settings, classes, channels, options)
-        self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
+        seen = 1 if has_backbone(settings.attention) else receptive_field(settings.attention)
+        self.grid = Grid(stride=settings.attention.stride or 1, field=seen)
 
     @property
     def reads_patches(self) -> bool:
         """True."""
         return True
+
+    def keep_features(self, kept: KeptFeatures | None) -> None:
+        """Keep features of patches; see `Model.keep_features`."""
+        self.kept = kept
 
     @property
     def draw_method(self) -> Method:
@@ -107,8 +120,14 @@ class PatchModel(Model):
             image_sizes = [source.size for source in sources]
             (index, valid), columns = fetch(drawn, batch.ids), cell_mask.shape[2]
             boxes = self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
-        reading = self.read_patches(sources, boxes, valid, stages, samples)
-        return Drawn(batch, samples, log_prob, cell_mask, drawn, boxes, reading, stages)
+            changes = [source.patch_change for source in sources]
+            if any(changes):
+                boxes = shift_boxes(boxes, changes)
+            unread = valid
+            if self.kept is not None and batch.keys:
+                unread = valid & ~self.kept.known(_repeated(batch.keys, samples), index)
+        reading = self.read_patches(sources, boxes, unread, stages, samples)
+        return Drawn(batch, samples, log_prob, cell_mask, drawn, boxes, reading, stages, index, unread)
 
     def finish(self, started: Started) -> Output:
         """Read, compute features, estimate, classify; see `Model.finish`.
@@ -118,7 +137,7 @@ class PatchModel(Model):
         """
         assert isinstance(started, Drawn)
         log_prob, drawn, stages = started.log_prob, started.drawn, started.stages
-        features = started.reading.features(self.features, self.normalise)
+        features = self._features(started)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method != "top"
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
@@ -138,6 +157,19 @@ class PatchModel(Model):
             seconds=stages.seconds,
         )
 
+    def _features(self, started: "Drawn") -> Float[Tensor, "rows draw feature"]:
+        """Features of the patches drawn: computed, or as they are kept of a frozen network."""
+        batch, kept = started.batch, self.kept
+        if kept is None or not batch.keys:
+            return started.reading.features(self.features, self.normalise)
+        raw = started.reading.features(self.features.raw, self.normalise)
+        raw = kept.completed(_repeated(batch.keys, started.samples), started.index, started.unread, raw)
+        return self.features.finished(raw)
+
+
+def _repeated(keys: Sequence[Hashable | None], samples: int) -> list[Hashable | None]:
+    return [key for key in keys for _ in range(samples)]
+
 
 @dataclass(frozen=True)
 class Drawn(Started):
@@ -150,6 +182,8 @@ class Drawn(Started):
         boxes: (B · samples, n, 4) of their patches, in level-0 pixels.
         reading: of the patches.
         stages: seconds so far.
+        index: (B · samples, n) cells drawn; on the CPU.
+        unread: (B · samples, n) those whose features are not kept; on the CPU.
     """
 
     log_prob: Float[Tensor, "batch cell"]
@@ -158,6 +192,8 @@ class Drawn(Started):
     boxes: Int[Tensor, "rows draw 4"]
     reading: PatchReading
     stages: Stages
+    index: Int[Tensor, "rows draw"]
+    unread: Bool[Tensor, "rows draw"]
 
 
 def footprints(batch: Batch, patch: Size) -> list[Size]:
@@ -192,9 +228,31 @@ class AttentionSampling(PatchModel):
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
         super().__init__(settings, classes, channels, options)
-        self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
+        self.attention: AttentionNetwork | EvidenceNetwork
+        if has_backbone(settings.attention):
+            questions = 1 if settings.evidence.background is not None else len(self.classes)
+            standardised = settings.input.normalise != "none"
+            self.attention = EvidenceNetwork(settings.attention, channels, questions, options.pretrained, standardised)
+        else:
+            self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
         contrast = settings.prior.contrast
         self.prior = ContrastPrior(contrast, settings.prior.epsilon) if contrast != 0 else None
+
+    @property
+    def eyes(self) -> CellFeatures | None:
+        """Frozen network that sees the view's cells, where the attention has one, and nothing else needs the view."""
+        seen = self.settings.attention.frozen and self.prior is None
+        return self.attention.cells if isinstance(self.attention, EvidenceNetwork) and seen else None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What an optimiser trains; the attention by itself where it has a learning rate of its own."""
+        groups = super().parameter_groups()
+        if self.settings.attention.learning_rate is None:
+            return groups
+        own = [one for one in self.attention.parameters() if one.requires_grad]
+        known = {id(one) for one in own}
+        groups[0]["params"] = [one for one in groups[0]["params"] if id(one) not in known]
+        return [*groups, {"params": own, "learning_rate": self.settings.attention.learning_rate}]
 
     def anneal(self, prior: float | None = None, patches: int | None = None) -> None:
         """Set the strength of the prior and the patches drawn in training."""
@@ -204,8 +262,10 @@ class AttentionSampling(PatchModel):
 
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
         """Log attention over the valid cells: network, prior, smoothing."""
-        inside = None if _same_size(batch) else extents(batch)
-        logits = self.attention(batch.views, inside)
+        if isinstance(self.attention, EvidenceNetwork):
+            logits = attention_logits(self.attention(seen_cells(self.attention, batch)))
+        else:
+            logits = self.attention(batch.views, None if _same_size(batch) else extents(batch))
         if self.prior is not None:
             where = (batch.mask, cell_mask, batch.view_sizes, footprints(batch, self.settings.patch))
             logits = logits.float() + self.prior(batch.views, *where, self.attention.stride, self.grid.field)

@@ -1,6 +1,6 @@
 """Batch, output, prediction and receipt: what goes into a model and what comes out of it; what it is built with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,6 +59,10 @@ class Batch:
         ids: B image ids, or empty.
         prior: (B, h, w) log weights known before any attention, 0 where nothing speaks against looking; None if
             nowhere does anything.
+        cells: (B, rows, columns, D) features of the view's cells, padded like a map, where a model's eyes are frozen
+            and they are kept; None if they are to be computed from the views, which otherwise may be 0.
+        keys: of the images, by which features of their patches can be kept; None for an image that is changed. Empty if
+            nothing is to be kept.
     """
 
     views: "Float[Tensor, 'batch channel height width']"
@@ -69,6 +73,8 @@ class Batch:
     labels: "Int[Tensor, ' batch'] | Float[Tensor, 'batch class'] | None" = None
     ids: tuple[str, ...] = ()
     prior: "Float[Tensor, 'batch rows columns'] | None" = None
+    cells: "Float[Tensor, 'batch row column feature'] | None" = None
+    keys: "tuple[Hashable | None, ...]" = ()
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -93,10 +99,11 @@ class Batch:
             seeds=tuple(seeds),
             view_sizes=(self.view_sizes[row],) * len(seeds),
             ids=self.ids[row : row + 1] * len(seeds),
+            keys=self.keys[row : row + 1] * len(seeds),
         )
 
     def _changed(self, change: "Callable[[Tensor], Tensor]") -> "Batch":
-        tensors = {name: getattr(self, name) for name in ("views", "mask", "labels", "prior")}
+        tensors = {name: getattr(self, name) for name in ("views", "mask", "labels", "prior", "cells")}
         changed: dict[str, Any] = {name: None if one is None else change(one) for name, one in tensors.items()}
         return replace(self, **changed)
 

@@ -1,11 +1,13 @@
 """Feature network: from a full-resolution patch to a feature vector of constant norm; what a view foretells of it."""
 
 import difflib
+import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foveate.config.settings import FeatureSettings
 from foveate.errors import ConfigError
@@ -21,6 +23,9 @@ from foveate.networks.custom import OwnNetwork, import_network, own_body
 from foveate.networks.normalise import BATCH_NORMS
 from foveate.networks.timm import PREFIX, BackboneChoice, timm_body
 from foveate.types import Size
+
+CLAMP = 6.0
+"""Largest distance of a feature from its mean, in deviations: beyond it lies what no training image showed."""
 
 BODIES: dict[str, Callable[[int, int, Size | None], Body]] = {
     "colon-cancer-paper": colon_cancer_paper,
@@ -71,45 +76,105 @@ class ConstantNorm(nn.Module):
             return self.norm * values / length
 
 
+class Projection(nn.Module):
+    r"""Projection: a trained layer on features as they are measured, which it sees standardised, with dropout.
+
+    .. math:: y = W \, \mathrm{dropout}\bigl(\mathrm{clamp}_{\pm 6}((x - \mu) / \sigma)\bigr) + b
+
+    Arguments:
+        inputs: D, features of the network.
+        dimension: D', those made of them.
+        dropout: of the inputs, in training.
+
+    Attributes:
+        mean, deviation: (D,) μ and σ; 0 and 1 until they are measured.
+
+    Example:
+        >>> Projection(5, 3)(torch.zeros(2, 4, 5)).shape
+        torch.Size([2, 4, 3])
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, inputs: int, dimension: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("deviation", torch.ones(inputs))
+        self.dropout, self.linear = nn.Dropout(dropout), nn.Linear(inputs, dimension)
+
+    def forward(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch projected"]:
+        """Map (…, D) to (…, D')."""
+        standard = ((features - self.mean) / self.deviation).clamp(-CLAMP, CLAMP)
+        projected: Tensor = self.linear(self.dropout(standard))
+        return projected
+
+
 class FeatureNetwork(nn.Module):
     """Feature network: layers that end in a vector of constant norm per patch.
 
     Arguments:
         body: its layers.
-        norm: r, the length of the vectors.
-        frozen: whether it is left as it is: without gradients, and in evaluation mode even while others are trained.
-        running: whether BatchNorm uses its stored statistics even in training, and leaves them as they are.
+        settings: norm, what is frozen, enlargement and projection.
 
     Attributes:
+        layers: from patches to features.
+        projection: what is made of these, or None.
         dimension: D, features per patch.
         smallest: least height and width it can take.
+        frozen: whether the layers are left as they are: without gradients, and in evaluation mode even while others are
+            trained.
+        running: whether BatchNorm uses its stored statistics even in training, and leaves them as they are.
     """
 
-    def __init__(self, body: Body, norm: float, frozen: bool = False, running: bool = False) -> None:
+    def __init__(self, body: Body, settings: FeatureSettings) -> None:
         super().__init__()
         self.layers = body.layers
-        self.constant_norm = ConstantNorm(norm)
-        self.dimension, self.smallest = body.dimension, body.smallest
-        self.frozen, self.running = frozen, running
-        if frozen:
-            self.requires_grad_(False)
-        if frozen or running:
+        self.enlarge = settings.enlarge
+        self.constant_norm = ConstantNorm(settings.norm)
+        self.projection = None
+        if settings.project:
+            self.projection = Projection(body.dimension, settings.project, settings.dropout)
+        self.dimension = settings.project or body.dimension
+        self.smallest = math.ceil(body.smallest / settings.enlarge)
+        self.frozen, self.running = settings.frozen, settings.batch_norm == "running"
+        if self.frozen:
+            self.layers.requires_grad_(False)
+        if self.frozen or self.running:
             self.train(self.training)
 
     def train(self, mode: bool = True) -> "FeatureNetwork":
         """Training or evaluation mode; what is frozen, and BatchNorm of stored statistics, stay in evaluation mode."""
-        super().train(mode and not self.frozen)
+        super().train(mode and not (self.frozen and self.projection is None))
+        if self.frozen:
+            self.layers.eval()
         if self.running:
             for layer in self.modules():
                 if isinstance(layer, BATCH_NORMS):
                     layer.eval()
         return self
 
+    def raw(self, patches: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch raw"]:
+        """What the layers make of (M, C, h, w) patches in the unit range, before the projection and the norm."""
+        if self.enlarge != 1:
+            size = enlarged((patches.shape[2], patches.shape[3]), self.enlarge)
+            patches = functional.interpolate(patches, size, mode="bilinear", align_corners=False, antialias=True)
+        features: Tensor = self.layers(patches.contiguous(memory_format=torch.channels_last))
+        return features
+
+    def finished(self, raw: Float[Tensor, "*batch raw"]) -> Float[Tensor, "*batch feature"]:
+        """Features of norm r that are made of `raw` ones."""
+        features: Tensor = self.constant_norm(raw if self.projection is None else self.projection(raw))
+        return features
+
     def forward(self, patches: Float[Tensor, "patch channel height width"]) -> Float[Tensor, "patch feature"]:
         """Map (M, C, h, w) patches in the unit range to (M, D) features of norm r."""
-        patches = patches.contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.constant_norm(self.layers(patches))
-        return features
+        return self.finished(self.raw(patches))
+
+
+def enlarged(size: Size, factor: float) -> Size:
+    """(height, width) of a patch that is enlarged, at least one pixel each."""
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 class ForetoldFeatures(nn.Module):
@@ -211,7 +276,9 @@ def build_features(
         >>> build_features(FeatureSettings(), channels=3, patch=(30, 40), module=yours).dimension
         12
     """
-    name = settings.name
+    if not settings.enlarge > 0:
+        raise ConfigError(f"model.features.enlarge must be positive, got {settings.enlarge}: set it to e.g. 2")
+    name, patch = settings.name, None if patch is None else enlarged(patch, settings.enlarge)
     if module is not None:
         body = own_body(module, channels, patch)
     elif name.startswith(PREFIX):
@@ -234,7 +301,7 @@ def build_features(
         body = own_body(import_network(name, channels), channels, patch, name)
     else:
         body = _named_body(settings, channels, patch)
-    network = FeatureNetwork(body, settings.norm, settings.frozen, settings.batch_norm == "running")
+    network = FeatureNetwork(body, settings)
     return network if isinstance(body.layers, OwnNetwork) else network.to(memory_format=torch.channels_last)
 
 

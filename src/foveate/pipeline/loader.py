@@ -4,21 +4,25 @@ The order of an epoch and everything random about an image depend on the run's s
 neither the number of threads nor of processes, nor the order of the manifest, changes them.
 """
 
+import hashlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from foveate.config.settings import AugmentSettings, ViewSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError
 from foveate.images import Source, augment
+from foveate.images.tensors import make_view, view_size
 from foveate.models import Model, make_batch
-from foveate.models.preprocess import SeenView, see_source
+from foveate.models.preprocess import SeenView, check_finite, see_source, see_unseen
 from foveate.models.types import Batch
-from foveate.pipeline.source_cache import SourceCache
+from foveate.pipeline.source_cache import CachedViews, SourceCache
 from foveate.seeds import derive_seed, prediction_seed
 from foveate.threads import read_ahead, reading_threads
 
@@ -132,6 +136,29 @@ class Seen:
 
     source: Source
     view: SeenView
+    cells: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Eyes of a model: a frozen network whose answers to the same view are the same, and so can be kept.
+
+    Attributes:
+        cells_of: (C, h, w) view → (rows, columns, D) float16 features of its cells.
+        digest: hash of its weights.
+    """
+
+    cells_of: Callable[[Tensor], Tensor]
+    digest: str
+
+
+def digest(network: nn.Module) -> str:
+    """Hash of a network's parameters and buffers, their names included."""
+    found = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 class Loader:
@@ -145,6 +172,7 @@ class Loader:
         augment: random changes, for training.
         loading: what is prepared ahead, and where images stay open, as `intake` gives them; a cache of its own if None.
         reads_patches: whether the model reads patches: then images that can only be decoded whole are, beforehand.
+        eyes: what sees the cells of a view, where nothing but these is needed of it; None if views are.
     """
 
     def __init__(
@@ -156,7 +184,9 @@ class Loader:
         augment: AugmentSettings | None = None,
         loading: LoadOptions = ALONE,
         reads_patches: bool = True,
+        eyes: "Eyes | None" = None,
     ) -> None:
+        self.eyes = eyes
         self.dataset, self.view, self.seed, self.intake, self.augment = dataset, view, seed, intake, augment
         self.ahead, self.reads_patches = loading.ahead, reads_patches
         self.opened = SourceCache(dataset, intake) if loading.opened is None else loading.opened
@@ -171,7 +201,8 @@ class Loader:
         loading: LoadOptions = ALONE,
     ) -> "Loader":
         """Data loader of what a model wants of its images."""
-        return cls(dataset, model.view, seed, model.intake, augment, loading, model.reads_patches)
+        eyes = None if model.eyes is None else Eyes(model.cells_of, digest(model.eyes))
+        return cls(dataset, model.view, seed, model.intake, augment, loading, model.reads_patches, eyes)
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
         """The batches of an epoch, one per share."""
@@ -198,10 +229,28 @@ class Loader:
 
     def _see(self, epoch: int, index: int) -> Seen:
         source = self.source(index, epoch)
-        seen = Seen(source, see_source(source, self.view))
+        seen = Seen(source, see_source(source, self.view)) if self.eyes is None else self._see_cells(source, self.eyes)
         if self.reads_patches:
             source.prefetch()
         return seen
+
+    def _see_cells(self, source: Source, eyes: "Eyes") -> Seen:
+        """What the eyes see of an image, looked up where that was seen before."""
+        assert self.view is not None
+        size = view_size(self.view, source)
+
+        def look() -> np.ndarray:
+            assert self.view is not None
+            view = make_view(source, self.view)
+            check_finite(source, view)
+            return eyes.cells_of(view).numpy()
+
+        unchanged = source.source if isinstance(source, augment.Augmented) and source.change.view_stays else source
+        if isinstance(unchanged, CachedViews):
+            cells = unchanged.kept(f"cells {eyes.digest}", size, look)
+        else:
+            cells = look()
+        return Seen(source, see_unseen(source, self.view, size), torch.from_numpy(cells))
 
     def _batches(
         self, plan: Sequence[Share], epoch: int, seed_of: Callable[[str], int]
@@ -224,6 +273,7 @@ class Loader:
 
     def _batch(self, indices: Sequence[int], seen: Sequence[Seen], seed_of: Callable[[str], int]) -> Batch:
         examples = [self.dataset.examples[index] for index in indices]
+        unchanged = [isinstance(one.source, CachedViews) for one in seen]
         batch = make_batch(
             [one.source for one in seen],
             self.view,
@@ -232,5 +282,8 @@ class Loader:
             ids=[one.id for one in examples],
             made=[one.view for one in seen],
             multi_label_classes=len(self.dataset.classes) if self.dataset.multi_label else None,
+            cells=None if self.eyes is None else [one.cells for one in seen if one.cells is not None],
         )
+        keys = [index if stays else None for index, stays in zip(indices, unchanged, strict=True)]
+        batch = replace(batch, keys=tuple(keys))
         return batch.pin_memory() if torch.cuda.is_available() else batch

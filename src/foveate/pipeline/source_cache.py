@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -31,7 +31,8 @@ OPEN_LEAST, PER_TILE, PER_CANVAS = 2**12, 16, 2**16
 LOCKS = 64
 """Images opened at a time, at most."""
 
-What = Literal["view", "guide", "valid"]
+What = str
+"""What is kept of an image: "view", "guide", "valid", or whatever else is made of its view."""
 
 
 def open_disk_cache(data: DataSettings) -> DiskCache | None:
@@ -81,14 +82,14 @@ class CachedViews(Unchanged):
         """Area average of the original; of the whole of it as it is kept."""
         if not self._is_whole(region) or window != Box(0, 0, *self.size):
             return self.source.average_of(size, region, window)
-        kept = self._kept("view", size, lambda: self.source.average_of(size, region, window).astype(np.float32))
+        kept = self.kept("view", size, lambda: self.source.average_of(size, region, window).astype(np.float32))
         return kept.astype(np.float64)
 
     def view(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns channel"]:
         """View of a region; of the whole image as it is kept, in an array of the caller's own."""
         if min(size) < 1 or not self._is_whole(region):
             return super().view(size, region)
-        return self._kept("view", size, lambda: self.source.view(size)).copy()
+        return self.kept("view", size, lambda: self.source.view(size)).copy()
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
         """Validity mask of a view of the original."""
@@ -103,7 +104,7 @@ class CachedViews(Unchanged):
     def _told(self, what: What, tell: Callable[..., Any], size: Size, region: Region | None) -> Any:
         if not (self._is_whole(region) and self._is_guided()):
             return tell(size, region)
-        kept = self._kept(what, size, lambda: _or_empty(tell(size)))
+        kept = self.kept(what, size, lambda: _or_empty(tell(size)))
         return None if kept.size == 0 else kept.copy()
 
     def _is_whole(self, region: Region | None) -> bool:
@@ -118,8 +119,8 @@ class CachedViews(Unchanged):
             source = source.source
         return source.header.nodata is not None
 
-    def _kept(self, what: What, size: Size, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array kept for a size, or made now; nobody may write to it."""
+    def kept(self, what: What, size: Size, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What is kept of a view of this size, or made now; nobody may write to it."""
         if self._memory is None:
             return make()
         return self._memory.get((self._number, what, size), lambda: self._stored(what, size, make))

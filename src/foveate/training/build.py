@@ -1,10 +1,12 @@
 """Model building for a run: what the training images are like (channels, size, band statistics, class weights)."""
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from foveate.config.settings import DataSettings, InputSettings, ViewSettings
@@ -15,8 +17,10 @@ from foveate.images import Source
 from foveate.images.tensors import make_view
 from foveate.images.wrappers.standardise import finite_moments
 from foveate.models import Intake, Model, build_model, view_of, wanted_channels
+from foveate.networks import FeatureNetwork
 from foveate.networks.normalise import BandStatistics
 from foveate.pipeline.distributed import agreed
+from foveate.pipeline.loader import Loader, shares
 from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 from foveate.training.objective import class_weights, positive_weights
@@ -36,6 +40,9 @@ THUMBNAIL = ViewSettings(longest_side=256)
 
 UNKEPT = DataSettings(cache="off")
 """Data of which nothing is kept."""
+
+LOOKED_AT = 96
+"""Images whose patches are measured for the projection of features."""
 
 CONSTANT = 1e-6
 """Deviation over mean below which a band is constant: float32 views resolve no less."""
@@ -169,6 +176,36 @@ def build_for(
         features=features,
         pretrained=pretrained,
     )
+
+
+def measure_features(model: Model, loader: Loader, indices: Sequence[int]) -> None:
+    """Mean and deviation of a feature network's own features, as the projection of them wants to know.
+
+    They are those of the patches that the model reads of up to `LOOKED_AT` images, as it is now.
+
+    Arguments:
+        model: changed in place; nothing is done to one without a projection.
+        loader: of its images.
+        indices: example numbers of the training images, sorted by id.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    network = getattr(model, "features", None)
+    if not isinstance(network, FeatureNetwork) or network.projection is None or not indices:
+        return
+    few = sorted({indices[len(indices) * number // LOOKED_AT] for number in range(LOOKED_AT)})
+    seen: list[Tensor] = []
+    with contextlib.closing(loader.evaluation(shares(few, 8))) as batches, model.evaluating():
+        hook = network.layers.register_forward_hook(lambda _, __, features: seen.append(features.float().cpu()))
+        try:
+            for batch in batches:
+                model(batch.to(model.device))
+        finally:
+            hook.remove()
+    deviation, mean = torch.std_mean(torch.cat(seen), 0, correction=0)
+    network.projection.mean.copy_(mean)
+    network.projection.deviation.copy_(torch.where(deviation > CONSTANT, deviation, 1.0))
 
 
 def loss_weights(settings: RunSettings, dataset: ImageDataset, indices: Sequence[int]) -> Tensor | None:

@@ -31,7 +31,7 @@ class Best:
     Attributes:
         error: share of validation images that are wrong.
         loss: mean cross-entropy in nats, which decides between equal errors.
-        epoch: counted from 1.
+        epoch: counted from 1; 0 for evidence, before the first.
         step: steps taken.
     """
 
@@ -215,8 +215,14 @@ class Checkpoints:
             self.scaler.load_state_dict(state.plain["scaler"])
         return Position.from_plain(state.plain["position"])
 
-    def keep_best(self, position: Position, result: Evaluation | None) -> bool:
-        """Save the model if it is the best so far, or the latest where nothing tells; True if it was saved."""
+    def keep_best(self, position: Position, result: Evaluation | None, model: Model | None = None) -> bool:
+        """Save the model if it is the best so far, or the latest where nothing tells; True if it was saved.
+
+        Arguments:
+            position: how far the run has come.
+            result: of the validation, or None.
+            model: what was validated; that of the run if None.
+        """
         card: dict[str, Any] = {"epoch": position.epoch, "step": position.step, "seed": self.settings.seed}
         if result is not None:
             best = position.best
@@ -224,9 +230,10 @@ class Checkpoints:
                 return False
             card |= {"metrics": {"validation error": result.error, "validation images": result.n}}
         if self.accelerator.is_main_process:
-            save_model(self.judged, self.folder / "model", card)
+            save_model(self.judged if model is None else model, self.folder / "model", card)
         if result is not None:
-            position.best = Best(result.error, result.loss, position.epoch, position.step)
+            epoch = position.epoch if model is None else 0
+            position.best = Best(result.error, result.loss, epoch, position.step)
         return True
 
 

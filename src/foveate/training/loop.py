@@ -4,10 +4,9 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,8 @@ from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError, RunError
 from foveate.evaluation.evaluate import Evaluation, evaluate
+from foveate.models import Evidence, Model
+from foveate.models.kept import KeptFeatures
 from foveate.models.types import Batch, DrawOptions
 from foveate.pipeline.distributed import agreed, check_precision, open_accelerator
 from foveate.pipeline.loader import (
@@ -29,39 +30,27 @@ from foveate.pipeline.loader import (
     split_indices,
 )
 from foveate.pipeline.source_cache import SourceCache, memory_limits
+from foveate.seeds import derive_seed
 from foveate.threads import set_reading_threads
 from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
-from foveate.training.build import build_for, loss_weights
+from foveate.training.build import build_for, loss_weights, measure_features
 from foveate.training.checkpoint import Checkpoints, Position, has_state
+from foveate.training.find import find_or_load, finds, with_evidence
 from foveate.training.interrupts import Interrupts, interruption
 from foveate.training.optimisation import WeightAverage, annealed, learning_rate, total_steps
 from foveate.training.progress import Progress, SilentProgress, choose_progress
-from foveate.training.run_folder import MetricsLog, prepare_folder
+from foveate.training.run_folder import MetricsLog, TrainResult, prepare_folder
 from foveate.training.step import SUMS, Stepper, StepReceipts, epoch_record, step_record
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """Result of a run.
+Stage = Literal["find", "all"]
+"""How far a run goes: until evidence has been found, or to its end."""
 
-    Attributes:
-        folder: of the run.
-        model_folder: of the best model by validation.
-        validation_error: of that model; None without validation images.
-        epochs: epochs finished.
-        steps: steps taken.
-        seconds: of training and validation, over all resumptions.
-    """
-
-    folder: Path
-    model_folder: Path
-    validation_error: float | None
-    epochs: int
-    steps: int
-    seconds: float
+FOUND = "find"
+"""Folder of a run's evidence, a model of its own."""
 
 
 def train(
@@ -73,6 +62,7 @@ def train(
     progress: Progress | None = None,
     remedy: str | None = None,
     features: nn.Module | None = None,
+    stage: Stage = "all",
 ) -> TrainResult:
     """Train a model and keep the best by validation.
 
@@ -85,6 +75,7 @@ def train(
         remedy: how to go on after an interruption, said in its message; by `foveate train --resume --out` if None.
         features: a feature network of your own, in place of the one that the settings name: from (n, channels, height,
             width) patches to (n, dimension). To load the trained model, give `load_model` such a network again.
+        stage: "find" ends when evidence has been found, where the model looks for any; resume to go on.
 
     Returns:
         The run's folder and its best validation error.
@@ -98,7 +89,7 @@ def train(
     set_reading_threads(settings.training.threads)
     with accelerator.main_process_first():
         images = open_dataset(settings.data, settings.seed) if dataset is None else dataset
-    run = _Run(settings, Path(out), images, accelerator, progress, remedy)
+    run = _Run(settings, Path(out), images, accelerator, progress, remedy, stage)
     with memory_limits(settings.data):
         run.start(resume, features)
         return run.finish()
@@ -115,8 +106,10 @@ class _Run:
         accelerator: "Accelerator",
         progress: Progress | None,
         remedy: str | None,
+        stage: Stage,
     ) -> None:
         self.settings, self.folder, self.dataset, self.accelerator = settings, folder, dataset, accelerator
+        self.stage = stage
         self.remedy = remedy or f"to continue: foveate train --resume --out {folder}"
         self.training_indices = split_indices(dataset, "train")
         self.validation_indices = split_indices(dataset, "validation")
@@ -130,6 +123,7 @@ class _Run:
         self.steps_per_epoch = math.ceil(len(self.training_indices) / settings.training.batch)
         self.total = total_steps(settings.training, self.steps_per_epoch)
         self.position = Position()
+        self.found: Evidence | None = None
         self.interrupts = Interrupts(echoes=accelerator.num_processes > 1)
 
     def start(self, resume: bool, features: nn.Module | None) -> None:
@@ -141,13 +135,27 @@ class _Run:
         model = build_for(settings, self.dataset, self.training_indices, accelerator, features, pretrained=fresh)
         prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, accelerator.num_processes)
         self.state = agreed(accelerator, prepare)
+        if finds(settings):
+            images = self.dataset, self.training_indices, self.validation_indices
+            where, fresh = self.folder / FOUND, self.state is None
+            self.found = find_or_load(settings, model, *images, where, fresh, accelerator, self.progress.say)
+            model = with_evidence(model, self.found, derive_seed(settings.seed, "model"))
+            if isinstance(model, Evidence):
+                self.total = 0  # it has learnt all it will
+        opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
+        self.loading = LoadOptions(training.batch, opened=opened)
+        if self.state is None:
+            unchanged = Loader.of(model, self.dataset, settings.seed, loading=self.loading)
+            measure_features(model.to(accelerator.device), unchanged, self.training_indices)
         weights = loss_weights(settings, self.dataset, self.training_indices)
         self.stepper = Stepper(training, model, accelerator, weights)
         self.average = WeightAverage(model, training.averaging) if training.averaging else None
         trained = (model, self.stepper.optimizer, self.stepper.scaler, self.average)
         self.checkpoints = Checkpoints(self.folder, settings, self.fingerprint, accelerator, *trained)
-        opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
-        self.loading = LoadOptions(training.batch, opened=opened)
+        if settings.model.features.frozen:
+            kept = KeptFeatures(round(1e9 * settings.data.memory_gigabytes))
+            for one in {model, self.checkpoints.judged}:
+                one.keep_features(kept)
         self.receipts = StepReceipts(model.patch)
         self.loader = Loader.of(model, self.dataset, settings.seed, settings.augment, self.loading)
         if self.state is not None:
@@ -164,10 +172,11 @@ class _Run:
         with self.interrupts:
             try:
                 if self.state is None:
+                    self._begin_with_found()
                     self._save()
                     self._watch(0)
                     self._tick()
-                while not self._finished():
+                while self.stage == "all" and not self._finished():
                     self._epoch()
             except FoveateError:
                 # Divergence spoils batch statistics in the forward pass: then the last good state is the one on disk.
@@ -183,6 +192,14 @@ class _Run:
         return TrainResult(
             self.folder, self.folder / "model", error, position.epoch - 1, position.step, position.seconds
         )
+
+    def _begin_with_found(self) -> None:
+        """The evidence is the run's first model: what comes later has to be better."""
+        if self.found is not None:
+            result = self._validate(self.found)
+            self.checkpoints.keep_best(self.position, result, self.found)
+            if result is not None:
+                self.progress.say(f"evidence alone · validation error {result.error:.3f}")
 
     def _epoch(self) -> None:
         position, training = self.position, self.settings.training
@@ -238,7 +255,7 @@ class _Run:
         if last or position.epoch % training.validate_every == 0:
             # The strength of the prior is annealed, and no weight: it is the latest, not an average.
             self.checkpoints.judged.anneal(annealed(self.settings, position.step - 1, self.total).get("prior"))
-            result = self._validate()
+            result = self._validate(self.checkpoints.judged)
             better = self.checkpoints.keep_best(position, result)
             if position.best is not None:
                 position.stale = position.epoch - position.best.epoch
@@ -256,11 +273,11 @@ class _Run:
         self._save()
         self._tick()  # of the run, and not of its next step
 
-    def _validate(self) -> Evaluation | None:
+    def _validate(self, model: Model) -> Evaluation | None:
         if not self.validation_indices:
             return None
         return evaluate(
-            self.checkpoints.judged,
+            model,
             self.dataset,
             self.validation_indices,
             DrawOptions(seed=self.settings.seed),
@@ -285,7 +302,8 @@ class _Run:
     def _finished(self) -> bool:
         position = self.position
         over = self._over() or agreed(self.accelerator, self._late)
-        return (over and position.closed == position.step > 0) or self._out_of_patience()
+        closed = position.closed == position.step and (position.step > 0 or self.total == 0)
+        return (over and closed) or self._out_of_patience()
 
     def _out_of_patience(self) -> bool:
         """Early stopping: too many epochs without a better validation."""

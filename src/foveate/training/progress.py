@@ -16,6 +16,9 @@ class Progress:
     def epoch(self, record: dict[str, Any]) -> None:
         """An epoch was finished and, where due, validated."""
 
+    def say(self, line: str) -> None:
+        """Something else is worth a line."""
+
     def end(self) -> None:
         """The run is over, for whatever reason."""
 
@@ -38,7 +41,11 @@ class LineProgress(Progress):
     def epoch(self, record: dict[str, Any]) -> None:
         """Write the epoch's line, and what is wrong with the attention."""
         for line in (epoch_line(record), *self._news(record)):
-            print(line, file=self._stream or sys.stdout, flush=True)
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """Write the line."""
+        print(line, file=self._stream or sys.stdout, flush=True)
 
 
 class BarProgress(Progress):
@@ -70,7 +77,11 @@ class BarProgress(Progress):
     def epoch(self, record: dict[str, Any]) -> None:
         """Write the epoch's line above the bar, and what is wrong with the attention."""
         for line in (epoch_line(record), *self._news(record)):
-            self._bar.console.print(line, highlight=False, markup=False)
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """Write the line above the bar."""
+        self._bar.console.print(line, highlight=False, markup=False)
 
     def end(self) -> None:
         """Leave the bar as it is."""

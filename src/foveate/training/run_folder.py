@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,27 @@ PLACES = ("manifest", "published")
 """Settings of the data that say where the images lie, and nothing of what they are."""
 
 _PACKAGES = ("foveate", "torch", "accelerate", "numpy", "pillow", "safetensors", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Result of a run.
+
+    Attributes:
+        folder: of the run.
+        model_folder: of the best model by validation.
+        validation_error: of that model; None without validation images.
+        epochs: epochs finished.
+        steps: steps taken.
+        seconds: of training and validation, over all resumptions.
+    """
+
+    folder: Path
+    model_folder: Path
+    validation_error: float | None
+    epochs: int
+    steps: int
+    seconds: float
 
 
 class MetricsLog:

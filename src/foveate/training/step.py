@@ -108,12 +108,25 @@ def epoch_record(
         "validation_error": None if result is None else result.error,
         "validation_loss": None if result is None else result.loss,
         "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
-        "attention_warnings": {} if result is None else result.attention_warnings,
+        "attention_warnings": {} if result is None else result.attention_warnings | _by_heart(position, result),
         "best": better,
         "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
         "training_seconds": round(sums["seconds"], 3),
         "seconds": round(position.seconds, 3),
         "receipt": receipt_record(sums),
+    }
+
+
+def _by_heart(position: Position, result: Evaluation) -> dict[str, str]:
+    """Warning that images are learnt by heart: these are known, and others are told no better than by chance."""
+    chance, known = result.constant_error, position.sums["errors"] / position.sums["images"]
+    if chance is None or not (known < 0.5 * chance and result.error > 0.9 * chance):
+        return {}
+    return {
+        "by heart": f"images are learnt by heart: the training error is {known:.2f}, that of validation images "
+        f"{result.error:.2f}, and {chance:.2f} if one class is always answered; look where patches are drawn (foveate "
+        "explain), begin with evidence (model.attention.name timm:…), freeze features (model.features.frozen), or "
+        "change patches more (augment.patch_…)"
     }
 
 

@@ -12,7 +12,7 @@ from foveate.errors import ConfigError
 from foveate.images import ArraySource, PatchChange
 from foveate.images.augment.image import Augmented, draw_change
 from foveate.images.augment.patches import change_patches
-from foveate.models.preprocess import PatchReading
+from foveate.models.patch_reading import PatchReading
 
 SETTINGS = AugmentSettings(patch_turn=30.0, patch_scale=(0.8, 1.25))
 

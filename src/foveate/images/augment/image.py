@@ -42,6 +42,11 @@ class Change:
     stain: Stain | None = None
     patches: PatchChange | None = None
 
+    @property
+    def view_stays(self) -> bool:
+        """Whether it changes patches alone."""
+        return replace(self, patches=None) == Change()
+
 
 def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
     """Augmentation at random; every part of it is drawn whatever the others are, so settings do not disturb draws.
@@ -78,10 +83,21 @@ def draw_change(settings: AugmentSettings, size: Size, seed: int) -> Change:
         gain=float(gain) if shades else 1.0,
         bias=float(bias) if shades else 0.0,
         stain=Stain.drawn(stains, settings.stain) if settings.stain > 0 else None,
-        patches=PatchChange(settings.patch_turn, settings.patch_scale, derive_seed(seed, "patches"))
-        if settings.patch_turn > 0 or settings.patch_scale != (1.0, 1.0)
-        else None,
+        patches=_patch_change(settings, derive_seed(seed, "patches")),
     )
+
+
+def _patch_change(settings: AugmentSettings, seed: int) -> PatchChange | None:
+    change = PatchChange(
+        settings.patch_turn,
+        settings.patch_scale,
+        seed,
+        settings.patch_shift,
+        settings.patch_gain,
+        settings.patch_bias,
+        settings.patch_colour,
+    )
+    return None if change == PatchChange(0.0, (1.0, 1.0), seed) else change
 
 
 class Augmented(Wrapper):

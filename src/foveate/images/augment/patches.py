@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.functional import affine_grid, grid_sample
 
 from foveate.images.header import PatchChange
@@ -16,7 +17,7 @@ def change_patches(
     changes: Sequence[PatchChange | None],
     boxes: Int[Tensor, "rows draw 4"],
 ) -> Float[Tensor, "rows draw channel height width"]:
-    r"""Augmented patches, turned and enlarged about their centres.
+    r"""Augmented patches, turned and enlarged about their centres, brighter or darker, of other colours.
 
     A pixel at p from the centre shows, by bilinear interpolation, what was at
 
@@ -42,6 +43,10 @@ def change_patches(
     rows = [row for row, change in enumerate(changes) if change is not None]
     if not rows:
         return patches
+    patches = _shaded(patches, changes, boxes)
+    rows = [row for row in rows if _moves(changes[row])]
+    if not rows:
+        return patches
     height, width = patches.shape[3:]
     maps = []
     for row in rows:
@@ -59,3 +64,40 @@ def change_patches(
     if len(rows) == len(changes):
         return moved
     return patches.index_copy(0, torch.tensor(rows, device=patches.device), moved)
+
+
+def shift_boxes(boxes: Int[Tensor, "rows draw 4"], changes: Sequence[PatchChange | None]) -> Int[Tensor, "rows draw 4"]:
+    """Boxes of patches as they are read: beside their places, where an image's patches are shifted.
+
+    Arguments:
+        boxes: (rows, n, 4) top, left, height, width in level-0 pixels; on the CPU.
+        changes: one per row.
+    """
+    if not any(change is not None and change.shift for change in changes):
+        return boxes
+    moves = [
+        [(0, 0) if change is None else change.moved(top, left) for top, left, _, _ in row]
+        for row, change in zip(boxes.tolist(), changes, strict=True)
+    ]
+    return boxes + functional.pad(torch.tensor(moves).view(*boxes.shape[:2], 2), (0, 2))
+
+
+def _moves(change: PatchChange | None) -> bool:
+    return change is not None and (change.turn, change.scale) != (0.0, (1.0, 1.0))
+
+
+def _shaded(
+    patches: Float[Tensor, "rows draw channel height width"],
+    changes: Sequence[PatchChange | None],
+    boxes: Int[Tensor, "rows draw 4"],
+) -> Float[Tensor, "rows draw channel height width"]:
+    if not any(change is not None and change.shades for change in changes):
+        return patches
+    channels = patches.shape[2]
+    gains, biases = torch.ones(*patches.shape[:3]), torch.zeros(*patches.shape[:2])
+    for row, change in enumerate(changes):
+        if change is not None and change.shades:
+            for place, (top, left, _, _) in enumerate(boxes[row].tolist()):
+                gain, bias = change.shaded(top, left, channels)
+                gains[row, place], biases[row, place] = torch.tensor(gain), bias
+    return patches * gains[..., None, None].to(patches) + biases[..., None, None, None].to(patches)

@@ -1,0 +1,246 @@
+"""Find first: evidence in the cells of frozen views, taught from image labels before anything is drawn or read.
+
+Several small networks begin differently and are trained at once on what the eyes see of the views, which is computed
+once; those that have failed show it in their loss, and are left out.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from foveate.atomic import replace_file
+from foveate.config.settings import EvidenceSettings
+from foveate.config.training import RunSettings
+from foveate.datasets.types import ImageDataset
+from foveate.models import Evidence, Model, build_model, load_model, save_model
+from foveate.models.evidence import guess_background
+from foveate.networks.evidence import EvidenceNetwork, has_backbone
+from foveate.pipeline.distributed import agreed
+from foveate.pipeline.loader import Loader, LoadOptions, shares
+from foveate.pipeline.source_cache import SourceCache
+from foveate.seeds import derive_seed
+from foveate.training.bags import Bags
+from foveate.training.teacher import Question, Teacher, kept_starts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+ENOUGH = 30
+"""Validation images that are enough to choose by; with fewer, it is cross-validation of the training images."""
+
+FOLDS = 3
+"""Folds of that cross-validation."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    Attributes:
+        model: of evidence, in evaluation mode.
+        question: the one that was chosen.
+        losses: question → its loss on images that were not trained on, in nats; empty where there was no choice.
+        starts: training losses of the starts of that question, in nats.
+        kept: which of the starts the model has.
+    """
+
+    model: Evidence
+    question: Question
+    losses: dict[Question, float]
+    starts: tuple[float, ...]
+    kept: tuple[int, ...]
+
+    def plain(self) -> dict[str, object]:
+        """As find.json holds it."""
+        told = [{"background": one.background, "top": one.top, "loss": loss} for one, loss in self.losses.items()]
+        chosen = {"background": self.question.background, "top": self.question.top}
+        return {**chosen, "questions": told, "start_losses": list(self.starts), "kept_starts": list(self.kept)}
+
+
+def finds(settings: RunSettings) -> bool:
+    """Whether a run teaches evidence before anything else."""
+    seeing = settings.model.name in ("attention-sampling", "evidence") and has_backbone(settings.model.attention)
+    return seeing and settings.training.find.starts > 0
+
+
+def background_of(settings: RunSettings, dataset: ImageDataset) -> str | None:
+    """Background class that the settings name or, if they leave it open, that is called like one."""
+    named = settings.data.background
+    if dataset.multi_label or named is None:
+        return None
+    return guess_background(dataset.classes) if named == "auto" else named
+
+
+def questions(settings: RunSettings, dataset: ImageDataset) -> list[Question]:
+    """Questions to try: every k, against the background class; against either of two classes if neither is known."""
+    background = background_of(settings, dataset)
+    either = settings.data.background == "auto" and len(dataset.classes) == 2 and not dataset.multi_label
+    backgrounds = dataset.classes if background is None and either else (background,)
+    tops = settings.training.find.tops or (settings.model.evidence.top,)
+    return [Question(name, top) for name in backgrounds for top in tops]
+
+
+def find(
+    settings: RunSettings,
+    model: Model,
+    dataset: ImageDataset,
+    training: Sequence[int],
+    validation: Sequence[int],
+    loading: LoadOptions,
+) -> Found:
+    """Find evidence: in which cells of the view there is something that tells the classes apart.
+
+    Arguments:
+        settings: of the run.
+        model: whose attention has a backbone, on its device; it is not changed.
+        dataset: the images.
+        training: numbers of the examples to teach by, sorted by id.
+        validation: numbers of those to choose by.
+        loading: how images come.
+
+    Source: none; docs/method.md, "Find first".
+    """
+    asked = questions(settings, dataset)
+    eyes = _evidence_model(settings, model, asked[0], members=1)
+    seen = _collect(eyes, dataset, training, settings, loading)
+    held = _collect(eyes, dataset, validation, settings, loading)
+    moments = seen.moments()
+    teacher = Teacher(settings.training.find, eyes, moments, settings.seed, dataset.classes, dataset.multi_label)
+    losses = _judged(teacher, asked, seen, held) if len(asked) > 1 else {}
+    question = min(losses, key=lambda one: losses[one]) if losses else asked[0]
+    head, starts = teacher.taught(question, seen)
+    kept = kept_starts(starts.tolist())
+    head.keep(kept)
+    result = _evidence_model(settings, model, question, len(kept))
+    result.attention.head.load_state_dict(head.state_dict())
+    teacher.teach_kinds(result, seen)
+    return Found(result.eval(), question, losses, tuple(starts.tolist()), kept)
+
+
+def find_or_load(
+    settings: RunSettings,
+    model: Model,
+    dataset: ImageDataset,
+    training: Sequence[int],
+    validation: Sequence[int],
+    folder: Path,
+    fresh: bool,
+    accelerator: "Accelerator",
+    say: Callable[[str], None],
+) -> Evidence:
+    """Evidence of a run: found by its first process and kept in a folder, or what lies there since it was begun.
+
+    Arguments:
+        settings: as for `find`.
+        model: likewise.
+        dataset: likewise.
+        training: likewise.
+        validation: likewise.
+        folder: a model folder, with what else is known of the search in find.json.
+        fresh: whether the run begins.
+        accelerator: of this process.
+        say: told the result.
+
+    Returns:
+        The model of evidence on the device, the same in every process.
+    """
+
+    def look() -> None:
+        opened = SourceCache.of_settings(dataset, model.intake, settings.data)
+        loading = LoadOptions(settings.training.batch, opened=opened)
+        found = find(settings, model.to(accelerator.device), dataset, training, validation, loading)
+        say(found_line(found))
+        save_model(found.model, folder, {"found": found.plain()})
+        replace_file(folder / "find.json", (json.dumps(found.plain(), indent=2) + "\n").encode())
+
+    if fresh:
+        agreed(accelerator, look)
+    result = agreed(accelerator, partial(load_model, folder))
+    assert isinstance(result, Evidence)
+    return result.to(accelerator.device)
+
+
+def found_line(found: Found) -> str:
+    """Line that says what was found and how it was asked for."""
+    asked = "evidence of every class"
+    if found.question.background is not None:
+        asked = f"evidence against {found.question.background!r}"
+    top = found.question.top
+    cells = f"{top:g} cells" if top >= 1 else f"{top:.0%} of the cells"
+    starts = f"{len(found.kept)} of {len(found.starts)} starts kept (loss {min(found.starts):.3f})"
+    return f"found: {asked}, the mean of {cells} · {starts}"
+
+
+def _judged(teacher: Teacher, asked: Sequence[Question], seen: Bags, held: Bags) -> dict[Question, float]:
+    """Loss of every question on images that were not trained on."""
+    if len(held) >= ENOUGH:
+        splits = [(seen, held)]
+    else:
+        folds = torch.arange(len(seen)) % FOLDS
+        splits = [(seen.part(folds != fold), seen.part(folds == fold)) for fold in range(min(FOLDS, len(seen)))]
+    losses = {}
+    for question in asked:
+        each = [teacher.loss(question, rest, out) * len(out) for rest, out in splits]
+        losses[question] = sum(each) / sum(len(out) for _, out in splits)
+    return losses
+
+
+def _collect(
+    model: Evidence, dataset: ImageDataset, indices: Sequence[int], settings: RunSettings, loading: LoadOptions
+) -> Bags:
+    loader = Loader.of(model, dataset, settings.seed, loading=loading)
+    bags = Bags(round(1e9 * settings.data.memory_gigabytes))
+    for batch in loader.evaluation(shares(indices, loading.batch)):
+        mask = model.grid.cell_mask(batch.mask, batch.view_sizes)
+        assert batch.cells is not None
+        for row in range(len(batch)):
+            bags.add(batch.cells[row][mask[row]])
+    labels = [dataset.examples[index].label for index in indices]
+    bags.labels = tuple(label for label in labels if label is not None)
+    return bags
+
+
+def _evidence_model(settings: RunSettings, model: Model, question: Question, members: int) -> Evidence:
+    """Model of evidence with the eyes of another."""
+    asked = replace(
+        model.settings,
+        name="evidence",
+        attention=replace(model.settings.attention, frozen=True, members=members),
+        evidence=EvidenceSettings(question.top, question.background),
+    )
+    seed = derive_seed(settings.seed, "find")
+    result = build_model(asked, model.classes, model.channels, seed, multi_label=model.multi_label, pretrained=False)
+    assert isinstance(result, Evidence)
+    assert isinstance(model.attention, EvidenceNetwork)
+    result.attention.cells.load_state_dict(model.attention.cells.state_dict())
+    if result.normalise is not None and model.normalise is not None:
+        result.normalise.load_state_dict(model.normalise.state_dict())
+    return result.to(model.device).eval()
+
+
+def with_evidence(model: Model, found: Evidence, seed: int) -> Model:
+    """Model that begins with the attention that was found; its other networks are those it has.
+
+    Arguments:
+        model: attention sampling, or evidence, as it was built from its settings.
+        found: evidence.
+        seed: of the initial weights.
+    """
+    if isinstance(model, Evidence):
+        return found
+    own = model.settings.attention
+    settings = replace(
+        model.settings,
+        attention=replace(found.settings.attention, frozen=own.frozen),
+        evidence=found.settings.evidence,
+    )
+    result = build_model(settings, model.classes, model.channels, seed, multi_label=model.multi_label, pretrained=False)
+    tensors = {name: one for name, one in model.state_dict().items() if not name.startswith("attention.head.")}
+    heads = {f"attention.head.{name}": one for name, one in found.attention.head.state_dict().items()}
+    result.load_state_dict(tensors | heads)
+    return result.to(model.device)
