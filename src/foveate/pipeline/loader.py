@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.config.settings import AugmentSettings, ViewSettings
 from foveate.datasets.types import ImageDataset
@@ -145,19 +145,25 @@ class Eyes:
 
     Attributes:
         cells_of: (C, h, w) view → (rows, columns, D) float16 features of its cells.
-        digest: hash of its weights.
+        digest: hash of everything that these depend on.
     """
 
     cells_of: Callable[[Tensor], Tensor]
     digest: str
 
 
-def digest(network: nn.Module) -> str:
-    """Hash of a network's parameters and buffers, their names included."""
-    found = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+def digest(model: Model) -> str:
+    """Hash of what a model's eyes are: which maps over which cells, where they compute, all parameters and buffers.
+
+    The weights alone do not tell: a network up to a stage is the same whichever of its earlier maps are looked at.
+    """
+    attention = model.settings.attention
+    kind = (attention.name, attention.stages, attention.stride, model.device.type)
+    found = hashlib.sha256(repr(kind).encode())
+    for network in (model.eyes, model.normalise):
+        for name, tensor in ({} if network is None else network.state_dict()).items():
+            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
 
@@ -201,7 +207,7 @@ class Loader:
         loading: LoadOptions = ALONE,
     ) -> "Loader":
         """Data loader of what a model wants of its images."""
-        eyes = None if model.eyes is None else Eyes(model.cells_of, digest(model.eyes))
+        eyes = None if model.eyes is None else Eyes(model.cells_of, digest(model))
         return cls(dataset, model.view, seed, model.intake, augment, loading, model.reads_patches, eyes)
 
     def training(self, epoch: int, plan: Sequence[Share]) -> Generator[Batch, None, None]:
