@@ -161,7 +161,7 @@ def cells_of_top(top: float, cells: int) -> int:
     """Number of cells that `top` means: itself, or if less than 1 that share of all; at least one, at most all.
 
     Example:
-        >>> cells_of_top(3, cells=680), cells_of_top(0.1, cells=680), cells_of_top(3, cells=2)
+        >>> cells_of_top(3.0, cells=680), cells_of_top(0.1, cells=680), cells_of_top(3.0, cells=2)
         (3, 68, 2)
     """
     return max(1, min(cells, round(top if top >= 1 else top * cells)))
@@ -187,7 +187,7 @@ def pooled_evidence(
 
     Example:
         >>> z = torch.tensor([[[1.0], [5.0], [3.0], [9.0]]])
-        >>> pooled_evidence(z, torch.tensor([[True, True, True, False]]), top=2)
+        >>> pooled_evidence(z, torch.tensor([[True, True, True, False]]), top=2.0)
         tensor([[4.]])
     """
     counts = [cells_of_top(top, number) for number in allowed.sum(1).tolist()]

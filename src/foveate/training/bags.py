@@ -1,7 +1,9 @@
 """Bags: features of the cells of many images, in memory or in a file that is mapped."""
 
 import tempfile
+import weakref
 from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 import torch
@@ -36,7 +38,7 @@ class Bags:
     def __init__(self, memory: int) -> None:
         self._memory, self._bytes = memory, 0
         self._images: list[np.ndarray] = []
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the bags, and has no name to remove
+        self._file: IO[bytes] | None = None
         self.labels: tuple[Label, ...] = ()
 
     def __len__(self) -> int:
@@ -46,19 +48,26 @@ class Bags:
         """Add an image's cells."""
         array = cells.half().cpu().numpy()
         if self._bytes + array.nbytes > self._memory:
-            offset = self._file.seek(0, 2)
-            array.tofile(self._file)
-            self._file.flush()
-            array = np.memmap(self._file, np.float16, "r", offset, array.shape)
+            array = self._filed(array)
         else:
             self._bytes += array.nbytes
         self._images.append(array)
+
+    def _filed(self, array: np.ndarray) -> np.ndarray:
+        """The same array, mapped from the end of the file; it stays readable when the file is closed."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the bags, and has no name to remove
+            weakref.finalize(self, self._file.close)
+        offset = self._file.seek(0, 2)
+        array.tofile(self._file)
+        self._file.flush()
+        return np.memmap(self._file, np.float16, "r", offset, array.shape)
 
     def part(self, chosen: Bool[Tensor, " image"]) -> "Bags":
         """Some of the images; nothing is copied."""
         rows = chosen.nonzero()[:, 0].tolist()
         result = Bags(0)
-        result._images, result._file = [self._images[row] for row in rows], self._file
+        result._images = [self._images[row] for row in rows]
         result.labels = tuple(self.labels[row] for row in rows)
         return result
 

@@ -30,7 +30,7 @@ class Shortlist:
         >>> for parameter in head.parameters():
         ...     _ = parameter.data.fill_(1.0)
         >>> bags.add(torch.tensor([[1.0], [5.0], [3.0]]))
-        >>> cells, share = Shortlist(head, bags, top=2, device=torch.device("cpu")).best([0], anew=True)
+        >>> cells, share = Shortlist(head, bags, top=2.0, device=torch.device("cpu")).best([0], anew=True)
         >>> cells.flatten().tolist(), share.tolist()
         ([5.0, 3.0], [[0.5, 0.5]])
     """
