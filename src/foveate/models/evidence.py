@@ -18,7 +18,7 @@ from foveate.sampling.geometry import Grid
 
 BACKGROUNDS = (
     *("none", "no", "nothing", "normal", "negative", "neg", "ok", "good", "pass", "background", "healthy", "clean"),
-    *("empty", "absent", "intact", "benign", "control", "defect-free", "no defect", "without"),
+    *("empty", "absent", "intact", "benign", "control", "defect free", "no defect", "without"),
 )
 """Names by which a class of images that show nothing is known."""
 
@@ -35,7 +35,7 @@ def guess_background(classes: Sequence[str]) -> str | None:
     """
     if sorted(classes) == ["0", "1"]:
         return "0"
-    called = [name for name in classes if name.strip().lower().replace("_", " ") in BACKGROUNDS]
+    called = [name for name in classes if name.strip().lower().replace("_", " ").replace("-", " ") in BACKGROUNDS]
     return called[0] if len(called) == 1 else None
 
 
