@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from foveate.atomic import replace_file
 from foveate.config.settings import EvidenceSettings
@@ -19,6 +20,7 @@ from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.models import Evidence, Model, build_model, load_model, save_model
 from foveate.models.evidence import guess_background
+from foveate.networks import count_cells
 from foveate.networks.evidence import EvidenceNetwork, has_backbone
 from foveate.pipeline.distributed import agreed
 from foveate.pipeline.loader import Loader, LoadOptions, shares
@@ -111,7 +113,7 @@ def find(
     held = _collect(eyes, dataset, validation, settings, loading)
     moments = seen.moments()
     teacher = Teacher(settings.training.find, eyes, moments, settings.seed, dataset.classes, dataset.multi_label)
-    losses = _judged(teacher, asked, seen, held) if len(asked) > 1 else {}
+    losses = _judged(teacher, asked, seen, held) if len(asked) > 1 and len(seen) > 1 else {}
     question = min(losses, key=lambda one: losses[one]) if losses else asked[0]
     head, starts = teacher.taught(question, seen)
     kept = kept_starts(starts.tolist())
@@ -197,6 +199,7 @@ def _collect(
     bags = Bags(round(1e9 * settings.data.memory_gigabytes))
     for batch in loader.evaluation(shares(indices, loading.batch)):
         mask = model.grid.cell_mask(batch.mask, batch.view_sizes)
+        count_cells(mask, batch.ids)  # refuses an image that is masked altogether
         assert batch.cells is not None
         for row in range(len(batch)):
             bags.add(batch.cells[row][mask[row]])
@@ -223,13 +226,14 @@ def _evidence_model(settings: RunSettings, model: Model, question: Question, mem
     return result.to(model.device).eval()
 
 
-def with_evidence(model: Model, found: Evidence, seed: int) -> Model:
+def with_evidence(model: Model, found: Evidence, seed: int, features: nn.Module | None = None) -> Model:
     """Model that begins with the attention that was found; its other networks are those it has.
 
     Arguments:
         model: attention sampling, or evidence, as it was built from its settings.
         found: evidence.
         seed: of the initial weights.
+        features: the feature network of the caller's own that the model was built with, if it was.
     """
     if isinstance(model, Evidence):
         return found
@@ -239,7 +243,8 @@ def with_evidence(model: Model, found: Evidence, seed: int) -> Model:
         attention=replace(found.settings.attention, frozen=own.frozen),
         evidence=found.settings.evidence,
     )
-    result = build_model(settings, model.classes, model.channels, seed, multi_label=model.multi_label, pretrained=False)
+    kind = (settings, model.classes, model.channels, seed)
+    result = build_model(*kind, multi_label=model.multi_label, features=features, pretrained=False)
     tensors = {name: one for name, one in model.state_dict().items() if not name.startswith("attention.head.")}
     heads = {f"attention.head.{name}": one for name, one in found.attention.head.state_dict().items()}
     result.load_state_dict(tensors | heads)

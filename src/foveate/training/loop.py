@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
-from foveate.errors import DataError, FoveateError, RunError
+from foveate.errors import ConfigError, DataError, FoveateError, RunError
 from foveate.evaluation.evaluate import Evaluation, evaluate
 from foveate.models import Evidence, Model
 from foveate.models.kept import KeptFeatures
@@ -84,6 +84,13 @@ def train(
         ConfigError, DataError, ImageError, RunError: the input is at fault; a state, once there, is saved.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    if stage == "find" and not finds(settings):
+        raise ConfigError(
+            f"the stage find needs a model whose attention has a backbone, got model.name {settings.model.name}, "
+            f"model.attention.name {settings.model.attention.name} and training.find.starts "
+            f"{settings.training.find.starts}: set model.attention.name to e.g. timm:tf_efficientnet_lite0, or leave "
+            "the stage out"
+        )
     accelerator = open_accelerator()
     check_precision(settings.training.mixed_precision, accelerator.device)
     set_reading_threads(settings.training.threads)
@@ -139,7 +146,7 @@ class _Run:
             images = self.dataset, self.training_indices, self.validation_indices
             where, fresh = self.folder / FOUND, self.state is None
             self.found = find_or_load(settings, model, *images, where, fresh, accelerator, self.progress.say)
-            model = with_evidence(model, self.found, derive_seed(settings.seed, "model"))
+            model = with_evidence(model, self.found, derive_seed(settings.seed, "model"), features)
             if isinstance(model, Evidence):
                 self.total = 0  # it has learnt all it will
         opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
