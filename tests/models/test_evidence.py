@@ -296,8 +296,8 @@ def test_it_comes_back_to_the_bit_and_fetches_nothing(
         ),
         (
             {"attention": AttentionSettings(name=BACKBONE, learning_rate=0.0)},
-            "model.attention.learning_rate must be positive, got 0.0: set it to e.g. 1e-4, or model.attention.frozen to "
-            "true",
+            "model.attention.learning_rate must be positive, got 0.0: set it to e.g. 1e-4, or "
+            "model.attention.frozen to true",
         ),
     ],
 )

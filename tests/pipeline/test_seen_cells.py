@@ -169,5 +169,5 @@ def test_a_view_that_is_not_a_number_is_refused_by_name() -> None:
 
     plain = make_marks(2, 0)
     loader = loader_of(seeing_model(), Floats(plain.examples, plain.classes))
-    with pytest.raises(ImageError, match="broken.tif: its view has pixels that are nan or infinite"):
+    with pytest.raises(ImageError, match=r"broken\.tif: its view has pixels that are nan or infinite"):
         list(loader.evaluation(shares(range(2), 2)))
