@@ -51,13 +51,20 @@ def batch_of(model: Model, sources: Sequence[Counted], seed: int, keys: Sequence
     return replace(batch, keys=tuple(keys))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", ["murthy", "iid", "uniform", "top"])
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform"])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("name", "method", "training"),
+    [
+        ("attention-sampling", "murthy", True),
+        ("attention-sampling", "murthy", False),
+        ("attention-sampling", "iid", True),
+        ("attention-sampling", "top", False),
+        ("uniform", "uniform", True),
+    ],
+)
 def test_losses_and_gradients_are_those_without(name: str, method: str, training: bool, make_model: Models) -> None:
     model = frozen(make_model, name=name, method=method, patches=9).train(training)
     kept, sources = KeptFeatures(10**6), images(SMALL)
-    for epoch in range(3):
+    for epoch in range(2):
         found = []
         for features, keys in ((None, ()), (kept, ("a", "b", "c"))):
             model.keep_features(features)

@@ -54,8 +54,8 @@ def test_images_learnt_by_heart_are_said_to_be(labels: list[int], known: float, 
     assert evaluation(labels, error).constant_error == pytest.approx(chance)
     for line in found.values():
         assert line.startswith(
-            f"images are learnt by heart: the training error is {known:.2f}, that of validation images {error:.2f}, and "
-            f"{chance:.2f} if one class is always answered; "
+            f"images are learnt by heart: the training error is {known:.2f}, that of validation images {error:.2f}, "
+            f"and {chance:.2f} if one class is always answered; "
         )
         assert "\n" not in line
 

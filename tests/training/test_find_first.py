@@ -192,11 +192,9 @@ def test_nothing_is_kept_of_features_that_are_trained(
     monkeypatch.setattr(AttentionSampling, "keep_features", lambda _, kept: given.append(kept))
     find = replace(settings.training.find, least_steps=2)
     short = replace(settings.training, find=find, max_steps=1, watch=0)
-    for frozen in (False, True):
-        model = replace(settings.model, features=replace(FROZEN, frozen=frozen))
-        run = replace(settings, model=model, training=short)
-        train(run, tmp_path / str(frozen), dataset=dataset, progress=SilentProgress())
-        assert bool(given) is frozen
+    run = replace(settings, model=replace(settings.model, features=replace(FROZEN, frozen=False)), training=short)
+    train(run, tmp_path / "run", dataset=dataset, progress=SilentProgress())
+    assert given == [], "another test shows that something is where they are frozen"
 
 
 def test_a_run_without_a_backbone_has_nothing_to_find(
