@@ -195,6 +195,9 @@ class ModelSettings:
     """How cells are drawn in training and, unless told otherwise, in prediction."""
     baseline: Literal["leave-one-out", "none"] = "leave-one-out"
     """Baseline of the attention's gradient in training."""
+    control: bool = False
+    """Learnt control variate: features of patches are foretold from the cells of the view, and only what they differ by
+    is estimated by draws. It saves draws, and changes no expectation; it needs an attention network with a backbone."""
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     """The attention network."""
     evidence: EvidenceSettings = field(default_factory=EvidenceSettings)

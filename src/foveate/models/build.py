@@ -147,6 +147,12 @@ def _check_evidence(settings: ModelSettings, classes: tuple[str, ...], multi_lab
             f"the model evidence is read off a backbone, got model.attention.name {attention.name}: set it to e.g. "
             "timm:tf_efficientnet_lite0, and model.attention.weights to bundled"
         )
+    if settings.control and not (settings.name == "attention-sampling" and has_backbone(attention)):
+        raise ConfigError(
+            f"model.control foretells features from what a backbone sees, but model.name is {settings.name} and "
+            f"model.attention.name {attention.name}: set model.control to false, or the latter to e.g. "
+            "timm:tf_efficientnet_lite0"
+        )
     if not evidence.top > 0:
         raise ConfigError(
             f"model.evidence.top must be positive, got {evidence.top}: set it to e.g. 3 cells, or 0.1, a tenth of all"

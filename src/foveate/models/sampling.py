@@ -1,7 +1,7 @@
 """Attention sampling, and its uniform baseline: look at a view, draw cells, read the patches behind them."""
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,9 @@ from foveate.models.preprocess import extents
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
-from foveate.networks import AttentionNetwork, ContrastPrior, log_attention, receptive_field
+from foveate.networks import AttentionNetwork, ContrastPrior, ForetoldFeatures, log_attention, receptive_field
 from foveate.networks.evidence import CellFeatures, EvidenceNetwork, attention_logits, has_backbone
-from foveate.sampling import draw, expectation, fetch
+from foveate.sampling import ControlVariate, draw, expectation, fetch, noise_left
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.types import Draw, Size
@@ -84,28 +84,29 @@ class PatchModel(Model):
         """
         stages = Stages()
         with stages("attention"):
-            batch = self.normalised(batch)
-            batch = replace(batch, views=batch.views.contiguous(memory_format=torch.channels_last))
+            batch = self.seen(batch)
             cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
             log_prob = self.log_attention(batch, cell_mask)
-        return self._draw(batch, samples, log_prob, cell_mask, stages)
+            foretold = self.foretold(batch)
+        return self._draw(batch, samples, _Looked(log_prob, cell_mask, foretold), stages)
+
+    def seen(self, batch: Batch) -> Batch:
+        """The batch as the attention sees it: normalised."""
+        batch = self.normalised(batch)
+        return replace(batch, views=batch.views.contiguous(memory_format=torch.channels_last))
+
+    def foretold(self, batch: Batch) -> Float[Tensor, "batch cell feature"] | None:  # noqa: ARG002  for subclasses
+        """Features foretold of the patches behind all cells, for a control variate; None if there is none."""
+        return None
 
     def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> "Drawn":
         """Same look, other draws; see `Model.draw_again`."""
         assert isinstance(started, Drawn)
-        log_prob, cell_mask = (
-            one[row : row + 1].expand(len(seeds), *one.shape[1:]) for one in (started.log_prob, started.cell_mask)
-        )
-        return self._draw(started.batch.repeat(row, seeds), started.samples, log_prob, cell_mask, Stages())
+        looked = started.looked.repeat(row, len(seeds))
+        return self._draw(started.batch.repeat(row, seeds), started.samples, looked, Stages())
 
-    def _draw(
-        self,
-        batch: Batch,
-        samples: int,
-        log_prob: Float[Tensor, "batch cell"],
-        cell_mask: Bool[Tensor, "batch row column"],
-        stages: Stages,
-    ) -> "Drawn":
+    def _draw(self, batch: Batch, samples: int, looked: "_Looked", stages: Stages) -> "Drawn":
+        log_prob, cell_mask = looked.log_prob, looked.cell_mask
         allowed = cell_mask.flatten(1)
         with stages("draw"):
             drawn = draw(
@@ -125,9 +126,9 @@ class PatchModel(Model):
                 boxes = shift_boxes(boxes, changes)
             unread = valid
             if self.kept is not None and batch.keys:
-                unread = valid & ~self.kept.known(_repeated(batch.keys, samples), index)
+                unread = valid & ~self.kept.known([key for key in batch.keys for _ in range(samples)], index)
         reading = self.read_patches(sources, boxes, unread, stages, samples)
-        return Drawn(batch, samples, log_prob, cell_mask, drawn, boxes, reading, stages, index, unread)
+        return Drawn(batch, samples, looked, drawn, boxes, reading, stages, index, unread)
 
     def finish(self, started: Started) -> Output:
         """Read, compute features, estimate, classify; see `Model.finish`.
@@ -136,15 +137,17 @@ class PatchModel(Model):
             ImageError: if a patch cannot be read.
         """
         assert isinstance(started, Drawn)
-        log_prob, drawn, stages = started.log_prob, started.drawn, started.stages
+        looked, drawn, stages = started.looked, started.drawn, started.stages
+        log_prob = looked.log_prob
         features = self._features(started)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method != "top"
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
+        control = None if looked.foretold is None else ControlVariate(log_prob, looked.foretold)
         with stages("classify"):
-            estimate = expectation(drawn, features, baseline)
+            estimate = expectation(drawn, features, baseline, control)
             logits = self.head(estimate.to(self.head.weight.dtype))
-        cell_mask = started.cell_mask
+        cell_mask = looked.cell_mask
         return Output(
             logits=average_samples(logits, started.samples, self.multi_label),
             # Masked once more: the entropy of an exact 0 has an infinite slope.
@@ -154,6 +157,7 @@ class PatchModel(Model):
             features=features,
             read=drawn.valid,
             cell_mask=cell_mask,
+            noise_left=None if control is None or not self.training else noise_left(drawn, features, control),
             seconds=stages.seconds,
         )
 
@@ -163,12 +167,30 @@ class PatchModel(Model):
         if kept is None or not batch.keys:
             return started.reading.features(self.features, self.normalise)
         raw = started.reading.features(self.features.raw, self.normalise)
-        raw = kept.completed(_repeated(batch.keys, started.samples), started.index, started.unread, raw)
+        raw = kept.completed(
+            [key for key in batch.keys for _ in range(started.samples)], started.index, started.unread, raw
+        )
         return self.features.finished(raw)
 
 
-def _repeated(keys: Sequence[Hashable | None], samples: int) -> list[Hashable | None]:
-    return [key for key in keys for _ in range(samples)]
+@dataclass(frozen=True)
+class _Looked:
+    """What an attention said of a batch.
+
+    Attributes:
+        log_prob: (B, K) log attention over the cells of the map.
+        cell_mask: (B, rows, columns) True where it may look.
+        foretold: (B, K, D) features foretold of the patches behind all cells; or None.
+    """
+
+    log_prob: Float[Tensor, "batch cell"]
+    cell_mask: Bool[Tensor, "batch row column"]
+    foretold: Float[Tensor, "batch cell feature"] | None
+
+    def repeat(self, row: int, times: int) -> "_Looked":
+        """Of one image, as many times."""
+        every = (self.log_prob, self.cell_mask, self.foretold)
+        return _Looked(*(None if one is None else one[row : row + 1].expand(times, *one.shape[1:]) for one in every))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -176,8 +198,7 @@ class Drawn(Started):
     """Forward pass under way, of which the cells are drawn.
 
     Attributes:
-        log_prob: (B, K) log attention over the cells of the map.
-        cell_mask: (B, rows, columns) True where the attention may look.
+        looked: what the attention said.
         drawn: the cells drawn, of B · samples rows.
         boxes: (B · samples, n, 4) of their patches, in level-0 pixels.
         reading: of the patches.
@@ -186,8 +207,7 @@ class Drawn(Started):
         unread: (B · samples, n) those whose features are not kept; on the CPU.
     """
 
-    log_prob: Float[Tensor, "batch cell"]
-    cell_mask: Bool[Tensor, "batch row column"]
+    looked: "_Looked"
     drawn: Draw
     boxes: Int[Tensor, "rows draw 4"]
     reading: PatchReading
@@ -233,6 +253,8 @@ class AttentionSampling(PatchModel):
             questions = 1 if settings.evidence.background is not None else len(self.classes)
             standardised = settings.input.normalise != "none"
             self.attention = EvidenceNetwork(settings.attention, channels, questions, options.pretrained, standardised)
+            if settings.control:
+                self.foreteller = ForetoldFeatures(self.attention.cells.dimension, self.features.dimension)
         else:
             self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
         contrast = settings.prior.contrast
@@ -260,10 +282,24 @@ class AttentionSampling(PatchModel):
         if prior is not None and self.prior is not None:
             self.prior.strength.fill_(prior)
 
+    def seen(self, batch: Batch) -> Batch:
+        """The batch as the attention sees it: normalised, and with features of its cells, if it reads these."""
+        batch = super().seen(batch)
+        attention = self.attention
+        return replace(batch, cells=seen_cells(attention, batch)) if isinstance(attention, EvidenceNetwork) else batch
+
+    def foretold(self, batch: Batch) -> Float[Tensor, "batch cell feature"] | None:
+        """Features foretold of the patches behind all cells, from those of the cells, which do not learn from it."""
+        if not self.settings.control or batch.cells is None or not isinstance(self.attention, EvidenceNetwork):
+            return None
+        foretold: Tensor = self.foreteller(self.attention.head.standardised(batch.cells).flatten(1, 2).detach())
+        return foretold
+
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
         """Log attention over the valid cells: network, prior, smoothing."""
         if isinstance(self.attention, EvidenceNetwork):
-            logits = attention_logits(self.attention(seen_cells(self.attention, batch)))
+            assert batch.cells is not None
+            logits = attention_logits(self.attention(batch.cells))
         else:
             logits = self.attention(batch.views, None if _same_size(batch) else extents(batch))
         if self.prior is not None:

@@ -137,6 +137,8 @@ class Output:
         read: (B·s, n) which of `boxes` were read: False for slots left over and for a smaller image's missing cells; or
             None, where there are no boxes.
         cell_mask: (B, rows, columns) True for the cells of the map that may be looked at; or None, as the attention.
+        noise_left: () share of the estimate's noise that a control variate leaves, with its gradient; None if there is
+            no such, or nothing is trained.
         seconds: wall-clock time by stage: "attention", "draw", "read", "features", "classify".
     """
 
@@ -147,6 +149,7 @@ class Output:
     features: "Float[Tensor, 'rows draw feature'] | None" = None
     read: "Bool[Tensor, 'rows draw'] | None" = None
     cell_mask: "Bool[Tensor, 'batch row column'] | None" = None
+    noise_left: "Float[Tensor, ''] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

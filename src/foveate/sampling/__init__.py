@@ -42,7 +42,7 @@ Files:
 
 from foveate.sampling.attention_health import REMEDIES, AttentionHealth, common_warnings, diagnose
 from foveate.sampling.draw import draw, fetch, weigh
-from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation
+from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation, noise_left
 
 __all__ = [
     "REMEDIES",
@@ -55,5 +55,6 @@ __all__ = [
     "draw",
     "expectation",
     "fetch",
+    "noise_left",
     "weigh",
 ]

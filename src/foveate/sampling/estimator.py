@@ -6,7 +6,7 @@ variate that takes from the attention's gradient what all features have in commo
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float64
@@ -165,6 +165,15 @@ def control_loss(
         residual = features.detach().to(dtype) - _at_drawn(draw, control.values.to(dtype))
         squared = residual.masked_fill(~draw.valid[:, :, None], 0.0).square().sum(2)
         return (noise.to(dtype) * squared).sum(1).mean()
+
+
+def noise_left(draw: Draw, features: Float[Tensor, "batch draw feature"], control: ControlVariate) -> Float[Tensor, ""]:
+    """Share of the noise of Φ̂ that a control variate leaves: its `control_loss`, over that of foretelling nothing.
+
+    Arguments and errors are those of `control_loss`; 0 is exact, 1 is of no use, and more does harm.
+    """
+    without = control_loss(draw, features, replace(control, values=torch.zeros_like(control.values)))
+    return control_loss(draw, features, control) / without.detach().clamp(min=1e-12)
 
 
 def _check_control(draw: Draw, features: Float[Tensor, "batch draw feature"], control: ControlVariate) -> None:

@@ -89,6 +89,8 @@ def image_losses(
 
     .. math:: L_b = \mathrm{CE}_b - \lambda H_b - \nu V_b
 
+    and, where there is a control variate, the share of the noise that it leaves.
+
     Arguments:
         output: of a model.
         labels: as `cross_entropies`.
@@ -102,6 +104,8 @@ def image_losses(
     losses = cross_entropies(output.logits.float(), labels, weights) - terms.entropy * entropy
     if terms.variety:
         losses = losses - terms.variety * feature_variety(output)
+    if output.noise_left is not None:  # of which the control variate alone learns, and nothing else
+        losses = losses + output.noise_left
     return losses, entropy
 
 
