@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -196,9 +197,12 @@ class _Run:
         self.accelerator.wait_for_everyone()  # whoever returns finds the model there
         best, position = self.position.best, self.position
         error = None if best is None else best.error
-        return TrainResult(
-            self.folder, self.folder / "model", error, position.epoch - 1, position.step, position.seconds
-        )
+        labels = [self.dataset.examples[index].label for index in self.validation_indices]
+        chance = None
+        if labels and not self.dataset.multi_label:
+            chance = 1 - Counter(labels).most_common(1)[0][1] / len(labels)
+        took = position.epoch - 1, position.step, position.seconds
+        return TrainResult(self.folder, self.folder / "model", error, chance, *took)
 
     def _begin_with_found(self) -> None:
         """The evidence is the run's first model: what comes later has to be better."""

@@ -41,6 +41,7 @@ class TrainResult:
         folder: of the run.
         model_folder: of the best model by validation.
         validation_error: of that model; None without validation images.
+        constant_error: error on these of an answer that is the same for all; None without them, or with several labels.
         epochs: epochs finished.
         steps: steps taken.
         seconds: of training and validation, over all resumptions.
@@ -49,9 +50,17 @@ class TrainResult:
     folder: Path
     model_folder: Path
     validation_error: float | None
+    constant_error: float | None
     epochs: int
     steps: int
     seconds: float
+
+    @property
+    def learnt(self) -> bool | None:
+        """Whether the model is better than one answer for all; None where nothing tells."""
+        if self.validation_error is None or self.constant_error is None:
+            return None
+        return self.validation_error < self.constant_error
 
 
 class MetricsLog:
