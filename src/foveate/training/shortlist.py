@@ -10,20 +10,22 @@ from foveate.networks.evidence import EvidenceHead, cells_of_top
 from foveate.training.bags import Bags
 
 LISTED = 48
-"""Cells on an image's list, at least; twice as many as are pooled, if that is more."""
+"""Cells on an image's list, at least; and of those that are pooled, the most that a step learns from."""
 
 
 class Shortlist:
     r"""Short lists of the cells that each start finds for each question: S · E lists an image.
 
     The k cells with the most evidence are looked for among all cells, or among those that were best when that was last
-    done, whose evidence is computed anew. Neither takes a gradient; nothing is dropped.
+    done, whose evidence is computed anew. Neither takes a gradient; nothing is dropped. Of more than `LISTED` cells
+    that are pooled so many are taken by lot, whose mean is theirs in the mean.
 
     Arguments:
         head: S members and E questions; as it is whenever it is asked.
         bags: of the images.
         top: k, or if less than 1 a share of an image's cells.
         device: where the head is.
+        generator: of the lots.
 
     Example:
         >>> bags, head = Bags(10**6), EvidenceHead(1, 1, 1)
@@ -35,8 +37,15 @@ class Shortlist:
         ([5.0, 3.0], [[0.5, 0.5]])
     """
 
-    def __init__(self, head: EvidenceHead, bags: Bags, top: float, device: torch.device) -> None:
-        self._head, self._bags, self._device = head, bags, device
+    def __init__(
+        self,
+        head: EvidenceHead,
+        bags: Bags,
+        top: float,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self._head, self._bags, self._device, self._generator = head, bags, device, generator
         counts = torch.tensor([bags.cells(row) for row in range(len(bags))])
         self._counts = counts
         self._wanted = torch.tensor([cells_of_top(top, count) for count in counts.tolist()])
@@ -56,7 +65,7 @@ class Shortlist:
         self._head.eval()
         if anew or any(self._lists[row] is None for row in rows):
             self._look(rows)
-        lists = [one for row in rows if (one := self._lists[row]) is not None]
+        lists = [self._by_lot(one) for row in rows if (one := self._lists[row]) is not None]
         longest = max(one.shape[2] for one in lists)
         index = torch.stack([torch.nn.functional.pad(one, (0, longest - one.shape[2])) for one in lists])
         listed = torch.tensor([one.shape[2] for one in lists])
@@ -66,7 +75,7 @@ class Shortlist:
         own = logits.diagonal(dim1=2, dim2=4).transpose(2, 3)  # (S, B, E, m): of each question, its own logit
         there = torch.arange(longest) < listed[:, None]
         own = own.masked_fill(~there[:, None].to(self._device), -torch.inf)
-        wanted = self._wanted[list(rows)]
+        wanted = self._wanted[list(rows)].clamp(max=LISTED)
         most = int(wanted.max())
         best = own.topk(most, 3).indices
         found = cells.gather(3, best[..., None].expand(-1, -1, -1, -1, width))
@@ -74,10 +83,15 @@ class Shortlist:
         self._head.train(training)
         return found, share.to(self._device)
 
+    def _by_lot(self, listed: Int[Tensor, "start question place"]) -> Int[Tensor, "start question _"]:
+        if listed.shape[2] <= LISTED:
+            return listed
+        return listed[:, :, torch.randperm(listed.shape[2], generator=self._generator)[:LISTED]]
+
     def _look(self, rows: Sequence[int]) -> None:
         """Ask all cells of some images."""
         cells, allowed = self._bags.batch(rows, self._device)
         found = self._head.each(cells).masked_fill(~allowed[:, :, None], -torch.inf)
         for place, row in enumerate(rows):
-            size = min(int(self._counts[row]), max(LISTED, 2 * int(self._wanted[row])))
+            size = min(int(self._counts[row]), max(LISTED, int(self._wanted[row])))
             self._lists[row] = found[:, place].topk(size, 1).indices.transpose(1, 2).cpu()

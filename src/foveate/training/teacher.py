@@ -26,7 +26,7 @@ FAILED = 0.2
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0)
 """Divisors of logits that are tried before images that were not trained on judge."""
 
-ANEW = 4
+ANEW = 5
 """Every so many epochs, and in the first ones, all cells are asked; in the others, those that were best then."""
 
 WARM_UP = 0.1
@@ -125,7 +125,7 @@ class Teacher:
         head.to(self.device)
         optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         steps = max(settings.least_steps, settings.epochs * math.ceil(len(bags) / settings.batch))
-        shortlist = Shortlist(head, bags, question.top, self.device)
+        shortlist = Shortlist(head, bags, question.top, self.device, generator)
         counted, total = 0, torch.zeros(settings.starts, device=self.device)
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(derive_seed(self.seed, "find dropout"))
