@@ -1,7 +1,7 @@
 """Evidence is found from labels alone: where it is, how it is asked for, and which starts are kept."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -144,12 +144,15 @@ def test_of_several_numbers_of_cells_that_is_taken_whose_loss_is_lowest() -> Non
 
 @dataclass
 class Judge:
-    """Says of images not trained on how many there are; knows what it was asked."""
+    """Says of images not trained on how many there are; knows what it was asked, and how often each was to begin."""
 
     asked: list[tuple[Question, tuple[Any, ...], tuple[Any, ...]]]
+    starts: list[int] = field(default_factory=list)
+    settings: FindSettings = field(default_factory=lambda: FindSettings(starts=4))
 
-    def loss(self, question: Question, seen: Bags, held: Bags) -> float:
+    def loss(self, question: Question, seen: Bags, held: Bags, starts: int) -> float:
         self.asked.append((question, seen.labels, held.labels))
+        self.starts.append(starts)
         return question.top + held.labels[0]
 
 
@@ -166,8 +169,10 @@ def test_validation_images_judge_where_they_are_enough_and_else_folds_of_the_oth
     judge: Any = Judge([])
     assert _judged(judge, [one, other], bags_of(7), bags_of(30, 100)) == {one: 103.0, other: 100.5}
     assert judge.asked == [(asked, tuple(range(7)), tuple(range(100, 130))) for asked in (one, other)]
+    assert judge.starts == [4, 4]
     judge.asked.clear()
     found = _judged(judge, [one], bags_of(7), bags_of(29, 100))
+    assert judge.starts[2:] == [2, 2, 2]
     assert [held for _, _, held in judge.asked] == [(0, 3, 6), (1, 4), (2, 5)]
     assert all(sorted(seen + held) == list(range(7)) for _, seen, held in judge.asked)
     assert found == {one: pytest.approx((3 * 3.0 + 2 * 4.0 + 2 * 5.0) / 7)}
@@ -201,8 +206,8 @@ def test_failed_starts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     taught: list[EvidenceHead] = []
     teach = Teacher._teach
 
-    def spoilt(self: Teacher, question: Question, bags: Bags) -> tuple[EvidenceHead, torch.Tensor]:
-        head, _ = teach(self, question, bags)
+    def spoilt(self: Teacher, question: Question, bags: Bags, starts: int) -> tuple[EvidenceHead, torch.Tensor]:
+        head, _ = teach(self, question, bags, starts)
         taught.append(head)
         return head, torch.tensor([0.3, 0.6, 0.31])
 
@@ -286,7 +291,7 @@ def test_confidence_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
         pooled.append(pooled_evidence(logits, allowed, 2.0) + head.bias[[0, 2]].mean(0))
     evidence, truth = torch.cat(pooled)[:, 0].detach(), torch.tensor([0.0, 1, 1, 0, 1])
     losses = [functional.binary_cross_entropy_with_logits(evidence / hot, truth).item() for hot in TEMPERATURES]
-    assert teacher.loss(question, bags, bags) == pytest.approx(min(losses))
+    assert teacher.loss(question, bags, bags, 2) == pytest.approx(min(losses))
     assert min(losses) < losses[TEMPERATURES.index(1.0)]
     assert head.first.shape[0] == 3, "what was taught stays as it was"
 
@@ -359,7 +364,7 @@ def test_an_image_that_is_masked_altogether_is_refused_by_name() -> None:
         ({"starts": -1}, "training.find.starts must be at least 0, got -1"),
         ({"epochs": 0}, "training.find.epochs must be at least 1, got 0"),
         ({"batch": 0}, "training.find.batch must be at least 1, got 0"),
-        ({"tops": (3.0, 0.0)}, "training.find.learning_rate and tops must be positive, got 0.003 and [3.0, 0.0]"),
+        ({"tops": (3.0, 0.0)}, "training.find.learning_rate and tops must be positive, got 0.002 and [3.0, 0.0]"),
         ({"learning_rate": 0.0}, "training.find.learning_rate and tops must be positive, got 0.0 and [3.0, 0.1]"),
     ],
 )

@@ -69,9 +69,9 @@ class FindSettings:
     """Passes over what was seen of the training images."""
     least_steps: int = 300
     """Steps, at least, where the images are few."""
-    batch: int = 32
+    batch: int = 16
     """Images per step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """Peak of the learning rate, of AdamW."""
     weight_decay: float = 1e-2
     """Its weight decay."""

@@ -38,6 +38,9 @@ ENOUGH = 30
 FOLDS = 3
 """Folds of that cross-validation."""
 
+JUDGING_STARTS = 2
+"""Starts of every fold and question of it."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -115,7 +118,7 @@ def find(
     teacher = Teacher(settings.training.find, eyes, moments, settings.seed, dataset.classes, dataset.multi_label)
     losses = _judged(teacher, asked, seen, held) if len(asked) > 1 and len(seen) > 1 else {}
     question = min(losses, key=lambda one: losses[one]) if losses else asked[0]
-    head, starts = teacher.taught(question, seen)
+    head, starts = teacher.taught(question, seen, settings.training.find.starts)
     kept = kept_starts(starts.tolist())
     head.keep(kept)
     result = _evidence_model(settings, model, question, len(kept))
@@ -180,14 +183,16 @@ def found_line(found: Found) -> str:
 
 def _judged(teacher: Teacher, asked: Sequence[Question], seen: Bags, held: Bags) -> dict[Question, float]:
     """Loss of every question on images that were not trained on."""
+    starts = teacher.settings.starts
     if len(held) >= ENOUGH:
         splits = [(seen, held)]
     else:
+        starts = min(starts, JUDGING_STARTS)
         folds = torch.arange(len(seen)) % FOLDS
         splits = [(seen.part(folds != fold), seen.part(folds == fold)) for fold in range(min(FOLDS, len(seen)))]
     losses = {}
     for question in asked:
-        each = [teacher.loss(question, rest, out) * len(out) for rest, out in splits]
+        each = [teacher.loss(question, rest, out, starts) * len(out) for rest, out in splits]
         losses[question] = sum(each) / sum(len(out) for _, out in splits)
     return losses
 

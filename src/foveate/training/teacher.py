@@ -99,24 +99,24 @@ class Teacher:
         self.settings, self.moments, self.seed = settings, moments, seed
         self.classes, self.multi_label = classes, multi_label
         self.attention, self.device = model.settings.attention, model.device
-        self._taught: dict[tuple[Question, int], tuple[EvidenceHead, Tensor]] = {}
+        self._taught: dict[tuple[Question, int, int], tuple[EvidenceHead, Tensor]] = {}
 
-    def taught(self, question: Question, bags: Bags) -> tuple[EvidenceHead, Float[Tensor, " start"]]:
-        """Heads of all starts, taught a question by some images, and the training loss of each; taught but once."""
-        known = (question, id(bags))
+    def taught(self, question: Question, bags: Bags, starts: int) -> tuple[EvidenceHead, Float[Tensor, " start"]]:
+        """Heads of some starts, taught a question by some images, and the training loss of each; taught but once."""
+        known = (question, id(bags), starts)
         if known not in self._taught:
-            self._taught[known] = self._teach(question, bags)
-        head, starts = self._taught[known]
-        return copy.deepcopy(head), starts
+            self._taught[known] = self._teach(question, bags, starts)
+        head, losses = self._taught[known]
+        return copy.deepcopy(head), losses
 
-    def _teach(self, question: Question, bags: Bags) -> tuple[EvidenceHead, Float[Tensor, " start"]]:
+    def _teach(self, question: Question, bags: Bags, starts: int) -> tuple[EvidenceHead, Float[Tensor, " start"]]:
         settings, one = self.settings, question.background is not None
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "find"))
         head = EvidenceHead(
             len(self.moments[0]),
             self.attention.hidden,
             1 if one else len(self.classes),
-            settings.starts,
+            starts,
             self.attention.dropout,
             generator,
         )
@@ -126,7 +126,7 @@ class Teacher:
         optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         steps = max(settings.least_steps, settings.epochs * math.ceil(len(bags) / settings.batch))
         shortlist = Shortlist(head, bags, question.top, self.device, generator)
-        counted, total = 0, torch.zeros(settings.starts, device=self.device)
+        counted, total = 0, torch.zeros(starts, device=self.device)
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(derive_seed(self.seed, "find dropout"))
             for step, rows in enumerate(self._batches(len(bags), steps, generator)):
@@ -180,13 +180,13 @@ class Teacher:
             row[list(label) if isinstance(label, tuple) else [label]] = 1
         return result
 
-    def loss(self, question: Question, seen: Bags, held: Bags) -> float:
+    def loss(self, question: Question, seen: Bags, held: Bags, starts: int) -> float:
         """Mean loss on held-out images of the starts that have not failed, together, at the best temperature.
 
         Of two questions the one that was learnt by heart is the surer of itself, and that is not what is to be judged.
         """
-        head, starts = self.taught(question, seen)
-        head.keep(kept_starts(starts.tolist()))
+        head, losses = self.taught(question, seen, starts)
+        head.keep(kept_starts(losses.tolist()))
         targets = self.targets(question, held.labels).to(self.device)
         with torch.no_grad():
             pooled = torch.cat([held.pooled(head, [row], question.top, self.device) for row in range(len(held))])
