@@ -2,10 +2,11 @@
 
     python experiments/other_strokes.py [megapixel-mnist] --digits bundled --strokes own pens [--images 1000] [--under]
 
-Every canvas has strokes of its own, and digits of the test half. Three kinds: "own" are those of Megapixel MNIST
-(`data.strokes: fresh`); "arcs" is a generator that variants of a training may be compared by; "pens" is another one, by
-which the result is judged and nothing is ever trained or chosen: straight, bent and zig-zag strokes anywhere in their
-square, thin and thick, bright and dim. Both are drawn by Pillow and share no code with Megapixel MNIST's.
+Every canvas has strokes of its own, and digits of the test half. "own" are Megapixel MNIST's (`data.strokes: fresh`).
+Three other generators are drawn by Pillow and share no code with it: "arcs", by which variants of a training may be
+compared; and two by which the result is judged and nothing is ever trained or chosen: "lines", what the paper says in
+words, two thin straight strokes at random angles; and "pens", which are harder: straight, bent and zig-zag strokes
+anywhere in their square, thin and thick, bright and dim.
 """
 
 import argparse
@@ -95,6 +96,16 @@ def with_strokes(
     )
 
 
+def lines(generator: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Two straight strokes at random angles, a pixel wide, through the square from side to side."""
+    image = Image.new("L", (SIDE, SIDE))
+    for _ in range(2):
+        start, end = _ends(generator, 80.0, 80.0)
+        ends = [(float(start[1]), float(start[0])), (float(end[1]), float(end[0]))]
+        ImageDraw.Draw(image).line(ends, fill=int(generator.integers(204, 256)), width=1)
+    return np.array(image)
+
+
 def pens(generator: np.random.Generator) -> npt.NDArray[np.uint8]:
     """One or two pen strokes: straight, bent (a quadratic Bézier curve) or zig-zag, of any width and brightness."""
     pattern = np.zeros((SIDE, SIDE))
@@ -131,7 +142,7 @@ def arcs(generator: np.random.Generator) -> npt.NDArray[np.uint8]:
     return np.rint(255 * bright * pattern).astype(np.uint8)
 
 
-KINDS: dict[str, Callable[[np.random.Generator], npt.NDArray[np.uint8]]] = {"arcs": arcs, "pens": pens}
+KINDS: dict[str, Callable[[np.random.Generator], npt.NDArray[np.uint8]]] = {"arcs": arcs, "lines": lines, "pens": pens}
 """Generators of patterns other than Megapixel MNIST's own."""
 
 

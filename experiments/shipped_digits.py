@@ -4,7 +4,7 @@ A third of them are scikit-learn's, each many times, so that the model reads the
 `foveate data megapixel-mnist` pastes without any download as well as the others. No digit is in both halves.
 
     python experiments/shipped_digits.py --out digits.npz
-    foveate train megapixel-mnist --data.digits digits.npz --training.watch 0 --training.epochs 40 --out runs/shipped
+    foveate train --config experiments/shipped-digits.yaml --out runs/shipped
 """
 
 import argparse
