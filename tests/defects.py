@@ -50,11 +50,11 @@ def _damage(generator: np.random.Generator, image: Image.Image) -> None:
     """Put a chip (sharp, angular) or a stain (soft, round) of about 30 pixels anywhere, darker or lighter."""
     radius = generator.uniform(12, 18)
     row, column = (generator.uniform(40, side - 40) for side in (image.height, image.width))
-    turns = np.sort(generator.uniform(0, 2 * np.pi, 7))
-    reach = radius * generator.uniform(0.6, 1.2, 7)
+    turns = 2 * np.pi * (np.arange(7) + generator.uniform(-0.3, 0.3, 7)) / 7
+    reach = radius * generator.uniform(0.7, 1.2, 7)
     corners = [(column + r * np.cos(t), row + r * np.sin(t)) for r, t in zip(reach, turns, strict=True)]
     cover = Image.new("L", image.size)
-    ImageDraw.Draw(cover).polygon(corners, fill=int(generator.uniform(150, 230)))
+    ImageDraw.Draw(cover).polygon(corners, fill=int(generator.uniform(170, 240)))
     if generator.random() < 0.5:
         cover = cover.filter(ImageFilter.GaussianBlur(3))
     shade = int(np.clip(generator.choice([35, 225]) + generator.uniform(-20, 20), 0, 255))
