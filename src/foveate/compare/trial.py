@@ -250,7 +250,8 @@ class Trial:
     def _predictions(
         self, settings: RunSettings, outcome: TrainResult, tested: Evaluation, seconds: float
     ) -> Predictions:
-        last = read_metrics(self.folder / "metrics.jsonl", "epoch")[-1]
+        epochs = read_metrics(self.folder / "metrics.jsonl", "epoch")
+        last = epochs[-1] if epochs else self._judged_by_training()
         examples = [self.images.examples[index] for index in tested.indices]
         return Predictions(
             method=self.method.name,
@@ -277,6 +278,12 @@ class Trial:
             coverage=tested.coverage,
             minutes=self.minutes,
         )
+
+    def _judged_by_training(self) -> dict[str, float]:
+        """Loss and error of the training images, for a model that has no epochs: evidence alone."""
+        indices, loading = split_indices(self.images, "train"), LoadOptions(self.settings.training.batch)
+        known = evaluate(load_model(self.folder), self.images, indices, loading=loading)
+        return {"training_loss": known.loss, "training_error": known.error}
 
     def _write_splits(self) -> None:
         write_splits(self.folder, self.images.examples, "compare with the images, folds and seeds")

@@ -145,8 +145,9 @@ class _Run:
         self.state = agreed(accelerator, prepare)
         if finds(settings):
             images = self.dataset, self.training_indices, self.validation_indices
-            where, fresh = self.folder / FOUND, self.state is None
+            began, where = time.perf_counter(), self.folder / FOUND
             self.found = find_or_load(settings, model, *images, where, fresh, accelerator, self.progress.say)
+            self.position.seconds += time.perf_counter() - began  # a state, if there is one, knows better
             model = with_evidence(model, self.found, derive_seed(settings.seed, "model"), features)
             if isinstance(model, Evidence):
                 self.total = 0  # it has learnt all it will
