@@ -241,3 +241,10 @@ def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) ->
         assert a["validation_error"] == b["validation_error"]
         assert a["validation_loss"] == pytest.approx(b["validation_loss"], abs=1e-4)
     assert len(both.stdout.splitlines()) == len(told_alone.splitlines())
+
+
+def test_a_stage_of_several_folds_is_refused(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:
+    words = command("train", "--config", config, "--data", images, "--out", tmp_path / "run", "--folds", 2)
+    assert main([*words, "--stage", "find"]) == 2
+    assert "leave it out, or --folds" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -72,6 +72,8 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
     if name is None and file is None and not (resume and options["out"]):
         raise ConfigError(f"what to train is missing: give a preset ({', '.join(PRESETS)}) or --config FILE")
     out = options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
+    if options["folds"] is not None and options["stage"] != "all":
+        raise ConfigError("--stage find ends before there is anything to cross-validate: leave it out, or --folds")
     if resume and options["folds"] is None and (out / "fold-1").is_dir():
         raise RunError(f"{out} holds the folds of a cross-validation: add --folds K, with the K it was begun with")
     for place in ("manifest", "published", "cache_folder"):

@@ -119,7 +119,7 @@ def find(
     losses = _judged(teacher, asked, seen, held) if len(asked) > 1 and len(seen) > 1 else {}
     question = min(losses, key=lambda one: losses[one]) if losses else asked[0]
     head, starts = teacher.taught(question, seen, settings.training.find.starts)
-    kept = kept_starts(starts.tolist())
+    kept = kept_starts(starts.tolist(), teacher.chance(question))
     head.keep(kept)
     result = _evidence_model(settings, model, question, len(kept))
     result.attention.head.load_state_dict(head.state_dict())

@@ -46,15 +46,15 @@ class Question:
     top: float
 
 
-def kept_starts(losses: Sequence[float]) -> tuple[int, ...]:
-    """Starts that have not failed, by their training losses.
+def kept_starts(losses: Sequence[float], chance: float = math.log(2)) -> tuple[int, ...]:
+    """Starts that have not failed, by their training losses, and that of an answer that knows nothing.
 
     Example:
         >>> kept_starts([0.43, 0.23, 0.24, 0.22])
         (1, 2, 3)
     """
     least = min(losses)
-    limit = least + FAILED * max(math.log(2) - least, 0.0)
+    limit = least + FAILED * max(chance - least, 0.0)
     return tuple(number for number, loss in enumerate(losses) if loss <= limit)
 
 
@@ -180,13 +180,17 @@ class Teacher:
             row[list(label) if isinstance(label, tuple) else [label]] = 1
         return result
 
+    def chance(self, question: Question) -> float:
+        """Loss of an answer that knows nothing, in nats."""
+        return math.log(2 if question.background is not None or self.multi_label else len(self.classes))
+
     def loss(self, question: Question, seen: Bags, held: Bags, starts: int) -> float:
         """Mean loss on held-out images of the starts that have not failed, together, at the best temperature.
 
         Of two questions the one that was learnt by heart is the surer of itself, and that is not what is to be judged.
         """
         head, losses = self.taught(question, seen, starts)
-        head.keep(kept_starts(losses.tolist()))
+        head.keep(kept_starts(losses.tolist(), self.chance(question)))
         targets = self.targets(question, held.labels).to(self.device)
         with torch.no_grad():
             pooled = torch.cat([held.pooled(head, [row], question.top, self.device) for row in range(len(held))])
