@@ -18,7 +18,7 @@ from foveate.config.settings import (
 )
 from foveate.errors import ConfigError, FoveateError
 from foveate.images import ArraySource
-from foveate.models import Evidence, Model, build_model, load_model, make_batch, save_model
+from foveate.models import AttentionSampling, Evidence, Model, build_model, load_model, make_batch, save_model
 from foveate.models.evidence import BACKGROUNDS, guess_background, kinds_of_evidence
 from foveate.models.types import Batch
 
@@ -314,3 +314,28 @@ def test_a_background_among_several_labels_is_refused() -> None:
         "model.evidence.background is 'none', but an image has several labels: set data.background to null, or to the "
         "class of images that show nothing"
     )
+
+
+@pytest.mark.parametrize("background", ["none", None])
+def test_the_first_answer_has_its_share_but_in_training(background: str | None, sources: list[ArraySource]) -> None:
+    shared, whole = EvidenceSettings(3.0, background, share=0.25), EvidenceSettings(3.0, background)
+    found = seeing_model("evidence", seed=3, evidence=whole)
+    joined, alone = (
+        seeing_model("attention-sampling", attention={"dropout": 0.0}, seed=1, evidence=one) for one in (shared, whole)
+    )
+    assert isinstance(joined, AttentionSampling)
+    assert isinstance(found, Evidence)
+    alone.load_state_dict({k: v for k, v in joined.state_dict().items() if not k.startswith("first.")})
+    joined.first.take(found)
+    batch = make_batch(sources, joined.view, seeds=range(len(sources)))
+    with torch.no_grad():
+        # the eyes of all are those of one
+        found.attention.cells.load_state_dict(joined.attention.cells.state_dict())
+        for model in (joined, alone, found):
+            model.eval()
+        wanted = 0.75 * alone(batch).logits + 0.25 * found(batch).logits
+        torch.testing.assert_close(joined(batch).logits, wanted)
+        joined.train()
+        alone.train()
+        torch.testing.assert_close(joined(batch).logits, alone(batch).logits)
+    assert not any(one.requires_grad for one in joined.first.parameters())

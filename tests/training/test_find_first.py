@@ -64,7 +64,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def settings(weights: str) -> RunSettings:
-    find = FindSettings(starts=2, epochs=2, least_steps=50, batch=16, learning_rate=1e-2, tops=(2.0,))
+    find = FindSettings(starts=2, epochs=2, least_steps=50, batch=16, learning_rate=1e-2, tops=(2.0,), share=0.0)
     return RunSettings(
         data=DataSettings(cache="memory"),
         model=seeing_settings("attention-sampling", {"weights": weights}, features=FROZEN),
@@ -132,7 +132,7 @@ def test_a_search_that_was_killed_starts_afresh_and_a_better_model_takes_the_pla
 
     def judged(model: Model, *given: Any, **options: Any) -> Any:
         error = 0.5 if isinstance(model, Evidence) else 0.25
-        return replace(evaluate(model, *given, **options), error=error)
+        return replace(evaluate(model, *given, **options), error=error, loss=error)
 
     monkeypatch.setattr(loop, "evaluate", judged)
     with monkeypatch.context() as patch:

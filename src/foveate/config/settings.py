@@ -103,6 +103,9 @@ class EvidenceSettings:
     background: str | None = None
     """The class of images that show nothing, against which evidence is sought; None seeks evidence of every class.
     `data.background` sets it."""
+    share: float = 0.0
+    """Share w of the first answer, evidence as it was found, in the answers of attention sampling: its logits are
+    (1 − w) times those of the patches and w times those of the evidence. `training.find.share` sets it."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,9 @@ class FindSettings:
     tops: tuple[float, ...] = (3.0, 0.1)
     """Values of `model.evidence.top` that are tried; that with the lowest loss on images that were not trained on is
     taken. If empty, `model.evidence.top` is."""
+    share: float = 0.5
+    """Share of the first answer, evidence as it was found, in the answers of attention sampling that begins with it;
+    what patches teach does not depend on it."""
     kind_steps: int = 300
     """Steps in which the classes that are no background are told apart."""
 
@@ -85,6 +88,8 @@ class FindSettings:
         for name, least in (("starts", 0), ("epochs", 1), ("least_steps", 0), ("batch", 1), ("weight_decay", 0)):
             _at_least(f"find.{name}", getattr(self, name), least)
         _at_least("find.kind_steps", self.kind_steps, 0)
+        if not 0 <= self.share < 1:
+            raise ConfigError(f"training.find.share must be in [0, 1), got {self.share}: set it to e.g. 0.5")
         if not self.learning_rate > 0 or not all(top > 0 for top in self.tops):
             raise ConfigError(
                 f"training.find.learning_rate and tops must be positive, got {self.learning_rate} and "

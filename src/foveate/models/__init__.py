@@ -4,7 +4,7 @@
 - `base.py`: the contract: predict, look, forward; `look.py`: from opened images to what a model says of them
 - `build.py`, `store.py`: from settings to a model; model folders, shipped models, model cards
 - `preprocess.py`: from any image to what a model takes, to a batch, and from boxes to features of patches
-- `sampling.py`: attention sampling and its uniform baseline; `evidence.py`: what the view alone says;
+- `sampling.py`: attention sampling; `uniform.py`: its uniform baseline; `evidence.py`: what the view alone says;
   `deep_mil.py` and `cnn.py`, the other baselines
 - `probabilities.py`: softmax, sigmoid, cross-entropy; `receipts.py`: what it all cost
 
@@ -17,9 +17,10 @@ from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
 from foveate.models.preprocess import Intake, make_batch, wanted_channels
-from foveate.models.sampling import AttentionSampling, PatchModel, Uniform
+from foveate.models.sampling import AttentionSampling, PatchModel
 from foveate.models.store import load_model, save_model, shipped_models
 from foveate.models.types import BuildOptions, DrawOptions, Look
+from foveate.models.uniform import Uniform
 from foveate.seeds import prediction_seed
 
 __all__ = [

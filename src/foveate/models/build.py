@@ -15,8 +15,9 @@ from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
 from foveate.models.probabilities import SEPARATOR
-from foveate.models.sampling import AttentionSampling, Uniform
+from foveate.models.sampling import AttentionSampling
 from foveate.models.types import BuildOptions
+from foveate.models.uniform import Uniform
 from foveate.networks import receptive_field
 from foveate.networks.evidence import has_backbone
 from foveate.networks.normalise import BandStatistics
@@ -152,6 +153,11 @@ def _check_evidence(settings: ModelSettings, classes: tuple[str, ...], multi_lab
             f"model.control foretells features from what a backbone sees, but model.name is {settings.name} and "
             f"model.attention.name {attention.name}: set model.control to false, or the latter to e.g. "
             "timm:tf_efficientnet_lite0"
+        )
+    if not 0 <= evidence.share < 1 or (evidence.share and not has_backbone(attention)):
+        raise ConfigError(
+            f"model.evidence.share must be in [0, 1), and 0 without evidence, got {evidence.share} with "
+            f"model.attention.name {attention.name}: leave it out, training.find sets it"
         )
     if not evidence.top > 0:
         raise ConfigError(

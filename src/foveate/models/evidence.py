@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.config.settings import ModelSettings
 from foveate.models.base import Model
@@ -13,7 +13,7 @@ from foveate.models.preprocess import by_size, pad_cells
 from foveate.models.receipts import Stages
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import log_attention
-from foveate.networks.evidence import CellFeatures, EvidenceNetwork, attention_logits, pooled_evidence
+from foveate.networks.evidence import CellFeatures, EvidenceHead, EvidenceNetwork, attention_logits, pooled_evidence
 from foveate.sampling.geometry import Grid
 
 BACKGROUNDS = (
@@ -54,6 +54,47 @@ def seen_cells(network: EvidenceNetwork, batch: Batch) -> Float[Tensor, "batch r
         cells = torch.cat([network.cells(one[None]) for one in views]) if one_by_one else network.cells(views)
         seen |= zip(rows, cells.half().float() if frozen else cells, strict=True)
     return pad_cells([seen[row] for row in range(len(batch))])
+
+
+class FirstAnswer(nn.Module):
+    """First answer of a model that goes on: evidence as it was found, which nothing that is learnt later changes.
+
+    Arguments:
+        model: whose it is.
+        network: its attention.
+
+    Attributes:
+        head: from features of cells to evidence.
+        kinds: from what the evidence attends to, to the kinds that are no background.
+    """
+
+    def __init__(self, model: Model, network: EvidenceNetwork) -> None:
+        super().__init__()
+        own, evidence = model.settings.attention, model.settings.evidence
+        self.background = None if evidence.background is None else model.classes.index(evidence.background)
+        self.top, dimension = evidence.top, network.cells.dimension
+        questions = len(model.classes) if self.background is None else 1
+        self.head = EvidenceHead(dimension, own.hidden, questions, own.members)
+        self.kinds = nn.Linear(dimension, len(model.classes))
+        self.requires_grad_(False)
+
+    def take(self, found: "Evidence") -> None:
+        """Take on what was found."""
+        self.head.load_state_dict(found.attention.head.state_dict())
+        self.kinds.load_state_dict(found.head.state_dict())
+
+    def forward(
+        self, cells: Float[Tensor, "batch row column feature"], cell_mask: Bool[Tensor, "batch row column"]
+    ) -> Float[Tensor, "batch class"]:
+        """Logits of the classes, by the cells of the view."""
+        flat, allowed = cells.float().flatten(1, 2), cell_mask.flatten(1)
+        evidence = self.head(flat)
+        pooled = pooled_evidence(evidence, allowed, self.top) + self.head.bias.mean(0)
+        if self.background is None:
+            return pooled
+        attention = attention_logits(evidence).masked_fill(~allowed, -torch.inf).softmax(1)
+        attended = torch.einsum("bk,bkd->bd", attention, self.head.standardised(flat))
+        return kinds_of_evidence(pooled[:, 0], self.kinds(attended), self.background)
 
 
 class Evidence(Model):

@@ -1,4 +1,4 @@
-"""Attention sampling, and its uniform baseline: look at a view, draw cells, read the patches behind them."""
+"""Attention sampling: look at a view, draw cells, read the patches behind them."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from foveate.config.settings import Method, ModelSettings
 from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
-from foveate.models.evidence import seen_cells
+from foveate.models.evidence import FirstAnswer, seen_cells
 from foveate.models.kept import KeptFeatures
 from foveate.models.patch_reading import PatchReading
 from foveate.models.preprocess import extents
@@ -149,7 +149,7 @@ class PatchModel(Model):
             logits = self.head(estimate.to(self.head.weight.dtype))
         cell_mask = looked.cell_mask
         return Output(
-            logits=average_samples(logits, started.samples, self.multi_label),
+            logits=self.answer(average_samples(logits, started.samples, self.multi_label), started),
             # Masked once more: the entropy of an exact 0 has an infinite slope.
             attention=log_prob.exp().masked_fill(~cell_mask.flatten(1), 0).view(cell_mask.shape),
             draw=drawn,
@@ -160,6 +160,10 @@ class PatchModel(Model):
             noise_left=None if control is None or not self.training else noise_left(drawn, features, control),
             seconds=stages.seconds,
         )
+
+    def answer(self, logits: Float[Tensor, "batch class"], started: "Drawn") -> Float[Tensor, "batch class"]:  # noqa: ARG002  for subclasses
+        """Logits of the classes, from those of the patches."""
+        return logits
 
     def _features(self, started: "Drawn") -> Float[Tensor, "rows draw feature"]:
         """Features of the patches drawn: computed, or as they are kept of a frozen network."""
@@ -253,6 +257,8 @@ class AttentionSampling(PatchModel):
             questions = 1 if settings.evidence.background is not None else len(self.classes)
             standardised = settings.input.normalise != "none"
             self.attention = EvidenceNetwork(settings.attention, channels, questions, options.pretrained, standardised)
+            if settings.evidence.share:
+                self.first = FirstAnswer(self, self.attention)
             if settings.control:
                 self.foreteller = ForetoldFeatures(self.attention.cells.dimension, self.features.dimension)
         else:
@@ -281,6 +287,14 @@ class AttentionSampling(PatchModel):
         super().anneal(prior, patches)
         if prior is not None and self.prior is not None:
             self.prior.strength.fill_(prior)
+
+    def answer(self, logits: Float[Tensor, "batch class"], started: "Drawn") -> Float[Tensor, "batch class"]:
+        """Logits of the classes: those of the patches and, but in training, their share of the first answer."""
+        cells, share = started.batch.cells, self.settings.evidence.share
+        if self.training or cells is None or not share:
+            return logits
+        first: Tensor = self.first(cells, started.looked.cell_mask)
+        return (1 - share) * logits + share * first
 
     def seen(self, batch: Batch) -> Batch:
         """The batch as the attention sees it: normalised, and with features of its cells, if it reads these."""
@@ -312,38 +326,3 @@ class AttentionSampling(PatchModel):
 
 def _same_size(batch: Batch) -> bool:
     return all(size == tuple(batch.views.shape[2:]) for size in batch.view_sizes)
-
-
-class Uniform(PatchModel):
-    r"""U-N: the mean of the features of N patches drawn uniformly, without replacement, from the valid cells.
-
-    .. math:: \hat\Phi = \frac1N \sum_s f_s
-
-    The baseline of Katharopoulos & Fleuret (ICML 2019), on the same cells, patches and features as attention
-    sampling: what attention adds is the difference. It always draws with method "uniform".
-
-    Arguments:
-        settings: resolved settings; those of the attention network only say where the cells lie.
-        classes, channels, options: as `Model`.
-    """
-
-    def __init__(
-        self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
-    ) -> None:
-        super().__init__(settings, classes, channels, options)
-        self.method = "uniform"
-
-    @property
-    def attends(self) -> bool:
-        """False: its map says which cells there are, and nothing else."""
-        return False
-
-    @property
-    def draw_method(self) -> Method:
-        """Always "uniform"."""
-        return "uniform"
-
-    def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
-        """Log of 1 / K_valid on the valid cells."""
-        logits = batch.views.new_zeros(cell_mask.shape)
-        return log_attention(logits, cell_mask, names=batch.ids)

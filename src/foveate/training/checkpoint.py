@@ -20,6 +20,9 @@ from foveate.training.optimisation import WeightAverage
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+FEW = 100
+"""Validation images fewer than which their loss chooses the model, for their error is a matter of single ones."""
+
 FILE = "state.safetensors"
 """Name of the state's file in RUN/state."""
 
@@ -30,7 +33,7 @@ class Best:
 
     Attributes:
         error: share of validation images that are wrong.
-        loss: mean cross-entropy in nats, which decides between equal errors.
+        loss: mean cross-entropy in nats, which decides between equal errors, and of few images alone.
         epoch: counted from 1; 0 for evidence, before the first.
         step: steps taken.
     """
@@ -226,7 +229,7 @@ class Checkpoints:
         card: dict[str, Any] = {"epoch": position.epoch, "step": position.step, "seed": self.settings.seed}
         if result is not None:
             best = position.best
-            if best is not None and (best.error, best.loss) <= (result.error, result.loss):
+            if best is not None and not _better(result, best):
                 return False
             card |= {"metrics": {"validation error": result.error, "validation images": result.n}}
         if self.accelerator.is_main_process:
@@ -235,6 +238,13 @@ class Checkpoints:
             epoch = position.epoch if model is None else 0
             position.best = Best(result.error, result.loss, epoch, position.step)
         return True
+
+
+def _better(result: Evaluation, best: Best) -> bool:
+    """Whether a validation is better: by its error, of few images by its loss, which one of them moves less."""
+    if len(result.indices) < FEW:
+        return (result.loss, result.error) < (best.loss, best.error)
+    return (result.error, result.loss) < (best.error, best.loss)
 
 
 def _moments(tensors: Mapping[str, Tensor], parameters: list[Tensor]) -> dict[int, dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from foveate.atomic import replace_file
 from foveate.config.settings import EvidenceSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
-from foveate.models import Evidence, Model, build_model, load_model, save_model
+from foveate.models import AttentionSampling, Evidence, Model, build_model, load_model, save_model
 from foveate.models.evidence import guess_background
 from foveate.networks import count_cells
 from foveate.networks.evidence import EvidenceNetwork, has_backbone
@@ -231,26 +231,29 @@ def _evidence_model(settings: RunSettings, model: Model, question: Question, mem
     return result.to(model.device).eval()
 
 
-def with_evidence(model: Model, found: Evidence, seed: int, features: nn.Module | None = None) -> Model:
-    """Model that begins with the attention that was found; its other networks are those it has.
+def with_evidence(model: Model, found: Evidence, settings: RunSettings, features: nn.Module | None = None) -> Model:
+    """Model that begins with the attention that was found, and keeps its answer; its other networks are those it has.
 
     Arguments:
         model: attention sampling, or evidence, as it was built from its settings.
         found: evidence.
-        seed: of the initial weights.
+        settings: of the run.
         features: the feature network of the caller's own that the model was built with, if it was.
     """
     if isinstance(model, Evidence):
         return found
-    own = model.settings.attention
-    settings = replace(
+    own, share = model.settings.attention, settings.training.find.share
+    begun = replace(
         model.settings,
         attention=replace(found.settings.attention, frozen=own.frozen),
-        evidence=found.settings.evidence,
+        evidence=replace(found.settings.evidence, share=share),
     )
-    kind = (settings, model.classes, model.channels, seed)
+    kind = (begun, model.classes, model.channels, derive_seed(settings.seed, "model"))
     result = build_model(*kind, multi_label=model.multi_label, features=features, pretrained=False)
     tensors = {name: one for name, one in model.state_dict().items() if not name.startswith("attention.head.")}
     heads = {f"attention.head.{name}": one for name, one in found.attention.head.state_dict().items()}
-    result.load_state_dict(tensors | heads)
+    first = {name: one for name, one in result.state_dict().items() if name.startswith("first.")}
+    result.load_state_dict(tensors | heads | first)
+    if isinstance(result, AttentionSampling) and share:
+        result.first.take(found)
     return result.to(model.device)

@@ -31,7 +31,6 @@ from foveate.pipeline.loader import (
     split_indices,
 )
 from foveate.pipeline.source_cache import SourceCache, memory_limits
-from foveate.seeds import derive_seed
 from foveate.threads import set_reading_threads
 from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
 from foveate.training.build import build_for, loss_weights, measure_features
@@ -148,7 +147,7 @@ class _Run:
             began, where = time.perf_counter(), self.folder / FOUND
             self.found = find_or_load(settings, model, *images, where, fresh, accelerator, self.progress.say)
             self.position.seconds += time.perf_counter() - began  # a state, if there is one, knows better
-            model = with_evidence(model, self.found, derive_seed(settings.seed, "model"), features)
+            model = with_evidence(model, self.found, settings, features)
             if isinstance(model, Evidence):
                 self.total = 0  # it has learnt all it will
         opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
