@@ -22,6 +22,11 @@ TABLES = {
         "ats-10 ats-50 u-10 u-50 cnn-0.5 cnn-1 deep-mil ats-10-recipe",
         ERROR | {"minus ATS-10 (95 %, paired)": "minus", "AUC": "auc", "train loss": "loss"},
     ),
+    "colon-cancer-eyes": (
+        "## Colon cancer, by evidence alone",
+        "evidence",
+        ERROR | {"AUC": "auc", "train loss": "loss", "train error": "training error"},
+    ),
     "german-speed-limits": (
         "## German road scenes",
         "ats-10 ats-50 u-10 u-50 cnn-0.5 cnn-1 deep-mil ats-10-recipe",
