@@ -16,8 +16,8 @@ def test_train_then_evaluate(images: Path, config: Path, tmp_path: Path, capsys:
     run = tmp_path / "run"
     assert main(command("train", "--config", config, "--data", images, "--out", run, "--model.patches", 2)) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[-1].startswith("best validation error ")
-    assert f"in {run / 'model'}" in told[-1]
+    (best,) = (line for line in told if line.startswith("best validation error "))
+    assert f"in {run / 'model'}" in best
     settings = load_settings(run / "config.yaml")
     assert (settings.model.patches, settings.data.source, settings.training.epochs) == (2, "manifest", 2)
 

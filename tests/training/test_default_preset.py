@@ -10,7 +10,7 @@ from foveate.datasets import open_dataset
 from foveate.evaluation.evaluate import evaluate
 from foveate.models import load_model
 from foveate.pipeline.loader import split_indices
-from foveate.training import train
+from foveate.training.loop import train
 
 
 @pytest.mark.slow
