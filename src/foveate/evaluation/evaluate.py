@@ -94,7 +94,7 @@ class Evaluation:
     @property
     def constant_error(self) -> float | None:
         """Error of an answer that is the same for all: the most frequent class; None with several labels."""
-        return None if self.several else 1 - float(np.bincount(self.labels).max() / len(self.labels))
+        return None if self.several else scores.constant_error(self.labels.tolist())
 
     @property
     def recalls(self) -> dict[str, float | None]:

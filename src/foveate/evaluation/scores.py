@@ -1,5 +1,6 @@
 """Scores of a classifier: error, confusion, recall, AUC, average precision; arrays in, numbers out, no model."""
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
@@ -52,6 +53,16 @@ def label_array(labels: Sequence[Label | None], classes: int, several: bool) -> 
         assert isinstance(label, tuple)
         row[list(label)] = 1
     return hot
+
+
+def constant_error(labels: Sequence[int]) -> float:
+    """Error of an answer that is the same for all images: the most frequent class.
+
+    Example:
+        >>> constant_error([0, 2, 2, 1])
+        0.5
+    """
+    return 1 - Counter(labels).most_common(1)[0][1] / len(labels)
 
 
 def wrong_shares(labels: Integers, probabilities: Floats) -> Floats:

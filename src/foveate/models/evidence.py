@@ -39,6 +39,11 @@ def guess_background(classes: Sequence[str]) -> str | None:
     return called[0] if len(called) == 1 else None
 
 
+def questions_of(settings: ModelSettings, classes: Sequence[str]) -> int:
+    """Logits per cell: one against a background class, else one for every class."""
+    return len(classes) if settings.evidence.background is None else 1
+
+
 def seen_cells(network: EvidenceNetwork, batch: Batch) -> Float[Tensor, "batch row column feature"]:
     """Features of the cells of each view of a batch, padded with 0: those it brings, or computed now.
 
@@ -73,7 +78,7 @@ class FirstAnswer(nn.Module):
         own, evidence = model.settings.attention, model.settings.evidence
         self.background = None if evidence.background is None else model.classes.index(evidence.background)
         self.top, dimension = evidence.top, network.cells.dimension
-        questions = len(model.classes) if self.background is None else 1
+        questions = questions_of(model.settings, model.classes)
         self.head = EvidenceHead(dimension, own.hidden, questions, own.members)
         self.kinds = nn.Linear(dimension, len(model.classes))
         self.requires_grad_(False)
@@ -89,12 +94,9 @@ class FirstAnswer(nn.Module):
         """Logits of the classes, by the cells of the view."""
         flat, allowed = cells.float().flatten(1, 2), cell_mask.flatten(1)
         evidence = self.head(flat)
+        log_prob = attention_logits(evidence).masked_fill(~allowed, -torch.inf).log_softmax(1)
         pooled = pooled_evidence(evidence, allowed, self.top) + self.head.bias.mean(0)
-        if self.background is None:
-            return pooled
-        attention = attention_logits(evidence).masked_fill(~allowed, -torch.inf).softmax(1)
-        attended = torch.einsum("bk,bkd->bd", attention, self.head.standardised(flat))
-        return kinds_of_evidence(pooled[:, 0], self.kinds(attended), self.background)
+        return _answer(pooled, self.kinds, attended(self.head, flat, log_prob), self.background)
 
 
 class Evidence(Model):
@@ -126,7 +128,7 @@ class Evidence(Model):
     def _networks(self, options: BuildOptions) -> int:
         background = self.settings.evidence.background
         self.background = None if background is None else self.classes.index(background)
-        questions = len(self.classes) if self.background is None else 1
+        questions = questions_of(self.settings, self.classes)
         standardised = self.settings.input.normalise != "none"
         self.attention = EvidenceNetwork(
             self.settings.attention, self.channels, questions, options.pretrained, standardised
@@ -165,8 +167,9 @@ class Evidence(Model):
             log_prob = log_attention(attention_logits(evidence), cell_mask, names=batch.ids)
         with stages("classify"):
             allowed = cell_mask.flatten(1)
-            pooled = pooled_evidence(evidence.flatten(1, 2), allowed, self.settings.evidence.top)
-            logits = self.answer(pooled + self.attention.head.bias.mean(0), self.attended(cells, log_prob))
+            head = self.attention.head
+            pooled = pooled_evidence(evidence.flatten(1, 2), allowed, self.settings.evidence.top) + head.bias.mean(0)
+            logits = _answer(pooled, self.head, attended(head, cells.flatten(1, 2), log_prob), self.background)
         return Output(
             logits=logits,
             attention=log_prob.exp().masked_fill(~allowed, 0).view(cell_mask.shape),
@@ -174,20 +177,24 @@ class Evidence(Model):
             seconds=stages.seconds,
         )
 
-    def attended(
-        self, cells: Float[Tensor, "batch row column feature"], log_prob: Float[Tensor, "batch cell"]
-    ) -> Float[Tensor, "batch feature"]:
-        """(B, D) standardised features of what the attention sees; no gradient moves the attention through them."""
-        own = self.attention.head.standardised(cells.flatten(1, 2))
-        return torch.einsum("bk,bkd->bd", log_prob.detach().exp(), own)
 
-    def answer(
-        self, evidence: Float[Tensor, "batch question"], attended: Float[Tensor, "batch feature"]
-    ) -> Float[Tensor, "batch class"]:
-        """Logits of the classes, from the evidence of the images and what their attention sees."""
-        if self.background is None:
-            return evidence
-        return kinds_of_evidence(evidence[:, 0], self.head(attended.to(self.head.weight.dtype)), self.background)
+def attended(
+    head: EvidenceHead, cells: Float[Tensor, "batch cell feature"], log_prob: Float[Tensor, "batch cell"]
+) -> Float[Tensor, "batch feature"]:
+    """(B, D) standardised features of what an attention sees; no gradient moves the attention through them."""
+    return torch.einsum("bk,bkd->bd", log_prob.detach().exp(), head.standardised(cells))
+
+
+def _answer(
+    evidence: Float[Tensor, "batch question"],
+    kinds: nn.Linear,
+    attended: Float[Tensor, "batch feature"],
+    background: int | None,
+) -> Float[Tensor, "batch class"]:
+    """Logits of the classes, from the evidence of the images and what their attention sees."""
+    if background is None:
+        return evidence
+    return kinds_of_evidence(evidence[:, 0], kinds(attended.to(kinds.weight.dtype)), background)
 
 
 def kinds_of_evidence(

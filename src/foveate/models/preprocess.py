@@ -183,7 +183,7 @@ def make_batch(
         sources=tuple(sources),
         seeds=tuple(seeds),
         view_sizes=tuple(sizes),
-        labels=None if labels is None else _labels(labels, multi_label_classes),
+        labels=None if labels is None else label_tensor(labels, multi_label_classes),
         ids=tuple(ids),
         prior=_prior(mask, guides),
         cells=None if cells is None else pad_cells(cells),
@@ -263,9 +263,10 @@ def check_finite(source: Source, view: Float[Tensor, "channel _ _"]) -> None:
         raise not_finite(source.name, "its view")
 
 
-def _labels(
+def label_tensor(
     labels: Sequence[Label | None], classes: int | None
 ) -> Int[Tensor, " batch"] | Float[Tensor, "batch class"]:
+    """Labels as a batch has them: class indices or, with several of so many classes, 0 and 1; −1 where unknown."""
     if classes is None:
         return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.int64)
     result = torch.zeros(len(labels), classes)

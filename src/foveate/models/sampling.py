@@ -12,7 +12,7 @@ from torch import Tensor
 from foveate.config.settings import Method, ModelSettings
 from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
-from foveate.models.evidence import FirstAnswer, seen_cells
+from foveate.models.evidence import FirstAnswer, questions_of, seen_cells
 from foveate.models.kept import KeptFeatures
 from foveate.models.patch_reading import PatchReading
 from foveate.models.preprocess import extents
@@ -254,7 +254,7 @@ class AttentionSampling(PatchModel):
         super().__init__(settings, classes, channels, options)
         self.attention: AttentionNetwork | EvidenceNetwork
         if has_backbone(settings.attention):
-            questions = 1 if settings.evidence.background is not None else len(self.classes)
+            questions = questions_of(settings, self.classes)
             standardised = settings.input.normalise != "none"
             self.attention = EvidenceNetwork(settings.attention, channels, questions, options.pretrained, standardised)
             if settings.evidence.share:

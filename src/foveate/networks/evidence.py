@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foveate.config.settings import AttentionSettings
-from foveate.networks.features import CLAMP
+from foveate.networks.features import standardised
 from foveate.networks.timm import PREFIX, BackboneChoice, stage_maps
 from foveate.types import Size
 
@@ -127,8 +127,8 @@ class EvidenceHead(nn.Module):
         self.register_buffer("deviation", torch.ones(dimension))
 
     def standardised(self, cells: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
-        """Features as the network takes them, none further than `CLAMP` deviations from its mean."""
-        return ((cells.float() - self.mean) / self.deviation).clamp(-CLAMP, CLAMP)
+        """Features as the network takes them, none further than `features.CLAMP` deviations from its mean."""
+        return standardised(cells.float(), self.mean, self.deviation)
 
     def each(self, cells: Float[Tensor, "batch cell feature"]) -> Float[Tensor, "member batch cell question"]:
         """Logits of every member, of the same cells (B, K, D), whose inputs are dropped alike for all."""

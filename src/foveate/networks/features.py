@@ -76,6 +76,13 @@ class ConstantNorm(nn.Module):
             return self.norm * values / length
 
 
+def standardised(
+    features: Float[Tensor, "*any feature"], mean: Float[Tensor, " feature"], deviation: Float[Tensor, " feature"]
+) -> Float[Tensor, "*any feature"]:
+    """Features in deviations from their means, none further than `CLAMP`."""
+    return ((features - mean) / deviation).clamp(-CLAMP, CLAMP)
+
+
 class Projection(nn.Module):
     r"""Projection: a trained layer on features as they are measured, which it sees standardised, with dropout.
 
@@ -105,8 +112,7 @@ class Projection(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch projected"]:
         """Map (…, D) to (…, D')."""
-        standard = ((features - self.mean) / self.deviation).clamp(-CLAMP, CLAMP)
-        projected: Tensor = self.linear(self.dropout(standard))
+        projected: Tensor = self.linear(self.dropout(standardised(features, self.mean, self.deviation)))
         return projected
 
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -17,6 +16,7 @@ from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 from foveate.evaluation.evaluate import Evaluation, evaluate
+from foveate.evaluation.scores import constant_error
 from foveate.models import Evidence, Model
 from foveate.models.kept import KeptFeatures
 from foveate.models.types import Batch, DrawOptions
@@ -198,9 +198,8 @@ class _Run:
         best, position = self.position.best, self.position
         error = None if best is None else best.error
         labels = [self.dataset.examples[index].label for index in self.validation_indices]
-        chance = None
-        if labels and not self.dataset.multi_label:
-            chance = 1 - Counter(labels).most_common(1)[0][1] / len(labels)
+        several = self.dataset.multi_label
+        chance = None if several or not labels else constant_error([one for one in labels if isinstance(one, int)])
         took = position.epoch - 1, position.step, position.seconds
         return TrainResult(self.folder, self.folder / "model", error, chance, *took)
 

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from foveate.config.training import FindSettings
 from foveate.models import Evidence
+from foveate.models.evidence import attended
+from foveate.models.preprocess import label_tensor
 from foveate.models.probabilities import cross_entropies
 from foveate.networks.evidence import EvidenceHead, attention_logits
 from foveate.seeds import derive_seed
@@ -173,12 +175,7 @@ class Teacher:
         if question.background is not None:
             background = self.classes.index(question.background)
             return torch.tensor([float(label != background) for label in labels])
-        if not self.multi_label:
-            return torch.tensor(labels)
-        result = torch.zeros(len(labels), len(self.classes))
-        for row, label in zip(result, labels, strict=True):
-            row[list(label) if isinstance(label, tuple) else [label]] = 1
-        return result
+        return label_tensor(labels, len(self.classes) if self.multi_label else None)
 
     def chance(self, question: Question) -> float:
         """Loss of an answer that knows nothing, in nats."""
@@ -218,4 +215,4 @@ class Teacher:
 def _attended(model: Evidence, bags: Bags, row: int) -> Float[Tensor, "1 feature"]:
     cells, _ = bags.batch([row], model.device)
     evidence = model.attention.head(cells)
-    return model.attended(cells[:, None], attention_logits(evidence).log_softmax(1))
+    return attended(model.attention.head, cells, attention_logits(evidence).log_softmax(1))
