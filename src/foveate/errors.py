@@ -44,6 +44,9 @@ class Interrupted(FoveateError):  # noqa: N818  a signal, not a fault
         self.signal = signal
 
 
+UNREADABLE = (ImageError, DataError, MissingExtra, OSError, MemoryError, OverflowError)
+"""What may be raised on account of one image: it has failed, and the others go on."""
+
 LONGEST_REASON = 240
 """Characters of an error from elsewhere: some libraries print tables."""
 

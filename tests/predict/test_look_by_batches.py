@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from foveate.config.settings import FeatureSettings, MilSettings, ModelSettings, ViewSettings
-from foveate.images import ArraySource, Source, open_image
+from foveate.images import ArraySource, Masked, Source, open_image
 from foveate.models import Look, Model, build_model
 from foveate.models.look import look_again
 from foveate.models.types import DrawOptions
@@ -150,3 +150,35 @@ def test_patches_are_read_in_parts_and_ahead_to_the_same_features(rows: list[Row
 def _column(source: Source, box: torch.Tensor) -> torch.Tensor:
     top, left, height, _ = box.tolist()
     return torch.from_numpy(source.read(Box(top, left, height, 1))[:, 0].T.copy()).float()
+
+
+class _Overflowing(ArraySource):
+    """An image whose decoder stumbles over an absurd offset as soon as pixels are asked for."""
+
+    def _read(self, box: Box, level: int) -> np.ndarray:
+        del box, level
+        raise OverflowError("Python int too large to convert to C ssize_t")
+
+
+def _spoilt(how: str) -> Source:
+    pixels = np.zeros((70, 110, 3), np.float32)
+    if how == "overflow":
+        return _Overflowing(pixels, name=how)
+    if how == "empty mask":
+        return Masked(ArraySource(pixels, name=how), ArraySource(np.zeros((5, 7), np.uint8)))
+    return ArraySource(np.full_like(pixels, 3.4e38), name=how)
+
+
+@pytest.mark.parametrize("how", ["overflow", "empty mask", "huge values"])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_spoilt_image_takes_its_batch_along(rows: list[Row], name: str, how: str) -> None:
+    model = model_of(name)
+    company = [*rows[:2], Row("bad", partial(_spoilt, how)), *rows[2:4]]
+    found = looks(model, company, DrawOptions(), batch=5)
+    alone = looks(model, [*rows[:4]], DrawOptions(), batch=1)
+    for one, other in zip([found[0], found[1], *found[3:]], alone, strict=True):
+        assert isinstance(one, Look)
+        assert isinstance(other, Look)
+        same(one, other)
+    if name != "cnn" or how == "overflow":  # a network that looks once, at all of a view, need not mind the others
+        assert isinstance(found[2], Failure)

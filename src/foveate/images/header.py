@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from foveate.errors import ImageError
+from foveate.errors import FoveateError, ImageError, one_line
 from foveate.seeds import derive_seed
 from foveate.types import Affine, Level, Size
 
@@ -39,6 +40,43 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
             f"{name or 'array'}: pixels must be bool, uint8, uint16 or floating point, got {dtype}: "
             "convert it first, e.g. to float32 between 0 and 1"
         )
+
+
+class Reading:
+    """Reading of an image: whatever a decoder stumbles over within becomes an error that names the image.
+
+    What libraries raise of mutated files is theirs to choose (OverflowError, MemoryError, SyntaxError, AttributeError
+    …), and no list of it is ever whole. Errors of foveate's own and of the system pass as they are.
+
+    Arguments:
+        name: of the image.
+
+    Raises:
+        ImageError: in the place of anything else.
+
+    Example:
+        >>> with Reading("a.tif"):
+        ...     _ = {}[7]
+        Traceback (most recent call last):
+        ...
+        foveate.errors.ImageError: a.tif: cannot be read (KeyError 7): copy the file again, or leave it out
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or isinstance(error, FoveateError | OSError):
+            return
+        what = f"out of memory, {one_line(error)}" if isinstance(error, MemoryError) else one_line(error)
+        raise ImageError(f"{self._name}: cannot be read ({what}): copy the file again, or leave it out") from error
 
 
 def not_finite(name: str, where: str) -> ImageError:

@@ -21,6 +21,7 @@ from foveate.images.formats.tiff.directory import Directory, first_directory
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import VipsSource
 from foveate.images.formats.zarr import ZarrSource, is_zarr
+from foveate.images.header import Reading
 from foveate.images.io.local import ByteFile, stream
 from foveate.images.io.open import Download, open_bytes
 from foveate.images.source import Source
@@ -155,11 +156,12 @@ def open_image(
         return ArraySource(path_or_array, mpp)
     name = str(path_or_array)
     remote = isinstance(path_or_array, str) and "://" in name
-    if reader != "auto":
-        source = _forced(name, mpp, reader, remote)
-    else:
-        source = _remote(name, mpp) if remote else _local(Path(path_or_array), mpp)
-    _ = source.header
+    with Reading(name):
+        if reader != "auto":
+            source = _forced(name, mpp, reader, remote)
+        else:
+            source = _remote(name, mpp) if remote else _local(Path(path_or_array), mpp)
+        _ = source.header
     return source
 
 

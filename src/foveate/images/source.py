@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 from foveate.cache import Cache, Owner
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region, average
-from foveate.images.header import CacheKey, Header, PatchChange, Pixels, from_unit, full_scale
+from foveate.images.header import CacheKey, Header, PatchChange, Pixels, Reading, from_unit, full_scale
 from foveate.images.io.open import length_of
 from foveate.types import Box, Level, Size
 
@@ -83,7 +83,7 @@ class Source(ABC):
     def header(self) -> Header:
         """Header: what is known before any pixel is read; opens the file the first time."""
         if self._known is None:
-            with self._lock:
+            with self._lock, Reading(self._label()):
                 if self._known is None:
                     self._ready()
                     self._known = self._measure()
@@ -138,7 +138,8 @@ class Source(ABC):
                     "ask for a larger one"
                 )
         inside = [box.within(0, 0, *levels[level].size) for box in boxes]
-        parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
+        with Reading(self._label()):
+            parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
         results: list[np.ndarray] = []
         for box, part in zip(boxes, inside, strict=True):
             if part is not None and part == box:
@@ -165,8 +166,7 @@ class Source(ABC):
         Raises:
             ImageError: if the size or the region is empty or the file cannot be read.
         """
-        height, width = self.size
-        top, left, bottom, right = region or (0, 0, height, width)
+        top, left, bottom, right = region or (0, 0, *self.size)
         if min(size) < 1:
             raise ImageError(
                 f"{self._label()}: a view must have at least one row and one column, got {size[0]}×{size[1]}: "
@@ -177,7 +177,8 @@ class Source(ABC):
                 f"{self._label()}: a region must go down and to the right, got top {top}, left {left}, "
                 f"bottom {bottom}, right {right}: order it as (top, left, bottom, right)"
             )
-        return self.average_of(size, (top, left, bottom, right), Box(0, 0, height, width)).astype(np.float32)
+        with Reading(self._label()):
+            return self.average_of(size, (top, left, bottom, right), Box(0, 0, *self.size)).astype(np.float32)
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Area average behind `view`: exact, from the coarsest level that is fine enough; arguments are not checked.

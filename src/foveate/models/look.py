@@ -21,6 +21,9 @@ from foveate.types import Box, Size
 
 Kept = TypeVar("Kept")
 
+SUSPECTS = "among its pixels, in values too large for float32 arithmetic, or in the model's weights"
+"""Where an answer that is not a number may come from."""
+
 
 @runtime_checkable
 class Looker(Protocol):
@@ -129,7 +132,7 @@ def finish_looks(model: Looker, begun: LookStarted) -> list[Look]:
     began = time.perf_counter()
     output = model.finish(begun.started)
     every = model.probabilities(output.logits.double()).tolist()
-    check_answers([sight.source.name or "the array" for sight in begun.sights], np.array(every), "in the weights")
+    check_answers([sight.source.name or "the array" for sight in begun.sights], np.array(every), SUSPECTS)
     seconds = begun.seconds + time.perf_counter() - began
     return [_look(model, begun, output, row, values, seconds / len(every)) for row, values in enumerate(every)]
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from foveate.config.settings import GuideSettings, InputSettings, ViewSettings
 from foveate.errors import ImageError
 from foveate.images import Source
-from foveate.images.header import not_finite
+from foveate.images.header import Reading, not_finite
 from foveate.images.tensors import make_guide, make_view, may_hold_nan, pad_views
 from foveate.images.wrappers.channels import Bands, Colour
 from foveate.images.wrappers.guide import Guided
@@ -223,13 +223,15 @@ def see_source(source: Source, view: ViewSettings | None) -> SeenView:
     Raises:
         ImageError: the image cannot be read.
     """
-    shown = torch.zeros(source.channels, 1, 1) if view is None else make_view(source, view)
-    return shown, make_guide(source, UNSEEN if view is None else view)
+    with Reading(source.name or "image in memory"):
+        shown = torch.zeros(source.channels, 1, 1) if view is None else make_view(source, view)
+        return shown, make_guide(source, UNSEEN if view is None else view)
 
 
 def see_unseen(source: Source, view: ViewSettings, size: Size) -> SeenView:
     """Guide of an image, and zeros in the place of a view of this size that nothing needs."""
-    return torch.zeros(1).expand(source.channels, *size), make_guide(source, view)
+    with Reading(source.name or "image in memory"):
+        return torch.zeros(1).expand(source.channels, *size), make_guide(source, view)
 
 
 def _masked(

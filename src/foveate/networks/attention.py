@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foveate.config.settings import AttentionSettings
-from foveate.errors import FoveateError, ImageError
+from foveate.errors import ImageError
 from foveate.networks.cnn import glorot_
 
 KERNEL = 3
@@ -200,13 +200,13 @@ def count_cells(cell_mask: Bool[Tensor, "batch row column"], names: Sequence[str
     """Number of cells of each image that may be looked at; see `log_attention` for the arguments.
 
     Raises:
-        FoveateError: if a row of the mask has no valid cell.
+        ImageError: if a row of the mask has no valid cell.
     """
     counts: Tensor = cell_mask.flatten(1).sum(1)
     if not bool(counts.all()):
         row = int((counts == 0).nonzero()[0])
         name = f" ({names[row]})" if names else ""
-        raise FoveateError(
+        raise ImageError(
             f"image {row} of the batch{name} has no cell to look at, all {cell_mask[row].numel()} are masked: "
             "check its mask, or enlarge the view"
         )

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
-from foveate.errors import DataError, ImageError, MissingExtra
+from foveate.errors import UNREADABLE
 from foveate.images import Source
 from foveate.images.describe import describe, is_lazy
+from foveate.images.header import Reading
 from foveate.images.tensors import view_size
 from foveate.models import Model
 from foveate.models.receipts import covering
@@ -28,14 +30,11 @@ def describe_rows(rows: Iterable[Row], model: Model | None = None) -> Iterator[d
     for row in rows:
         told: dict[str, Any] = {"path": row.path}
         try:
-            source = row.open()
-            try:
+            with Reading(row.path), closing(row.open()) as source:
                 told |= describe(source) | told
                 if model is not None:
                     told["prediction"] = forecast(model, source)
-            finally:
-                source.close()
-        except (ImageError, DataError, MissingExtra, OSError) as error:
+        except UNREADABLE as error:
             told["error"] = " ".join(str(error).split())
         yield told
 

@@ -12,17 +12,15 @@ import torch
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
 from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
-from foveate.errors import DataError, FoveateError, ImageError, MissingExtra
+from foveate.errors import UNREADABLE, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
+from foveate.images.header import Reading
 from foveate.models import Look, Model
 from foveate.models.look import LookStarted, Sight, finish_looks, see, start_looks
 from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
 from foveate.pipeline.inference import on_cores
 from foveate.threads import one_ahead, read_ahead, reading_threads
 from foveate.types import Size
-
-UNREADABLE = (ImageError, DataError, MissingExtra, OSError)
-"""What readers raise: the image has failed, and the others go on."""
 
 BATCH = 32
 """Images looked at together on a GPU."""
@@ -195,7 +193,7 @@ def look_by_batches(model: Model, rows: Sequence[Row], options: DrawOptions, bat
         try:
             with torch.inference_mode():
                 return start_looks(model, sights, options) if sights else None
-        except FoveateError:
+        except (FoveateError, *UNREADABLE):
             return None
 
     with closing(read_ahead(partial(_sight, model), rows, reading_threads(), 2 * batch)) as sights:
@@ -244,10 +242,11 @@ def _sight(model: Model, row: Row) -> Sight | Failure:
     """An image opened, its view made and, where need be, decoded; how long that took is told as opening and viewing."""
     started, stage = perf_counter(), "open"
     try:
-        opened = row.open()
-        stage, opening = "read", perf_counter() - started
-        sight = see(model, opened)
-        sight.source.prefetch()
+        with Reading(row.path):
+            opened = row.open()
+            stage, opening = "read", perf_counter() - started
+            sight = see(model, opened)
+            sight.source.prefetch()
     except UNREADABLE as error:
         return _failure(row, stage, error)
     return replace(sight, stages=sight.stages | {"open": sight.stages["open"] + opening})

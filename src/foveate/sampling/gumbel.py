@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, ImageError
 
 METHODS = ("iid", "des_raj", "priority", "murthy", "uniform", "top")
 """Methods of drawing, as in the table of `foveate.sampling.draw`."""
@@ -119,12 +119,12 @@ def refuse(checks: Sequence[Sequence[float]], names: Sequence[str] = ()) -> None
         for row, values in enumerate(checks):
             cells, mass, tolerance = values[start : start + 3]
             if cells == 0:
-                raise FoveateError(
+                raise ImageError(
                     f"{called(row)} has no valid cell to draw from: all {values[6]:.0f} of {name} are masked or -inf; "
                     "leave the image out or widen its mask"
                 )
             if math.isnan(mass):
-                raise FoveateError(f"{name} of {called(row)} is NaN at a valid cell: look for the first NaN upstream")
+                raise ImageError(f"{name} of {called(row)} is NaN at a valid cell: look for the first NaN upstream")
             if abs(mass) > tolerance:
                 raise FoveateError(
                     f"{name} must be normalised over the valid cells, but {called(row)} sums to "

@@ -3,15 +3,18 @@
 import argparse
 
 from foveate.cli.data.actions import progress_line
+from foveate.errors import ConfigError
 
 SUMMARY = "look for what is wrong with a manifest"
 
 EPILOG = """examples:
   foveate data check slides.csv
   foveate data check findings.csv --multi-label --json > report.json
+  foveate data check slides.csv --deep                       every tile of every slide, which takes as long as it takes
 
-Problems are listed and the exit code is 2: bad rows, missing and unreadable files, images that are there twice,
-groups that cross splits. Hints are about what may be meant: they do not change the exit code.
+Problems are listed and the exit code is 2: bad rows, missing and unreadable files, images of which nothing means
+anything or whose masks leave nothing, images that are there twice, groups that cross splits. Hints are about what may
+be meant: they do not change the exit code.
 """
 
 
@@ -19,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `foveate data check`."""
     parser.add_argument("manifest", help="CSV file, or folder with one folder per class")
     parser.add_argument("--quick", action="store_true", help="read headers only: finds no cut-off files and no copies")
+    parser.add_argument("--deep", action="store_true", help="read all tiles of all levels: finds broken ones anywhere")
     parser.add_argument("--multi-label", action="store_true", help="labels are several, separated by |, or none")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -27,8 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, and print the report."""
     from foveate.datasets.manifest.check import check_manifest
 
+    if arguments.quick and arguments.deep:
+        raise ConfigError("--quick reads headers only and --deep all tiles: give one of the two")
     report = check_manifest(
-        arguments.manifest, not arguments.quick, progress_line("images checked"), arguments.multi_label
+        arguments.manifest,
+        not arguments.quick,
+        progress_line("images checked"),
+        arguments.multi_label,
+        arguments.deep,
     )
     if arguments.json:
         import json

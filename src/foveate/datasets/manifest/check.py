@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from foveate.datasets.manifest.dataset import missing_files, read_table, several_labels_fault
@@ -30,7 +31,10 @@ _FEW_IN = {
 }
 
 MASK_LOOK = (64, 64)
-"""Cells in which a mask is looked for something to look at."""
+"""Cells in which an image and its mask are looked through for something to look at."""
+
+BLOCK_BYTES = 2**26
+"""Bytes of an image that are read at a time where all of it is."""
 
 
 def check_manifest(
@@ -38,6 +42,7 @@ def check_manifest(
     pixels: bool = True,
     progress: Callable[[int, int], None] | None = None,
     multi_label: bool = False,
+    deep: bool = False,
 ) -> Report:
     """Manifest check: bad rows, missing and unreadable files, images there twice, and groups that cross splits.
 
@@ -47,6 +52,7 @@ def check_manifest(
             of a size that occurs twice, which finds copies; else headers only.
         progress: called with the number of images looked at and their total.
         multi_label: whether a label is the names of any number of classes, with | between.
+        deep: whether to read every pixel of every level, which finds broken tiles anywhere.
 
     Returns:
         The counts, the problems, and hints about what may be meant otherwise.
@@ -67,7 +73,9 @@ def check_manifest(
             progress(done + 1, len(rows))
         file = table.file(row.path)
         try:
-            source = _look_at(file, row.mpp, pixels)
+            source = _look_at(file, row.mpp, pixels or deep)
+            if deep:
+                _read_all(source)
             if pixels and Path(file).is_file():
                 by_length[Path(file).stat().st_size].append(row)
         except Exception as error:  # decoders stumble in ways of their own; here it is always the file's fault
@@ -76,8 +84,8 @@ def check_manifest(
             sizes.append(source.size)
             kinds[source.channels, str(source.dtype)] += 1
             mask = None if row.mask is None else table.file(row.mask)
-            if pixels and mask is not None and mask not in absent:
-                masks += _mask_findings(source, mask)
+            if pixels and mask not in absent:
+                masks += _empty_findings(source, mask)
     copies = _copies(table, by_length.values(), unreadable)
     counts = Counter((row.split or "", label) for row in table.rows for label in _labels(row, multi_label))
     about_counts = list(count_findings(counts, Counter(row.split or "" for row in table.rows)))
@@ -133,11 +141,33 @@ def _look_at(file: str, mpp: float | None, pixels: bool) -> Source:
     return source
 
 
-def _mask_findings(source: Source, mask: str) -> list[Finding]:
+def _read_all(source: Source) -> None:
+    """Read every tile of every level, in blocks that end where tiles do.
+
+    Raises:
+        ImageError: one of them cannot be read.
+    """
+    rows, columns = source.header.tile or (1, source.size[1])
+    each = source.channels * source.dtype.itemsize
+    for number, level in enumerate(source.levels):
+        height, width = level.size
+        wide = min(width, max(1, BLOCK_BYTES // (rows * columns * each)) * columns)
+        tall = min(height, max(1, BLOCK_BYTES // (rows * wide * each)) * rows)
+        for top, left in product(range(0, height, tall), range(0, width, wide)):
+            source.read(Box(top, left, min(tall, height - top), min(wide, width - left)), number)
+
+
+def _empty_findings(source: Source, mask: str | None) -> list[Finding]:
+    """An image of which nothing means anything, or whose mask leaves nothing of it."""
     try:
+        valid = source.valid(MASK_LOOK)
+        if valid is not None and not valid.any():
+            return [Finding("empty", f"nothing to look at: all of {source.name} is no data")]
+        if mask is None:
+            return []
         share = Masked(source, mask).valid(MASK_LOOK)
     except Exception as error:  # as with images
-        return [Finding("mask", f"mask: {_reason(mask, error)}")]
+        return [Finding("mask", f"mask: {_reason(mask or source.name, error)}")]
     return [] if share.any() else [Finding("mask", f"mask: {mask} leaves nothing of {source.name} to look at")]
 
 

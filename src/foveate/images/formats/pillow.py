@@ -114,7 +114,7 @@ class PillowSource(Source):
 
     def prefetch(self) -> None:
         """Decode the image, unless its pixels are held."""
-        self._read(Box(0, 0, 1, 1), 0)
+        self.read(Box(0, 0, 1, 1))
 
     def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
         """Area average of the image, decoded whole; see the class."""
