@@ -20,6 +20,10 @@ class ImageError(FoveateError):
     """Image error: an image is missing, unreadable or not of the kind a model wants."""
 
 
+class Absent(ImageError):  # noqa: N818  a row taken out, not a fault
+    """Absence: an image that a run had and its manifest names no more; it is left out, and nobody need be told."""
+
+
 class DataError(FoveateError):
     """Data error: a manifest, folder or archive does not hold what it should."""
 

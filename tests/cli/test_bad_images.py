@@ -139,3 +139,39 @@ def test_quick_and_deep_are_not_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == (
         "foveate: error: --quick reads headers only and --deep all tiles: give one of the two\n"
     )
+
+
+@pytest.mark.parametrize("options", [[], ["--by-group"]])
+def test_evaluation_counts_those_that_can_be_read_and_names_the_others(tmp_path: Path, options: list[str]) -> None:
+    manifest, bad = spoilt_images(tmp_path, 20)
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([f"{lines[0]},group", *(f"{line},p{line[:11]}" for line in lines[1:])]) + "\n")
+    good = tmp_path / "good.csv"
+    good.write_text("\n".join(line for line in manifest.read_text().splitlines() if line.split(",")[0] not in bad))
+    model, found = str(small_model(tmp_path / "m")), {}
+    for name, code in {"images.csv": 3, "good.csv": 0}.items():
+        out = tmp_path / "figures" / f"{name}.json"
+        out.parent.mkdir(exist_ok=True)
+        assert main(["evaluate", model, "--data", str(tmp_path / name), "--out", str(out), *options]) == code
+        found[name] = json.loads(out.read_text())
+        if code == 3:
+            assert [row["path"] for row in records(out.with_name("errors.csv"))] == list(bad)
+    assert found["images.csv"].pop("failed") == len(bad)
+    losses = [figures.pop("loss") for figures in found.values()]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert found["images.csv"] == found["good.csv"]
+    assert not (tmp_path / "figures" / "errors.csv").exists(), "of an earlier call"
+
+
+def test_training_is_ended_by_one_and_goes_on_without_all(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, bad = spoilt_images(tmp_path / "data", 40)
+    words = ["train", "--config", str(config), "--data", str(manifest), "--training.skip_limit", "0.5"]
+    assert main([*words, "--out", str(tmp_path / "raise")]) == 2
+    assert capsys.readouterr().err.startswith("foveate: error: ")
+    assert main([*words, "--out", str(tmp_path / "run"), "--on-error", "skip"]) == 0
+    named = [row["path"] for row in records(tmp_path / "run" / "skipped.csv")]
+    splits = json.loads((tmp_path / "run" / "state" / "images.json").read_text())["images"]
+    assert sorted(named) == sorted(name for name, _, split in splits if split != "test" and name in bad)
+    assert len(named) > 5

@@ -7,7 +7,7 @@ import pytest
 
 from foveate.evaluation.evaluate import Evaluation
 from foveate.training.checkpoint import Position
-from foveate.training.step import epoch_record
+from foveate.training.run_folder import epoch_record
 
 
 def evaluation(labels: list[Any], error: float) -> Evaluation:

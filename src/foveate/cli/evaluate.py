@@ -1,9 +1,11 @@
 """`foveate evaluate RUN`: a trained model's error on labelled images, with its confidence interval."""
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +36,11 @@ speed-limits and german-speed-limits. Attention on the objects, pointing game, a
 of patches and objects are means over the images that have objects, each with its 95 % interval by bootstrap over images
 (groups, where there are any). --deletion is for any images: the probability of each answer as the patches of the most
 attended cells are covered, 1 to 20, beside as many covered anywhere; eleven predictions an image.
+
+Images that cannot be read are not counted: errors.csv beside the figures names them, and the exit code is 3.
 """
+
+SOME_FAILED = 3
 
 NAMES = {
     "chance": "share of cells that show one",
@@ -72,9 +78,11 @@ def run(namespace: argparse.Namespace) -> int:
     """Evaluate, print the figures (a table on a terminal, else JSON) and write them as JSON.
 
     Returns:
-        0.
+        0, or 3 if some images could not be read.
     """
     check_looking(namespace)
+    from accelerate.utils import gather_object
+
     from foveate.atomic import replace_file
     from foveate.evaluation.evaluate import evaluate
     from foveate.models import DrawOptions, load_model
@@ -93,7 +101,16 @@ def run(namespace: argparse.Namespace) -> int:
         raise ConfigError("--by-group needs to know which images belong together: give --data with a column group")
     _check_maps(namespace, model, dataset, indices)
     seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
-    options, loading = DrawOptions(namespace.samples, namespace.method, seed), LoadOptions(namespace.batch)
+    failures: list[tuple[str, str, str]] = []
+
+    def failed(index: int, error: Exception) -> None:
+        failures.append((dataset.examples[index].id, "evaluate", " ".join(str(error).split())))
+
+    options, loading = (
+        DrawOptions(namespace.samples, namespace.method, seed),
+        LoadOptions(namespace.batch, failed=failed),
+    )
+    errors = _errors_file(namespace)
     set_reading_threads(namespace.threads)
     with ending_together(), progress(len(indices) if accelerator.is_main_process else 0, "evaluating") as bar:
 
@@ -102,7 +119,9 @@ def run(namespace: argparse.Namespace) -> int:
                 bar()
 
         result = evaluate(model, dataset, indices, options, loading=loading, by_group=namespace.by_group, told=told)
-    figures = result.plain()
+    failures = sorted(gather_object(failures))
+    indices = result.indices
+    figures = result.plain() | ({"failed": len(failures)} if failures else {})
     figures |= {"split": split or "all", "samples": namespace.samples, "method": namespace.method or model.method}
     if accelerator.is_main_process:
         localisation, deletion = _judge_maps(namespace, model, dataset, indices, options)
@@ -113,10 +132,48 @@ def run(namespace: argparse.Namespace) -> int:
             print_tables(result, localisation, deletion)
         else:
             print(text, end="")
-        folder = Path(namespace.model)
-        if namespace.out is not None or folder.is_dir():
-            replace_file(folder / "metrics.json" if namespace.out is None else Path(namespace.out), text.encode())
-    return 0
+        _tell_failures(failures, errors, len(indices))
+        if (out := _figures_file(namespace)) is not None:
+            replace_file(out, text.encode())
+    return SOME_FAILED if failures else 0
+
+
+def _figures_file(namespace: argparse.Namespace) -> Path | None:
+    folder = Path(namespace.model)
+    if namespace.out is not None:
+        return Path(namespace.out)
+    return folder / "metrics.json" if folder.is_dir() else None
+
+
+def _errors_file(namespace: argparse.Namespace) -> Path | None:
+    """The file beside the figures that names images which could not be read; one of another kind is refused."""
+    from foveate.predict.sinks import ERROR_COLUMNS, ERRORS, refuse_others
+
+    out = _figures_file(namespace)
+    if out is None:
+        return None
+    refuse_others(out.parent / ERRORS, ERROR_COLUMNS)
+    return out.parent / ERRORS
+
+
+def _tell_failures(failures: Sequence[tuple[str, str, str]], errors: Path | None, done: int) -> None:
+    """Images that could not be read, in errors.csv beside the figures or, where these go nowhere, line by line."""
+    from foveate.atomic import replace_file
+    from foveate.predict.sinks import ERROR_COLUMNS
+
+    if errors is None:
+        for path, _, message in failures:
+            print(f"foveate: {message if path in message else f'{path}: {message}'}", file=sys.stderr)
+    elif failures:
+        text = StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([ERROR_COLUMNS, *failures])
+        replace_file(errors, text.getvalue().encode(errors="surrogateescape"))
+    else:
+        errors.unlink(missing_ok=True)
+    if failures:
+        where = "" if errors is None else f", see {errors}"
+        total = done + len(failures)
+        print(f"foveate: {len(failures)} of {total} images failed and are not counted{where}", file=sys.stderr)
 
 
 def _check_maps(namespace: argparse.Namespace, model: "Model", dataset: "ImageDataset", indices: Sequence[int]) -> None:
@@ -171,14 +228,14 @@ def _open(
     if manifest is None or (own is not None and Path(own).resolve() == Path(manifest).resolve()):
         if settings is None:
             raise DataError("this model has no run folder that says which images to take: give --data MANIFEST")
-        dataset = open_dataset(settings.data, settings.seed)
+        dataset = open_dataset(settings.data, settings.seed, check_files=False)
         if dataset.classes != model.classes:
             raise DataError(
                 f"the images have the classes {', '.join(dataset.classes)}, the model {', '.join(model.classes)}: "
                 "give --data with the images it was trained for"
             )
         return read_splits(run, dataset), split or "test"
-    images = read_manifest(manifest, classes=model.classes, multi_label=model.multi_label)
+    images = read_manifest(manifest, classes=model.classes, check_files=False, multi_label=model.multi_label)
     if any(example.split for example in images.examples):
         return images, split or "test"
     known = {} if settings is None else _splits(run, settings)
@@ -195,7 +252,7 @@ def _splits(run: Path, settings: "RunSettings") -> dict[str, str]:
     from foveate.training.folds import read_splits
 
     try:
-        examples = read_splits(run, open_dataset(settings.data, settings.seed)).examples
+        examples = read_splits(run, open_dataset(settings.data, settings.seed, check_files=False)).examples
     except FoveateError:
         return {}
     return {example.id: example.split for example in examples if example.split is not None}

@@ -14,7 +14,7 @@ SUMMARY = "train a model from a preset or a configuration file"
 
 USAGE = (
     "foveate train PRESET | --config FILE [--data MANIFEST] [--out RUN] [--resume] [--stage find] [--folds K] "
-    "[--KEY VALUE …]"
+    "[--on-error skip] [--KEY VALUE …]"
 )
 
 DESCRIPTION = f"""Train a model, validate it every epoch and keep the best.
@@ -23,13 +23,17 @@ presets: {", ".join(PRESETS)}
 
 Every setting below is also a key of the YAML file that --config takes and that RUN/config.yaml holds;
 its default is what it is where neither PRESET nor FILE sets it.
-A run stopped with Ctrl-C, or killed, goes on where it was with --resume.
+A run stopped with Ctrl-C, or killed, goes on where it was with --resume; one stopped by an image that cannot be read
+goes on with --resume --on-error skip, or when its row is no longer in the manifest.
 
   foveate train manifest --data images.csv --out runs/mine --training.epochs 50 --model.patch 64 64
   foveate train --resume --out runs/mine
   accelerate launch --multi_gpu --num_processes 2 -m foveate train manifest --data images.csv   (on CPUs, too)
 """
 
+
+_SHORT = {"--data": "--data.manifest", "--on-error": "--training.on_error"}
+"""Options that have a short name."""
 
 UNLEARNT = (
     "look at the maps (foveate explain), enlarge model.view if objects cannot be guessed at in it, or begin with the "
@@ -66,7 +70,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
     from foveate.config.flags import spell_flags
 
     parser = _parser()
-    words = [f"--data.manifest{word[6:]}" if word.split("=")[0] == "--data" else word for word in arguments]
+    words = [_SHORT.get(name, name) + equals + value for name, equals, value in (w.partition("=") for w in arguments)]
     options = vars(parser.parse_arguments(spell_flags(words, parser.options())))
     changes, name, file, resume = (options.pop(key) for key in ("settings", "preset", "config", "resume"))
     if name is None and file is None and not (resume and options["out"]):

@@ -145,6 +145,11 @@ class TrainingSettings:
     parts: int | None = None
     """Parts of a batch whose patches are read one by one, each while the feature network works on the one before; 4 on
     a GPU and 1 on a CPU if None. It changes how sums are rounded; set it on a CPU that waits for a far disk."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What becomes of an image that cannot be read: "raise" ends the run, which --resume goes on with; "skip" goes on
+    without it, and RUN/skipped.csv names it."""
+    skip_limit: float = 0.05
+    """Share of the images that may be skipped, or be gone from the manifest when a run is resumed; one always may."""
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int = 0
@@ -169,6 +174,8 @@ class TrainingSettings:
             _at_least(name, getattr(self, name) or 1, 1)
         for name in ("patience", "watch", "clip_norm", "weight_decay", "entropy", "variety"):
             _at_least(name, getattr(self, name), 0)
+        if not 0 <= self.skip_limit <= 1:
+            raise ConfigError(f"training.skip_limit must be in [0, 1], got {self.skip_limit}: set it to e.g. 0.05")
         for name in ("warm_up", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be in [0, 1), got {getattr(self, name)}: set it to e.g. 0.1")

@@ -23,12 +23,13 @@ _PUBLISHED: dict[str, tuple[Callable[[str], ColonCancer | SignScenes], str]] = {
 """Source → its reader, and what it wants to read."""
 
 
-def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
+def open_dataset(settings: DataSettings, seed: int = 0, check_files: bool = True) -> ImageDataset:
     """Data set of the images that settings name, opened for training.
 
     Arguments:
         settings: where images and labels come from, and the shares to hold out.
         seed: seed of the splits that the data do not name.
+        check_files: whether files of a manifest that are missing are an error now rather than when opened.
 
     Returns:
         The data set; every example's split is "train", "validation" or "test".
@@ -48,7 +49,7 @@ def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
         return replace(canvases, examples=tuple(fill_splits(canvases.examples, settings.validation, 0.0, seed)))
     if settings.source == "circuit-boards":
         return circuit_boards(settings)
-    images = _manifest(settings) if settings.source == "manifest" else _published(settings)
+    images = _manifest(settings, check_files) if settings.source == "manifest" else _published(settings)
     examples = fill_splits(
         images.examples, settings.validation, settings.test, seed, allow_crossing=settings.allow_crossing_groups
     )
@@ -61,10 +62,10 @@ def open_dataset(settings: DataSettings, seed: int = 0) -> ImageDataset:
     return replace(images, examples=tuple(examples))
 
 
-def _manifest(settings: DataSettings) -> ManifestDataset:
+def _manifest(settings: DataSettings, check_files: bool) -> ManifestDataset:
     if settings.manifest is None:
         raise ConfigError("no images to train on: give --data MANIFEST, a CSV file or a folder with a folder per class")
-    images = read_manifest(settings.manifest, multi_label=settings.multi_label)
+    images = read_manifest(settings.manifest, check_files=check_files, multi_label=settings.multi_label)
     if settings.multi_label and not images.classes:
         raise DataError(f"no image of {settings.manifest} has a label: a classifier needs a class at least")
     if not settings.multi_label and len(images.classes) < 2:

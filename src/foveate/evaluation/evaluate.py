@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from foveate.datasets.types import Example, ImageDataset
-from foveate.errors import DataError, FoveateError
+from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation import scores
 from foveate.evaluation.coverage import Coverage, covered_objects, object_coverage
 from foveate.evaluation.intervals import error_interval
@@ -175,7 +175,8 @@ def evaluate(
         dataset: the images.
         indices: example numbers, sorted by id.
         options: how to draw; `Model.predict` with the same seed draws the same cells.
-        loading: images at a time on a GPU, and how they come; no result depends on it.
+        loading: images at a time on a GPU, and how they come; no result depends on it, but for images that fail where
+            these are told (`LoadOptions.failed`): the evaluation is that of the others.
         by_group: take the images of a group (a patient) together, by the mean of their probabilities; an image without
             a group stands alone.
         check: called after every batch; may raise to stop.
@@ -239,7 +240,10 @@ def _health(model: "Model", output: Output, images: int) -> Sequence[AttentionHe
 
 def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row], by_group: bool) -> Evaluation:
     found = {row.index: row for row in rows}
+    asked, indices = len(indices), [index for index in indices if index in found]
     assert len(found) == len(rows) == len(indices)
+    if not found:
+        raise ImageError(f"none of {asked} images could be read: see what was said of them, and check their paths")
     ordered = [found[index] for index in indices]
     examples = [dataset.examples[index] for index in indices]
     ids, groups = [one.id for one in examples], [one.group for one in examples]

@@ -63,6 +63,8 @@ class Batch:
             and they are kept; None if they are to be computed from the views, which otherwise may be 0.
         keys: of the images, by which features of their patches can be kept; None for an image that is changed. Empty if
             nothing is to be kept.
+        places: numbers of the images among those that were asked for, where some of these cannot be read; empty if all
+            are here.
     """
 
     views: "Float[Tensor, 'batch channel height width']"
@@ -75,6 +77,7 @@ class Batch:
     prior: "Float[Tensor, 'batch rows columns'] | None" = None
     cells: "Float[Tensor, 'batch row column feature'] | None" = None
     keys: "tuple[Hashable | None, ...]" = ()
+    places: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -102,10 +105,27 @@ class Batch:
             keys=self.keys[row : row + 1] * len(seeds),
         )
 
+    def rows(self, rows: Sequence[int]) -> "Batch":
+        """Some images of it as a batch of their own."""
+
+        def of(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[row] for row in rows) if values else ()
+
+        index = torch.tensor(rows, dtype=torch.int64)
+        lists: dict[str, Any] = {
+            name: of(getattr(self, name)) for name in ("sources", "seeds", "view_sizes", "ids", "keys")
+        }
+        places = of(self.places or tuple(range(len(self))))
+        return replace(self._changed(lambda tensor: tensor[index.to(tensor.device)]), **lists, places=places)
+
     def _changed(self, change: "Callable[[Tensor], Tensor]") -> "Batch":
         tensors = {name: getattr(self, name) for name in ("views", "mask", "labels", "prior", "cells")}
         changed: dict[str, Any] = {name: None if one is None else change(one) for name, one in tensors.items()}
         return replace(self, **changed)
+
+
+EMPTY = Batch(torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, dtype=torch.bool), (), (), ())
+"""A batch of which no image could be read."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import torch
 
-from foveate.errors import FoveateError, RunError, one_line
+from foveate.errors import UNREADABLE, FoveateError, ImageError, RunError, one_line
 from foveate.models import Model
-from foveate.models.types import Batch, Output
+from foveate.models.types import Batch, Output, Started
 from foveate.pipeline.loader import Loader, Share, shares
 from foveate.threads import one_ahead, read_ahead, reading_threads
 
@@ -124,24 +124,76 @@ def classify(
         samples: draws per image.
 
     Yields:
-        Each share, its batch and what the model says.
+        Each share, its batch and what the model says, without the images that failed, if these are told.
 
     Raises:
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, and no failures are told (`LoadOptions.failed`).
     """
     if model.device.type == "cpu":
         small = [part for share in plan for part in shares(share.indices, TOGETHER)]
 
-        def whole(share: Share) -> tuple[Share, Batch, Output]:
+        def whole(share: Share) -> list[tuple[Share, Batch, Output]]:
             batch = loader.evaluation_batch(share.indices)
-            return share, batch, model(batch, samples)
+            return list(answered(loader, share, batch, lambda some: model(some, samples)))
 
-        yield from on_cores(whole, small)
+        for answers in on_cores(whole, small):
+            yield from answers
         return
+
+    def begun(batch: Batch) -> tuple[Batch, Started | None]:
+        try:
+            return batch, model.start(batch.to(model.device, non_blocking=True), samples) if len(batch) else None
+        except UNREADABLE:
+            return batch, None  # and once more, when it is its turn: then it is known which image
+
     with closing(loader.evaluation(plan)) as batches:
-        begun = ((batch, model.start(batch.to(model.device, non_blocking=True), samples)) for batch in batches)
-        for share, (batch, started) in zip(plan, one_ahead(begun), strict=True):
-            yield share, batch, model.finish(started)
+        for share, (batch, started) in zip(plan, one_ahead(map(begun, batches)), strict=True):
+
+            def ask(some: Batch, batch: Batch = batch, started: Started | None = started) -> Output:
+                if some is batch and started is not None:
+                    return model.finish(started)
+                output: Output = model(some.to(model.device), samples)
+                return output
+
+            yield from answered(loader, share, batch, ask)
+
+
+def answered(
+    loader: Loader, share: Share, batch: Batch, ask: Callable[[Batch], Output]
+) -> Iterator[tuple[Share, Batch, Output]]:
+    """Answers to a batch: to all of it at once or, if one of its images fails and others go on, to each by itself.
+
+    Arguments:
+        loader: that made the batch.
+        share: that it is of.
+        batch: which may lack some of the images.
+        ask: what answers.
+
+    Yields:
+        A share of exactly the images answered, their batch, and what the model says.
+
+    Raises:
+        ImageError: an image cannot be read, and no failures are told.
+    """
+    if not len(batch):
+        return
+    left = [share.indices[place] for place in batch.places] if batch.places else list(share.indices)
+    try:
+        output = ask(batch)
+        if loader.failed is not None and not bool(output.logits.isfinite().all()):
+            raise ImageError(
+                f"the answer to {batch.ids[0]} is not a number: look for values too large among its pixels"
+            )
+    except UNREADABLE as error:
+        if loader.failed is None:
+            raise
+        if len(batch) == 1:
+            loader.failed(left[0], error)
+            return
+        for row in range(len(batch)):
+            yield from answered(loader, share, batch.rows([row]), ask)
+        return
+    yield (share if len(left) == len(share.indices) else Share(tuple(left), len(left), len(left))), batch, output
 
 
 def on_cores(work: Callable[[In], Out], items: Sequence[In]) -> Generator[Out, None, None]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,15 +17,17 @@ from torch import Tensor
 
 from foveate.config.settings import AugmentSettings, ViewSettings
 from foveate.datasets.types import ImageDataset
-from foveate.errors import DataError
+from foveate.errors import UNREADABLE, Absent, DataError
 from foveate.images import Source, augment
 from foveate.images.tensors import make_view, view_size
 from foveate.models import Model, make_batch
 from foveate.models.preprocess import SeenView, check_finite, see_source, see_unseen
-from foveate.models.types import Batch
+from foveate.models.types import EMPTY, Batch
 from foveate.pipeline.source_cache import CachedViews, SourceCache
 from foveate.seeds import derive_seed, prediction_seed
 from foveate.threads import read_ahead, reading_threads
+
+Out = TypeVar("Out")
 
 
 def split_indices(dataset: ImageDataset, split: str | None) -> tuple[int, ...]:
@@ -110,6 +113,35 @@ def shares(order: Sequence[int], batch: int, rank: int = 0, world: int = 1) -> l
     return result
 
 
+Failed = Callable[[int, Exception], None]
+"""Told the number of an example that has failed, and why."""
+
+
+def readable(work: Callable[[], Out], index: int, failed: Failed | None) -> Out | None:
+    """What some work on one image gives; None where that cannot be read, and it is gone on without.
+
+    Arguments:
+        work: on the image.
+        index: its example number.
+        failed: as in `LoadOptions`.
+
+    Raises:
+        ImageError: it cannot be read, and `failed` is None.
+
+    Example:
+        >>> readable(lambda: open("nowhere.png"), 7, lambda index, error: print(index, type(error).__name__))
+        7 FileNotFoundError
+    """
+    try:
+        return work()
+    except UNREADABLE as error:
+        if not isinstance(error, Absent):
+            if failed is None:
+                raise
+            failed(index, error)
+        return None
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """Loading options: how images come to a model, which changes no result.
@@ -119,11 +151,13 @@ class LoadOptions:
         ahead: batches prepared before they are wanted, by `foveate.threads.reading_threads` threads; 0 prepares each
             when it is wanted.
         opened: where images stay open from one pass over them to the next.
+        failed: told, by any thread, of an example that cannot be read: the others go on; None raises what a reader does.
     """
 
     batch: int = 32
     ahead: int = 2
     opened: SourceCache | None = None
+    failed: "Failed | None" = None
 
 
 ALONE = LoadOptions()
@@ -194,7 +228,7 @@ class Loader:
     ) -> None:
         self.eyes = eyes
         self.dataset, self.view, self.seed, self.intake, self.augment = dataset, view, seed, intake, augment
-        self.ahead, self.reads_patches = loading.ahead, reads_patches
+        self.ahead, self.reads_patches, self.failed = loading.ahead, reads_patches, loading.failed
         self.opened = SourceCache(dataset, intake) if loading.opened is None else loading.opened
 
     @classmethod
@@ -220,7 +254,7 @@ class Loader:
 
     def evaluation_batch(self, indices: Sequence[int]) -> Batch:
         """One batch for evaluation, made here and now; may be called from several threads."""
-        return self._batch(indices, [self._see(0, index) for index in indices], self._evaluation_seed)
+        return self._batch(indices, [self._look(0, index) for index in indices], self._evaluation_seed)
 
     def source(self, index: int, epoch: int) -> Source:
         """The image of an example as the model wants it, with this epoch's random change."""
@@ -232,6 +266,9 @@ class Loader:
 
     def _evaluation_seed(self, name: str) -> int:
         return prediction_seed(self.seed, name)
+
+    def _look(self, epoch: int, index: int) -> Seen | None:
+        return readable(lambda: self._see(epoch, index), index, self.failed)
 
     def _see(self, epoch: int, index: int) -> Seen:
         source = self.source(index, epoch)
@@ -261,7 +298,7 @@ class Loader:
     def _batches(
         self, plan: Sequence[Share], epoch: int, seed_of: Callable[[str], int]
     ) -> Generator[Batch, None, None]:
-        see = partial(self._see, epoch)
+        see = partial(self._look, epoch)
         if self.ahead == 0:
             for share in plan:
                 yield self._batch(share.indices, [see(index) for index in share.indices], seed_of)
@@ -277,7 +314,25 @@ class Loader:
             with closing(read_ahead(put_together, plan, 1, self.ahead)) as batches:
                 yield from batches
 
-    def _batch(self, indices: Sequence[int], seen: Sequence[Seen], seed_of: Callable[[str], int]) -> Batch:
+    def _batch(self, indices: Sequence[int], seen: Sequence[Seen | None], seed_of: Callable[[str], int]) -> Batch:
+        """A batch of those images that could be seen; empty if none could."""
+        there = {place: one for place, one in enumerate(seen) if one is not None}
+        places = tuple(place for place, one in there.items() if self._is_sound(indices[place], one))
+        if not places:
+            return EMPTY
+        batch = self._together([indices[place] for place in places], [there[place] for place in places], seed_of)
+        return batch if len(places) == len(indices) else replace(batch, places=places)
+
+    def _is_sound(self, index: int, seen: Seen) -> bool:
+        """Whether what is seen of an image may stand in a batch; looked at only where there is a choice."""
+
+        def check() -> bool:
+            check_finite(seen.source, seen.view[0])
+            return True
+
+        return self.failed is None or readable(check, index, self.failed) is not None
+
+    def _together(self, indices: Sequence[int], seen: Sequence[Seen], seed_of: Callable[[str], int]) -> Batch:
         examples = [self.dataset.examples[index] for index in indices]
         unchanged = [isinstance(one.source, CachedViews) for one in seen]
         batch = make_batch(

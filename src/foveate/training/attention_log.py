@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from foveate.atomic import replace_file
 from foveate.datasets.types import ImageDataset
 from foveate.errors import MissingExtra, RunError
+from foveate.pipeline.inference import answered
 from foveate.pipeline.loader import ALONE, Loader, LoadOptions, shares
 from foveate.training.checkpoint import Position
 from foveate.types import Box
@@ -83,9 +84,19 @@ def watch_attention(
         patches read, likewise.
     """
     loader = Loader.of(model, dataset, seed, loading=loading)
-    (images,) = loader.evaluation(shares(indices, len(indices)))
+    plan = shares(indices, max(1, len(indices)))
     with model.evaluating():
-        output = model(images.to(model.device))
+        found = [
+            one
+            for share, images in zip(plan, loader.evaluation(plan), strict=True)
+            for one in answered(loader, share, images, lambda some: model(some.to(model.device)))
+        ]
+    if not found:
+        return {"ids": np.array([], dtype=str)}
+    if len(found) > 1:  # some failed, and each of the others was asked by itself
+        return watch_attention(model, dataset, [index for one, _, _ in found for index in one.indices], seed, loading)
+    ((share, images, output),) = found
+    indices = share.indices
     arrays: dict[str, NDArray[np.generic]] = {"ids": np.array(images.ids)}
     if output.attention is not None and model.grid is not None and model.attends:
         seen = [source.size for source in images.sources] if model.view is None else images.view_sizes

@@ -13,14 +13,14 @@ from foveate.config.settings import DataSettings, InputSettings, ViewSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, ImageError
-from foveate.images import Source
 from foveate.images.tensors import make_view
 from foveate.images.wrappers.standardise import finite_moments
 from foveate.models import Intake, Model, build_model, view_of, wanted_channels
 from foveate.networks import FeatureNetwork
 from foveate.networks.normalise import BandStatistics
 from foveate.pipeline.distributed import agreed
-from foveate.pipeline.loader import Loader, shares
+from foveate.pipeline.inference import answered
+from foveate.pipeline.loader import Failed, Loader, readable, shares
 from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 from foveate.training.objective import class_weights, positive_weights
@@ -48,26 +48,31 @@ CONSTANT = 1e-6
 """Deviation over mean below which a band is constant: float32 views resolve no less."""
 
 
-def typical_image(dataset: ImageDataset, indices: Sequence[int], settings: InputSettings) -> tuple[int, Size]:
+def typical_image(
+    dataset: ImageDataset, indices: Sequence[int], settings: InputSettings, failed: Failed | None = None
+) -> tuple[int, Size]:
     """Survey of images: channels that a model of them needs, and their median size; reads no pixel.
 
     Arguments:
         dataset: the images.
         indices: example numbers, sorted by id; at most `HEADERS` of them, evenly spaced, are looked at.
         settings: what is made of the pixels.
+        failed: as in `foveate.pipeline.loader.LoadOptions`.
 
     Raises:
         ImageError: an image cannot be opened or made what the model wants, or no number of channels fits them all.
     """
-    step = max(1, len(indices) // 9)
-    few = [dataset.open(index) for index in indices[::step]]
-    sizes = sorted((source.size for source in few), key=max)
-    spread = sorted({len(indices) * number // HEADERS for number in range(HEADERS)})
-    known = dict(zip(indices[::step], few, strict=True))
-    sources = [known[index] if index in known else dataset.open(index) for index in (indices[i] for i in spread)]
-    channels = wanted_channels(sources, settings)
-    for source in sources:
-        Intake(settings, channels)(source)  # refuses bands that are not there, before a run is begun
+    few = indices[:: max(1, len(indices) // 9)]
+    spread = [indices[i] for i in sorted({len(indices) * number // HEADERS for number in range(HEADERS)})]
+    looked = {index: readable(partial(dataset.open, index), index, failed) for index in dict.fromkeys([*few, *spread])}
+    sources = {index: source for index, source in looked.items() if source is not None}
+    if not sources:
+        raise ImageError(f"none of {len(looked)} images that were looked at could be read: check their paths")
+    channels = wanted_channels((sources[index] for index in spread if index in sources), settings)
+    for index, source in sources.items():  # refuses bands that are not there, before a run is begun
+        readable(partial(Intake(settings, channels), source), index, failed)
+    sizes = sorted((sources[index].size for index in few if index in sources), key=max)
+    sizes = sizes or [source.size for source in sources.values()]
     return channels, sizes[len(sizes) // 2]
 
 
@@ -77,6 +82,7 @@ def band_statistics(
     intake: Intake,
     view: ViewSettings | None,
     data: DataSettings = UNKEPT,
+    failed: Failed | None = None,
 ) -> BandStatistics:
     r"""Band statistics: mean and standard deviation of every band of the training images' views, in the unit range.
 
@@ -91,6 +97,7 @@ def band_statistics(
         intake: gives an image as the model wants it.
         view: the model's view; thumbnails of longest side 256 if None.
         data: what is kept of images that are looked at here.
+        failed: as in `foveate.pipeline.loader.LoadOptions`.
 
     Raises:
         ImageError: an image cannot be read, or a band has no finite pixel.
@@ -98,8 +105,9 @@ def band_statistics(
     ids = [dataset.examples[index].id for index in indices]
     order = sorted(range(len(ids)), key=lambda place: (derive_seed("bands", ids[place]), ids[place]))
     moments, opened = np.zeros((3, intake.channels)), SourceCache.of_settings(dataset, intake, data)
-    for place in order[:MEASURED]:
-        moments = _joined(moments, _moments(opened.open(indices[place]), view or THUMBNAIL))
+    for index in (indices[place] for place in order[:MEASURED]):
+        own = readable(partial(_moments, opened, index, view or THUMBNAIL), index, failed)
+        moments = moments if own is None else _joined(moments, own)
     count, mean, squares = moments
     if not count.all():
         raise ImageError(
@@ -111,8 +119,9 @@ def band_statistics(
     return BandStatistics(tuple(mean.tolist()), tuple(np.where(varies, deviation, 1.0).tolist()))
 
 
-def _moments(source: Source, view: ViewSettings) -> np.ndarray:
+def _moments(opened: SourceCache, index: int, view: ViewSettings) -> np.ndarray:
     """(3, C) of one image: number of finite pixels, their mean, and their summed squared distances from it."""
+    source = opened.open(index)
     pixels = make_view(source, view).numpy().reshape(source.channels, -1).astype(np.float64)
     return np.stack(finite_moments(pixels, axis=1))
 
@@ -133,6 +142,7 @@ def build_for(
     accelerator: "Accelerator",
     features: nn.Module | None = None,
     pretrained: bool = True,
+    failed: Failed | None = None,
 ) -> Model:
     """Model of a run: its channels and its bands' statistics are those of the training images.
 
@@ -145,6 +155,7 @@ def build_for(
         accelerator: of this process.
         features: a feature network of the caller's own, in place of the one that the settings name.
         pretrained: False fetches no pretrained weights, for those of a state take their place.
+        failed: as in `foveate.pipeline.loader.LoadOptions`.
 
     Returns:
         The model on the CPU, the same in every process.
@@ -159,11 +170,12 @@ def build_for(
             "training.anneal.prior moves the strength of a prior, but model.prior.contrast 0 has none: set it to e.g. "
             "2, or leave out training.anneal.prior"
         )
-    channels, size = agreed(accelerator, partial(typical_image, dataset, indices, model.input))
+    channels, size = agreed(accelerator, partial(typical_image, dataset, indices, model.input, failed))
     bands: BandStatistics | None = None
     if model.input.normalise == "bands":
         intake = Intake(model.input, channels)
-        bands = agreed(accelerator, partial(band_statistics, dataset, indices, intake, view_of(model), settings.data))
+        looked = dataset, indices, intake, view_of(model), settings.data, failed
+        bands = agreed(accelerator, partial(band_statistics, *looked))
     seed = derive_seed(settings.seed, "model")
     return build_model(
         model,
@@ -196,11 +208,12 @@ def measure_features(model: Model, loader: Loader, indices: Sequence[int]) -> No
         return
     few = sorted({indices[len(indices) * number // LOOKED_AT] for number in range(LOOKED_AT)})
     seen: list[Tensor] = []
-    with contextlib.closing(loader.evaluation(shares(few, 8))) as batches, model.evaluating():
+    plan = shares(few, 8)
+    with contextlib.closing(loader.evaluation(plan)) as batches, model.evaluating():
         hook = network.layers.register_forward_hook(lambda _, __, features: seen.append(features.float().cpu()))
         try:
-            for batch in batches:
-                model(batch.to(model.device))
+            for share, batch in zip(plan, batches, strict=True):
+                list(answered(loader, share, batch, lambda some: model(some.to(model.device))))
         finally:
             hook.remove()
     deviation, mean = torch.std_mean(torch.cat(seen), 0, correction=0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -18,16 +18,18 @@ from foveate.atomic import replace_file
 from foveate.config.settings import EvidenceSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
+from foveate.errors import ConfigError
 from foveate.models import AttentionSampling, Evidence, Model, build_model, load_model, save_model
 from foveate.models.evidence import guess_background
 from foveate.networks import count_cells
 from foveate.networks.evidence import EvidenceNetwork, has_backbone
 from foveate.pipeline.distributed import agreed
-from foveate.pipeline.loader import Loader, LoadOptions, shares
+from foveate.pipeline.loader import Failed, Loader, LoadOptions, readable, shares
 from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 from foveate.training.bags import Bags
 from foveate.training.teacher import Question, Teacher, kept_starts
+from foveate.types import Label
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,6 +42,13 @@ FOLDS = 3
 
 JUDGING_STARTS = 2
 """Starts of every fold and question of it."""
+
+
+Stage = Literal["find", "all"]
+"""How far a run goes: until evidence has been found, or to its end."""
+
+FOUND = "find"
+"""Folder of a run's evidence, a model of its own."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,21 @@ def finds(settings: RunSettings) -> bool:
     """Whether a run teaches evidence before anything else."""
     seeing = settings.model.name in ("attention-sampling", "evidence") and has_backbone(settings.model.attention)
     return seeing and settings.training.find.starts > 0
+
+
+def check_stage(settings: RunSettings, stage: Stage) -> None:
+    """Stage check: refuse to end a run when evidence has been found where none is looked for.
+
+    Raises:
+        ConfigError: nothing is.
+    """
+    if stage == "find" and not finds(settings):
+        raise ConfigError(
+            f"the stage find needs a model whose attention has a backbone, got model.name {settings.model.name}, "
+            f"model.attention.name {settings.model.attention.name} and training.find.starts "
+            f"{settings.training.find.starts}: set model.attention.name to e.g. timm:tf_efficientnet_lite0, or leave "
+            "the stage out"
+        )
 
 
 def background_of(settings: RunSettings, dataset: ImageDataset) -> str | None:
@@ -137,6 +161,7 @@ def find_or_load(
     fresh: bool,
     accelerator: "Accelerator",
     say: Callable[[str], None],
+    failed: Failed | None = None,
 ) -> Evidence:
     """Evidence of a run: found by its first process and kept in a folder, or what lies there since it was begun.
 
@@ -150,6 +175,7 @@ def find_or_load(
         fresh: whether the run begins.
         accelerator: of this process.
         say: told the result.
+        failed: as in `foveate.pipeline.loader.LoadOptions`.
 
     Returns:
         The model of evidence on the device, the same in every process.
@@ -157,7 +183,7 @@ def find_or_load(
 
     def look() -> None:
         opened = SourceCache.of_settings(dataset, model.intake, settings.data)
-        loading = LoadOptions(settings.training.batch, opened=opened)
+        loading = LoadOptions(settings.training.batch, opened=opened, failed=failed)
         found = find(settings, model.to(accelerator.device), dataset, training, validation, loading)
         say(found_line(found))
         save_model(found.model, folder, {"found": found.plain()})
@@ -202,14 +228,23 @@ def _collect(
 ) -> Bags:
     loader = Loader.of(model, dataset, settings.seed, loading=loading)
     bags = Bags(round(1e9 * settings.data.memory_gigabytes))
-    for batch in loader.evaluation(shares(indices, loading.batch)):
+    labels: list[Label] = []
+    plan = shares(indices, loading.batch)
+    for share, batch in zip(plan, loader.evaluation(plan), strict=True):
+        if not len(batch):
+            continue
         mask = model.grid.cell_mask(batch.mask, batch.view_sizes)
-        count_cells(mask, batch.ids)  # refuses an image that is masked altogether
         assert batch.cells is not None
-        for row in range(len(batch)):
-            bags.add(batch.cells[row][mask[row]])
-    labels = [dataset.examples[index].label for index in indices]
-    bags.labels = tuple(label for label in labels if label is not None)
+        for row, place in enumerate(batch.places or range(len(batch))):
+            index = share.indices[place]
+            counted = readable(
+                partial(count_cells, mask[row : row + 1], batch.ids[row : row + 1]), index, loading.failed
+            )
+            label = dataset.examples[index].label
+            if counted is not None and label is not None:  # not of an image that is masked altogether
+                bags.add(batch.cells[row][mask[row]])
+                labels.append(label)
+    bags.labels = tuple(labels)
     return bags
 
 

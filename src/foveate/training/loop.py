@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
-from foveate.errors import ConfigError, DataError, FoveateError, RunError
+from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation.evaluate import Evaluation, evaluate
 from foveate.evaluation.scores import constant_error
 from foveate.models import Evidence, Model
@@ -35,22 +35,16 @@ from foveate.threads import set_reading_threads
 from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
 from foveate.training.build import build_for, loss_weights, measure_features
 from foveate.training.checkpoint import Checkpoints, Position, has_state
-from foveate.training.find import find_or_load, finds, with_evidence
+from foveate.training.find import FOUND, Stage, check_stage, find_or_load, finds, with_evidence
 from foveate.training.interrupts import Interrupts, interruption
 from foveate.training.optimisation import WeightAverage, annealed, learning_rate, total_steps
 from foveate.training.progress import Progress, SilentProgress, choose_progress
-from foveate.training.run_folder import MetricsLog, TrainResult, prepare_folder
-from foveate.training.step import SUMS, Stepper, StepReceipts, epoch_record, step_record
+from foveate.training.run_folder import MetricsLog, TrainResult, diverged, epoch_record, prepare_folder, step_record
+from foveate.training.skipping import SkipLog, recall, refuse, remember
+from foveate.training.step import SUMS, Stepper, StepReceipts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-Stage = Literal["find", "all"]
-"""How far a run goes: until evidence has been found, or to its end."""
-
-FOUND = "find"
-"""Folder of a run's evidence, a model of its own."""
 
 
 def train(
@@ -84,19 +78,17 @@ def train(
         ConfigError, DataError, ImageError, RunError: the input is at fault; a state, once there, is saved.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    if stage == "find" and not finds(settings):
-        raise ConfigError(
-            f"the stage find needs a model whose attention has a backbone, got model.name {settings.model.name}, "
-            f"model.attention.name {settings.model.attention.name} and training.find.starts "
-            f"{settings.training.find.starts}: set model.attention.name to e.g. timm:tf_efficientnet_lite0, or leave "
-            "the stage out"
-        )
+    check_stage(settings, stage)
     accelerator = open_accelerator()
     check_precision(settings.training.mixed_precision, accelerator.device)
     set_reading_threads(settings.training.threads)
     with accelerator.main_process_first():
-        images = open_dataset(settings.data, settings.seed) if dataset is None else dataset
-    run = _Run(settings, Path(out), images, accelerator, progress, remedy, stage)
+        whole = settings.training.on_error == "raise"
+        images = open_dataset(settings.data, settings.seed, check_files=whole) if dataset is None else dataset
+    gone = 0
+    if resume and has_state(Path(out) / "state"):
+        images, gone = recall(Path(out), images, settings.training.skip_limit)
+    run = _Run(settings, Path(out), images, accelerator, progress, remedy, stage, gone)
     with memory_limits(settings.data):
         run.start(resume, features)
         return run.finish()
@@ -114,6 +106,7 @@ class _Run:
         progress: Progress | None,
         remedy: str | None,
         stage: Stage,
+        gone: int,
     ) -> None:
         self.settings, self.folder, self.dataset, self.accelerator = settings, folder, dataset, accelerator
         self.stage = stage
@@ -124,9 +117,14 @@ class _Run:
             raise DataError(
                 "there is no training image: check the manifest's split column, or data.validation and data.test"
             )
-        self.fingerprint = fingerprint(dataset, self.training_indices + self.validation_indices)
+        used = self.training_indices + self.validation_indices
+        self.fingerprint = fingerprint(dataset, used)
+        self.skips = SkipLog(folder, dataset, len(used), settings.training.skip_limit)
+        self.failed = self.skips if settings.training.on_error == "skip" else refuse if gone else None
         self.main = accelerator.is_main_process
         self.progress = (progress or choose_progress()) if self.main else SilentProgress()
+        if gone:
+            self.progress.say(f"goes on without {gone} of its images, which are no longer there")
         self.steps_per_epoch = math.ceil(len(self.training_indices) / settings.training.batch)
         self.total = total_steps(settings.training, self.steps_per_epoch)
         self.position = Position()
@@ -139,24 +137,29 @@ class _Run:
         fresh = not (resume and has_state(self.folder / "state"))
         if training.tensorboard:
             agreed(accelerator, lambda: bool(require_tensorboard()))  # said before anything is built or written
-        model = build_for(settings, self.dataset, self.training_indices, accelerator, features, pretrained=fresh)
+        known = accelerator, features, fresh, self.failed
+        model = build_for(settings, self.dataset, self.training_indices, *known)
         prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, accelerator.num_processes)
         self.state = agreed(accelerator, prepare)
+        self.skips.begin()
+        if self.state is None and self.main:
+            remember(self.folder, self.dataset)
         if finds(settings):
             images = self.dataset, self.training_indices, self.validation_indices
             began, where = time.perf_counter(), self.folder / FOUND
-            self.found = find_or_load(settings, model, *images, where, fresh, accelerator, self.progress.say)
+            say = self.progress.say
+            self.found = find_or_load(settings, model, *images, where, fresh, accelerator, say, self.failed)
             self.position.seconds += time.perf_counter() - began  # a state, if there is one, knows better
             model = with_evidence(model, self.found, settings, features)
             if isinstance(model, Evidence):
                 self.total = 0  # it has learnt all it will
         opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
-        self.loading = LoadOptions(training.batch, opened=opened)
+        self.loading = LoadOptions(training.batch, opened=opened, failed=self.failed)
         if self.state is None:
             unchanged = Loader.of(model, self.dataset, settings.seed, loading=self.loading)
             measure_features(model.to(accelerator.device), unchanged, self.training_indices)
         weights = loss_weights(settings, self.dataset, self.training_indices)
-        self.stepper = Stepper(training, model, accelerator, weights)
+        self.stepper = Stepper(training, model, accelerator, weights, self.failed)
         self.average = WeightAverage(model, training.averaging) if training.averaging else None
         trained = (model, self.stepper.optimizer, self.stepper.scaler, self.average)
         self.checkpoints = Checkpoints(self.folder, settings, self.fingerprint, accelerator, *trained)
@@ -186,10 +189,12 @@ class _Run:
                     self._tick()
                 while self.stage == "all" and not self._finished():
                     self._epoch()
-            except FoveateError:
+            except FoveateError as fault:
                 # Divergence spoils batch statistics in the forward pass: then the last good state is the one on disk.
                 if all(bool(values.isfinite().all()) for values in self.stepper.model.state_dict().values()):
                     self._save()
+                if type(fault) is ImageError and self.failed is None:
+                    raise ImageError(f"{fault}; the run goes on with --resume and --on-error skip") from fault
                 raise
             finally:
                 self.progress.end()
@@ -231,7 +236,7 @@ class _Run:
         self.stepper.model.anneal(now.get("prior"), round(now["patches"]) if "patches" in now else None)
         sums, arrived, late = self._gather(self.stepper.backward(batches, share, now))
         if not math.isfinite(sums["loss"]) or sums.pop("not_finite"):
-            raise self._diverged(rate)
+            raise diverged(self.folder, position.step + 1, rate)
         self.stepper.update(rate)
         if self.average is not None:
             self.average.update_parameters(self.stepper.model)
@@ -339,10 +344,3 @@ class _Run:
         number = self.interrupts.signal if number is None else number
         if number:
             raise interruption(number, f"after step {self.position.step} of {self.total}", self.remedy)
-
-    def _diverged(self, rate: float) -> RunError:
-        where = f"step {self.position.step + 1} (learning rate {rate:.3g})"
-        return RunError(
-            f"loss or gradient is not finite at {where}: train anew with a lower training.learning_rate or "
-            f"training.clip_norm; {self.folder} keeps the state before that step"
-        )

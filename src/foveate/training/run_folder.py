@@ -13,7 +13,10 @@ from foveate.config.files import changed_keys, load_settings, save_settings
 from foveate.config.serial import from_plain
 from foveate.config.training import RunSettings
 from foveate.errors import RunError
-from foveate.training.checkpoint import State, load_state
+from foveate.evaluation.evaluate import Evaluation
+from foveate.training.checkpoint import Position, State, load_state
+from foveate.training.optimisation import Annealed
+from foveate.training.step import receipt_record
 
 LASTS = ("epochs", "max_steps", "max_minutes", "patience")
 """Settings of the training that say how long it lasts."""
@@ -24,7 +27,12 @@ WATCHES = ("watch", "watch_every", "tensorboard", "log_every")
 KEEPS = ("cache", "cache_folder", "cache_gigabytes", "memory_gigabytes", "tile_gigabytes")
 """Settings of the data that say what is kept of images, on which no result depends."""
 
-FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, "threads")) | {f"data.{name}" for name in KEEPS}
+SKIPS = ("on_error", "skip_limit")
+"""Settings of the training that say what becomes of images that cannot be read."""
+
+FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, *SKIPS, "threads")) | {
+    f"data.{name}" for name in KEEPS
+}
 """Settings that may change when a run is resumed."""
 
 PLACES = ("manifest", "published")
@@ -89,6 +97,76 @@ class MetricsLog:
         self.length += len(line)
 
 
+def step_record(position: Position, sums: dict[str, float], rate: float, now: Annealed) -> dict[str, Any]:
+    """Metrics record of a step: means over its global batch; "annealed" where something is."""
+    images = max(1, sums["images"])  # none where all of a batch were skipped
+    return {
+        "kind": "step",
+        "step": position.step,
+        "epoch": position.epoch,
+        "loss": sums["loss"] / images,
+        "error": sums["errors"] / images,
+        "entropy": sums["entropy"] / images,
+        "learning_rate": rate,
+        "seconds": round(position.seconds, 3),
+        **({"annealed": now} if now else {}),
+    }
+
+
+def epoch_record(
+    position: Position, result: Evaluation | None, *, rate: float, better: bool, complete: bool
+) -> dict[str, Any]:
+    """Metrics record of an epoch: means over its images as they were seen in training.
+
+    "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
+    like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
+    "attention_warnings" says what is wrong with the attention maps of most validation images, if anything. "receipt"
+    says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its steps,
+    "seconds" those of the whole run so far, validation included.
+
+    Arguments:
+        position: after the epoch's last step.
+        result: its validation, where one was due.
+        rate: learning rate of the last step.
+        better: whether this validation is the best so far.
+        complete: False if time or steps ran out within the epoch.
+    """
+    sums, images = position.sums, max(1, position.sums["images"])
+    return {
+        "kind": "epoch",
+        "epoch": position.epoch,
+        "step": position.step,
+        "complete": complete,
+        "loss": sums["loss"] / images,
+        "training_loss": sums["cross_entropy"] / images,
+        "training_error": sums["errors"] / images,
+        "entropy": sums["entropy"] / images,
+        "learning_rate": rate,
+        "validation_error": None if result is None else result.error,
+        "validation_loss": None if result is None else result.loss,
+        "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
+        "attention_warnings": {} if result is None else result.attention_warnings | _by_heart(position, result),
+        "best": better,
+        "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
+        "training_seconds": round(sums["seconds"], 3),
+        "seconds": round(position.seconds, 3),
+        "receipt": receipt_record(sums),
+    }
+
+
+def _by_heart(position: Position, result: Evaluation) -> dict[str, str]:
+    """Warning that images are learnt by heart: these are known, and others are told no better than by chance."""
+    chance, known = result.constant_error, position.sums["errors"] / max(1, position.sums["images"])
+    if chance is None or not (known < 0.5 * chance and result.error > 0.9 * chance):
+        return {}
+    return {
+        "by heart": f"images are learnt by heart: the training error is {known:.2f}, that of validation images "
+        f"{result.error:.2f}, and {chance:.2f} if one class is always answered; look where patches are drawn (foveate "
+        "explain), begin with evidence (model.attention.name timm:…), freeze features (model.features.frozen), or "
+        "change patches more (augment.patch_…)"
+    }
+
+
 def read_metrics(path: Path | str, kind: str | None = None) -> list[dict[str, Any]]:
     """Metrics log: the records of a metrics.jsonl.
 
@@ -133,6 +211,14 @@ def prepare_folder(
     told = {**environment(), "seed": settings.seed, "processes": processes}
     replace_file(out / "environment.json", (json.dumps(told, indent=2) + "\n").encode())
     return state
+
+
+def diverged(folder: Path, step: int, rate: float) -> RunError:
+    """Error of a run whose loss or gradient is no number at a step."""
+    return RunError(
+        f"loss or gradient is not finite at step {step} (learning rate {rate:.3g}): train anew with a lower "
+        f"training.learning_rate or training.clip_norm; {folder} keeps the state before that step"
+    )
 
 
 def refuse_changes(folder: Path, before: RunSettings, now: RunSettings, moved: bool = False) -> None:

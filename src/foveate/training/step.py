@@ -5,24 +5,23 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from foveate.config.training import TrainingSettings
-from foveate.evaluation.evaluate import Evaluation
 from foveate.images import Source, original
 from foveate.models.probabilities import cross_entropies, image_errors
 from foveate.models.receipts import covering, peak_memory
 from foveate.models.types import Batch, Output
 from foveate.pipeline.distributed import check_precision, open_accelerator, synchronised_statistics, together
-from foveate.pipeline.loader import Share
+from foveate.pipeline.loader import Failed, Share
 from foveate.seeds import derive_seed
-from foveate.training.checkpoint import Position
 from foveate.training.objective import TermWeights, image_losses
 from foveate.training.optimisation import Annealed, build_optimizer, optimizer_groups, set_rates
+from foveate.training.skipping import Sparing
 from foveate.types import Size
 
 if TYPE_CHECKING:
@@ -59,75 +58,6 @@ def batch_sums(
     wrong = image_errors(output.logits, labels)
     each = [losses, plain, wrong, entropy, torch.ones_like(losses), output.patches_read]
     return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
-
-
-def step_record(position: Position, sums: dict[str, float], rate: float, now: Annealed) -> dict[str, Any]:
-    """Metrics record of a step: means over its global batch; "annealed" where something is."""
-    return {
-        "kind": "step",
-        "step": position.step,
-        "epoch": position.epoch,
-        "loss": sums["loss"] / sums["images"],
-        "error": sums["errors"] / sums["images"],
-        "entropy": sums["entropy"] / sums["images"],
-        "learning_rate": rate,
-        "seconds": round(position.seconds, 3),
-        **({"annealed": now} if now else {}),
-    }
-
-
-def epoch_record(
-    position: Position, result: Evaluation | None, *, rate: float, better: bool, complete: bool
-) -> dict[str, Any]:
-    """Metrics record of an epoch: means over its images as they were seen in training.
-
-    "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
-    like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
-    "attention_warnings" says what is wrong with the attention maps of most validation images, if anything. "receipt"
-    says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its steps,
-    "seconds" those of the whole run so far, validation included.
-
-    Arguments:
-        position: after the epoch's last step.
-        result: its validation, where one was due.
-        rate: learning rate of the last step.
-        better: whether this validation is the best so far.
-        complete: False if time or steps ran out within the epoch.
-    """
-    sums = position.sums
-    return {
-        "kind": "epoch",
-        "epoch": position.epoch,
-        "step": position.step,
-        "complete": complete,
-        "loss": sums["loss"] / sums["images"],
-        "training_loss": sums["cross_entropy"] / sums["images"],
-        "training_error": sums["errors"] / sums["images"],
-        "entropy": sums["entropy"] / sums["images"],
-        "learning_rate": rate,
-        "validation_error": None if result is None else result.error,
-        "validation_loss": None if result is None else result.loss,
-        "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
-        "attention_warnings": {} if result is None else result.attention_warnings | _by_heart(position, result),
-        "best": better,
-        "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
-        "training_seconds": round(sums["seconds"], 3),
-        "seconds": round(position.seconds, 3),
-        "receipt": receipt_record(sums),
-    }
-
-
-def _by_heart(position: Position, result: Evaluation) -> dict[str, str]:
-    """Warning that images are learnt by heart: these are known, and others are told no better than by chance."""
-    chance, known = result.constant_error, position.sums["errors"] / position.sums["images"]
-    if chance is None or not (known < 0.5 * chance and result.error > 0.9 * chance):
-        return {}
-    return {
-        "by heart": f"images are learnt by heart: the training error is {known:.2f}, that of validation images "
-        f"{result.error:.2f}, and {chance:.2f} if one class is always answered; look where patches are drawn (foveate "
-        "explain), begin with evidence (model.attention.name timm:…), freeze features (model.features.frozen), or "
-        "change patches more (augment.patch_…)"
-    }
 
 
 class StepReceipts:
@@ -224,6 +154,8 @@ class Stepper:
         model: what is trained; put on the accelerator's device.
         accelerator: of this process; opened if None.
         weights: (classes,) class weights, or None; see `foveate.models.probabilities.cross_entropies`.
+        failed: told the number of an image that cannot be read, and why: the step is that of the others, and their
+            losses are divided by the size of the batch as it was to be. None raises.
 
     Attributes:
         model: as given, its batch statistics synchronised where there are several processes.
@@ -255,14 +187,16 @@ class Stepper:
         model: "Model",
         accelerator: "Accelerator | None" = None,
         weights: Tensor | None = None,
+        failed: Failed | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self.failed = settings, failed
         self.accelerator = open_accelerator() if accelerator is None else accelerator
         self.device = self.accelerator.device
         check_precision(settings.mixed_precision, self.device)
         self.model = synchronised_statistics(model, self.accelerator)
         model.parts = settings.parts
-        self._wrapped = self.accelerator.prepare_model(model)
+        sparing = None if failed is None else Sparing(model, lambda batch: seeded(batch.seeds, self.device))
+        self._wrapped = self.accelerator.prepare_model(sparing or model)
         self.optimizer = build_optimizer(optimizer_groups(model, model.parameter_groups()), settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
         self._weights = None if weights is None else weights.to(self.device)
@@ -307,14 +241,15 @@ class Stepper:
         """
         accelerator, settings = self.accelerator, self.settings
         self.model.train()
-        output = together(accelerator, partial(self._forward, images))
+        output = together(accelerator, partial(self._forward, images, share))
         images = self.images
         share = Share(tuple(range(len(images))), len(images), len(images)) if share is None else share
+        places = torch.tensor(images.places or range(len(images)))
         labels = images.labels
         assert labels is not None
         terms = TermWeights(*((now or {}).get(name, getattr(settings, name)) for name in TermWeights._fields))
         losses, entropy = image_losses(output, labels, terms, self._weights)
-        counted = torch.arange(len(images), device=losses.device) < share.counted
+        counted = ((places >= 0) & (places < share.counted)).to(losses.device)
         loss = (losses * counted).sum() * accelerator.num_processes / share.whole
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -326,15 +261,21 @@ class Stepper:
         sums = batch_sums(output, labels, losses, plain, entropy, counted)
         return torch.cat([sums, wild.to(sums)[None]])
 
-    def _forward(self, images: Batch | Iterator[Batch]) -> Output:
+    def _forward(self, images: Batch | Iterator[Batch], share: Share | None) -> Output:
         start = time.perf_counter()
         given = images if isinstance(images, Batch) else next(images)
         waited = time.perf_counter() - start
         self.images = given.to(self.device, non_blocking=True)
         precision = PRECISIONS[self.settings.mixed_precision]
         lower = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+        output: Output
         with seeded(given.seeds, self.device), lower:
-            output: Output = self._wrapped(self.images)
+            if self.failed is None:
+                output = self._wrapped(self.images)
+            else:
+                output, self.images, failures = self._wrapped(self.images)
+                for place, error in failures:
+                    self.failed(place if share is None else share.indices[place], error)
         self.stages = {"view": waited, **output.seconds}
         return output
 
