@@ -151,7 +151,7 @@ class LoadOptions:
         ahead: batches prepared before they are wanted, by `foveate.threads.reading_threads` threads; 0 prepares each
             when it is wanted.
         opened: where images stay open from one pass over them to the next.
-        failed: told, by any thread, of an example that cannot be read: the others go on; None raises what a reader does.
+        failed: told, by any thread, of an example that cannot be read: the others go on; None raises what is raised.
     """
 
     batch: int = 32
