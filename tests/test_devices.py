@@ -10,14 +10,17 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from foveate.devices import CHOSEN, keep_freed_memory
+from contextlib import nullcontext
+from foveate.devices import CHOSEN, keep_freed_memory, keeping_large_blocks
 done = keep_freed_memory() if "keep" in sys.argv else None
+large = "large" in sys.argv
 layer = torch.nn.Conv2d(8, 8, 3, padding=1)
 def step():
-    values = torch.ones(32, 8, 120, 120)  # 15 MB, and so is every activation
-    for _ in range(4):
-        values = layer(values).relu()
-    values.sum().backward()
+    values = torch.ones(80 if large else 32, 8, 120, 120)  # 37 or 15 MB, and so is every activation
+    with keeping_large_blocks() if "context" in sys.argv else nullcontext():
+        for _ in range(4):
+            values = layer(values).relu()
+        values.sum().backward()
 for _ in range(6):  # the heap has grown to what a step needs at most
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -47,6 +50,14 @@ def test_the_next_step_finds_the_memory_of_the_last() -> None:
     _, given_back = faults()
     assert done == "True"
     assert given_back > 10 * (kept + 100)  # some 340,000 pages of 4 kB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_blocks_of_any_size_are_kept_in_their_context_alone() -> None:
+    _, kept = faults("keep", "large", "context")
+    _, mapped = faults("keep", "large")
+    _, not_asked_for = faults("large", "context")
+    assert min(mapped, not_asked_for) > 10 * (kept + 100)  # some 3,400,000 pages
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])

@@ -3,6 +3,9 @@
 import ctypes
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from foveate.errors import ConfigError
@@ -13,14 +16,17 @@ if TYPE_CHECKING:
 WITHOUT_FLOAT64 = frozenset({"mps"})
 """Kinds of accelerator without float64, in which draws and their weights are computed: never chosen, and refused."""
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Names of two of the C library's parameters (glibc's malloc.h, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD)."""
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+"""Names of the C library's parameters (glibc's malloc.h, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_MMAP_MAX)."""
 
 KEPT = 2**30
 """Bytes at the end of the heap that may lie unused before they are given back."""
 
 OWN_MAPPING = 2**25
 """Bytes above which a block is mapped for itself and given back when freed: the most that glibc lets one say."""
+
+MAPPINGS = 65536
+"""Blocks at most that are mapped for themselves, as glibc has it."""
 
 CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """Variables of the environment by which a user sets this himself."""
@@ -107,10 +113,43 @@ def keep_freed_memory() -> bool:
         >>> keep_freed_memory() in (True, False)
         True
     """
+    done = _told(TRIM_THRESHOLD, KEPT) and _told(MMAP_THRESHOLD, OWN_MAPPING)
+    if done:
+        _keeping.set()
+    return done
+
+
+@contextmanager
+def keeping_large_blocks() -> Iterator[None]:
+    """Context in which blocks of any size are kept, where `keep_freed_memory` was called: for networks on large inputs.
+
+    glibc maps blocks above `OWN_MAPPING` for themselves, whatever it is told, unless it maps none; outside the context
+    it does, so that the memory of a large image that was decoded is given back. Contexts are not put inside each other.
+
+    Example:
+        >>> with keeping_large_blocks():
+        ...     pass
+    """
+    if not _keeping.is_set():
+        yield
+        return
+    _told(MMAP_MAX, 0)
+    try:
+        yield
+    finally:
+        _told(MMAP_MAX, MAPPINGS)
+
+
+_keeping = threading.Event()
+"""Set once this process keeps freed memory: what the C library was told cannot be asked of it."""
+
+
+def _told(parameter: int, value: int) -> bool:
+    """Whether the C library took a value of one of its parameters."""
     if not sys.platform.startswith("linux") or any(name in os.environ for name in CHOSEN):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False  # musl has none
-    return bool(mallopt(TRIM_THRESHOLD, KEPT)) and bool(mallopt(MMAP_THRESHOLD, OWN_MAPPING))
+    return bool(mallopt(parameter, value))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foveate.config.settings import AttentionSettings
+from foveate.devices import keeping_large_blocks
 from foveate.networks.features import standardised
 from foveate.networks.timm import PREFIX, BackboneChoice, stage_maps
 from foveate.types import Size
@@ -55,7 +57,9 @@ class CellFeatures(nn.Module):
 
     def forward(self, views: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch row column feature"]:
         """Average the maps of views that are nowhere padded."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        # In a training step the whole step keeps them.
+        memory = nullcontext() if torch.is_grad_enabled() else keeping_large_blocks()
+        with memory, torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             size = (views.shape[2], views.shape[3])
             return torch.cat([_cell_averages(one.float(), size, self.stride) for one in self.maps(views)], -1)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from foveate.config.training import TrainingSettings
+from foveate.devices import keeping_large_blocks
 from foveate.images import Source, original
 from foveate.models.probabilities import cross_entropies, image_errors
 from foveate.models.receipts import covering, peak_memory
@@ -218,6 +219,7 @@ class Stepper:
         self.update(self.settings.learning_rate if rate is None else rate)
         return sums
 
+    @keeping_large_blocks()
     def backward(
         self, images: Batch | Iterator[Batch], share: Share | None = None, now: Annealed | None = None
     ) -> Tensor:
