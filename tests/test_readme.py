@@ -102,3 +102,14 @@ def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", file.read_text()):
         if "://" not in target:
             assert (file.parent / target.split("#")[0]).exists(), target
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    rows = [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line.startswith("| ")][1:]
+    files = [file.read_text() for file in (ROOT / "tests").rglob("test_*.py")]
+    written = {name for file in files for name in re.findall(r"def (test_\w+)\(", file)}
+    assert len(rows) > 5
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, row
+        assert set(named) <= written, row

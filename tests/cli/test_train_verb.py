@@ -31,6 +31,18 @@ def test_a_preset_file_and_flags_override_each_other_in_turn(config: Path, tmp_p
     assert (settings.data.source, settings.data.manifest) == ("manifest", str(Path("mine.csv").resolve()))
 
 
+def test_code_that_a_file_names_is_allowed_by_name_and_code_that_is_typed_is_meant(tmp_path: Path) -> None:
+    from foveate.cli.train import read_arguments
+    from foveate.errors import ConfigError
+
+    file, name = tmp_path / "theirs.yaml", "somebodys:network"
+    file.write_text(f"model: {{features: {{name: '{name}'}}}}\n")
+    with pytest.raises(ConfigError, match=f"^{file} would import and call {name}"):
+        read_arguments(command("smoke", "--config", file))
+    for words in (["--allow-code", name], ["--model.features.name", name], ["--model.features.name", "residual"]):
+        read_arguments(command("smoke", "--config", file, *words))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

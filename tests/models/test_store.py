@@ -8,7 +8,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from foveate.errors import MissingExtra, RunError
+from foveate.config.settings import FeatureSettings
+from foveate.errors import ConfigError, MissingExtra, RunError
 from foveate.images import ArraySource
 from foveate.models import Model, load_model, make_batch, save_model, shipped_models
 
@@ -223,3 +224,34 @@ def test_weights_that_do_not_match_are_refused(tmp_path: Path, make_model: Model
     assert refused(tmp_path).startswith(f"{weights} is damaged (")
     weights.unlink()
     assert refused(tmp_path) == f"{weights} is missing: copy the whole model folder"
+
+
+@pytest.fixture
+def somebodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module that leaves a file behind when it is imported; the file."""
+    trace = tmp_path / "imported"
+    code = f"import pathlib\nfrom torch import nn\npathlib.Path({str(trace)!r}).touch()\n"
+    (tmp_path / "somebodys_code.py").write_text(code + "def network(channels):\n    return nn.Conv2d(channels, 4, 3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield trace
+    sys.modules.pop("somebodys_code", None)
+
+
+def test_a_folder_imports_nothing_that_is_not_allowed_by_its_name(
+    tmp_path: Path, make_model: Models, somebodys: Path
+) -> None:
+    name = "somebodys_code:network"
+    folder = save_model(make_model("uniform", features=FeatureSettings(name)), tmp_path / "model")
+    del sys.modules["somebodys_code"]
+    somebodys.unlink()
+    for allowed in ((), ("somebodys_code", "somebodys_code:other")):
+        with pytest.raises(ConfigError) as caught:
+            load_model(folder, allow_code=allowed)
+        assert str(caught.value) == (
+            f"{folder / 'config.json'} would import and call {name}, which does not come with foveate: if you trust "
+            f"it, allow it by name, --allow-code {name} (in Python load_model(folder, allow_code=['{name}']))"
+        )
+    assert not somebodys.exists()
+    assert "somebodys_code" not in sys.modules
+    assert load_model(folder, allow_code=[name]).features.dimension == 4
+    assert somebodys.exists()

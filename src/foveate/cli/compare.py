@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.cli.parser import add_code
 from foveate.errors import RunError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder of the comparison (default: runs/ and FILE's name)")
     parser.add_argument("--part", metavar="I/K", help="do every K-th run only, and leave the others to other processes")
     parser.add_argument("--force-cost", action="store_true", help="measure time and memory again")
+    add_code(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -51,9 +53,12 @@ def run(namespace: argparse.Namespace) -> int:
         0.
     """
     from foveate.compare import compare, load_comparison, read_part, with_images
+    from foveate.config.files import check_code
 
     part = None if namespace.part is None else read_part(namespace.part)
     settings = load_comparison(namespace.config)
+    for method in settings.resolved():
+        check_code(method.settings.model, namespace.allow_code, namespace.config)
     if namespace.data is not None:
         settings = with_images(settings, namespace.data)
     out = Path(namespace.out or Path("runs") / Path(namespace.config).stem)

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.cli.parser import add_loading, check_looking
+from foveate.cli.parser import add_loading, add_model, check_looking
 from foveate.cli.predict import progress
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
@@ -55,7 +55,7 @@ NAMES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the verb takes."""
-    parser.add_argument("model", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
+    add_model(parser, "model")
     parser.add_argument("--data", metavar="MANIFEST", help="CSV or folder of classes; the run's own images if left out")
     parser.add_argument(
         "--split", help="train, validation or test (default: test; all images of a MANIFEST of others without splits)"
@@ -91,7 +91,7 @@ def run(namespace: argparse.Namespace) -> int:
     from foveate.threads import set_reading_threads
 
     accelerator = open_accelerator()
-    model = load_model(namespace.model).to(accelerator.device)
+    model = load_model(namespace.model, allow_code=namespace.allow_code).to(accelerator.device)
     settings = _run_settings(Path(namespace.model))
     dataset, split = _open(namespace.data, namespace.split, Path(namespace.model), settings, model)
     indices = split_indices(dataset, split)

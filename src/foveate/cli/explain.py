@@ -94,7 +94,7 @@ def _task(
     device = choose_device(arguments.device, processes.local)
     set_reading_threads(arguments.threads)
     rows = find_rows(arguments.paths)
-    model = load_model(arguments.run).to(device)
+    model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
     explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)
     names = dict(zip(rows, folder_names([row.path for row in rows]), strict=True))

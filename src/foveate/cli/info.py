@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from foveate.cli.parser import add_code
 from foveate.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, manifests (.csv) or addresses")
     parser.add_argument("--json", action="store_true", help="print one JSON object per path, one a line")
     parser.add_argument("--model", metavar="RUN", help="say what a prediction with this run or model would read")
+    add_code(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     from foveate.models import load_model
     from foveate.predict.forecast import describe_rows
 
-    model = None if arguments.model is None else load_model(arguments.model)
+    model = None
+    if arguments.model is not None:
+        model = load_model(arguments.model, allow_code=arguments.allow_code)
     good = bad = 0
     for told in describe_rows(_rows(arguments.paths), model):
         good, bad = (good, bad + 1) if "error" in told else (good + 1, bad)

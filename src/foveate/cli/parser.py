@@ -119,11 +119,28 @@ class Instead(argparse.Action):
         setattr(namespace, self.dest, True)
 
 
+def add_model(parser: argparse.ArgumentParser, name: str) -> None:
+    """Arguments of which model, and what code it may bring along."""
+    parser.add_argument(name, metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
+    add_code(parser)
+
+
+def add_code(parser: argparse.ArgumentParser) -> None:
+    """Argument of what a model folder or a configuration file may have executed."""
+    parser.add_argument(
+        "--allow-code",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a function that RUN or FILE may import and call, to build a feature network (default: none)",
+    )
+
+
 def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
     """Arguments of which model looks at which images, and how it draws; the one that names the images is returned."""
     from foveate.config.settings import Method  # here, so that `foveate --help` does without dataclasses
 
-    parser.add_argument("run", metavar="RUN", help="a run or model folder, a shipped model's name, or a hub id")
+    add_model(parser, "run")
     paths = parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)"
     )

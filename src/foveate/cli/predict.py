@@ -98,7 +98,7 @@ def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
     set_reading_threads(arguments.threads)
     rows = find_rows(arguments.paths)
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
-    model = load_model(arguments.run).to(device)
+    model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     return _Task(rows, model, DrawOptions(arguments.samples, arguments.method, arguments.seed), file, groups)
 
 

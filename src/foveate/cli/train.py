@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from foveate.cli.parser import Parser
-from foveate.config.files import PRESETS, load_settings, merge_settings, preset
+from foveate.cli.parser import Parser, add_code
+from foveate.config.files import PRESETS, check_code, load_settings, merge_settings, preset
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError, FoveateError, Interrupted, RunError
 
@@ -72,7 +72,8 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
     parser = _parser()
     words = [_SHORT.get(name, name) + equals + value for name, equals, value in (w.partition("=") for w in arguments)]
     options = vars(parser.parse_arguments(spell_flags(words, parser.options())))
-    changes, name, file, resume = (options.pop(key) for key in ("settings", "preset", "config", "resume"))
+    words_of = ("settings", "preset", "config", "resume", "allow_code")
+    changes, name, file, resume, allowed = (options.pop(key) for key in words_of)
     if name is None and file is None and not (resume and options["out"]):
         raise ConfigError(f"what to train is missing: give a preset ({', '.join(PRESETS)}) or --config FILE")
     out = options["out"] = Path(options["out"] or Path("runs") / (name or Path(file).stem))
@@ -84,7 +85,10 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
         path = changes.get("data", {}).get(place)
         if path is not None:  # a run is resumed and evaluated from wherever the user is
             changes["data"][place] = str(Path(path).resolve())
-    return {**options, "resume": resume}, merge_settings(_base(name, file, options["out"]), changes)
+    settings = merge_settings(_base(name, file, out), changes)
+    typed = changes.get("model", {}).get("features", {}).get("name")
+    check_code(settings.model, [*allowed, typed], file or out)
+    return {**options, "resume": resume}, settings
 
 
 def _base(name: str | None, file: str | None, out: Path) -> RunSettings:
@@ -111,6 +115,7 @@ def _parser() -> Parser:
         default="all",
         help="find: end with the first answer, evidence read off the view; --resume goes on from there",
     )
+    add_code(parser)
     add_settings(parser)
     return parser
 

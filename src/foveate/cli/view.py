@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
     rows = find_rows(arguments.paths)
     _check_some(rows)
-    model = load_model(arguments.run).to(device)
+    model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     gallery = Gallery(model, rows, DrawOptions(arguments.samples, arguments.method, arguments.seed))
     with ViewServer(gallery, arguments.port) as server:
         print(f"{len(rows)} image{'s' * (len(rows) != 1)}: open {server.address} (Ctrl-C ends it)", flush=True)

@@ -124,7 +124,7 @@ def measured_model(folder: Path, settings: RunSettings, images: ImageDataset, in
         indices: example numbers of training images.
     """
     if (folder / "model").is_dir():
-        return load_model(folder)
+        return load_model(folder, allow_code=settings.model.own_code)
     return build_for(settings, images, indices, open_accelerator(), pretrained=False)
 
 

@@ -192,7 +192,7 @@ class Trial:
             return found
         self._write_splits()
         settings, outcome = self._trained(least, progress)
-        model = load_model(self.folder)
+        model = load_model(self.folder, allow_code=settings.model.own_code)
         model.to(best_device())
         test = split_indices(self.images, "test")
         start = time.perf_counter()
@@ -282,7 +282,9 @@ class Trial:
     def _judged_by_training(self) -> dict[str, float]:
         """Loss and error of the training images, for a model that has no epochs: evidence alone."""
         indices, loading = split_indices(self.images, "train"), LoadOptions(self.settings.training.batch)
-        known = evaluate(load_model(self.folder), self.images, indices, loading=loading)
+        known = evaluate(
+            load_model(self.folder, allow_code=self.settings.model.own_code), self.images, indices, loading=loading
+        )
         return {"training_loss": known.loss, "training_error": known.error}
 
     def _write_splits(self) -> None:

@@ -1,6 +1,6 @@
 """Configuration files: presets, and YAML read, merged, compared and saved."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -9,6 +9,7 @@ from typing import Any
 
 from foveate.atomic import replace_file
 from foveate.config.serial import from_plain, to_plain
+from foveate.config.settings import ModelSettings
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
 
@@ -128,6 +129,28 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         if isinstance(base[key], dict) and isinstance(changes[key], dict):
             result[key] = _merged(base[key], changes[key])
     return result
+
+
+def check_code(settings: ModelSettings, allowed: Collection[str], where: Path | str) -> None:
+    """Check that settings which came from somewhere import nothing but what the caller allows by name.
+
+    Arguments:
+        settings: of a model.
+        allowed: functions that may be imported and called, "package.module:function".
+        where: they come from, for the error.
+
+    Raises:
+        ConfigError: they name another one.
+
+    Example:
+        >>> check_code(ModelSettings(), allowed=(), where="config.yaml")
+    """
+    for name in settings.own_code:
+        if name not in allowed:
+            raise ConfigError(
+                f"{where} would import and call {name}, which does not come with foveate: if you trust it, allow it by "
+                f"name, --allow-code {name} (in Python load_model(folder, allow_code=[{name!r}]))"
+            )
 
 
 def changed_keys(before: RunSettings, after: RunSettings) -> list[str]:

@@ -212,6 +212,12 @@ class ModelSettings:
     mil: MilSettings = field(default_factory=MilSettings)
     """Deep MIL's grid and attention."""
 
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """Functions that would be imported and called to build it: none of a model of foveate's and timm's networks."""
+        name = self.features.name
+        return (name,) if ":" in name and not name.startswith("timm:") else ()
+
 
 @dataclass(frozen=True)
 class AugmentSettings:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from foveate._version import __version__
 from foveate.atomic import whole_file
+from foveate.config.files import check_code
 from foveate.config.serial import from_plain, to_plain
 from foveate.config.settings import ModelSettings
 from foveate.errors import ConfigError, MissingExtra, RunError
@@ -105,20 +107,25 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
     return folder
 
 
-def load_model(name_or_folder: str | Path, features: nn.Module | None = None) -> Model:
-    """Load a model, in evaluation mode and on the CPU; no pretrained weights are fetched.
+def load_model(
+    name_or_folder: str | Path, features: nn.Module | None = None, allow_code: Collection[str] = ()
+) -> Model:
+    """Load a model, in evaluation mode and on the CPU; no pretrained weights are fetched, and nothing is executed.
 
     Arguments:
         name_or_folder: a model folder, or a run folder that contains `model/`; else the name of a model shipped with
             foveate; else a hub id with a slash, optionally with a revision after an @.
         features: layers like those the model was built with, where it was built with layers of your own; they take on
             the saved weights.
+        allow_code: functions "package.module:function" that the folder may have imported and called, to build its
+            feature network.
 
     Returns:
         The model, its tensors equal to the saved ones to the bit.
 
     Raises:
         RunError: if there is no such model, or its files are missing, damaged, of another format or do not match.
+        ConfigError: if it names a function that is not allowed.
         MissingExtra: if a hub id is given and huggingface-hub is not installed, or the model's feature network needs a
             package that is not.
 
@@ -137,6 +144,11 @@ def load_model(name_or_folder: str | Path, features: nn.Module | None = None) ->
         )
     try:
         settings = from_plain(ModelSettings, config["settings"], "settings")
+    except (ConfigError, TypeError) as error:
+        raise RunError(f"{folder / CONFIG} does not describe a model: {error}") from error
+    if features is None:
+        check_code(settings, allow_code, folder / CONFIG)
+    try:
         model = build_model(
             settings,
             config["classes"],

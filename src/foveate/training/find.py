@@ -191,7 +191,7 @@ def find_or_load(
 
     if fresh:
         agreed(accelerator, look)
-    result = agreed(accelerator, partial(load_model, folder))
+    result = agreed(accelerator, partial(load_model, folder, allow_code=settings.model.own_code))
     assert isinstance(result, Evidence)
     return result.to(accelerator.device)
 

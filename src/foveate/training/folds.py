@@ -129,7 +129,7 @@ def train_folds(
         folder = out / f"fold-{number}"
         agreed(accelerator, partial(write_splits, folder, filled, "resume with the images and the --folds"))
         result = train(settings, folder, resume=True, dataset=split, progress=progress, remedy=remedy)
-        model = load_model(folder).to(accelerator.device)
+        model = load_model(folder, allow_code=settings.model.own_code).to(accelerator.device)
         test, loading = split_indices(split, "test"), LoadOptions(settings.training.batch)
         tested = evaluate(model, split, test, DrawOptions(seed=settings.seed), loading=loading)
         errors.append(tested.error)
