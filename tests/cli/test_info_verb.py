@@ -68,7 +68,7 @@ def test_what_a_prediction_would_read(house: Path, capsys: pytest.CaptureFixture
     assert tiff["view"] == [30, 40]
     assert tiff["view_level"] == 3
     assert (tiff["patches"], tiff["patch"]) == (3, [29, 24])
-    assert tiff["tiles_of"] == 10 * 13
+    assert (tiff["tiles_of"], tiff["levels"]) == (10 * 13 + 2 * 2, [0, 3])
     per_patch = (1 + 28 / 32) * (1 + 23 / 32)
     assert tiff["tiles"] == 2 * 2 + int(np.ceil(3 * per_patch))
     assert tiff["bytes"] == pytest.approx(tiff["tiles"] * 32 * 32 * 3, rel=0.1)
@@ -125,7 +125,7 @@ def test_lines_in_a_pipe(house: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert facts["scale"] == "0.5 microns per pixel"
     assert facts["level 1"].startswith("150×202, factor 2")
     assert facts["read"] == "in tiles of 32×32"
-    assert facts["predict"].startswith("a view of 30×40 from level 3 and 3 patches of 29×24: about 14 tiles (of 130")
+    assert facts["predict"].startswith("a view of 30×40 from level 3 and 3 patches of 29×24: about 14 tiles (of 134")
     assert printed.err == f"foveate: error: {house / 'missing'}: no such file: check the path\n"
 
 

@@ -181,3 +181,15 @@ def test_where_nothing_is_wanted_there_are_zeros_of_the_right_width() -> None:
         assert torch.equal(found.any(2), valid)
         assert sum(source.patches for source in sources) == int(valid.sum())
         assert seen == [1], "one at least, which says how many features there are"
+
+
+def test_patches_whose_features_are_kept_are_not_said_to_be_read(make_model: Models) -> None:
+    model, sources, kept = frozen(make_model).eval(), images(), KeptFeatures(10**6)
+    model.keep_features(kept)
+    batch = batch_of(model, sources, 1, "abc")
+    with model.evaluating():
+        first, second = model(batch), model(batch)
+    assert first.kept is not None
+    assert second.kept is not None
+    assert first.kept.tolist() == [0] * len(sources)
+    assert second.kept.tolist() == second.patches_read.tolist()

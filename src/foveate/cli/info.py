@@ -122,7 +122,10 @@ def _prediction(told: dict[str, Any]) -> str:
         parts.append(f"a view of {told['view'][0]}×{told['view'][1]} from level {told['view_level']}")
     if told["patches"]:
         parts.append(f"{told['patches']} patches of {told['patch'][0]}×{told['patch'][1]}")
-    amount = [] if told["tiles"] is None else [f"about {told['tiles']} tiles (of {told['tiles_of']} at level 0)"]
+    amount = []
+    if told["tiles"] is not None:
+        levels = f"level{'s' * (len(told['levels']) > 1)} {' and '.join(map(str, told['levels']))}"
+        amount = [f"about {told['tiles']} tiles (of {told['tiles_of']} at {levels})"]
     amount += [] if told["bytes"] is None else [f"about {_megabytes(told['bytes'])}"]
     return " and ".join(parts) + (": " if amount else "") + ", ".join(amount)
 

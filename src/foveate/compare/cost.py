@@ -193,11 +193,11 @@ class _Bench:
 def pixels_read_share(model: Model, batch: Batch) -> float:
     r"""Share of an image's pixels that a prediction looks at, view included.
 
-    .. math:: \frac{n\,h_p w_p + h_v w_v}{H W}
+    .. math:: \min\Bigl(1, \frac{n\,h_p w_p + h_v w_v}{H W}\Bigr)
 
     with n patches of h_p × w_p pixels, a view of h_v × w_v (none, if the model wants none) and an image of H × W; the
-    mean over the batch. Pixels that patches share count as often as they are read. It says what a pyramid would have
-    to deliver; a file without one is decoded further.
+    mean over the batch. Pixels that patches share count as often as they are read, up to the whole. It says what a
+    pyramid would have to deliver; a file without one is decoded further.
 
     Arguments:
         model: the model.
@@ -212,7 +212,7 @@ def _shares(model: Model, batch: Batch, patches: Sequence[int]) -> list[float]:
     patch = math.prod(model.patch) if model.patch else 0
     views = [0 if model.view is None else math.prod(size) for size in batch.view_sizes]
     return [
-        (count * patch + view) / math.prod(source.size)
+        min(1.0, (count * patch + view) / math.prod(source.size))
         for count, view, source in zip(patches, views, batch.sources, strict=True)
     ]
 

@@ -88,7 +88,9 @@ def add_receipts(one: Receipt, other: Receipt) -> Receipt:
 
 
 def receipt_line(receipt: Receipt) -> str:
-    """Receipt as one line of text.
+    """Receipt as one line of text; a part is said to be one of a whole only where it is no more than that.
+
+    Patches overlap, several draws repeat them, and readers may count pixels where a file holds fewer bytes.
 
     Arguments:
         receipt: of one image or of many.
@@ -96,15 +98,23 @@ def receipt_line(receipt: Receipt) -> str:
     Example:
         >>> receipt_line(Receipt(10, 900, 2000, 10**6, {"read": 0.5, "other": 0.25}, 3 * 10**8))
         '10 of 900 patches · 0.002 of 1 MB (0.2 %) · 0.75 s: read 0.50, other 0.25 · peak memory 300 MB'
+        >>> receipt_line(Receipt(120, 108, 3_650_000, 10**6, {}, None))
+        '120 patches, where 108 would cover everything · 3.65 MB, of files of 1 MB · 0.00 s'
     """
-    parts = [f"{receipt.patches:,} of {receipt.patches_of:,} patches" if receipt.patches_of else "no patches"]
-    if receipt.bytes_of:
+    parts = ["no patches"]
+    if receipt.patches_of:
+        within = receipt.patches <= receipt.patches_of
+        whole = f"{receipt.patches_of:,}"
+        told = f"of {whole} patches" if within else f"patches, where {whole} would cover everything"
+        parts = [f"{receipt.patches:,} {told}"]
+    read = f"{receipt.bytes_read / 1e6:.4g}"
+    if receipt.bytes_of and receipt.bytes_read <= receipt.bytes_of:
         share = 100 * receipt.bytes_read / receipt.bytes_of
-        parts.append(f"{receipt.bytes_read / 1e6:.4g} of {receipt.bytes_of / 1e6:.4g} MB ({share:.3g} %)")
+        parts.append(f"{read} of {receipt.bytes_of / 1e6:.4g} MB ({share:.3g} %)")
     else:
-        parts.append(f"{receipt.bytes_read / 1e6:.4g} MB")
+        parts.append(f"{read} MB" + (f", of files of {receipt.bytes_of / 1e6:.4g} MB" if receipt.bytes_of else ""))
     stages = ", ".join(f"{stage} {spent:.2f}" for stage, spent in receipt.seconds.items())
-    parts.append(f"{sum(receipt.seconds.values()):.2f} s: {stages}")
+    parts.append(f"{sum(receipt.seconds.values()):.2f} s" + (f": {stages}" if stages else ""))
     if receipt.peak_memory is not None:
         parts.append(f"peak memory {receipt.peak_memory / 1e6:.0f} MB")
     return " · ".join(parts)

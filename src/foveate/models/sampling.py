@@ -158,8 +158,15 @@ class PatchModel(Model):
             read=drawn.valid,
             cell_mask=cell_mask,
             noise_left=None if control is None or not self.training else noise_left(drawn, features, control),
+            kept=self._kept_patches(started),
             seconds=stages.seconds,
         )
+
+    def _kept_patches(self, started: "Drawn") -> Int[Tensor, " batch"] | None:
+        if self.kept is None or not started.batch.keys:
+            return None
+        not_read = started.drawn.valid.cpu() & ~started.unread
+        return not_read.reshape(len(started.batch), -1).sum(1)
 
     def answer(self, logits: Float[Tensor, "batch class"], started: "Drawn") -> Float[Tensor, "batch class"]:  # noqa: ARG002  for subclasses
         """Logits of the classes, from those of the patches."""

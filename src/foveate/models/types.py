@@ -159,6 +159,7 @@ class Output:
         cell_mask: (B, rows, columns) True for the cells of the map that may be looked at; or None, as the attention.
         noise_left: () share of the estimate's noise that a control variate leaves, with its gradient; None if there is
             no such, or nothing is trained.
+        kept: (B,) patches of each image whose features were kept, so that they were not read; None if none are kept.
         seconds: wall-clock time by stage: "attention", "draw", "read", "features", "classify".
     """
 
@@ -170,6 +171,7 @@ class Output:
     read: "Bool[Tensor, 'rows draw'] | None" = None
     cell_mask: "Bool[Tensor, 'batch row column'] | None" = None
     noise_left: "Float[Tensor, ''] | None" = None
+    kept: "Int[Tensor, ' batch'] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -52,7 +52,7 @@ def forecast(model: Model, source: Source) -> dict[str, Any]:
     Returns:
         view ([rows, columns], or None), view_level (index of the level it is made from, or None), patches (at most),
         patch ([height, width] in pixels of the image as the model takes it, or None), tiles and bytes (None where they
-        are not known), tiles_of (tiles at full resolution, or None).
+        are not known), tiles_of (tiles of the levels that are read, or None) and levels (which these are, or None).
 
     Raises:
         ImageError: if the image is not one that the model takes.
@@ -70,9 +70,10 @@ def forecast(model: Model, source: Source) -> dict[str, Any]:
         "patch": None if patch is None else list(patch),
         "tiles": None,
         "tiles_of": None,
+        "levels": None,
         "bytes": source.file_bytes,
     }
-    tile = source.header.tile
+    tile, levels = source.header.tile, sorted({0, 0 if level is None else level})
     if is_lazy(source) and tile is None:
         pixels = patches * in_file[0] * in_file[1] + (0 if level is None else math.prod(source.levels[level].size))
         told["bytes"] = round(pixels * source.channels * source.dtype.itemsize)
@@ -80,8 +81,9 @@ def forecast(model: Model, source: Source) -> dict[str, Any]:
         counts = [covering(one.size, tile) for one in source.levels]
         touched = patches * math.prod(1 + max(0.0, side - 1) / of for side, of in zip(in_file, tile, strict=True))
         tiles = min(counts[0], math.ceil(touched)) if patches else 0
-        tiles += 0 if level is None else counts[level]
-        told |= {"tiles": tiles, "tiles_of": counts[0]}
+        if level is not None:  # whose view takes all of them
+            tiles = counts[level] + (tiles if level else 0)
+        told |= {"tiles": tiles, "tiles_of": sum(counts[one] for one in levels), "levels": levels}
         told["bytes"] = None if told["bytes"] is None else round(told["bytes"] * min(1.0, tiles / sum(counts)))
     return told
 

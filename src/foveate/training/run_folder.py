@@ -147,7 +147,7 @@ def epoch_record(
         "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
         "attention_warnings": {} if result is None else result.attention_warnings | _by_heart(position, result),
         "best": better,
-        "patches_per_second": round(sums["patches"] / max(sums["seconds"], 1e-9), 1),
+        "patches_per_second": round((sums["patches"] + sums.get("kept", 0)) / max(sums["seconds"], 1e-9), 1),
         "training_seconds": round(sums["seconds"], 3),
         "seconds": round(position.seconds, 3),
         "receipt": receipt_record(sums),

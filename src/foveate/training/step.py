@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from foveate.models import Model
 
-SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches", "not_finite")
+SUMS = ("loss", "cross_entropy", "errors", "entropy", "images", "patches", "kept", "not_finite")
 """What is added up over images, in the order of `batch_sums`; the last one over steps whose gradient is not finite."""
 
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,10 +54,11 @@ def batch_sums(
         counted: (B,) False for an image that only lends its presence.
 
     Returns:
-        (6,) the sums named in `SUMS`, but the last; detached.
+        (7,) the sums named in `SUMS`, but the last; detached.
     """
-    wrong = image_errors(output.logits, labels)
-    each = [losses, plain, wrong, entropy, torch.ones_like(losses), output.patches_read]
+    wrong, patches = image_errors(output.logits, labels), output.patches_read
+    kept = torch.zeros_like(patches) if output.kept is None else output.kept.to(patches)
+    each = [losses, plain, wrong, entropy, torch.ones_like(losses), patches - kept, kept]
     return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
 
 
@@ -99,8 +100,9 @@ def receipt_record(sums: dict[str, float]) -> dict[str, object]:
         sums: patches, seconds, and what `StepReceipts` added.
 
     Returns:
-        patches, patches_of, bytes_read, peak_memory (bytes, of the process so far; None where not known) and seconds by
-        stage; "learn" is the backward pass and the update: what no other stage accounts for.
+        patches (read), patches_kept (not read again, since their features are kept), patches_of, bytes_read,
+        peak_memory (bytes, of the process so far; None where not known) and seconds by stage; "learn" is the backward
+        pass and the update: what no other stage accounts for.
 
     Example:
         >>> sums = {"patches": 20.0, "patches_of": 900.0, "bytes_read": 5e6, "seconds": 3.0, "seconds read": 1.0}
@@ -112,6 +114,7 @@ def receipt_record(sums: dict[str, float]) -> dict[str, object]:
     rest = max(0.0, sums["seconds"] - sum(stages.values()))
     return {
         "patches": round(sums["patches"]),
+        "patches_kept": round(sums.get("kept", 0)),
         "patches_of": round(sums.get("patches_of", 0)),
         "bytes_read": round(sums.get("bytes_read", 0)),
         "peak_memory": peak_memory(),
@@ -235,7 +238,7 @@ class Stepper:
             now: weights of the terms of the attention, where these are annealed; the settings' if None.
 
         Returns:
-            (7,) the sums that `foveate.training.step.SUMS` names, over this process' images that count; the last one is
+            (8,) the sums that `foveate.training.step.SUMS` names, over this process' images that count; the last one is
             not 0 if a gradient is not finite.
 
         Raises:
