@@ -47,6 +47,7 @@ LONGEST_FILE = 350
 IMAGE_ROOMS = (
     {"header", "io"},
     {"area"},
+    {"view"},
     {"orientation", "source"},
     {"formats", "scale"},
     {"open", "describe"},

@@ -150,9 +150,9 @@ def test_a_grid_is_read_at_once_and_scattered_boxes_one_by_one(monkeypatch: pyte
     pixels = np.random.default_rng(3).integers(0, 256, (30, 45, 2), dtype=np.uint8)
     padded = np.pad(pixels, ((9, 9), (9, 9), (0, 0)))
     asked: list[Box] = []
-    read = ArraySource.read_many
+    read = ArraySource.read_known
     monkeypatch.setattr(
-        ArraySource, "read_many", lambda self, boxes, *rest: asked.extend(boxes) or read(self, boxes, *rest)
+        ArraySource, "read_known", lambda self, boxes, *rest: asked.extend(boxes) or read(self, boxes, *rest)
     )
     grid = [(top, left, 6, 8) for top in range(-3, 33, 6) for left in range(-2, 46, 8)]
     scattered = [(0, 0, 6, 8), (20, 30, 6, 8), (0, 30, 6, 8)]

@@ -18,6 +18,7 @@ from foveate.config.settings import (
 )
 from foveate.errors import ConfigError, FoveateError
 from foveate.images import ArraySource
+from foveate.images.source import Known
 from foveate.models import AttentionSampling, Evidence, Model, build_model, load_model, make_batch, save_model
 from foveate.models.evidence import BACKGROUNDS, guess_background, kinds_of_evidence
 from foveate.models.types import Batch
@@ -178,7 +179,7 @@ def test_masked_cells_never_count(name: str, make_source: Sources) -> None:
 
 def test_it_reads_the_view_and_no_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unread(ArraySource):
-        def read_many(self, *_: object, **__: object) -> list[np.ndarray]:
+        def read_known(self, *_: object, **__: object) -> list[Known]:
             raise AssertionError("a patch was read")
 
     model = filled(seeing_model(classes=THREE))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.config.settings import AttentionSettings, GuideSettings, InputSettings, PriorSettings, ViewSettings
-from foveate.errors import FoveateError, ImageError
+from foveate.errors import ImageError
 from foveate.images import ArraySource, Source
 from foveate.images.wrappers.base import Unchanged
 from foveate.models import Model, make_batch
@@ -51,9 +51,8 @@ def test_nothing_is_read_where_a_mask_forbids(name: str, make_model: Models, mak
 
 def test_a_mask_of_everything_is_refused(make_model: Models, make_source: Sources) -> None:
     model = make_model()
-    batch = make_batch([Weighted(make_source((120, 200)), -torch.inf, 1.0)], model.view, [1], ids=["a.png"])
-    with pytest.raises(FoveateError, match=r"a\.png"):
-        model(batch)
+    with pytest.raises(ImageError, match=r"^image-0-120x200\.png: there is nothing to look at"):
+        make_batch([Weighted(make_source((120, 200)), -torch.inf, 1.0)], model.view, [1], ids=["a.png"])
 
 
 def test_a_prior_multiplies_the_attention(make_model: Models, make_source: Sources) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foveate.config.settings import FeatureSettings
 from foveate.images import ArraySource
-from foveate.images.header import Pixels
+from foveate.images.source import Known
 from foveate.models import Model, make_batch
 from foveate.models.kept import KeptFeatures
 from foveate.models.patch_reading import PatchReading
@@ -31,9 +31,9 @@ class Counted(ArraySource):
         super().__init__(*given)
         self.patches = 0
 
-    def read_many(self, boxes: Sequence[Box], level: int = 0, threads: int = 1) -> list[Pixels]:
+    def read_known(self, boxes: Sequence[Box], level: int = 0, threads: int = 1) -> list[Known]:
         self.patches += len(boxes)
-        return super().read_many(boxes, level, threads)
+        return super().read_known(boxes, level, threads)
 
 
 def images(sizes: Sequence[tuple[int, int]] = SIZES) -> list[Counted]:

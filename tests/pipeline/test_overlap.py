@@ -16,6 +16,7 @@ from foveate.config.settings import AttentionSettings, ModelSettings, ViewSettin
 from foveate.config.training import TrainingSettings
 from foveate.datasets.types import Example
 from foveate.images import ArraySource, Source
+from foveate.images.source import Known
 from foveate.models import Model, base, build_model
 from foveate.models.patch_reading import PatchReading
 from foveate.models.types import DrawOptions
@@ -43,9 +44,9 @@ class Slow(ArraySource):
         time.sleep(VIEW)
         return super().view(*arguments)
 
-    def read_many(self, *arguments: Any) -> list[np.ndarray]:
+    def read_known(self, *arguments: Any) -> list[Known]:
         time.sleep(READ)
-        return super().read_many(*arguments)
+        return super().read_known(*arguments)
 
 
 @dataclass(frozen=True)

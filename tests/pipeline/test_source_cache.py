@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import missing
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,8 +27,9 @@ from foveate.disk_cache import RECENT, DiskCache, cache_folder
 from foveate.images import ArraySource, Canvas, Masked, PillowSource, Source, open_image, open_zip_member, original
 from foveate.images.formats import pillow
 from foveate.images.formats.tiled import TiledSource
-from foveate.images.tensors import make_guide, make_view
+from foveate.images.tensors import make_view
 from foveate.models import Intake
+from foveate.models.preprocess import make_guide
 from foveate.pipeline import source_cache
 from foveate.pipeline.loader import Loader, LoadOptions, shares
 from foveate.pipeline.source_cache import CachedViews, SourceCache, memory_limits, open_disk_cache
@@ -198,8 +200,8 @@ def test_a_shift_is_made_of_the_pixels(tmp_path: Path) -> None:
     assert np.array_equal(cache.open(0).view((9, 11), region), plain.view((9, 11), region))
     assert np.array_equal(cache.open(0).view((9, 11)), plain.view((9, 11)))
     assert np.array_equal(
-        cache.open(0).average_of((9, 11), (0, 0, 61, 83), Box(1, 2, 30, 40)),
-        plain.average_of((9, 11), (0, 0, 61, 83), Box(1, 2, 30, 40)),
+        cache.open(0).average_of((9, 11), (0, 0, 61, 83), Box(1, 2, 30, 40))[0],
+        plain.average_of((9, 11), (0, 0, 61, 83), Box(1, 2, 30, 40))[0],
     )
 
 
@@ -207,8 +209,8 @@ def test_a_shift_is_made_of_the_pixels(tmp_path: Path) -> None:
 def test_averages_of_the_whole_are_rounded_whether_kept_or_not(views: bool) -> None:
     pixels = scene(1)
     source = SourceCache(Images([lambda: ArraySource(pixels)]), views=views).open(0)
-    whole = source.average_of((7, 9), (0, 0, 61, 83), Box(0, 0, 61, 83))
-    exact = ArraySource(pixels).average_of((7, 9), (0, 0, 61, 83), Box(0, 0, 61, 83))
+    whole, _ = source.average_of((7, 9), (0, 0, 61, 83), Box(0, 0, 61, 83))
+    exact, _ = ArraySource(pixels).average_of((7, 9), (0, 0, 61, 83), Box(0, 0, 61, 83))
     assert np.array_equal(whole, exact.astype(np.float32).astype(np.float64))
     assert not np.array_equal(whole, exact)
 
@@ -218,8 +220,26 @@ def test_a_view_is_the_callers_own() -> None:
     first = source.view((7, 9))
     kept = first.copy()
     first[:] = -1
-    source.average_of((7, 9), (0, 0, 61, 83), Box(0, 0, 61, 83))[:] = -1
+    source.average_of((7, 9), (0, 0, 61, 83), Box(0, 0, 61, 83))[0][:] = -1
     assert np.array_equal(source.view((7, 9)), kept)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_missing_is_kept_with_the_view(tmp_path: Path, kind: str) -> None:
+    pixels = np.where(np.arange(83)[:, None] < 50, np.uint8(0), scene(1))
+    write = missing.tiff(tmp_path / "a.tif", pixels, 0)
+    settings = DataSettings(cache=kind, cache_folder=str(tmp_path / "cache"))  # type: ignore[arg-type]
+    plain, told = open_image(write), []
+    for _ in range(2):
+        cache = SourceCache.of_settings(Images([lambda: open_image(write)]), None, settings)
+        for _ in range(2):
+            source = cache.open(0)
+            assert np.array_equal(source.view((7, 9)), plain.view((7, 9)))
+            assert np.array_equal(source.valid((7, 9)), plain.valid((7, 9)))  # type: ignore[arg-type]
+            assert np.array_equal(source.guide((7, 9)), plain.guide((7, 9)))  # type: ignore[arg-type]
+            told.append(source.average_of((7, 9), (0, 0, 61, 83), Box(0, 0, 61, 83))[1])
+    assert all(np.array_equal(one, told[0]) for one in told)
+    assert told[0].min() < 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,7 +264,7 @@ def test_guides_and_masks_are_found_once_and_none_stays_none(
     from foveate.images.wrappers import guide
 
     find = guide.find_tissue
-    monkeypatch.setattr(guide, "find_tissue", lambda view: calls.update(["tissue"]) or find(view))
+    monkeypatch.setattr(guide, "find_tissue", lambda *view: calls.update(["tissue"]) or find(*view))
     expected = [make_guide(intake(images.open(index)), VIEW) for index in range(2)]
     assert expected[0] is not None
     assert expected[1] is None

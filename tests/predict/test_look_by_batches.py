@@ -10,6 +10,7 @@ from PIL import Image
 
 from foveate.config.settings import FeatureSettings, MilSettings, ModelSettings, ViewSettings
 from foveate.images import ArraySource, Masked, Source, open_image
+from foveate.images.source import Known
 from foveate.models import Look, Model, build_model
 from foveate.models.look import look_again
 from foveate.models.types import DrawOptions
@@ -80,7 +81,7 @@ def test_in_a_batch_as_alone(name: str, batch: int, rows: list[Row]) -> None:
 class Unreadable(ArraySource):
     """An image whose view can be had, and no patch of it."""
 
-    def read_many(self, *_: object) -> list[np.ndarray]:  # type: ignore[override]
+    def read_known(self, *_: object) -> list[Known]:  # type: ignore[override]
         raise OSError("the disk is gone")
 
 

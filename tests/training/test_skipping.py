@@ -32,7 +32,7 @@ SKIP = {"on_error": "skip", "skip_limit": 0.2}
 class _NoPatch(ArraySource):
     """An image that can be looked at, and whose tiles are broken."""
 
-    def _fetch_many(self, boxes: Any, level: int, threads: int) -> Any:
+    def _known_many(self, boxes: Any, level: int, threads: int) -> Any:
         del boxes, level, threads
         raise OverflowError("Python int too large to convert to C ssize_t")
 

@@ -31,7 +31,7 @@ class GuideSettings:
 
     given: Literal["mask", "prior", "ignore"] = "mask"
     """Parts without data (nodata) and outside the manifest's mask: "mask" never looks there, "prior" lowers their
-    logits, "ignore" treats them like any other."""
+    logits, "ignore" treats them like any other. What is missing is never seen, whatever this says."""
     tissue: Literal["mask", "prior", "ignore"] = "ignore"
     """The same of parts that are no tissue, which is told by colour (Otsu's threshold on saturation, H&E)."""
     strength: float = 4.0

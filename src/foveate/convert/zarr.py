@@ -47,6 +47,7 @@ def write_zarr(path: Path, source: Source, settings: Conversion, strips: Iterabl
             dtype=stored_type(source.header),
             compressors=_compressors(settings, new),
             fill_value=0,
+            config={"write_empty_chunks": True},  # a chunk left out would say that nothing is known there
             **(
                 {"dimension_names": ["c", "y", "x"]}
                 if new

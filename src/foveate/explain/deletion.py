@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Shaped
+from jaxtyping import Int, Shaped
 
 from foveate.cache import DECODED, Owner
 from foveate.errors import ConfigError
 from foveate.explain.explanation import explain
 from foveate.images import Source
-from foveate.images.area import Bins, Region
-from foveate.images.header import Header, from_unit, unit_range
+from foveate.images.area import Region
+from foveate.images.header import Header, Pixels, from_unit, unit_range
+from foveate.images.source import Known
+from foveate.images.view import Averages, coverage
 from foveate.images.wrappers.base import Wrapper
 from foveate.models import Look, Model
 from foveate.models.types import ONE_DRAW, DrawOptions
@@ -135,19 +137,32 @@ class Occluded(Wrapper):
     def _measure(self) -> Header:
         return self.source.header
 
-    def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width channel"]:
+    def _read(self, box: Box, level: int) -> Pixels:
         pixels = self.source.read(box, level)
+        self._cover(pixels, box, level, self.fill)
+        return pixels
+
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        known = self.source.read_known(boxes, level, threads)
+        for box, (pixels, missing) in zip(boxes, known, strict=True):
+            self._cover(pixels, box, level, self.fill)
+            if missing is not None:
+                self._cover(missing, box, level, False)
+        return known
+
+    def _cover(self, part: Shaped[np.ndarray, "height width _"], box: Box, level: int, fill: object) -> None:
+        """Set what the boxes cover of a part of the image."""
         down, along = self.levels[level].factor
         rows, columns = (box.top + np.arange(box.height) + 0.5) * down, (box.left + np.arange(box.width) + 0.5) * along
         for one in self.boxes:
             top, bottom = np.searchsorted(rows, (one.top, one.bottom))
             left, right = np.searchsorted(columns, (one.left, one.right))
-            pixels[top:bottom, left:right] = self.fill
-        return pixels
+            part[top:bottom, left:right] = fill
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the original, the covered parts of it replaced, each in the cells that it touches."""
-        result = self.source.average_of(size, region, window)
+        result, share = self.source.average_of(size, region, window)
+        share = None if share is None else share.copy()
         top, left, bottom, right = region
         down, along = (bottom - top) / size[0], (right - left) / size[1]
         fill = unit_range(self.fill)
@@ -158,9 +173,13 @@ class Occluded(Wrapper):
                 continue
             part = rows[1] - rows[0], columns[1] - columns[0]
             cells = top + rows[0] * down, left + columns[0] * along, top + rows[1] * down, left + columns[1] * along
-            covered = np.outer(*(bins.coverage for bins in Bins.both(part, cells, box)))[:, :, None]
-            result[slice(*rows), slice(*columns)] += covered * fill - self.source.average_of(part, cells, box)
-        return result
+            covered = coverage(part, cells, box)
+            before, data = self.source.average_of(part, cells, box)
+            where = slice(*rows), slice(*columns)
+            result[where] += covered * fill - before
+            if share is not None and data is not None:
+                share[where] += covered - data
+        return result, share
 
 
 def _disjoint(boxes: Sequence[Box | None]) -> list[Box]:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Bool, Float32, Shaped
 
 from foveate.errors import FoveateError, ImageError, one_line
 from foveate.seeds import derive_seed
@@ -14,6 +14,9 @@ from foveate.types import Affine, Level, Size
 
 Pixels = Shaped[np.ndarray, "height width channel"]
 """Pixels of a part of an image, in the file's type."""
+
+Missing = Bool[np.ndarray, "height width some"]
+"""True where pixels are no data: in all channels, (height, width, 1), or in each, (height, width, channels)."""
 
 CacheKey = tuple[object, ...]
 """All that determines some pixels, such as a file's stamp and settings; its `repr` says all of it."""
@@ -40,6 +43,28 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
             f"{name or 'array'}: pixels must be bool, uint8, uint16 or floating point, got {dtype}: "
             "convert it first, e.g. to float32 between 0 and 1"
         )
+
+
+def kept_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    """The type that values of a file are read as: as they are, or, integers of no known range, as float32.
+
+    Arguments:
+        dtype: type in the file, of either byte order.
+        name: of the image.
+
+    Raises:
+        ImageError: they are no numbers, or complex ones.
+
+    Example:
+        >>> kept_type(np.dtype(">u2"), "a"), kept_type(np.dtype(np.int16), "a")
+        (dtype('uint16'), dtype('float32'))
+    """
+    native = dtype.newbyteorder("=")
+    if native in FULL_SCALE or native.kind == "f":
+        return native
+    if native.kind in "iu":
+        return np.dtype(np.float32)
+    raise ImageError(f"{name}: pixels must be bool, integers or floating point, got {native}: convert it first")
 
 
 class Reading:
@@ -90,6 +115,42 @@ def not_finite(name: str, where: str) -> ImageError:
         f"{name or 'image in memory'}: {where} has pixels that are nan or infinite: "
         "replace them first, e.g. by the mean of their band"
     )
+
+
+def missing_values(pixels: Pixels, nodata: float) -> Missing | None:
+    """Values that are the one that means no data.
+
+    Of whole numbers such a pixel has it in all its channels, for in one of them it may be a colour like any other; of
+    floating-point numbers each is missing by itself.
+
+    Arguments:
+        pixels: (height, width, channels).
+        nodata: the value; may be nan.
+
+    Returns:
+        (height, width, 1) or (height, width, channels); None if nothing is missing.
+
+    Example:
+        >>> missing_values(np.array([[[0, 0], [0, 7]]], np.uint8), 0.0)[0, :, 0].tolist()
+        [True, False]
+    """
+    dtype: np.dtype[Any] = pixels.dtype
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):  # of what float16 cannot hold, infinity
+            value = np.asarray(nodata).astype(dtype)
+        found = np.isnan(pixels) if math.isnan(nodata) else pixels == value
+    elif math.isfinite(nodata) and nodata.is_integer() and 0 <= nodata <= full_scale(dtype):
+        found = (pixels == dtype.type(nodata)).all(2, keepdims=True)
+    else:
+        return None
+    return found if found.any() else None
+
+
+def without(pixels: Pixels, missing: Missing | None) -> tuple[Pixels, Missing | None]:
+    """Pixels of which missing values are 0, and which these are: nothing that follows sees what is stored there."""
+    if missing is None:
+        return pixels, None
+    return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
 
 def full_scale(dtype: np.dtype[Any]) -> int:

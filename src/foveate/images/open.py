@@ -52,6 +52,9 @@ MAGIC = {
 GEO_KEYS = 34735
 """TIFF tag GeoKeyDirectory: OGC GeoTIFF 1.1, section 7.1.1."""
 
+MASK_BESIDE = ".msk"
+"""What GDAL adds to a file's name for that of its mask."""
+
 DESCRIPTION, SOFTWARE, XMP = 270, 305, 700
 
 LONGEST_TEXT = 4096
@@ -217,7 +220,8 @@ def _local(path: Path, mpp: float | None) -> Source:
 def _local_tiff(path: Path, mpp: float | None, known: Signature) -> Source:
     if known.vendor in OVERLAPPING:
         return OpenSlideSource(path, mpp)
-    if known.georeferenced and installed("rasterio"):
+    mask_beside = path.with_name(path.name + MASK_BESIDE).is_file()
+    if (known.georeferenced or mask_beside) and installed("rasterio"):
         return _first([lambda: RasterSource(path, mpp), lambda: TiffSource(path, mpp)])
     return _first(
         [

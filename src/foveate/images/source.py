@@ -1,28 +1,31 @@
 """Base reader of images: what every image can do, whatever its format."""
 
-import math
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Shaped
+from jaxtyping import Shaped
 
 from foveate.cache import Cache, Owner
 from foveate.errors import ImageError
-from foveate.images.area import Bins, Region, average
-from foveate.images.header import CacheKey, Header, PatchChange, Pixels, Reading, from_unit, full_scale
+from foveate.images.header import CacheKey, Header, Missing, PatchChange, Pixels, Reading, missing_values, without
 from foveate.images.io.open import length_of
-from foveate.types import Box, Level, Size
+from foveate.images.view import Viewed
+from foveate.types import Box
+
+Known = tuple[Pixels, Missing | None]
+"""Pixels, 0 where a value is missing, and which values are; None if none is."""
 
 
-class Source(ABC):
+class Source(Viewed):
     """Source of pixels: an image of any size, of which only what is asked for is read.
 
-    A format is a subclass that measures and reads (`_measure`, `_read`, and `_open` where there is a handle to hold);
-    borders, fill, shapes, views and the count of bytes are settled here, once. Sources open on first use, can be
-    pickled at any time (what is open or decoded stays behind) and can be read from several threads.
+    A format is a subclass that measures and reads (`_measure`, `_read`, and `_open` where there is a handle to hold),
+    and says what is no data, if anything but the header's `nodata` can be (`_missing`); borders, fill, shapes, views
+    and the count of bytes are settled here and in `Viewed`, once. Sources open on first use, can be pickled at any time
+    (what is open or decoded stays behind) and can be read from several threads.
 
     Attributes:
         name: path of the file, or "" for an image in memory.
@@ -31,7 +34,7 @@ class Source(ABC):
 
     patch_change: PatchChange | None = None
     _reads_file: bool = False
-    _left_behind: tuple[str, ...] = ("_owner",)
+    _left_behind: tuple[str, ...] = ("_owner", "_seen", "_means")
     _owner: Owner[np.ndarray] | None = None
 
     def __init__(self, name: str = "", mpp: float | None = None) -> None:
@@ -58,26 +61,6 @@ class Source(ABC):
     def threaded(self) -> bool:
         """Whether reading in threads is faster now, because the reader releases the interpreter lock."""
         return False
-
-    @property
-    def size(self) -> Size:
-        """(height, width) at full resolution, in pixels."""
-        return self.header.levels[0].size
-
-    @property
-    def channels(self) -> int:
-        """Values per pixel."""
-        return self.header.channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values that `read` gives."""
-        return self.header.dtype
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """The resolutions that can be read, finest first."""
-        return self.header.levels
 
     @property
     def header(self) -> Header:
@@ -115,7 +98,7 @@ class Source(ABC):
         return self.read_many([box], level)[0]
 
     def read_many(self, boxes: Sequence[Box], level: int = 0, threads: int = 1) -> list[Pixels]:
-        """Read several rectangles; what they share is decoded once.
+        """Read several rectangles as they are stored, missing data included; what they share is decoded once.
 
         Arguments:
             boxes: in pixels of `level`, of any sizes; each may hang over the border or miss the image altogether.
@@ -128,6 +111,46 @@ class Source(ABC):
         Raises:
             ImageError: if a box is empty, the level does not exist or the file cannot be read.
         """
+        inside = self._inside(boxes, level)
+        with Reading(self._label()):
+            parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
+        return [self._laid(box, part, parts) for box, part in zip(boxes, inside, strict=True)]
+
+    def read_known(self, boxes: Sequence[Box], level: int = 0, threads: int = 1) -> list[Known]:
+        """Read several rectangles as a model sees them: what is no data is 0, whatever is stored there.
+
+        Arguments:
+            boxes: as for `read_many`.
+            level: likewise.
+            threads: likewise.
+
+        Returns:
+            As many arrays, as `read_many` gives them, each with its missing values: True where they are; None if none
+            is. Outside the image nothing is missing.
+
+        Raises:
+            ImageError: as `read_many`.
+
+        Example:
+            >>> from foveate.images import ArraySource
+            >>> pixels, missing = ArraySource(np.ones((2, 3), np.uint8)).read_known([Box(0, 1, 2, 3)])[0]
+            >>> pixels[:, :, 0].tolist(), missing
+            ([[1, 1, 0], [1, 1, 0]], None)
+        """
+        inside = self._inside(boxes, level)
+        with Reading(self._label()):
+            known = self._known_many([part for part in inside if part is not None], level, threads)
+        pixels, missing = (part for part, _ in known), (part for _, part in known)
+        results = []
+        for box, part in zip(boxes, inside, strict=True):
+            marked = None if part is None else next(missing)
+            if marked is not None and part is not None and part != box:
+                marked = _placed(np.zeros((*box.size, marked.shape[2]), np.bool_), box, part, marked)
+            results.append((self._laid(box, part, pixels), marked))
+        return results
+
+    def _inside(self, boxes: Sequence[Box], level: int) -> list[Box | None]:
+        """The parts of boxes that lie inside the image."""
         levels = self.header.levels
         if not 0 <= level < len(levels):
             raise ImageError(f"{self._label()}: level must be one of 0 … {len(levels) - 1}, got {level}: see .levels")
@@ -137,89 +160,14 @@ class Source(ABC):
                     f"{self._label()}: a box must have at least one row and one column, got {box.height}×{box.width}: "
                     "ask for a larger one"
                 )
-        inside = [box.within(0, 0, *levels[level].size) for box in boxes]
-        with Reading(self._label()):
-            parts = iter(self._fetch_many([part for part in inside if part is not None], level, threads))
-        results: list[np.ndarray] = []
-        for box, part in zip(boxes, inside, strict=True):
-            if part is not None and part == box:
-                results.append(next(parts))
-                continue
-            result = np.zeros((box.height, box.width, self.header.channels), self.header.dtype)
-            if part is not None:
-                top, left = part.top - box.top, part.left - box.left
-                result[top : top + part.height, left : left + part.width] = next(parts)
-            results.append(result)
-        return results
+        return [box.within(0, 0, *levels[level].size) for box in boxes]
 
-    def view(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns channel"]:
-        """View of a region at another resolution: its exact area average.
-
-        Arguments:
-            size: (rows, columns) of the result.
-            region: (top, left, bottom, right) in level-0 pixels, fractions allowed; may hang over the border, where
-                pixels count as 0. The whole image if None.
-
-        Returns:
-            (rows, columns, channels) float32 in the unit range.
-
-        Raises:
-            ImageError: if the size or the region is empty or the file cannot be read.
-        """
-        top, left, bottom, right = region or (0, 0, *self.size)
-        if min(size) < 1:
-            raise ImageError(
-                f"{self._label()}: a view must have at least one row and one column, got {size[0]}×{size[1]}: "
-                "ask for a larger one"
-            )
-        if not (math.isfinite(top + left + bottom + right) and top < bottom and left < right):
-            raise ImageError(
-                f"{self._label()}: a region must go down and to the right, got top {top}, left {left}, "
-                f"bottom {bottom}, right {right}: order it as (top, left, bottom, right)"
-            )
-        with Reading(self._label()):
-            return self.average_of(size, (top, left, bottom, right), Box(0, 0, *self.size)).astype(np.float32)
-
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
-        """Area average behind `view`: exact, from the coarsest level that is fine enough; arguments are not checked.
-
-        Wrappers call it of the image they wrap: it is not rounded to float32, and knows of a window.
-
-        Arguments:
-            size: (rows, columns) of the result.
-            region: what it shows, in level-0 pixels.
-            window: within the image; pixels outside it count as 0.
-
-        Returns:
-            (rows, columns, channels) in the unit range.
-
-        Raises:
-            ImageError: if the file cannot be read.
-        """
-        level = self.level_for(size, region)
-        rows, columns = Bins.both(size, region, window, self.levels[level].factor)
-        west, east = columns.extent()
-
-        def strip(start: int, stop: int) -> Shaped[np.ndarray, "..."]:
-            part = self._fetch(Box(start, west, stop - start, east - west), level)
-            return part.reshape(*part.shape[:2], self.channels)
-
-        return average(strip, rows, columns, self.channels) / full_scale(self.dtype)
-
-    def thumbnail(self, longest_side: int) -> Pixels:
-        """Thumbnail of the whole image; images that are smaller already are not enlarged.
-
-        Arguments:
-            longest_side: longest side of the result, in pixels; at least 1.
-
-        Returns:
-            (height, width, channels) in the file's type.
-        """
-        rows, columns = self.size
-        longest = max(rows, columns)
-        if longest > longest_side:
-            rows, columns = (max(1, (2 * side * longest_side + longest) // (2 * longest)) for side in (rows, columns))
-        return from_unit(self.view((rows, columns)), self.dtype)
+    def _laid(self, box: Box, part: Box | None, parts: Iterator[Pixels]) -> Pixels:
+        """The pixels of a box: the next part, if any of it is inside the image, and 0 around it."""
+        if part is not None and part == box:
+            return next(parts)
+        result = np.zeros((box.height, box.width, self.header.channels), self.header.dtype)
+        return result if part is None else _placed(result, box, part, next(parts))
 
     def to_file(self, box: Box) -> Box:
         """Coordinates in the file of a box of this image, whatever has been done to it on the way.
@@ -232,43 +180,11 @@ class Source(ABC):
         """
         return box
 
-    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:  # noqa: ARG002
-        """Validity mask of a view: False where most of a cell has no data, or a mask says no.
-
-        Arguments:
-            size: (rows, columns) of the view.
-            region: as in `view`; outside the image nothing is valid.
-
-        Returns:
-            (rows, columns), or None where all of the image means something.
-
-        Raises:
-            ImageError: if it cannot be read.
-        """
-        return None
-
-    def guide(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns"] | None:
-        """Attention guide: log weights of the cells of a view, of what is known of where to look before any attention.
-
-        Arguments:
-            size: (rows, columns) of the view.
-            region: as in `view`.
-
-        Returns:
-            (rows, columns): 0 where nothing speaks against looking, below 0 where something does, −inf where looking is
-            out of the question; or None where nothing is known.
-
-        Raises:
-            ImageError: if it cannot be read.
-        """
-        valid = self.valid(size, region)
-        return None if valid is None else np.where(valid, 0, -np.inf).astype(np.float32)
-
     def cache_key(self) -> CacheKey | None:
         """Cache key: all that determines the pixels, in any run; None where it is not known, as of arrays in memory."""
         return None
 
-    def prefetch(self) -> None:  # noqa: B027  most formats have nothing to do
+    def prefetch(self) -> None:
         """Prefetching: decode now, or raise now, what `read` would, of an image that can only be decoded whole."""
 
     def close(self) -> None:
@@ -306,18 +222,6 @@ class Source(ABC):
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
         """Read a box that lies inside the image; (height, width) is welcome where there is one channel."""
 
-    def level_for(self, size: Size, region: Region) -> int:
-        """Pyramid level that a view is made from: the coarsest one that is as fine as the view.
-
-        Arguments:
-            size: (rows, columns) of the view.
-            region: (top, left, bottom, right) in level-0 pixels.
-        """
-        down, along = (region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1]
-        factors = [level.factor for level in self.levels]
-        fine = [i for i, factor in enumerate(factors) if factor[0] <= down and factor[1] <= along]
-        return max(fine, key=factors.__getitem__, default=0)
-
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:  # noqa: ARG002
         """Read boxes that lie inside the image; arrays of the caller's own."""
         return [np.array(self._fetch(box, level), self.dtype) for box in boxes]
@@ -328,6 +232,23 @@ class Source(ABC):
         if not self._reads_file:
             self._count(part.nbytes)
         return part if part.ndim == 3 else part[:, :, None]
+
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:  # noqa: ARG002
+        """The same as `_fetch_many`, but for what is missing."""
+        found = [self._fetch_known(box, level) for box in boxes]
+        return [(pixels if missing is not None else np.array(pixels, self.dtype), missing) for pixels, missing in found]
+
+    def _fetch_known(self, box: Box, level: int) -> Known:
+        return self._cleaned(self._fetch(box, level), box, level)
+
+    def _cleaned(self, pixels: Pixels, box: Box, level: int) -> Known:
+        """Pixels as they are stored, of a box inside the image, without what is missing."""
+        return without(pixels, self._missing(pixels, box, level))
+
+    def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:  # noqa: ARG002
+        """Which of the pixels of a box are no data, as they are stored; None if all are."""
+        nodata = self.header.nodata
+        return None if nodata is None else missing_values(pixels, nodata)
 
     def _count(self, amount: int) -> None:
         with self._lock:
@@ -348,3 +269,12 @@ class Source(ABC):
         known = self._known
         size = "" if known is None else f", {known.levels[0].size[0]}×{known.levels[0].size[1]}×{known.channels}"
         return f"{type(self).__name__}({self._label()!r}{size})"
+
+
+def _placed(
+    result: Shaped[np.ndarray, "height width some"], box: Box, part: Box, pixels: Shaped[np.ndarray, "_ _ some"]
+) -> Shaped[np.ndarray, "height width some"]:
+    """What is known of a box, with what is known of a part of it."""
+    top, left = part.top - box.top, part.left - box.left
+    result[top : top + part.height, left : left + part.width] = pixels
+    return result

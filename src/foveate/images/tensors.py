@@ -12,8 +12,8 @@ from torch import Tensor
 
 from foveate.config.settings import ViewSettings
 from foveate.errors import ConfigError, ImageError
-from foveate.images.header import FULL_SCALE, Pixels, full_scale, not_finite, unit_range
-from foveate.images.source import Source
+from foveate.images.header import FULL_SCALE, Missing, full_scale, not_finite, unit_range
+from foveate.images.source import Known, Source
 from foveate.images.wrappers.base import original
 from foveate.threads import in_threads, reading_threads
 from foveate.types import Box, Size
@@ -107,24 +107,6 @@ def make_view(source: Source, settings: ViewSettings) -> Float32[Tensor, "channe
     return torch.from_numpy(source.view(view_size(settings, source))).permute(2, 0, 1)
 
 
-def make_guide(source: Source, settings: ViewSettings) -> Float32[Tensor, "height width"] | None:
-    """Attention guide of the view of an image, known before any attention.
-
-    Arguments:
-        source: the image.
-        settings: how large the view is.
-
-    Returns:
-        (h, w) log weights: 0 anywhere, below 0 where something speaks against looking, −inf where masked; None where
-        nothing is known.
-
-    Raises:
-        ImageError: if the image or its mask cannot be read.
-    """
-    guide = source.guide(view_size(settings, source))
-    return None if guide is None else torch.from_numpy(guide)
-
-
 def pad_views(
     views: Sequence[Float32[Tensor, "channel _ _"]],
 ) -> tuple[Float32[Tensor, "batch channel height width"], Bool[Tensor, "batch height width"], tuple[Size, ...]]:
@@ -177,7 +159,8 @@ def gather(
             read in threads.
 
     Returns:
-        (B, n, C, height, width) float32 in the unit range; `flatten(0, 1)` of it is channels-last and not a copy.
+        (B, n, C, height, width) float32 in the unit range, the image's `neutral` value where data is missing;
+        `flatten(0, 1)` of it is channels-last and not a copy.
 
     Raises:
         ImageError: if boxes differ in size, images in their number of channels, an image cannot be read, or a patch has
@@ -210,8 +193,8 @@ def read_patches(
         pin: into page-locked memory, from which a copy to a CUDA device need not be waited for.
 
     Returns:
-        (B, n, C, height, width) in the type of the images if all have one of bool, uint8 and uint16, else float32;
-        `to_unit` of it, on any device, is what `gather` returns. Channels last in memory, as that is.
+        (B, n, C, height, width) in the type of the images if all have one of bool, uint8 and uint16 and no data is
+        missing, else float32; `to_unit` of it, on any device, is what `gather` returns. Channels last in memory, too.
 
     Raises:
         ImageError: as `gather`.
@@ -279,6 +262,7 @@ def _filled(
     target = patches.numpy()
     wanted = [[True] * draws] * batch if valid is None else valid.tolist()
     threads = reading_threads() if threads is None else threads
+    gaps: list[tuple[int, int, Missing]] = []
 
     def fill(i: int, at_once: int = 1) -> None:
         source, floats = sources[i], may_hold_nan(sources[i])
@@ -286,11 +270,13 @@ def _filled(
         some = {s: Box(*rows[i][s]) for s in range(draws) if wanted[i][s]}
         for s in set(range(draws)) - set(some):
             target[i, s] = 0
-        for s, pixels in zip(some, _read(source, list(some.values()), at_once), strict=True):
+        for s, (pixels, missing) in zip(some, _read(source, list(some.values()), at_once), strict=True):
             if dtype.kind == "f":
                 np.divide(pixels, scale, out=target[i, s], casting="same_kind")
             else:
                 np.copyto(target[i, s], pixels, casting="no")
+            if missing is not None:
+                gaps.append((i, s, missing))
             if floats and not np.isfinite(target[i, s]).all():
                 raise not_finite(source.name, f"the patch at row {some[s].top}, column {some[s].left}")
 
@@ -302,6 +288,12 @@ def _filled(
         fill(slow[0], threads)
     for i in sorted(set(range(batch)) - set(slow)):
         fill(i)
+    if gaps:
+        if dtype.kind != "f":  # the neutral value is a fraction
+            patches = torch.from_numpy(unit_range(target))
+            patches = patches.pin_memory() if pin else patches
+        for i, s, missing in gaps:
+            np.copyto(patches.numpy()[i, s], sources[i].neutral(), where=missing)
     return patches.permute(0, 1, 4, 2, 3)
 
 
@@ -314,8 +306,8 @@ def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=True)
 
 
-def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Pixels]:
-    """The pixels of every box; read at once where that reads no more than one by one, as on a grid of patches.
+def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Known]:
+    """What is known of every box; read at once where that reads no more than one by one, as on a grid of patches.
 
     Images of tiles see by themselves that boxes share them.
     """
@@ -323,11 +315,12 @@ def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Pixels
     bottom, right = (max((getattr(box, side) for box in boxes), default=0) for side in ("bottom", "right"))
     joined = len(boxes) > 1 and (bottom - top) * (right - left) <= sum(box.height * box.width for box in boxes)
     if joined and source.header.tile is None:
-        whole = source.read_many([Box(top, left, bottom - top, right - left)], 0, threads)[0]
+        whole, missing = source.read_known([Box(top, left, bottom - top, right - left)], 0, threads)[0]
         for box in boxes:
-            yield whole[box.top - top : box.bottom - top, box.left - left : box.right - left]
+            part = slice(box.top - top, box.bottom - top), slice(box.left - left, box.right - left)
+            yield whole[part], None if missing is None or not missing[part].any() else missing[part]
     else:
-        yield from source.read_many(boxes, 0, threads)
+        yield from source.read_known(boxes, 0, threads)
 
 
 def _one_size(boxes: Int[Tensor, "batch draw 4"]) -> tuple[int, int]:

@@ -86,10 +86,10 @@ class Model(nn.Module, ABC):
         self.training_patches = self.patches
         self.grid = None
         self.multi_label = options.multi_label
-        self.intake = Intake(settings.input, channels)
         self.own_features = options.features is not None
         normalise = settings.input.normalise
         self.normalise = BandNormalisation(channels, options.bands) if normalise == "bands" else None
+        self.intake = Intake(settings.input, channels, None if self.normalise is None else self.normalise.means)
         self.head = nn.Linear(self._networks(options), len(self.classes))
         glorot_(self.head)
 

@@ -1,6 +1,6 @@
 """Preprocessing: from any image to what a model wants, to a batch of views."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,12 @@ from foveate.config.settings import GuideSettings, InputSettings, ViewSettings
 from foveate.errors import ImageError
 from foveate.images import Source
 from foveate.images.header import Reading, not_finite
-from foveate.images.tensors import make_guide, make_view, may_hold_nan, pad_views
+from foveate.images.tensors import make_view, may_hold_nan, pad_views, view_size
+from foveate.images.view import nothing_there
 from foveate.images.wrappers.channels import Bands, Colour
 from foveate.images.wrappers.guide import Guided
 from foveate.images.wrappers.resample import at_mpp
-from foveate.images.wrappers.standardise import Standardised
+from foveate.images.wrappers.standardise import Neutral, Standardised
 from foveate.models.types import Batch
 from foveate.types import Label, Size
 
@@ -31,6 +32,8 @@ class Intake:
     Attributes:
         settings: scale, bands, colour, and where to look.
         channels: channels the model takes.
+        means: gives what the model subtracts from each channel, which becomes the value of missing data; None where it
+            subtracts nothing.
 
     Example:
         >>> import numpy as np
@@ -42,6 +45,7 @@ class Intake:
 
     settings: InputSettings
     channels: int
+    means: Callable[[], tuple[float, ...]] | None = None
 
     def __call__(self, source: Source) -> Source:
         """The image as the model wants it; nothing but its header is read.
@@ -61,7 +65,9 @@ class Intake:
         if self.settings.guide != GuideSettings():
             source = Guided(source, self.settings.guide)
         chosen = self._chosen(source if self.settings.mpp is None else at_mpp(source, self.settings.mpp))
-        return Standardised(chosen) if self.settings.normalise == "image" else chosen
+        if self.settings.normalise == "image":
+            return Standardised(chosen)
+        return chosen if self.means is None else Neutral(chosen, self.means)
 
     def _chosen(self, source: Source) -> Source:
         if self.settings.bands:
@@ -232,6 +238,26 @@ def see_unseen(source: Source, view: ViewSettings, size: Size) -> SeenView:
     """Guide of an image, and zeros in the place of a view of this size that nothing needs."""
     with Reading(source.name or "image in memory"):
         return torch.zeros(1).expand(source.channels, *size), make_guide(source, view)
+
+
+def make_guide(source: Source, view: ViewSettings) -> Float[Tensor, "height width"] | None:
+    """Attention guide of the view of an image, known before any attention.
+
+    Arguments:
+        source: the image.
+        view: how large its view is.
+
+    Returns:
+        (h, w) log weights: 0 anywhere, below 0 where something speaks against looking, −inf where masked; None where
+        nothing is known.
+
+    Raises:
+        ImageError: if the image or its mask cannot be read, or all of it is masked.
+    """
+    guide = source.guide(view_size(view, source))
+    if guide is not None and (guide == -torch.inf).all():
+        raise nothing_there(source.name or "image in memory")
+    return None if guide is None else torch.from_numpy(guide)
 
 
 def _masked(

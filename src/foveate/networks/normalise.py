@@ -89,6 +89,10 @@ class BandNormalisation(nn.Module):
         """The constants in use."""
         return BandStatistics(tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
 
+    def means(self) -> tuple[float, ...]:
+        """What is subtracted from each band."""
+        return tuple(self.mean.tolist())
+
     def forward(
         self, pixels: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch channel height width"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32
 
 from foveate.cache import DECODED, TILES, Owner
 from foveate.config.settings import DataSettings
@@ -17,6 +17,8 @@ from foveate.disk_cache import DiskCache, cache_folder
 from foveate.images import Canvas, PillowSource, Source, TiffSource, original
 from foveate.images.area import Region
 from foveate.images.header import Pixels
+from foveate.images.source import Known
+from foveate.images.view import Averages
 from foveate.images.wrappers.base import Unchanged, Wrapper
 from foveate.images.wrappers.guide import Guided
 from foveate.images.wrappers.mask import Masked
@@ -32,7 +34,7 @@ LOCKS = 64
 """Images opened at a time, at most."""
 
 What = str
-"""What is kept of an image: "view", "guide", "valid", or whatever else is made of its view."""
+"""What is kept of an image: "average", "guide", "valid", or whatever else is made of its view."""
 
 
 def open_disk_cache(data: DataSettings) -> DiskCache | None:
@@ -78,18 +80,33 @@ class CachedViews(Unchanged):
         """Read several rectangles, of the original."""
         return self.source.read_many(boxes, level, threads)
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def read_known(self, boxes: Sequence[Box], level: int = 0, threads: int = 1) -> list[Known]:
+        """Read several rectangles, and what is missing of them, of the original."""
+        return self.source.read_known(boxes, level, threads)
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the original; of the whole of it as it is kept."""
         if not self._is_whole(region) or window != Box(0, 0, *self.size):
             return self.source.average_of(size, region, window)
-        kept = self.kept("view", size, lambda: self.source.average_of(size, region, window).astype(np.float32))
-        return kept.astype(np.float64)
+        kept = self._average(size).astype(np.float64)
+        return kept[:, :, : self.channels], kept[:, :, self.channels :] if kept.shape[2] > self.channels else None
+
+    def _average(self, size: Size) -> Float32[np.ndarray, "rows columns some"]:
+        """Area average of the whole image as it is kept; the share of data follows, where any is missing."""
+
+        def make() -> np.ndarray:
+            whole = Box(0, 0, *self.size)
+            sums, share = self.source.average_of(size, (0, 0, *self.size), whole)
+            return (sums if share is None else np.concatenate([sums, share], axis=2)).astype(np.float32)
+
+        return self.kept("average", size, make)
 
     def view(self, size: Size, region: Region | None = None) -> Float32[np.ndarray, "rows columns channel"]:
         """View of a region; of the whole image as it is kept, in an array of the caller's own."""
         if min(size) < 1 or not self._is_whole(region):
             return super().view(size, region)
-        return self.kept("view", size, lambda: self.source.view(size)).copy()
+        kept = self._average(size)
+        return kept.copy() if kept.shape[2] == self.channels else super().view(size, region)
 
     def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
         """Validity mask of a view of the original."""
@@ -111,13 +128,13 @@ class CachedViews(Unchanged):
         return region is None or region == (0, 0, *self.size)
 
     def _is_guided(self) -> bool:
-        """Whether there is something to tell of where to look, that takes longer than finding it again."""
+        """Whether there may be something to tell of where to look, that takes longer than finding it again."""
         source = self.source
         while isinstance(source, Wrapper):
             if isinstance(source, Guided | Masked):
                 return True
             source = source.source
-        return source.header.nodata is not None
+        return source.header.nodata is not None or source.told_by_pixels
 
     def kept(self, what: What, size: Size, make: Callable[[], np.ndarray]) -> np.ndarray:
         """What is kept of a view of this size, or made now; nobody may write to it."""

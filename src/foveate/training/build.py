@@ -13,8 +13,7 @@ from foveate.config.settings import DataSettings, InputSettings, ViewSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, ImageError
-from foveate.images.tensors import make_view
-from foveate.images.wrappers.standardise import finite_moments
+from foveate.images.tensors import view_size
 from foveate.models import Intake, Model, build_model, view_of, wanted_channels
 from foveate.networks import FeatureNetwork
 from foveate.networks.normalise import BandStatistics
@@ -88,8 +87,9 @@ def band_statistics(
 
     .. math:: \mu_c = \frac1n \sum_p x_{pc}, \qquad \sigma_c^2 = \frac1n \sum_p (x_{pc} - \mu_c)^2
 
-    over the finite view pixels p of up to `MEASURED` images, which a hash of their ids chooses: neither the order of
-    the manifest nor the number of processes changes them. A band that is constant has the deviation 1.
+    over the finite view pixels p, each by its share of data, of up to `MEASURED` images, which a hash of their ids
+    chooses: neither the order of the manifest nor the number of processes changes them. A band that is constant has the
+    deviation 1.
 
     Arguments:
         dataset: the images.
@@ -120,16 +120,15 @@ def band_statistics(
 
 
 def _moments(opened: SourceCache, index: int, view: ViewSettings) -> np.ndarray:
-    """(3, C) of one image: number of finite pixels, their mean, and their summed squared distances from it."""
+    """(3, C) of one image: how much of it is data and finite, the mean, and the summed squared distances from it."""
     source = opened.open(index)
-    pixels = make_view(source, view).numpy().reshape(source.channels, -1).astype(np.float64)
-    return np.stack(finite_moments(pixels, axis=1))
+    return source.moments(view_size(view, source))
 
 
 def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The moments of two sets of pixels together (Chan, Golub & LeVeque, 1979), which loses no digits."""
     count = first[0] + second[0]
-    safe = np.maximum(count, 1)
+    safe = np.where(count > 0, count, 1)
     step = second[1] - first[1]
     mean = first[1] + step * second[0] / safe
     return np.stack([count, mean, first[2] + second[2] + step**2 * first[0] * second[0] / safe])

@@ -290,10 +290,10 @@ def test_decoders_that_give_something_else_are_told(monkeypatch: pytest.MonkeyPa
 
 def test_threads_go_to_images_first_and_then_to_their_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    read = Tiled.read_many
+    read = Tiled.read_known
     monkeypatch.setattr(
         Tiled,
-        "read_many",
+        "read_known",
         lambda self, some, level=0, threads=1: asked.append(threads) or read(self, some, level, threads),
     )
     for images, threads, each in ((1, 6, 6), (2, 6, 3), (4, 6, 1), (3, 1, 1)):

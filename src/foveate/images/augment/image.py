@@ -1,18 +1,19 @@
 """Augmentation of images by random changes that stay lazy: a source that wraps a source."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Shaped
 
 from foveate.config.settings import AugmentSettings
 from foveate.errors import ImageError
-from foveate.images.area import Bins, Region
+from foveate.images.area import Region
 from foveate.images.augment.stain import Stain
-from foveate.images.header import Header, PatchChange, Pixels, unit_range
+from foveate.images.header import Header, PatchChange, Pixels, unit_range, without
 from foveate.images.orientation import Orientation
-from foveate.images.source import Source
+from foveate.images.source import Known, Source
+from foveate.images.view import LEAST, Averages, coverage
 from foveate.images.wrappers.base import Told, Wrapper
 from foveate.seeds import derive_seed
 from foveate.types import Box, Level, Size
@@ -184,49 +185,67 @@ class Augmented(Wrapper):
         shown = [self._covered(box) for box in boxes]
         wanted = [self.to_original(covered) for covered in shown if covered is not None]
         parts = iter(self.source.read_many(wanted, level, threads))
+        return [self._changed(box, part, parts) for box, part in zip(boxes, shown, strict=True)]
+
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        shown = [self._covered(box) for box in boxes]
+        wanted = [self.to_original(covered) for covered in shown if covered is not None]
+        known = self.source.read_known(wanted, level, threads)
+        parts, gaps = (pixels for pixels, _ in known), (missing for _, missing in known)
         results = []
         for box, covered in zip(boxes, shown, strict=True):
-            result = np.zeros((*box.size, self.channels), self.dtype)
-            if covered is not None:
-                part = self._orientation.apply(next(parts))
-                if self.change.stain is not None:
-                    part = self.change.stain.apply(unit_range(part))
-                if self._shades:
-                    part = unit_range(part) * np.float32(self.change.gain) + np.float32(self.change.bias)
-                top, left = covered.top - box.top, covered.left - box.left
-                result[top : top + covered.height, left : left + covered.width] = part
-            results.append(result)
+            missing = None if covered is None else next(gaps)
+            if covered is not None and missing is not None:
+                turned, missing = self._orientation.apply(missing), np.zeros((*box.size, missing.shape[2]), np.bool_)
+                missing[_within(covered, box)] = turned
+            results.append(without(self._changed(box, covered, parts), missing))
         return results
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def _changed(self, box: Box, covered: Box | None, parts: Iterator[Pixels]) -> Pixels:
+        """The next part of the original, if a box shows any of it, changed and laid into the box."""
+        result = np.zeros((*box.size, self.channels), self.dtype)
+        if covered is not None:
+            part = self._orientation.apply(next(parts))
+            if self.change.stain is not None:
+                part = self.change.stain.apply(unit_range(part))
+            if self._shades:
+                part = unit_range(part) * np.float32(self.change.gain) + np.float32(self.change.bias)
+            result[_within(covered, box)] = part
+        return result
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the original, changed."""
         covered = self._covered(window)
         if covered is None:
-            return np.zeros((*size, self.channels))
+            return np.zeros((*size, self.channels)), None
         turn = self._orientation
-        result = turn.apply(
-            self.source.average_of(turn.size(size), self._region_before(region), self.to_original(covered))
-        )
+        before = self._region_before(region)
+        sums, share = self.source.average_of(turn.size(size), before, self.to_original(covered))
+        result, share = turn.apply(sums), None if share is None else turn.apply(share)
+        data = share
+        if share is not None and covered != window:  # what a shift uncovers is not missing, but 0
+            share = share + coverage(size, region, window) - coverage(size, region, covered)
         if not self._shades and self.change.stain is None:
-            return result
-        if self.change.stain is None and (0, 0, *self.size) == region == (
-            covered.top,
-            covered.left,
-            covered.bottom,
-            covered.right,
-        ):
+            return result, share
+        whole = (0, 0, *self.size) == region == (covered.top, covered.left, covered.bottom, covered.right)
+        if self.change.stain is None and whole and data is None:
             shaded: np.ndarray = result * self.change.gain  # what lies outside is nowhere to be seen
             shaded += self.change.bias
-            return shaded
-        rows, columns = Bins.both(size, region, covered)
-        coverage = np.outer(rows.coverage, columns.coverage)[:, :, None]
+            return shaded, None
+        inside = coverage(size, region, covered) if data is None else data
         if self.change.stain is not None:
-            # of a cell that lies partly outside, what lies inside is stained
-            inside = np.divide(result, coverage, out=np.zeros(result.shape), where=coverage > 0)
-            result = self.change.stain.apply(inside) * coverage
-        return result * self.change.gain + coverage * self.change.bias
+            # of a cell that lies partly outside, or is data in part, that part is stained
+            some = inside > (0 if data is None else LEAST)
+            result = self.change.stain.apply(np.divide(result, inside, out=np.zeros(result.shape), where=some)) * inside
+        return result * self.change.gain + inside * self.change.bias, share
 
     def _covered(self, box: Box) -> Box | None:
         """The part of a box that shows the original, in pixels of this image."""
         (down, right), (height, width) = self.change.shift, self.size
         return box.within(max(down, 0), max(right, 0), height + min(down, 0), width + min(right, 0))
+
+
+def _within(part: Box, box: Box) -> tuple[slice, slice]:
+    """Where a part of a box lies in it."""
+    top, left = part.top - box.top, part.left - box.left
+    return slice(top, top + part.height), slice(left, left + part.width)

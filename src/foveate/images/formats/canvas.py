@@ -11,6 +11,7 @@ from foveate.images.area import Number, Region
 from foveate.images.header import Header
 from foveate.images.io.open import BROKEN_ZIP
 from foveate.images.source import Source
+from foveate.images.view import Averages
 from foveate.types import Box, Level, Size
 
 Stamps = UInt8[np.ndarray, "stamp rows columns"]
@@ -122,12 +123,12 @@ class Canvas(Source):
             result[top + above : top + rows, left + before : left + columns] = stamps[i, above:rows, before:columns]
         return self._coloured(result)
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average: sum of (row weights) · (visible pixels) · (column weights) over the stamps."""
         top, left, bottom, right = region
         touched = self._touching(window)
         if len(touched) == 0:
-            return np.zeros((*size, self._repeats))
+            return np.zeros((*size, self._repeats)), None
         visible = self._visible(touched)
         self._count(visible.size)
         tops, lefts = self._tops[touched], self._lefts[touched]
@@ -136,7 +137,7 @@ class Canvas(Source):
         values = down @ visible @ along.transpose(0, 2, 1)
         cells = rows[:, :, None] * size[1] + columns[:, None, :]
         total = np.bincount(cells.ravel(), values.ravel(), size[0] * size[1])
-        return self._coloured((total / 255).reshape(size))
+        return self._coloured((total / 255).reshape(size)), None
 
     def _coloured(self, grey: np.ndarray) -> np.ndarray:
         return grey[:, :, None] if self._repeats == 1 else np.repeat(grey[:, :, None], self._repeats, axis=2)

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.header import FULL_SCALE, Pixels
+from foveate.images.header import Pixels
 from foveate.images.io.local import not_readable
-from foveate.images.source import Source
+from foveate.images.source import Known, Source
 from foveate.threads import in_threads
 from foveate.types import Box, Level, Size
 
@@ -183,6 +183,9 @@ class LibraryFile(Source):
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         return in_threads(lambda box: np.array(self._fetch(box, level), self.dtype), boxes, threads)
 
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        return in_threads(lambda box: self._fetch_known(box, level), boxes, threads)
+
     def _key(self) -> Hashable:
         return (type(self).__name__, self.name, self._ready())
 
@@ -197,28 +200,6 @@ class LibraryFile(Source):
 def where(box: Box, level: int) -> str:
     """The part of an image that could not be read."""
     return f"level {level}, {box.height}×{box.width} pixels at row {box.top}, column {box.left}"
-
-
-def kept_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    """The type that values of a file are read as: as they are, or, integers of no known range, as float32.
-
-    Arguments:
-        dtype: type in the file, of either byte order.
-        name: of the image.
-
-    Raises:
-        ImageError: they are no numbers, or complex ones.
-
-    Example:
-        >>> kept_type(np.dtype(">u2"), "a"), kept_type(np.dtype(np.int16), "a")
-        (dtype('uint16'), dtype('float32'))
-    """
-    native = dtype.newbyteorder("=")
-    if native in FULL_SCALE or native.kind == "f":
-        return native
-    if native.kind in "iu":
-        return np.dtype(np.float32)
-    raise ImageError(f"{name}: pixels must be bool, integers or floating point, got {native}: convert it first")
 
 
 def matches(full: Size, small: Size) -> bool:

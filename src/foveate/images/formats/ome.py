@@ -1,6 +1,7 @@
 """OME-Zarr metadata: axes, levels and scale as JSON, or the shape of a plain array, tells them."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.formats.library import kept_type
-from foveate.images.header import Header, Pixels
+from foveate.images.header import Header, Pixels, kept_type
 from foveate.images.scale import ome_zarr_mpp
 from foveate.types import Box, Level, Size
 
@@ -39,6 +39,16 @@ class Picture:
         """(height, width) of the chunks of an array."""
         return int(array.chunks[self.axes.index("y")]), int(array.chunks[self.axes.index("x")])
 
+    def keys(self, array: Any, tile: tuple[int, int]) -> list[str]:
+        """Where a store keeps the chunks of a tile (row, column), or the shards that hold them."""
+        stored, tiles = array.shards or array.chunks, dict(zip("yx", tile, strict=True))
+        places = []
+        for axis, length, chunk, whole in zip(self.axes, array.shape, array.chunks, stored, strict=True):
+            first = tiles.get(axis, 0) * chunk // whole
+            places.append(range(-(-length // whole)) if axis == "c" else range(first, first + 1))
+        names = map(array.metadata.encode_chunk_key, itertools.product(*places))
+        return [f"{array.path}/{name}" if array.path else name for name in names]
+
     def laid_out(self, part: Shaped[np.ndarray, "..."]) -> Pixels:
         """What was taken out, channels last."""
         left = [axis for axis in self.axes if axis in "yxc"]
@@ -59,6 +69,7 @@ class Multiscale:
         units: of length along the axes, where they are told.
         bands: names of the channels.
         kind: what it is, in a few words.
+        nodata: the value of pixels that mean nothing, where something tells one.
     """
 
     name: str
@@ -68,6 +79,7 @@ class Multiscale:
     units: dict[str, str | None] = field(default_factory=dict)
     bands: tuple[str, ...] = ()
     kind: str = "OME-Zarr"
+    nodata: float | None = None
 
     def measured(self, arrays: Sequence[Any], inside: str = "") -> Picture:
         """The image of these arrays, finest first."""
@@ -103,7 +115,8 @@ class Multiscale:
         channels, scale = shape.get("c", 1), dict(zip(axes, self.scales[0], strict=False))
         mpp = ome_zarr_mpp([scale.get(axis, 0.0) for axis in "yx"], [self.units.get(axis) for axis in "yx"])
         bands = self.bands if len(self.bands) == channels else ()
-        return Header(levels, channels, dtype, ", ".join(notes), mpp, (tile["y"], tile["x"]), bands)
+        nodata = math.nan if self.nodata is None and _is_nan(array.fill_value) else self.nodata
+        return Header(levels, channels, dtype, ", ".join(notes), mpp, (tile["y"], tile["x"]), bands, nodata)
 
     def _factor(self, level: int, axis: int, full: int, size: int) -> float:
         """As the scale says, if a level so scaled has this size and reaches the border; else as the sizes say."""
@@ -139,6 +152,7 @@ def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:
         units,
         tuple(str(label) for label in labels) if labels and all(labels) else (),
         f"OME-Zarr {ome.get('version') or scene.get('version') or ''}".strip(),
+        _number((attributes.get("foveate") or {}).get("nodata")),
     )
 
 
@@ -148,7 +162,8 @@ def array_picture(array: Any, name: str) -> Picture:
     Raises:
         ImageError: it has another number of axes, or its channels are not last.
     """
-    named = getattr(array.metadata, "dimension_names", None) or dict(array.attrs.asdict()).get("_ARRAY_DIMENSIONS")
+    attributes = dict(array.attrs.asdict())
+    named = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
     names = [str(axis).lower() for axis in named or ()]
     short = {"height": "y", "width": "x", "row": "y", "column": "x", "channel": "c", "band": "c", "time": "t"}
     axes = "".join(axis if len(axis) == 1 else short.get(axis, "?") for axis in names)
@@ -159,7 +174,20 @@ def array_picture(array: Any, name: str) -> Picture:
                 f"{name}: an array must be (height, width) or (height, width, channels), got shape "
                 f"{tuple(array.shape)}: name its dimensions (dimension_names, e.g. c, y, x)"
             )
-    return Multiscale(name, ("",), axes, ((),), kind="Zarr array").measured([array])
+    nodata = _number(attributes.get("_FillValue"))
+    return Multiscale(name, ("",), axes, ((),), kind="Zarr array", nodata=nodata).measured([array])
+
+
+def _number(told: Any) -> float | None:
+    """A number that JSON may hold as text, such as "nan"; None if it is none."""
+    try:
+        return None if told is None else float(told)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
 def _scale(described: dict[str, Any]) -> tuple[float, ...]:

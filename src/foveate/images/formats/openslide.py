@@ -10,8 +10,9 @@ from jaxtyping import Shaped
 
 from foveate.cache import DECODED
 from foveate.images.formats.library import LibraryFile, levels_of, library, over_fill, where
-from foveate.images.header import Header
+from foveate.images.header import Header, without
 from foveate.images.scale import openslide_mpp
+from foveate.images.source import Known
 from foveate.types import Box, Size
 
 CACHE_BYTES = 128 * 2**20
@@ -27,7 +28,8 @@ OFF_GRID = 1 / 512
 class OpenSlideSource(LibraryFile):
     """OpenSlide slide, as RGB: Aperio, Hamamatsu, Leica, MIRAX, Philips, Ventana, Zeiss, DICOM and others.
 
-    What was not scanned has the slide's background colour where the slide tells one, else 0. The image is not cropped
+    What was not scanned is missing data; `read` gives it the slide's background colour where the slide tells one, else
+    0. The image is not cropped
     to the area scanned (`openslide.bounds-…`).
 
     OpenSlide takes the origin of a read in level-0 pixels and divides it by the level's downsample; where that is no
@@ -45,6 +47,8 @@ class OpenSlideSource(LibraryFile):
         path: the file; formats of several files are named by the one OpenSlide documents.
         mpp: microns per pixel at full resolution; overrides what the slide says.
     """
+
+    told_by_pixels = True
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(path, mpp)
@@ -83,17 +87,30 @@ class OpenSlideSource(LibraryFile):
         )
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width 3"]:
+        return over_fill(self._scanned(box, level), self._fill)
+
+    def _fetch_known(self, box: Box, level: int) -> Known:
+        self._ready()
+        scanned = self._scanned(box, level)
+        pixels, opacity = over_fill(scanned, self._fill), scanned[:, :, 3:]
+        self._count(pixels.nbytes)
+        return without(pixels, None if opacity.all() else opacity == 0)
+
+    def _may_miss(self, level: int) -> bool:  # noqa: ARG002  nobody knows without reading
+        return True
+
+    def _scanned(self, box: Box, level: int) -> Shaped[np.ndarray, "height width 4"]:
+        """Colours, and an opacity of 0 where nothing was scanned."""
         if self._steps[level] is None:
             return self._whole(level)[box.top : box.bottom, box.left : box.right]
         return self._region(box, level, self._steps[level] or 1.0)
 
-    def _region(self, box: Box, level: int, step: float) -> Shaped[np.ndarray, "height width 3"]:
+    def _region(self, box: Box, level: int, step: float) -> Shaped[np.ndarray, "height width 4"]:
         corner = (round(box.left * step), round(box.top * step))
-        with self._using(0, where(box, level)) as slide:
-            rgba = np.asarray(slide.read_region(corner, self._numbers[level], (box.width, box.height)))
-        return over_fill(rgba, self._fill)
+        with self._using(level, where(box, level)) as slide:
+            return np.asarray(slide.read_region(corner, self._numbers[level], (box.width, box.height)))
 
-    def _whole(self, level: int) -> Shaped[np.ndarray, "height width 3"]:
+    def _whole(self, level: int) -> Shaped[np.ndarray, "height width 4"]:
         whole = Box(0, 0, *self.levels[level].size)
         return self._owned(DECODED).get(level, lambda: self._region(whole, level, 1.0))
 

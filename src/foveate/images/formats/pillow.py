@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Shaped
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.cache import DECODED
 from foveate.disk_cache import DiskCache
 from foveate.errors import ImageError, one_line
-from foveate.images.area import Bins, Region, average
-from foveate.images.header import CacheKey, Header, Pixels, full_scale, over_black
+from foveate.images.area import Bins, Region
+from foveate.images.header import CacheKey, Header, Missing, Pixels, full_scale, over_black
 from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
 from foveate.images.io.open import Download, ZipMember
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
-from foveate.images.source import Source
+from foveate.images.source import Known, Source
+from foveate.images.view import Averages, known_average
 from foveate.types import Box, Level, Size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
@@ -33,8 +34,8 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 2**30
 """Images with more pixels are refused: decoding takes them into memory whole, RGB in about 10 bytes a pixel."""
 
-PIXELS = "decoded"
-"""What a decoded image is kept as."""
+PIXELS, SEEN_THROUGH = "decoded", "decoded, transparent"
+"""What a decoded image is kept as, and one of a file in which pixels may be transparent."""
 
 END_OF_IMAGE = b"\xff\xd9"
 """Marker at the end of a JPEG, which no compressed pixels hold."""
@@ -55,7 +56,8 @@ class PillowSource(Source):
     a view and the patches after it take one decode.
 
     Pixels are grey or RGB: palettes and CMYK become RGB, 1-bit images 0 and 255; 16-bit grey stays 16-bit (Pillow reads
-    16-bit colour as 8-bit). Transparency is laid over black, which is also what lies outside the image.
+    16-bit colour as 8-bit). Transparency is laid over black, which is also what lies outside the image; pixels that are
+    wholly transparent are missing data.
 
     Arguments:
         path: the file, a member of a zip archive or a file to download; its name says nothing, its content decides.
@@ -74,12 +76,12 @@ class PillowSource(Source):
         self._path = path if isinstance(path, ZipMember | Download) else Path(path)
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
-        self._mapped = False
+        self._mapped = self._transparent = False
 
     @property
     def threaded(self) -> bool:
         """Whether there is something to decode; copying decoded pixels in threads is slower."""
-        return not self._mapped and (self._owner is None or not self._owner.holds(PIXELS))
+        return not self._mapped and (self._owner is None or not self._owner.holds(self._kept_as))
 
     @property
     def file_bytes(self) -> int | None:
@@ -98,6 +100,7 @@ class PillowSource(Source):
                 if width * height > MAX_PIXELS:
                     raise self._too_large(f"{height}×{width}")
                 channels, dtype = _values(image, self.name)
+                self._transparent = self.told_by_pixels = _may_be_seen_through(image)
                 self._orientation = Orientation.tagged(_orientation_tag(image))
         except BROKEN as error:
             raise self._broken(error) from error
@@ -109,34 +112,61 @@ class PillowSource(Source):
         return self._fetch_many([box], level, 1)[0]
 
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:  # noqa: ARG002
-        pixels = self._orientation.apply(self._decoded())
+        pixels = self._orientation.apply(self._decoded())[:, :, : self.channels]
         return [pixels[box.top : box.bottom, box.left : box.right].copy() for box in boxes]
+
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        parts = self._fetch_many(boxes, level, threads)
+        if not self._transparent:
+            return [(part, None) for part in parts]
+        return [self._cleaned(part, box, level) for part, box in zip(parts, boxes, strict=True)]
+
+    def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:  # noqa: ARG002
+        return _unseen(
+            self._orientation.apply(self._decoded())[box.top : box.bottom, box.left : box.right, self.channels :]
+        )
+
+    def _may_miss(self, level: int) -> bool:  # noqa: ARG002
+        _ = self.header
+        return self._transparent
 
     def prefetch(self) -> None:
         """Decode the image, unless its pixels are held."""
         self.read(Box(0, 0, 1, 1))
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the image, decoded whole; see the class."""
-        turn, stored = self._orientation, self._stored_size
+        turn, stored, wanted = self._orientation, self._stored_size, (size, region, window)
         region, window = turn.region_before(region, stored), turn.box_before(window, stored)
-        pixels = self._decoded()
+        pixels, channels = self._decoded(), self.channels
         rows, columns = Bins.both(turn.size(size), region, window)
         west, east = columns.extent()
-        result = average(lambda start, stop: pixels[start:stop, west:east], rows, columns, self.channels)
-        return turn.apply(result) / full_scale(self.dtype)
+
+        def strip(start: int, stop: int) -> Known:
+            part = pixels[start:stop, west:east]
+            return part[:, :, :channels], _unseen(part[:, :, channels:]) if self._transparent else None
+
+        sums, lost = known_average(strip, rows, columns, channels)
+        return turn.apply(sums) / full_scale(self.dtype), self._share(
+            None if lost is None else turn.apply(lost), *wanted
+        )
+
+    @property
+    def _kept_as(self) -> str:
+        return SEEN_THROUGH if self._transparent else PIXELS
 
     def _decoded(self) -> Shaped[np.ndarray, "rows columns channel"]:
-        owner, identity = self._owned(DECODED), None if self.disk is None else self.cache_key()
-        if self.disk is None or identity is None or owner.holds(PIXELS):
-            return owner.get(PIXELS, self._decode)
+        """The image as it is stored and, if any of its pixels is wholly transparent, its opacity."""
+        owner, identity, name = self._owned(DECODED), None if self.disk is None else self.cache_key(), self._kept_as
+        if self.disk is None or identity is None or owner.holds(name):
+            return owner.get(name, self._decode)
         pixels, mapped = self.disk.map_or_make(
-            (PIXELS, identity),
+            (name, identity),
             self._decode,
             lambda: self.cache_key() == identity,  # else it is not of the file it was to be of
             owner,
-            PIXELS,
-            math.prod(self._stored_size) * self.channels * self.dtype.itemsize,
+            name,
+            math.prod(self._stored_size) * (self.channels + self._transparent) * self.dtype.itemsize,
         )
         self._mapped = self._mapped or mapped
         return pixels
@@ -292,17 +322,28 @@ def _values(image: Image.Image, name: str) -> tuple[int, np.dtype[Any]]:
     return 1 if grey else 3, np.dtype(np.uint8)
 
 
+def _may_be_seen_through(image: Image.Image) -> bool:
+    """Whether pixels may be transparent, from the header alone."""
+    return image.mode in ("LA", "RGBA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _unseen(opacity: Shaped[np.ndarray, "rows columns _"]) -> Missing | None:
+    """Pixels that are wholly transparent; none where no opacity is kept."""
+    return None if opacity.all() else opacity == 0
+
+
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns channel"]:
+    """Pixels and, if any of them is wholly transparent, their opacity."""
     channels, dtype = _values(image, name)
     if dtype != np.uint8:
-        return np.asarray(image).astype(dtype, copy=False)[:, :, None]
-    transparent = image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
-    if transparent:
-        return over_black(np.asarray(image.convert("LA" if channels == 1 else "RGBA")))
-    if image.mode == "RGBa":
-        return np.asarray(image)[:, :, :3]
-    if image.mode == "La":
-        return np.asarray(image)[:, :, :1]
+        values, clear = np.asarray(image).astype(dtype, copy=False)[:, :, None], image.info.get("transparency")
+        marked = isinstance(clear, int) and bool((values == clear).any())
+        return np.concatenate([values * (values != clear), values != clear], 2, dtype=dtype) if marked else values
+    if _may_be_seen_through(image):
+        laid = image.mode in ("RGBa", "La")  # over black already
+        both = np.asarray(image if laid else image.convert("LA" if channels == 1 else "RGBA"))
+        pixels, opacity = both[:, :, :-1] if laid else over_black(both), both[:, :, -1:]
+        return pixels if opacity.all() else np.concatenate([pixels, opacity], axis=2)
     mode = "L" if channels == 1 else "RGB"
     plain = image if image.mode == mode else image.convert(mode)
     pixels = np.asarray(plain)  # decodes; only now is the size that of a turned TIFF

@@ -1,17 +1,16 @@
 """GDAL reader, by rasterio: GeoTIFF, cloud-optimised GeoTIFF and other rasters."""
 
+import functools
 import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
 
 from foveate.errors import ImageError
-from foveate.images.area import Bins, Region, average
-from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, where
-from foveate.images.header import Georeference, Header, Pixels
+from foveate.images.formats.library import LibraryFile, levels_of, library, matches, where
+from foveate.images.header import Georeference, Header, Missing, Pixels, kept_type, missing_values
 from foveate.images.scale import projected_mpp
 from foveate.types import Box, Size
 
@@ -23,8 +22,9 @@ class RasterSource(LibraryFile):
     """GDAL raster, read by rasterio: bands, overviews, missing data and place on earth are kept.
 
     Overviews become levels, and their pixels are those of the overview. Values are read as they are stored, nodata
-    included (`valid` tells where it is) and without GDAL's scale and offset; int16, int32, uint32 and other integers of
-    no known range become float32. `bytes_read` counts the bytes of the pixels decoded: GDAL does not tell which bytes
+    included, and without GDAL's scale and offset; int16, int32, uint32 and other integers of no known range become
+    float32. Missing data is what has a nodata value, what a mask band or an opacity of 0 leaves out, and blocks that
+    the file does not hold. `bytes_read` counts the bytes of the pixels decoded: GDAL does not tell which bytes
     of the file it reads.
 
     Microns per pixel are told where the coordinate system is projected, in a unit of length: a ground sampling distance
@@ -37,13 +37,17 @@ class RasterSource(LibraryFile):
         mpp: microns per pixel at full resolution; overrides what the file says.
     """
 
+    told_by_pixels = True
     _shared = False  # a data set of GDAL must not be used by two threads at a time
     _remedy = "write it again, e.g. by gdal_translate, or leave it out"
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(path, mpp)
         self._overviews: tuple[int | None, ...] = (None,)
-        self._all_valid = True
+        self._nodata: tuple[float | None, ...] = ()
+        self._opacity: int | None = None
+        self._masked = False
+        self._sparse = False
 
     def _handle(self, level: int) -> Any:
         return self._dataset(self._overviews[level])
@@ -64,8 +68,7 @@ class RasterSource(LibraryFile):
             dtype = kept_type(stored, self.name)
             full: Size = dataset.shape
             self._overviews, sizes = self._levels(full, len(dataset.overviews(1)))
-            flags = library("rasterio.enums", self.name).MaskFlags
-            self._all_valid = all(flags.all_valid in band for band in dataset.mask_flag_enums)
+            self._note_missing(dataset)
             names = dataset.descriptions
             note = "" if dtype == stored else f", {stored} as {dtype}"
             block: Size = dataset.block_shapes[0]
@@ -96,40 +99,71 @@ class RasterSource(LibraryFile):
             bands = dataset.read(window=_window(box))
         return np.ascontiguousarray(np.moveaxis(bands, 0, 2), self.dtype)
 
-    def valid(self, size: Size, region: Region | None = None) -> Bool[np.ndarray, "rows columns"] | None:
-        """Validity mask of a view: False where most of a cell is nodata, masked out or outside the image.
+    def _note_missing(self, dataset: Any) -> None:
+        """What tells missing data: nodata values, an opacity, a mask, blocks that may be left out."""
+        enums = library("rasterio.enums", self.name)
+        self._nodata = tuple(None if value is None else float(value) for value in dataset.nodatavals)
+        alpha = enums.ColorInterp.alpha
+        self._opacity = next((i for i, kind in enumerate(dataset.colorinterp) if kind == alpha), None)
+        flags = {flag for band in dataset.mask_flag_enums for flag in band}
+        self._masked = enums.MaskFlags.per_dataset in flags and enums.MaskFlags.alpha not in flags
+        self._sparse = dataset.driver in ("GTiff", "COG") and not any(value is not None for value in self._nodata)
 
-        Arguments:
-            size: (rows, columns) of the view.
-            region: what the view shows, in level-0 pixels; the whole image if None.
-
-        Returns:
-            (rows, columns), or None if every pixel of the image is valid: GDAL's mask of the whole data set, which is
-            that of its nodata values, its opacity or its mask band.
-
-        Raises:
-            ImageError: if the file cannot be read.
-        """
-        share = self._valid_share(size, region or (0, 0, *self.size))
-        return None if share is None else share >= 0.5
-
-    def _valid_share(self, size: Size, region: Region) -> Float64[np.ndarray, "rows columns"] | None:
-        """The share of every pixel of a view that is valid, by area; None if all pixels are."""
-        _ = self.header
-        if self._all_valid:
-            return None
-        level = self.level_for(size, region)
-        rows, columns = Bins.both(size, region, Box(0, 0, *self.size), self.levels[level].factor)
-        west, east = columns.extent()
-
-        def strip(start: int, stop: int) -> Shaped[np.ndarray, "rows columns 1"]:
-            box = Box(start, west, stop - start, east - west)
+    def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:
+        found = [self._without_value(pixels)]
+        if self._opacity is not None:
+            found.append(pixels[:, :, self._opacity, None] == 0)
+        if self._masked:
             with self._using(level, where(box, level)) as dataset:
                 mask: np.ndarray = dataset.dataset_mask(window=_window(box))
             self._count(mask.nbytes)
-            return (mask[:, :, None] > 0).astype(np.uint8)
+            found.append(mask[:, :, None] == 0)
+        if self._sparse:
+            found.append(self._left_out(pixels, box, level))
+        some = [missing for missing in found if missing is not None and missing.any()]
+        return functools.reduce(np.logical_or, some) if some else None
 
-        return average(strip, rows, columns, 1)[:, :, 0]
+    def _without_value(self, pixels: Pixels) -> Missing | None:
+        """Values that are their band's nodata."""
+        if len(set(self._nodata)) == 1:
+            return None if self._nodata[0] is None else missing_values(pixels, self._nodata[0])
+        found = np.zeros(pixels.shape, np.bool_)
+        for band, value in enumerate(self._nodata):
+            missing = None if value is None else missing_values(pixels[:, :, band, None], value)
+            if missing is not None:
+                found[:, :, band] = missing[:, :, 0]
+        return found
+
+    def _left_out(self, pixels: Pixels, box: Box, level: int) -> Missing | None:
+        """Blocks that the file does not hold: of all that are 0, those that lie nowhere in it."""
+        found = None
+        if pixels.all():
+            return None
+        with self._using(level, where(box, level)) as dataset:
+            height, width = dataset.block_shapes[0]
+            for row in range(box.top // height, (box.bottom - 1) // height + 1):
+                for column in range(box.left // width, (box.right - 1) // width + 1):
+                    down, along = max(0, row * height - box.top), max(0, column * width - box.left)
+                    part = slice(down, (row + 1) * height - box.top), slice(along, (column + 1) * width - box.left)
+                    if pixels[part].any():
+                        continue
+                    if dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1) is None:
+                        found = np.zeros((*box.size, 1), np.bool_) if found is None else found
+                        found[part] = True
+        return found
+
+    def _may_miss(self, level: int) -> bool:
+        _ = self.header
+        known = self._masked or self._opacity is not None or any(value is not None for value in self._nodata)
+        return known or (self._sparse and self._has_holes(level))
+
+    def _has_holes(self, level: int) -> bool:
+        """Whether a level has blocks that lie nowhere in the file."""
+        with self._using(level, "") as dataset:
+            (height, width), (rows, columns) = dataset.block_shapes[0], dataset.shape
+            blocks = ((row, column) for row in range(-(-rows // height)) for column in range(-(-columns // width)))
+            names = (f"BLOCK_OFFSET_{column}_{row}" for row, column in blocks)
+            return any(dataset.get_tag_item(name, "TIFF", bidx=1) is None for name in names)
 
 
 def _window(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -4,15 +4,16 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Shaped
 
 import foveate.images.area as averages
 from foveate.cache import TILES
 from foveate.errors import ImageError
-from foveate.images.area import Bins, Region, average
-from foveate.images.header import Pixels, full_scale
+from foveate.images.area import Bins, Region
+from foveate.images.header import Missing, Pixels, full_scale, without
 from foveate.images.orientation import Orientation
-from foveate.images.source import Source
+from foveate.images.source import Known, Source
+from foveate.images.view import Averages, known_average
 from foveate.types import Box, Size
 
 TileName = tuple[int, int]
@@ -39,6 +40,8 @@ class TiledSource(Source):
     _reads_file = True
     _orientation: Orientation = Orientation()
     """How to lay down what is stored, known once the header is; levels are those of what is laid down."""
+    _opacity: bool = False
+    """Whether the opacity of a pixel follows its channels in every tile, likewise."""
 
     def __init__(self, name: str = "", mpp: float | None = None) -> None:
         super().__init__(name, mpp)
@@ -73,25 +76,65 @@ class TiledSource(Source):
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         self._ready()
         turn = self._orientation
-        if turn == Orientation():
+        if turn == Orientation() and not self._opacity:
             return self._assembled(boxes, level, threads)
         size = self._stored(level)
         before = self._assembled([turn.box_before(box, size) for box in boxes], level, threads)
-        return [np.ascontiguousarray(turn.apply(part)) for part in before]
+        return [np.ascontiguousarray(turn.apply(part)[:, :, : self.channels]) for part in before]
+
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        self._ready()
+        turn, size = self._orientation, self._stored(level)
+        before = boxes if turn == Orientation() else [turn.box_before(box, size) for box in boxes]
+        parts = self._assembled(before, level, threads)
+        known = [self._cleaned(part, box, level) for part, box in zip(parts, before, strict=True)]
+        if turn == Orientation():
+            return known
+        return [
+            (np.ascontiguousarray(turn.apply(part)), missing if missing is None else turn.apply(missing).copy())
+            for part, missing in known
+        ]
+
+    def _cleaned(self, pixels: Shaped[np.ndarray, "_ _ _"], box: Box, level: int) -> Known:
+        """The same of a box of what is stored, and of its opacity, where there is one."""
+        if not self._opacity:
+            return super()._cleaned(pixels, box, level)
+        pixels, opacity = pixels[:, :, : self.channels], pixels[:, :, self.channels :]
+        missing = self._missing(pixels, box, level)
+        if not opacity.all():
+            missing = opacity == 0 if missing is None else missing | (opacity == 0)
+        return without(pixels, missing)
+
+    def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:
+        """The header's no data, and tiles that are not there; the box is one of what is stored."""
+        missing = super()._missing(pixels, box, level)
+        absent = self._absent(level, box)
+        if not absent:
+            return missing
+        height, width = self._tile(level)
+        marked = np.zeros((*box.size, 1), np.bool_) if missing is None else missing
+        blank = np.ones((height, width, marked.shape[2]), np.bool_)
+        for row, column in absent:
+            _paste(marked, box, blank, row * height, column * width)
+        return marked
+
+    def _absent(self, level: int, box: Box) -> Sequence[TileName]:  # noqa: ARG002
+        """Tiles that a box touches and that the file leaves out; asked for when they have been decoded."""
+        return ()
 
     def _assembled(self, boxes: Sequence[Box], level: int, threads: int, keep: bool | None = None) -> list[Pixels]:
         """Boxes that lie inside the image as it is stored, put together of tiles."""
         height, width = self._tile(level)
         if len(boxes) == 1:  # most reads: nothing is shared
-            touched = _touched(boxes[0], height, width)
+            touched = touched_tiles(boxes[0], (height, width))
             shares = {name: [0] for name in touched}
         else:
             shares = {}
             for i, box in enumerate(boxes):
-                for name in _touched(box, height, width):
+                for name in touched_tiles(box, (height, width)):
                     shares.setdefault(name, []).append(i)
             touched = list(shares)
-        channels, dtype = self.channels, self.dtype
+        channels, dtype = self.channels + self._opacity, self.dtype
         each = height * width * channels * dtype.itemsize
         if keep is None:
             keep = self._to_be_kept(len(touched), each)
@@ -121,7 +164,7 @@ class TiledSource(Source):
 
     def _check(self, level: int, names: Sequence[TileName], tiles: Sequence[np.ndarray]) -> None:
         (bottom, right), (height, width) = self._stored(level), self._tile(level)
-        channels, dtype = self.channels, self.dtype
+        channels, dtype = self.channels + self._opacity, self.dtype
         for (row, column), tile in zip(names, tiles, strict=True):
             need = min(height, bottom - row * height), min(width, right - column * width)
             shape = tile.shape
@@ -136,9 +179,9 @@ class TiledSource(Source):
             "copy the file again, or leave it out"
         )
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average, in strips that end where tiles do."""
-        level = self.level_for(size, region)
+        level, wanted = self.level_for(size, region), (size, region, window)
         self._ready()
         down, along = self.levels[level].factor
         turn, whole = self._orientation, self._orientation.size(self.size)
@@ -152,21 +195,26 @@ class TiledSource(Source):
         keep = self._to_be_kept(grid, height * width * self.channels * self.dtype.itemsize)
         # where a row of tiles is too much to hold, some columns of tiles are averaged, then the next
         wide = max(1, averages.BLOCK_ELEMENTS // (height * width * self.channels)) * width
-        result = np.zeros((*size, self.channels))
+        result, lost = np.zeros((*size, self.channels)), None
         for left in range(west // width * width, east, wide):
             first, stop = max(left, west), min(left + wide, east)
 
-            def strip(top: int, bottom: int, first: int = first, stop: int = stop) -> np.ndarray:
-                return self._assembled([Box(top, first, bottom - top, stop - first)], level, 1, keep)[0]
+            def strip(top: int, bottom: int, first: int = first, stop: int = stop) -> Known:
+                box = Box(top, first, bottom - top, stop - first)
+                return self._cleaned(self._assembled([box], level, 1, keep)[0], box, level)
 
             some = columns if (first, stop) == (west, east) else columns.within(first, stop)
-            result += average(strip, rows, some, self.channels, height)
+            sums, part = known_average(strip, rows, some, self.channels, height)
+            result += sums
+            if part is not None:
+                lost = part if lost is None else lost + part
         result /= full_scale(self.dtype)
-        return turn.apply(result)
+        return turn.apply(result), self._share(None if lost is None else turn.apply(lost), *wanted)
 
 
-def _touched(box: Box, height: int, width: int) -> list[TileName]:
+def touched_tiles(box: Box, tile: Size) -> list[TileName]:
     """The tiles that a box touches, row by row."""
+    height, width = tile
     columns = range(box.left // width, (box.right - 1) // width + 1)
     return [(row, column) for row in range(box.top // height, (box.bottom - 1) // height + 1) for column in columns]
 

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.formats.library import LibraryFile, kept_type, levels_of, library, matches, where
-from foveate.images.header import Header, Pixels, over_black
+from foveate.images.formats.library import LibraryFile, levels_of, library, matches, where
+from foveate.images.header import Header, Pixels, kept_type, over_black, without
 from foveate.images.orientation import Orientation
 from foveate.images.scale import resolution_mpp
+from foveate.images.source import Known
 from foveate.types import Box, Size
 
 TYPES = {
@@ -39,8 +41,9 @@ class VipsSource(LibraryFile):
     opened again. Pages and sub-images of a TIFF that show the first page smaller become levels.
 
     Values are kept, also of many bands; CMYK, Lab and the like become sRGB; integers other than uint8 and uint16
-    become float32. Images are laid down as their EXIF orientation says. Transparency is laid over black, but extra
-    bands of a TIFF are kept, for they may be anything. `bytes_read` counts the bytes of the pixels decoded.
+    become float32. Images are laid down as their EXIF orientation says. Transparency is laid over black, and what is
+    wholly transparent is missing data, but extra bands of a TIFF are kept, for they may be anything. `bytes_read`
+    counts the bytes of the pixels decoded.
 
     libvips runs threads of its own: processes that read with it should be spawned, not forked.
 
@@ -51,6 +54,7 @@ class VipsSource(LibraryFile):
         mpp: microns per pixel at full resolution; overrides what the file says.
     """
 
+    told_by_pixels = True
     _remedy = "export it again, e.g. as a tiled TIFF, or leave it out"
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
@@ -109,15 +113,32 @@ class VipsSource(LibraryFile):
         )
 
     def _read(self, box: Box, level: int) -> Pixels:
+        return self._laid_down(self._stored(box, level))
+
+    def _fetch_known(self, box: Box, level: int) -> Known:
+        if not self._may_miss(level):
+            return super()._fetch_known(box, level)
+        self._ready()
+        stored = self._stored(box, level)
+        pixels, opacity = self._laid_down(stored), self._orientation.apply(stored)[:, :, -1:]
+        self._count(pixels.nbytes)
+        return without(pixels, None if opacity.all() else opacity == 0)
+
+    def _may_miss(self, level: int) -> bool:  # noqa: ARG002
+        _ = self.header
+        return self._transparent
+
+    def _stored(self, box: Box, level: int) -> Shaped[np.ndarray, "_ _ band"]:
         turn = self._orientation
         stored = turn.box_before(box, turn.size(self.levels[level].size))
         with self._using(level, where(box, level)) as image:
             region = library("pyvips", self.name).Region.new(image)  # of this thread: the image is all threads'
             data = region.fetch(stored.left, stored.top, stored.width, stored.height)
-        pixels = np.frombuffer(data, TYPES[image.format]).reshape(*stored.size, image.bands)
-        if self._transparent:
-            pixels = over_black(pixels)
-        result: np.ndarray = turn.apply(pixels).astype(self.dtype, copy=False)
+        return np.frombuffer(data, TYPES[image.format]).reshape(*stored.size, image.bands)
+
+    def _laid_down(self, stored: Shaped[np.ndarray, "_ _ _"]) -> Pixels:
+        pixels = over_black(stored) if self._transparent else stored
+        result: np.ndarray = self._orientation.apply(pixels).astype(self.dtype, copy=False)
         return result
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 from foveate.errors import ImageError, one_line
 from foveate.images.formats.library import library
 from foveate.images.formats.ome import Picture, array_picture, group_pictures
-from foveate.images.formats.tiled import TiledSource, TileName
+from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
 from foveate.images.header import Header
 from foveate.threads import in_threads
 from foveate.types import Box, Size
@@ -30,8 +30,8 @@ class ZarrSource(TiledSource):
     """Zarr image: OME-Zarr (0.4 and 0.5) or a plain Zarr array, in a folder or at an address, read in chunks.
 
     Of an image with axes t and z the first of each is read, which the header's format says; channels are laid last.
-    Chunks that are missing hold the fill value. Integers other than uint8 and uint16 become float32. `bytes_read`
-    counts the bytes that come from the store, JSON included.
+    Chunks that are left out hold the fill value, and are missing data; so is a fill value that is nan. Integers
+    other than uint8 and uint16 become float32. `bytes_read` counts the bytes that come from the store, JSON included.
 
     A plain array is (height, width) or (height, width, channels) unless it names its dimensions x, y and c.
 
@@ -42,11 +42,14 @@ class ZarrSource(TiledSource):
         mpp: microns per pixel at full resolution; overrides what the image says.
     """
 
+    told_by_pixels = True
     threaded = True
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
         self._amounts: deque[int] = deque()
+        self._looked_for: deque[str] = deque()
+        self._left_out: set[str] = set()
 
     def _measure(self) -> Header:
         picture, _ = self._ready()
@@ -84,6 +87,17 @@ class ZarrSource(TiledSource):
             down, along = (row - rows[0]) * height, (column - columns[0]) * width
             tiles[row, column] = np.array(part[down : down + height, along : along + width], picture.header.dtype)
         return tiles
+
+    def _absent(self, level: int, box: Box) -> Sequence[TileName]:
+        if not self._left_out:
+            return ()
+        picture, arrays = self._ready()
+        array = arrays[level]
+        names = touched_tiles(box, picture.tile(array))
+        return [name for name in names if self._left_out.issuperset(picture.keys(array, name))]
+
+    def _may_miss(self, level: int) -> bool:  # noqa: ARG002  nobody knows without asking for every chunk
+        return True
 
     def _ready(self) -> tuple[Picture, tuple[Any, ...]]:
         """The image, and the arrays of all its levels; a forked process opens its own."""
@@ -130,13 +144,16 @@ class ZarrSource(TiledSource):
                 ) from None
         else:
             store = zarr.storage.LocalStore(self.name, read_only=True)
-        return _counting(zarr, store, self._amounts.append)
+        return _counting(zarr, store, self._amounts.append, self._looked_for.append)
 
     def _settle(self) -> None:
-        """Count what the store has read; it reads in a thread that must not wait for this source."""
+        """Note what the store has read and not found; it reads in a thread that must not wait for this source."""
         with contextlib.suppress(IndexError):
             while True:
                 self._count(self._amounts.popleft())
+        with contextlib.suppress(IndexError):
+            while True:
+                self._left_out.add(self._looked_for.popleft())
 
 
 def blocks(names: Sequence[TileName]) -> list[Block]:
@@ -187,13 +204,16 @@ def _first_image(node: Any) -> tuple[Any, str]:
     return node, ""
 
 
-def _counting(zarr: Any, store: Any, count: Callable[[int], None]) -> Any:
-    """A store that tells how many bytes are read of it."""
+def _counting(zarr: Any, store: Any, count: Callable[[int], None], miss: Callable[[str], None]) -> Any:
+    """A store that tells how many bytes are read of it, and what was looked for and is not there."""
 
     class Counting(zarr.storage.WrapperStore):  # type: ignore[misc]
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             data = await self._store.get(key, prototype, byte_range)
-            count(0 if data is None else len(data))
+            if data is None:
+                miss(key)
+            else:
+                count(len(data))
             return data
 
         async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:

@@ -4,11 +4,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Shaped
+from jaxtyping import Bool, Float32, Shaped
 
 from foveate.images.area import Region
-from foveate.images.header import CacheKey, Header, Pixels
-from foveate.images.source import Source
+from foveate.images.header import CacheKey, Header, Missing, Pixels, without
+from foveate.images.source import Known, Source
+from foveate.images.view import Averages
 from foveate.types import Box, Size
 
 Told = Callable[[Size, Region | None], Shaped[np.ndarray, "rows columns"] | None]
@@ -67,6 +68,20 @@ class Wrapper(Source):
         """Attention guide of a view: the original's, moved as its pixels are."""
         return self._moved(self.source.guide, size, region)
 
+    def neutral(self) -> Float32[np.ndarray, " channel"]:
+        """Neutral value of every channel: the original's."""
+        return self.source.neutral()
+
+    @abstractmethod
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        """What the original knows (`read_known`), changed and moved as its pixels are: it alone sees missing data."""
+
+    def _fetch_known(self, box: Box, level: int) -> Known:
+        return self._known_many([box], level, 1)[0]
+
+    def _may_miss(self, level: int) -> bool:  # noqa: ARG002  it may have other levels
+        return any(map(self.source._may_miss, range(len(self.source.levels))))
+
     def _moved(self, told: Told, size: Size, region: Region | None) -> Shaped[np.ndarray, "rows columns"] | None:
         """What the original tells of a view of this image; None stays None."""
         return told(size, region)
@@ -87,11 +102,21 @@ class PixelWrapper(Wrapper):
     def _change(self, pixels: Shaped[np.ndarray, "height width *band"]) -> Shaped[np.ndarray, "height width *channel"]:
         """Pixels made of the other's; these may be written to."""
 
+    def _change_missing(self, missing: Missing) -> Missing:
+        """Which values of the result are missing, made of which of the other's are."""
+        return missing
+
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
         return self._change(self.source.read(box, level))
 
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         return [self._change(pixels) for pixels in self.source.read_many(boxes, level, threads)]
+
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        return [
+            without(self._change(pixels), None if missing is None else self._change_missing(missing))
+            for pixels, missing in self.source.read_known(boxes, level, threads)
+        ]
 
 
 class Unchanged(PixelWrapper):
@@ -107,7 +132,10 @@ class Unchanged(PixelWrapper):
     def _change(self, pixels: Pixels) -> Pixels:
         return pixels
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
+        return self.source.read_known(boxes, level, threads)
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the original."""
         return self.source.average_of(size, region, window)
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float32, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Region
-from foveate.images.header import Header, Pixels, over_black
+from foveate.images.header import Header, Missing, Pixels, over_black
 from foveate.images.source import Source
+from foveate.images.view import Averages
 from foveate.images.wrappers.base import PixelWrapper
 from foveate.types import Box, Size
 
@@ -59,9 +60,19 @@ class Bands(PixelWrapper):
     def _change(self, pixels: Shaped[np.ndarray, "height width band"]) -> Pixels:
         return pixels[:, :, list(self.indices)]
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def _change_missing(self, missing: Missing) -> Missing:
+        return missing if missing.shape[2] == 1 else missing[:, :, list(self.indices)]
+
+    def neutral(self) -> Float32[np.ndarray, " channel"]:
+        """Neutral value of every band wanted."""
+        return self.source.neutral()[list(self.indices)]
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the bands wanted."""
-        return self.source.average_of(size, region, window)[:, :, list(self.indices)]
+        sums, share = self.source.average_of(size, region, window)
+        if share is not None and share.shape[2] > 1:
+            share = share[:, :, list(self.indices)]
+        return sums[:, :, list(self.indices)], share
 
 
 class Colour(PixelWrapper):
@@ -117,12 +128,24 @@ class Colour(PixelWrapper):
             return np.repeat(pixels, 3, axis=2)
         return _luma(pixels)
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def _change_missing(self, missing: Missing) -> Missing:
+        """What is missing of any channel is missing of all, for they are mixed."""
+        return np.asarray(missing.any(2, keepdims=True))
+
+    def neutral(self) -> Float32[np.ndarray, " channel"]:
+        """Neutral value of every channel: the original's, in other colours."""
+        changed: np.ndarray = self._change(self.source.neutral()[None, None])[0, 0]
+        return changed
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the original, in other colours."""
-        if self.source.channels == 4:
-            # colour times opacity is no linear function of the pixels: it must be taken before the average
-            return super().average_of(size, region, window)
-        return self._change(self.source.average_of(size, region, window))
+        if self.source.channels != 4:
+            sums, share = self.source.average_of(size, region, window)
+            if share is None or share.shape[2] == 1:
+                return self._change(sums), share
+        # colour times opacity is no linear function of the pixels: it must be taken before the average; so must what is
+        # missing of one channel alone
+        return super().average_of(size, region, window)
 
 
 def _luma(pixels: Shaped[np.ndarray, "rows columns 3"]) -> Shaped[np.ndarray, "rows columns 1"]:

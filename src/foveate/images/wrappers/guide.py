@@ -7,7 +7,7 @@ from foveate.config.settings import GuideSettings
 from foveate.images.area import Region
 from foveate.images.source import Source
 from foveate.images.wrappers.base import Unchanged
-from foveate.types import Size
+from foveate.types import Box, Size
 
 LEAST_DIFFERENCE = 0.03
 """Tissue is more saturated than glass by this at least, on average; where the difference is less, both are glass."""
@@ -50,7 +50,7 @@ class Guided(Unchanged):
         if settings.given != "ignore":
             known.append((settings.given, self.source.valid(size, region)))
         if settings.tissue != "ignore":
-            known.append((settings.tissue, find_tissue(self.source.view(size, region))))
+            known.append((settings.tissue, self._tissue(size, region or (0, 0, *self.size))))
         weights = None
         for use, good in known:
             if good is not None:
@@ -58,8 +58,15 @@ class Guided(Unchanged):
                 weights = part if weights is None else weights + part
         return weights
 
+    def _tissue(self, size: Size, region: Region) -> Bool[np.ndarray, "rows columns"] | None:
+        sums, share = self.source.average_of(size, region, Box(0, 0, *self.size))
+        view = self.source.filled((sums, share), size, region)
+        return find_tissue(view, None if share is None else share.min(2) >= 0.5)
 
-def find_tissue(view: Float[np.ndarray, "rows columns channel"]) -> Bool[np.ndarray, "rows columns"] | None:
+
+def find_tissue(
+    view: Float[np.ndarray, "rows columns channel"], data: Bool[np.ndarray, "rows columns"] | None = None
+) -> Bool[np.ndarray, "rows columns"] | None:
     r"""Tissue mask by colour: saturation above Otsu's threshold, small holes closed and specks left out.
 
     .. math:: s = \max_c x_c - \min_c x_c, \qquad t = \arg\max_t \; w_0(t)\, w_1(t)\, (\mu_0(t) - \mu_1(t))^2
@@ -69,6 +76,7 @@ def find_tissue(view: Float[np.ndarray, "rows columns channel"]) -> Bool[np.ndar
 
     Arguments:
         view: (rows, columns, 3) in the unit range.
+        data: False where most of a cell is missing data, which has no say in the threshold and is no tissue.
 
     Returns:
         (rows, columns) True where there is tissue; None if the view is not RGB, or hardly anything on it is coloured.
@@ -85,17 +93,21 @@ def find_tissue(view: Float[np.ndarray, "rows columns channel"]) -> Bool[np.ndar
 
     pixels = np.nan_to_num(np.asarray(view, np.float64))
     saturation = pixels.max(2) - pixels.min(2)
-    coloured = saturation > _otsu(saturation)
-    if not coloured.any() or saturation[coloured].mean() - saturation[~coloured].mean() < LEAST_DIFFERENCE:
+    known = saturation if data is None else saturation[data]
+    threshold = _otsu(known)
+    above = known > threshold
+    if not above.any() or known[above].mean() - known[~above].mean() < LEAST_DIFFERENCE:
         return None
+    coloured = saturation > threshold if data is None else (saturation > threshold) & data
     closed = ndimage.binary_closing(np.pad(coloured, 2, mode="edge"))
     # what is more than a speck, in its own outline
     found: Bool[np.ndarray, "rows columns"] = ndimage.binary_propagation(ndimage.binary_opening(closed), mask=closed)
     found = found[2:-2, 2:-2]
-    return found if found.mean() > LEAST_SHARE else None
+    found = found if data is None else found & data
+    return found if found.mean() > LEAST_SHARE * (1 if data is None else data.mean()) else None
 
 
-def _otsu(values: Float64[np.ndarray, "rows columns"]) -> float:
+def _otsu(values: Float64[np.ndarray, "*some"]) -> float:
     """Otsu's threshold between two classes of values that makes their means differ most, weighted by their shares."""
     counts, edges = np.histogram(values, BINS, (0.0, 1.0))
     centres = (edges[1:] + edges[:-1]) / 2

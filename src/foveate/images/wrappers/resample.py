@@ -1,15 +1,17 @@
 """Resampling of images to one scale: so many microns per pixel, whatever the scanner."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Shaped
+from jaxtyping import Float32, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Region
 from foveate.images.header import Header
-from foveate.images.source import Source
+from foveate.images.source import Known, Source
+from foveate.images.view import LEAST, Averages, coverage
 from foveate.images.wrappers.base import Told, Wrapper
 from foveate.types import Box, Level, Size
 
@@ -57,7 +59,21 @@ class Resampled(Wrapper):
     def _read(self, box: Box, level: int) -> Float32[np.ndarray, "height width channel"]:  # noqa: ARG002
         return self.source.view(box.size, self._before((box.top, box.left, box.bottom, box.right)))
 
-    def average_of(self, size: Size, region: Region, window: Box) -> Float64[np.ndarray, "rows columns channel"]:
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:  # noqa: ARG002
+        return [self._known_of(box) for box in boxes]
+
+    def _known_of(self, box: Box) -> Known:
+        """Averages of what is data; missing where nothing is."""
+        region, whole = self._before((box.top, box.left, box.bottom, box.right)), Box(0, 0, *self.source.size)
+        sums, share = self.source.average_of(box.size, region, whole)
+        if share is None:
+            return sums.astype(np.float32), None
+        inside = coverage(box.size, region, whole)
+        missing = share <= LEAST * inside
+        means = np.divide(sums, share, out=np.zeros(sums.shape), where=~missing) * inside
+        return means.astype(np.float32), missing if missing.any() else None
+
+    def average_of(self, size: Size, region: Region, window: Box) -> Averages:
         """Area average of the original where all of it is seen."""
         if window.size == self._wanted:
             return self.source.average_of(size, self._before(region), Box(0, 0, *self.source.size))

@@ -13,7 +13,7 @@ from foveate.images.header import full_scale, over_black
 Finish = Callable[[Shaped[np.ndarray, "rows columns sample"]], Shaped[np.ndarray, "rows columns channel"]]
 """What is done to decoded values, pixel by pixel."""
 
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY, CMYK, YCBCR = 0, 1, 2, 3, 4, 5, 6
 """PhotometricInterpretation (262)."""
 
 JPEGS = (7, 34892, 33007)
@@ -35,31 +35,37 @@ def finish_for(page: Directory, samples: int, dtype: np.dtype[Any]) -> tuple[Fin
         dtype: their type.
 
     Returns:
-        What to do, None for nothing; and the channels and the type that it gives.
+        What to do, None for nothing; and the channels and the type that it gives, without the opacity that comes last
+        where the page has one.
 
     Raises:
         ValueError: the page's colours are of a kind that cannot be read.
     """
     photometric, compression = page.number(262, RGB if samples == 3 else BLACK_IS_ZERO), page.number(259, 1)
-    extra = page.numbers(338)
     if photometric == PALETTE and samples == 1:
         return _palette(page, dtype), 3, np.dtype(np.uint8)
     if photometric == CMYK and samples == 4 and dtype == np.uint8 and compression not in JPEGS:
         return _from_cmyk, 3, dtype
     if photometric == YCBCR and compression not in JPEGS + OTHER_DECODERS:
         raise ValueError("YCbCr colours that are not compressed as JPEG")
-    if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR):
+    if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, TRANSPARENCY, YCBCR):
         raise ValueError(f"colours of kind {photometric} (PhotometricInterpretation)")
     if photometric == WHITE_IS_ZERO and samples == 1 and dtype.kind != "f":
         return (np.logical_not if dtype.kind == "b" else lambda values: full_scale(dtype) - values), 1, dtype
-    colours = 1 if photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) else 3
-    if extra and samples > colours and extra[-1] == UNASSOCIATED:
-        return over_black, samples - 1, dtype
-    if extra and samples > colours and extra[-1] == ASSOCIATED:
-        return (lambda values: values[:, :, :-1]), samples - 1, dtype
+    if opacity_of(page, samples) == UNASSOCIATED:
+        return (lambda values: np.concatenate([over_black(values), values[:, :, -1:]], axis=2)), samples - 1, dtype
+    if opacity_of(page, samples) == ASSOCIATED:
+        return None, samples - 1, dtype
     if compression == 33003 and samples == 3 and dtype == np.uint8:
         return _from_ycbcr, samples, dtype
     return None, samples, dtype
+
+
+def opacity_of(page: Directory, samples: int) -> int:
+    """`ASSOCIATED` or `UNASSOCIATED` where the last value of a pixel is its opacity; 0 where it is not."""
+    extra, photometric = page.numbers(338), page.number(262, RGB if samples == 3 else BLACK_IS_ZERO)
+    colours = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, YCBCR: 3}.get(photometric, samples)
+    return int(extra[-1]) if extra and samples > colours and extra[-1] in (ASSOCIATED, UNASSOCIATED) else 0
 
 
 def _palette(page: Directory, dtype: np.dtype[Any]) -> Finish:

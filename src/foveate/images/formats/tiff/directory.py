@@ -220,11 +220,13 @@ class Layout:
 
     Attributes:
         pages: of its levels, finest first.
+        masks: of the same levels: pages that say which pixels are data; none where the image has no mask.
         kind: what it is, e.g. "Aperio SVS".
         note: what else there is in it, or "".
     """
 
     pages: tuple[Directory, ...]
+    masks: tuple[Directory, ...]
     kind: str
     note: str
 
@@ -258,7 +260,16 @@ def find_levels(pages: Sequence[Sequence[Directory]], name: str) -> Layout:
     if others and not slide:
         count = len(others) + 1
         note = f"page {1 + main.index(base) if main else 1} of {count if len(pages) < MOST_PAGES else f'over {count}'}"
-    return Layout(tuple(chosen), _kind(first, slide), note)
+    masks = {size_of(page): page for group in reversed(pages) for page in reversed(group) if _is_mask(page)}
+    if size_of(first) in masks:  # a level without one would be data everywhere
+        chosen = [page for page in chosen if size_of(page) in masks]
+        return Layout(tuple(chosen), tuple(masks[size_of(page)] for page in chosen), _kind(first, slide), note)
+    return Layout(tuple(chosen), (), _kind(first, slide), note)
+
+
+def _is_mask(page: Directory) -> bool:
+    """Whether a page says which pixels of another are data (TIFF 6.0, section 8: PhotometricInterpretation 4)."""
+    return bool(page.number(254, 0) & MASK) and page.number(262, 0) == 4 and page.number(277, 1) == 1
 
 
 def size_of(page: Directory) -> Size:

@@ -1,4 +1,4 @@
-"""TIFF tile decoding: the strips or tiles of one page, and how tifffile decodes them."""
+"""TIFF tiles of one page: where its strips or tiles lie in the file, and how tifffile decodes them."""
 
 import io
 import struct
@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt64
 
 from foveate.errors import ImageError, one_line
-from foveate.images.formats.tiff.colours import finish_for
-from foveate.images.formats.tiff.directory import Directory, Values, size_of
-from foveate.images.formats.tiff.table import RowTable, Table
+from foveate.images.formats.tiff.colours import finish_for, opacity_of
+from foveate.images.formats.tiff.directory import Directory, Entry, Values, size_of
 from foveate.images.formats.tiled import TileName
-from foveate.images.header import check_dtype, full_scale
+from foveate.images.header import full_scale, kept_type
 from foveate.images.io.local import ByteFile
 from foveate.types import Size
 
@@ -34,6 +33,117 @@ NOT_FOR_DECODING = {254, 270, 274, 282, 283, 296, 305, 317, 320, 330, 513, 530, 
 
 PALETTE, YCBCR, APERIO_YCBCR = 3, 6, 33003
 
+BLOCK = 1024
+"""Entries read at a time: a level of 25 gigapixels has 400,000 of them, of which a prediction needs a few."""
+
+TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+"""Of the entries, by the number TIFF has for them."""
+
+
+class Table:
+    """Tile table: offsets and lengths of the strips or tiles of a page.
+
+    Arguments:
+        offsets: where the table of offsets lies.
+        lengths: where that of lengths does; None if the page has none.
+        order: "<" or ">".
+        count: strips or tiles there must be.
+        default: length of every one, where there is no table.
+
+    Attributes:
+        bytes_read: of the tables, so far.
+        has_gaps: whether some strip or tile is not stored, of those looked up so far.
+
+    Raises:
+        ValueError: the tables are too short, or not of whole numbers; or their part of the file is missing.
+    """
+
+    def __init__(self, offsets: Entry, lengths: Entry | None, order: str, count: int, default: int) -> None:
+        for what, entry in (("offsets", offsets), ("lengths", lengths)):
+            if entry is not None and (entry.number < count or entry.kind not in TYPES):
+                raise ValueError(f"{entry.number} {what} of type {entry.kind} for {count} tiles")
+        self._entries = [entry for entry in (offsets, lengths) if entry is not None]
+        self._types: list[np.dtype[Any]] = [np.dtype(order + TYPES[entry.kind]) for entry in self._entries]
+        self._count, self._default = count, default
+        self._blocks: dict[int, UInt64[np.ndarray, "table entry"]] = {}
+        self.bytes_read, self.has_gaps = 0, False
+
+    def look_up(self, file: ByteFile) -> None:
+        """Look up all of it, to know whether there are gaps."""
+        missing = sorted(set(range(-(-self._count // BLOCK))) - self._blocks.keys())
+        if missing:
+            self._load(missing, file)
+
+    def parts(self, numbers: Sequence[int], file: ByteFile) -> list[tuple[int, int]]:
+        """(offset, length) of strips or tiles, in bytes; both 0 where nothing is stored."""
+        missing = sorted({number // BLOCK for number in numbers} - self._blocks.keys())
+        if missing:
+            self._load(missing, file)
+        found = []
+        for number in numbers:
+            block, at = self._blocks[number // BLOCK], number % BLOCK
+            offset, length = int(block[0, at]), int(block[1, at])
+            found.append((offset, length) if offset and length else (0, 0))
+        return found
+
+    def first(self, file: ByteFile) -> tuple[int, int]:
+        """(offset, length) of one of the first that are stored; both 0 if none is."""
+        some = self.parts(range(min(self._count, BLOCK)), file)
+        return next((part for part in some if part[1]), (0, 0))
+
+    def _load(self, blocks: Sequence[int], file: ByteFile) -> None:
+        spans = [(block * BLOCK, min((block + 1) * BLOCK, self._count)) for block in blocks]
+        asked = [
+            (entry.at + start * kind.itemsize, (stop - start) * kind.itemsize)
+            for start, stop in spans
+            for entry, kind in zip(self._entries, self._types, strict=True)
+        ]
+        data = iter(file.read_many(asked))
+        for block, (start, stop) in zip(blocks, spans, strict=True):
+            table = np.full((2, stop - start), self._default, np.uint64)
+            for row, kind in enumerate(self._types):
+                found = next(data)
+                self.bytes_read += len(found)
+                if len(found) != (stop - start) * kind.itemsize:
+                    raise ValueError("its table of tiles is cut short")
+                table[row] = np.frombuffer(found, kind)
+            self.has_gaps |= not table.all()
+            self._blocks[block] = table
+
+
+class RowTable:
+    """Row table: the same for pixels that lie there uncompressed in one strip, which can be read a few rows at a time.
+
+    Arguments:
+        starts: where every band begins, or the only strip does.
+        row: bytes of a row.
+        rows: of a piece.
+        height: of the image.
+    """
+
+    bytes_read, has_gaps = 0, False
+
+    def __init__(self, starts: Sequence[int], row: int, rows: int, height: int) -> None:
+        self._starts, self._row, self._rows, self._height = tuple(starts), row, rows, height
+        self._pieces = -(-height // rows)
+
+    def look_up(self, file: ByteFile) -> None:
+        """There is nothing to look up, and no gap."""
+
+    def parts(self, numbers: Sequence[int], file: ByteFile) -> list[tuple[int, int]]:  # noqa: ARG002
+        """(offset, length) of pieces."""
+        found = []
+        for number in numbers:
+            band, piece = divmod(number, self._pieces)
+            first = piece * self._rows
+            start = self._starts[band] + first * self._row
+            found.append((start, min(self._rows, self._height - first) * self._row))
+        return found
+
+    def first(self, file: ByteFile) -> tuple[int, int]:
+        """(offset, length) of the first piece."""
+        return self.parts([0], file)[0]
+
 
 class Segments:
     """Tile decoder of a page; strips are tiles as wide as the image.
@@ -47,7 +157,8 @@ class Segments:
         size: (height, width) of the page.
         tile: (height, width) of its tiles.
         channels: values of a pixel.
-        dtype: their type.
+        opacity: whether its opacity follows them.
+        dtype: their type; integers of no known range become float32.
         nodata: the value of pixels that mean nothing, or None.
         table: where the tiles lie.
         layout: in a few words, e.g. "tiled, JPEG".
@@ -58,8 +169,7 @@ class Segments:
 
     def __init__(self, page: Directory, file: ByteFile, name: str) -> None:
         try:
-            self._prepare(page, file)
-            check_dtype(self.dtype, name)
+            self._prepare(page, file, name)
         except ImageError:
             raise
         except Exception as error:  # whatever tifffile makes of a broken page
@@ -68,7 +178,7 @@ class Segments:
                 "export it again, e.g. as a tiled TIFF, or leave it out"
             ) from error
 
-    def _prepare(self, page: Directory, file: ByteFile) -> None:
+    def _prepare(self, page: Directory, file: ByteFile, name: str) -> None:
         self.size = height, width = size_of(page)
         samples, compression = page.number(277, 1), page.number(259, 1)
         bits = set(page.numbers(258)) or {1}
@@ -91,7 +201,8 @@ class Segments:
         found = _alone(page, self._first_bytes(file), self.tile, tiled, self._count())
         self._decode, decoded = found.decode, np.dtype(found.dtype)
         self._tables = page.values[347].data if 347 in page.values else None
-        self._finish, self.channels, self.dtype = finish_for(page, samples, decoded)
+        self._finish, self.channels, dtype = finish_for(page, samples, decoded)
+        self.dtype, self.opacity = kept_type(dtype, name), opacity_of(page, samples) != 0
         self._decoded = decoded
         self.nodata = _nodata(page, self.dtype)
         fill = 0 if self.nodata is None or self._finish is not None else self.nodata
@@ -101,6 +212,7 @@ class Segments:
         if self._grid == (1, 1) and not tiled and compression != 1:
             how = "one strip, decoded whole"
         self.layout = f"{how}, {COMPRESSIONS.get(compression, f'compression {compression}')}"
+        self.layout += "" if self.dtype == dtype else f", {dtype} as {self.dtype}"
         self._subsampled_is_rgb = compression == APERIO_YCBCR
 
     def _count(self) -> int:
@@ -139,6 +251,12 @@ class Segments:
             return [row * columns + column for row, column in wanted]
         return [plane * step + row * columns + column for row, column in wanted for plane in range(self.planes)]
 
+    def absent(self, wanted: Sequence[TileName], file: ByteFile) -> list[TileName]:
+        """The tiles of which some part is not stored."""
+        places = self.table.parts(self.numbers(wanted), file)
+        lengths = [places[i : i + self.planes] for i in range(0, len(places), self.planes)]
+        return [name for name, parts in zip(wanted, lengths, strict=True) if not all(length for _, length in parts)]
+
     def pixels(
         self, numbers: Sequence[int], encoded: Sequence[bytes | None]
     ) -> Shaped[np.ndarray, "rows columns channel"]:
@@ -148,14 +266,14 @@ class Segments:
             Exception: whatever the decoder raises on broken data.
         """
         if None in encoded:
-            return np.broadcast_to(self._fill, (*self.tile, self.channels))
+            return np.broadcast_to(self._fill, (*self.tile, self.channels + self.opacity))
         planes = zip(encoded, numbers, strict=True)
         parts = [self._decode(data, number, jpegtables=self._tables)[0][0] for data, number in planes]
         values = parts[0] if self.planes == 1 else np.concatenate(parts, axis=2)
         if values.dtype != self._decoded:
             values = values.astype(self._decoded)
         if self._finish is None or (self._subsampled_is_rgb and _is_subsampled(encoded[0])):
-            return values
+            return values.astype(self.dtype, copy=False)
         return self._finish(values)
 
 

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.formats.tiff.directory import find_levels, read_directories
+from foveate.images.formats.tiff.directory import Directory, Layout, find_levels, read_directories
 from foveate.images.formats.tiff.segments import Segments
-from foveate.images.formats.tiled import TiledSource, TileName
-from foveate.images.header import CacheKey, Header
+from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
+from foveate.images.header import CacheKey, Header, Missing, Pixels
 from foveate.images.io.local import ByteFile, stream
 from foveate.images.io.open import open_bytes
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.scale import tiff_mpp
 from foveate.threads import in_threads
-from foveate.types import Level, Size
+from foveate.types import Box, Level, Size
 
 SOFTWARE = 305
 """Tag: what wrote the file."""
@@ -33,8 +33,9 @@ class TiffSource(TiledSource):
     tell of them. Strips are tiles as wide as the image; a strip that is all of the image is decoded whole, unless it is
     uncompressed. Of several images in a file the first is taken; `header.format` says so.
 
-    Palettes and CMYK become RGB, opacity is laid over black, other extra bands are kept. Tiles that are not stored read
-    as the value of no data, or 0.
+    Palettes and CMYK become RGB, opacity is laid over black, other extra bands are kept. Missing data is what has
+    GDAL's value of no data, what a mask page leaves out, what is wholly transparent, and tiles that are not stored,
+    which read as the value of no data, or 0.
 
     Arguments:
         path: the file, or an address (https://…, s3://…).
@@ -48,6 +49,12 @@ class TiffSource(TiledSource):
         self._path = path
         self._words: tuple[str, float | None] = ("", None)
         self._halved = False
+        self._mask: MaskPages | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read so far of the file, its mask included."""
+        return super().bytes_read + (0 if self._mask is None else self._mask.bytes_read)
 
     @property
     def table_bytes(self) -> int:
@@ -70,12 +77,12 @@ class TiffSource(TiledSource):
         file.report_to(self._count)
         pages = read_directories(stream(file), file.size, self.name)
         layout = find_levels(pages, self.name)
-        first = Segments(layout.pages[0], file, self.name)
-        levels = [first]
-        for page in layout.pages[1:]:
-            level = Segments(page, file, self.name)
-            if (level.channels, level.dtype) == (first.channels, first.dtype):
-                levels.append(level)
+        first, *others = (Segments(page, file, self.name) for page in self._pages(layout))
+        kind = first.channels, first.opacity, first.dtype
+        levels = [first, *(level for level in others if (level.channels, level.opacity, level.dtype) == kind)]
+        self._opacity = first.opacity
+        if self._mask is None and layout.masks and not isinstance(self, MaskPages):
+            self._mask = MaskPages(self._path)
         self._orientation = Orientation.tagged(layout.pages[0].number(ORIENTATION_TAG, 1))
         if self._known is not None and [level.size for level in self._known.levels] != self._sizes(levels):
             raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
@@ -83,6 +90,38 @@ class TiffSource(TiledSource):
         self._words = how, tiff_mpp(layout.pages[0])
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
         return file, tuple(levels)
+
+    def _pages(self, layout: Layout) -> tuple[Directory, ...]:
+        """The pages to read."""
+        return layout.pages
+
+    def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:
+        missing = super()._missing(pixels, box, level)
+        if self._mask is None:
+            return missing
+        masked = ~self._mask.data_in(box, self._stored(level))
+        if not masked.any():
+            return missing
+        return masked if missing is None else missing | masked
+
+    def _absent(self, level: int, box: Box) -> Sequence[TileName]:
+        file, levels = self._file()
+        if not levels[level].table.has_gaps:
+            return ()
+        return levels[level].absent(touched_tiles(box, levels[level].tile), file)
+
+    def _may_miss(self, level: int) -> bool:
+        file, levels = self._file()
+        if self._opacity or self._mask is not None or self.header.nodata is not None:
+            return True
+        levels[level].table.look_up(file)
+        return levels[level].table.has_gaps
+
+    def close(self) -> None:
+        """Close the file, and drop what is decoded."""
+        super().close()
+        if self._mask is not None:
+            self._mask.close()
 
     def _sizes(self, levels: Sequence[Segments]) -> list[Size]:
         return [self._orientation.size(level.size) for level in levels]
@@ -143,3 +182,21 @@ class TiffSource(TiledSource):
     def _file(self) -> _Opened:
         opened: _Opened = self._ready()
         return opened
+
+
+class MaskPages(TiffSource):
+    """Mask of a TIFF file: the pages that say which pixels of its levels are data, as an image of their own."""
+
+    def _pages(self, layout: Layout) -> tuple[Directory, ...]:
+        return layout.masks
+
+    def data_in(self, box: Box, size: Size) -> Bool[np.ndarray, "height width 1"]:
+        """True where the pixels of a box are data.
+
+        Arguments:
+            box: in pixels of a level as it is stored.
+            size: of the level.
+        """
+        level = [one.size for one in self._file()[1]].index(size)
+        marked: np.ndarray = self._assembled([box], level, 1)[0] != 0
+        return marked
