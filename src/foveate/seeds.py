@@ -24,12 +24,11 @@ def derive_seed(*parts: int | str) -> int:
         >>> derive_seed(0, 3, "image.png") == derive_seed(0, 4, "image.png")
         False
     """
-    digest = hashlib.blake2b(digest_size=8)
+    pieces: list[bytes] = []
     for part in parts:
-        kind = b"i" if isinstance(part, int) else b"s"
         text = str(part).encode(errors="surrogateescape")  # a file name need not be UTF-8
-        digest.update(kind + len(text).to_bytes(8, "big") + text)
-    return int.from_bytes(digest.digest(), "big") >> 1
+        pieces += (b"i" if isinstance(part, int) else b"s", len(text).to_bytes(8, "big"), text)
+    return int.from_bytes(hashlib.blake2b(b"".join(pieces), digest_size=8).digest(), "big") >> 1
 
 
 def prediction_seed(seed: int, name: str) -> int:

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.cli.parser import add_loading, add_model, check_looking
+from foveate.cli.parser import add_layout, add_loading, add_model, check_looking
 from foveate.cli.predict import progress
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deletion", action="store_true", help="cover what the maps point at, and predict again")
     parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
     add_loading(parser)
+    add_layout(parser)
     parser.add_argument("--out", metavar="FILE", help="where to write the figures as JSON (default: RUN/metrics.json)")
 
 
@@ -93,7 +94,7 @@ def run(namespace: argparse.Namespace) -> int:
     accelerator = open_accelerator()
     model = load_model(namespace.model, allow_code=namespace.allow_code).to(accelerator.device)
     settings = _run_settings(Path(namespace.model))
-    dataset, split = _open(namespace.data, namespace.split, Path(namespace.model), settings, model)
+    dataset, split = _open(namespace, settings, model)
     indices = split_indices(dataset, split)
     if not indices:
         raise DataError(f"no image is in the {split} split: choose another --split, or give another --data")
@@ -171,9 +172,8 @@ def _tell_failures(failures: Sequence[tuple[str, str, str]], errors: Path | None
     else:
         errors.unlink(missing_ok=True)
     if failures:
-        where = "" if errors is None else f", see {errors}"
-        total = done + len(failures)
-        print(f"foveate: {len(failures)} of {total} images failed and are not counted{where}", file=sys.stderr)
+        told = f"{len(failures)} of {done + len(failures)} images failed and are not counted"
+        print(f"foveate: {told}{'' if errors is None else f', see {errors}'}", file=sys.stderr)
 
 
 def _check_maps(namespace: argparse.Namespace, model: "Model", dataset: "ImageDataset", indices: Sequence[int]) -> None:
@@ -214,7 +214,7 @@ def _run_settings(folder: Path) -> "RunSettings | None":
 
 
 def _open(
-    manifest: str | None, split: str | None, run: Path, settings: "RunSettings | None", model: "Model"
+    namespace: argparse.Namespace, settings: "RunSettings | None", model: "Model"
 ) -> "tuple[ImageDataset, str | None]":
     """The images and the split to take; None where a manifest names no splits, and all images count.
 
@@ -222,8 +222,11 @@ def _open(
     comes into the test.
     """
     from foveate.datasets import open_dataset, read_manifest
+    from foveate.datasets.manifest.rows import Layout
     from foveate.training.folds import join_splits, read_splits
 
+    manifest, split, run = namespace.data, namespace.split, Path(namespace.model)
+    layout = Layout.of(namespace.columns, namespace.images)
     own = None if settings is None else settings.data.manifest
     if manifest is None or (own is not None and Path(own).resolve() == Path(manifest).resolve()):
         if settings is None:
@@ -235,7 +238,9 @@ def _open(
                 "give --data with the images it was trained for"
             )
         return read_splits(run, dataset), split or "test"
-    images = read_manifest(manifest, classes=model.classes, check_files=False, multi_label=model.multi_label)
+    images = read_manifest(
+        manifest, classes=model.classes, check_files=False, multi_label=model.multi_label, layout=layout
+    )
     if any(example.split for example in images.examples):
         return images, split or "test"
     known = {} if settings is None else _splits(run, settings)

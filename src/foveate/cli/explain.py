@@ -85,6 +85,7 @@ def _task(
     arguments: argparse.Namespace, processes: "Processes"
 ) -> "tuple[Explainer, Journal, Callable[[Row, Look], None]]":
     """Who explains, where it is written down, and what to call with each look."""
+    from foveate.datasets.manifest.rows import Layout
     from foveate.explain import Explainer, folder_names
     from foveate.models import DrawOptions, load_model
     from foveate.predict import Journal, check_output, choose_device, dependencies, find_rows
@@ -93,7 +94,7 @@ def _task(
     table = check_output(arguments.out / "predictions.csv")
     device = choose_device(arguments.device, processes.local)
     set_reading_threads(arguments.threads)
-    rows = find_rows(arguments.paths)
+    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images))
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
     explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)

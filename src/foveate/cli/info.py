@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from foveate.cli.parser import add_code
+from foveate.cli.parser import add_code, add_layout
 from foveate.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `foveate info` takes."""
     parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, manifests (.csv) or addresses")
     parser.add_argument("--json", action="store_true", help="print one JSON object per path, one a line")
+    add_layout(parser)
     parser.add_argument("--model", metavar="RUN", help="say what a prediction with this run or model would read")
     add_code(parser)
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.model is not None:
         model = load_model(arguments.model, allow_code=arguments.allow_code)
     good = bad = 0
-    for told in describe_rows(_rows(arguments.paths), model):
+    for told in describe_rows(_rows(arguments), model):
         good, bad = (good, bad + 1) if "error" in told else (good + 1, bad)
         if arguments.json:
             print(json.dumps(told, ensure_ascii=False, allow_nan=False), flush=True)
@@ -54,15 +55,17 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE if not bad else SOME_FAILED if good else ALL_FAILED
 
 
-def _rows(paths: Iterable[str]) -> "Iterator[Row]":
+def _rows(arguments: argparse.Namespace) -> "Iterator[Row]":
     """The images of all paths; a folder or manifest that is none is an image that fails."""
     from functools import partial
 
+    from foveate.datasets.manifest.rows import Layout
     from foveate.predict import Row, find_rows
 
-    for path in paths:
+    layout = Layout.of(arguments.columns, arguments.images)
+    for path in arguments.paths:
         try:
-            yield from find_rows([path])
+            yield from find_rows([path], layout)
         except (DataError, OSError) as error:
             yield Row(path, partial(_refuse, error))
 

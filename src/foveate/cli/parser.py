@@ -149,7 +149,16 @@ def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     add_loading(parser)
+    add_layout(parser)
     return paths
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Arguments of how a manifest is laid out that is not as foveate writes it."""
+    parser.add_argument(
+        "--columns", action="append", default=[], metavar="THEIRS=OURS", help="columns: slide_id=path,patient=group"
+    )
+    parser.add_argument("--images", metavar="DIR", help="what the manifest's paths are relative to (default: itself)")
 
 
 def add_resume(parser: argparse.ArgumentParser) -> None:

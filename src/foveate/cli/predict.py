@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
+    from foveate.datasets.manifest.rows import Layout
     from foveate.models import DrawOptions, load_model
     from foveate.predict import check_groups, check_output, choose_device, find_rows
     from foveate.threads import set_reading_threads
@@ -96,7 +97,7 @@ def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
         check_output(file)
     device = choose_device(arguments.device, processes.local)
     set_reading_threads(arguments.threads)
-    rows = find_rows(arguments.paths)
+    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images))
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     return _Task(rows, model, DrawOptions(arguments.samples, arguments.method, arguments.seed), file, groups)

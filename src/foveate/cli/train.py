@@ -32,7 +32,12 @@ goes on with --resume --on-error skip, or when its row is no longer in the manif
 """
 
 
-_SHORT = {"--data": "--data.manifest", "--on-error": "--training.on_error"}
+_SHORT = {
+    "--data": "--data.manifest",
+    "--columns": "--data.columns",
+    "--images": "--data.images",
+    "--on-error": "--training.on_error",
+}
 """Options that have a short name."""
 
 UNLEARNT = (
@@ -81,7 +86,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
         raise ConfigError("--stage find ends before there is anything to cross-validate: leave it out, or --folds")
     if resume and options["folds"] is None and (out / "fold-1").is_dir():
         raise RunError(f"{out} holds the folds of a cross-validation: add --folds K, with the K it was begun with")
-    for place in ("manifest", "published", "cache_folder"):
+    for place in ("manifest", "published", "images", "cache_folder"):
         path = changes.get("data", {}).get(place)
         if path is not None:  # a run is resumed and evaluated from wherever the user is
             changes["data"][place] = str(Path(path).resolve())

@@ -38,12 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     check_looking(arguments)
+    from foveate.datasets.manifest.rows import Layout
     from foveate.models import DrawOptions, load_model
     from foveate.predict import choose_device, find_rows
     from foveate.view import Gallery, ViewServer
 
     device = choose_device(arguments.device)
-    rows = find_rows(arguments.paths)
+    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images))
     _check_some(rows)
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     gallery = Gallery(model, rows, DrawOptions(arguments.samples, arguments.method, arguments.seed))

@@ -289,6 +289,10 @@ class DataSettings:
     data sets (see `published`)."""
     manifest: str | None = None
     """A CSV file (path,label[,split][,group][,mpp]) or a folder with one folder per class."""
+    columns: tuple[str, ...] = ()
+    """Other names of the manifest's columns: slide_id=path patient=group."""
+    images: str | None = None
+    """Folder that the manifest's paths are relative to; its own if None."""
     published: str | None = None
     """Where the files of a published data set lie, as they were published: a folder, or the zip file of
     colon cancer or of DeepPCB."""

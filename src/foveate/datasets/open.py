@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from foveate.config.settings import DataSettings
 from foveate.datasets.manifest.dataset import ManifestDataset, read_manifest
+from foveate.datasets.manifest.rows import Layout
 from foveate.datasets.megapixel_mnist.dataset import megapixel_mnist
 from foveate.datasets.published.circuit_boards import circuit_boards
 from foveate.datasets.published.colon_cancer import ColonCancer, colon_cancer
@@ -65,7 +66,12 @@ def open_dataset(settings: DataSettings, seed: int = 0, check_files: bool = True
 def _manifest(settings: DataSettings, check_files: bool) -> ManifestDataset:
     if settings.manifest is None:
         raise ConfigError("no images to train on: give --data MANIFEST, a CSV file or a folder with a folder per class")
-    images = read_manifest(settings.manifest, check_files=check_files, multi_label=settings.multi_label)
+    images = read_manifest(
+        settings.manifest,
+        check_files=check_files,
+        multi_label=settings.multi_label,
+        layout=Layout.of(settings.columns, settings.images),
+    )
     if settings.multi_label and not images.classes:
         raise DataError(f"no image of {settings.manifest} has a label: a classifier needs a class at least")
     if not settings.multi_label and len(images.classes) < 2:

@@ -10,6 +10,7 @@ from itertools import groupby
 from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.seeds import derive_seed
+from foveate.types import Label
 
 Counts = Counter[int | None]
 """Class → images of it; None stands for images without a class. An image of several classes counts for each."""
@@ -54,13 +55,16 @@ def units(examples: Iterable[Example]) -> list[Unit]:
         [Counter({0: 1, 2: 1, None: 1})]
     """
     counts: dict[str, Counts] = {}
-    images: Counter[str] = Counter()
+    images: dict[str, int] = {}
+    single: dict[Label | None, Counts] = {}  # shared by all images of a label that stand alone: most of 200,000
     for example in examples:
-        name = unit_name(example)
-        images[name] += 1
-        of_label = (example.label or (None,)) if isinstance(example.label, tuple) else (example.label,)
-        counts.setdefault(name, Counter()).update(of_label)
-    return [Unit(name, of_class, images[name]) for name, of_class in counts.items()]
+        name, label = unit_name(example), example.label
+        images[name] = images.get(name, 0) + 1
+        alone = single.get(label)
+        if alone is None:
+            alone = single[label] = Counter((label or (None,)) if isinstance(label, tuple) else (label,))
+        counts[name] = counts[name] + alone if name in counts else alone
+    return [Unit(name, own, images[name]) for name, own in counts.items()]
 
 
 def choose(units: list[Unit], share: float, seed: int, purpose: str) -> list[Unit]:
@@ -91,6 +95,8 @@ def choose(units: list[Unit], share: float, seed: int, purpose: str) -> list[Uni
     for label, of_label in groupby(order, key=lambda turn: turn[0]):
         others = []
         for _, unit in of_label:
+            if choice.wanted[label] <= 0:  # nor does any of the others come nearer to what is wanted
+                break
             if min(choice.gains(unit)) > 0 and choice.allows(unit):
                 choice.take(unit)
             else:
@@ -105,7 +111,11 @@ def choose(units: list[Unit], share: float, seed: int, purpose: str) -> list[Uni
 
 
 def _class_counts(units: Iterable[Unit]) -> Counts:
-    return Counter(label for unit in units for label in unit.counts.elements())
+    total: Counts = Counter()
+    for unit in units:
+        for label, count in unit.counts.items():
+            total[label] = total.get(label, 0) + count
+    return total
 
 
 class _Choice:
@@ -118,8 +128,10 @@ class _Choice:
 
     def take(self, unit: Unit) -> None:
         self.chosen.append(unit)
-        self.wanted.subtract(unit.counts)
-        self.left.subtract(label for label in unit.counts if label is not None)
+        for label, count in unit.counts.items():
+            self.wanted[label] -= count
+            if label is not None:
+                self.left[label] -= 1
 
     def gain(self, unit: Unit, label: int | None) -> int:
         """By how much nearer to what is wanted of a class the unit would bring the choice."""
@@ -191,7 +203,8 @@ def _rarest_first(
         rarest = min(left, key=lambda label: (label is None, left[label], str(label)))
         for unit in sorted((unit for unit in members[rarest] if unit.name not in done), key=lambda u: key(u, rarest)):
             done.add(unit.name)
-            left.subtract(unit.counts)
+            for label, count in unit.counts.items():
+                left[label] -= count
             yield rarest, unit
         del left[rarest]
 

@@ -12,6 +12,7 @@ import torch
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
 from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
+from foveate.datasets.manifest.rows import PLAIN, Layout
 from foveate.errors import UNREADABLE, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
 from foveate.images.header import Reading
@@ -60,12 +61,13 @@ Sink = Callable[[Row, Prediction | Failure], None]
 """Where outcomes go, one by one: a file, a table, a sum, a bar."""
 
 
-def find_rows(paths: Iterable[str | Path]) -> list[Row]:
+def find_rows(paths: Iterable[str | Path], layout: Layout = PLAIN) -> list[Row]:
     """Rows of what a user names: images, folders (searched for images, recursively) and manifests (`.csv`).
 
     Arguments:
         paths: files, addresses, Zarr folders, other folders and manifests; a file that does not exist becomes a row
             that fails.
+        layout: of manifests that have other columns, or images elsewhere.
 
     Returns:
         One row per image, in the order given (folders sorted); an image named twice is one row.
@@ -75,7 +77,7 @@ def find_rows(paths: Iterable[str | Path]) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     for path in paths:
-        for file, row in _rows(path):
+        for file, row in _rows(path, layout):
             rows.setdefault(file, row)
     return list(rows.values())
 
@@ -252,14 +254,14 @@ def _sight(model: Model, row: Row) -> Sight | Failure:
     return replace(sight, stages=sight.stages | {"open": sight.stages["open"] + opening})
 
 
-def _rows(path: str | Path) -> Iterator[tuple[str, Row]]:
+def _rows(path: str | Path, layout: Layout) -> Iterator[tuple[str, Row]]:
     """The file and the row of every image that a path stands for."""
     if "://" in str(path):
         yield str(path), _file_row(path)
         return
     path = Path(path)
     if path.suffix.lower() == ".csv":
-        dataset = read_manifest(path, require_labels=False, check_files=False)
+        dataset = read_manifest(path, require_labels=False, check_files=False, layout=layout)
         for i, (file, example) in enumerate(zip(dataset.files, dataset.examples, strict=True)):
             yield file, Row(example.id, partial(dataset.open, i), example.group)
         return

@@ -123,6 +123,8 @@ class _Run:
         self.failed = self.skips if settings.training.on_error == "skip" else refuse if gone else None
         self.main = accelerator.is_main_process
         self.progress = (progress or choose_progress()) if self.main else SilentProgress()
+        for note in getattr(dataset, "notes", ()):
+            self.progress.say(f"note: {note}")
         if gone:
             self.progress.say(f"goes on without {gone} of its images, which are no longer there")
         self.steps_per_epoch = math.ceil(len(self.training_indices) / settings.training.batch)

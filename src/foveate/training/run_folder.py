@@ -35,7 +35,7 @@ FREE = frozenset(f"training.{name}" for name in (*LASTS, *WATCHES, *SKIPS, "thre
 }
 """Settings that may change when a run is resumed."""
 
-PLACES = ("manifest", "published")
+PLACES = ("manifest", "published", "images")
 """Settings of the data that say where the images lie, and nothing of what they are."""
 
 _PACKAGES = ("foveate", "torch", "accelerate", "numpy", "pillow", "safetensors", "scikit-learn")

@@ -3,6 +3,7 @@
 import argparse
 
 from foveate.cli.data.actions import progress_line
+from foveate.cli.parser import add_layout
 from foveate.errors import ConfigError
 
 SUMMARY = "look for what is wrong with a manifest"
@@ -24,12 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="read headers only: finds no cut-off files and no copies")
     parser.add_argument("--deep", action="store_true", help="read all tiles of all levels: finds broken ones anywhere")
     parser.add_argument("--multi-label", action="store_true", help="labels are several, separated by |, or none")
+    add_layout(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, and print the report."""
     from foveate.datasets.manifest.check import check_manifest
+    from foveate.datasets.manifest.rows import Layout
 
     if arguments.quick and arguments.deep:
         raise ConfigError("--quick reads headers only and --deep all tiles: give one of the two")
@@ -39,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress_line("images checked"),
         arguments.multi_label,
         arguments.deep,
+        Layout.of(arguments.columns, arguments.images),
     )
     if arguments.json:
         import json

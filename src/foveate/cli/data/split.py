@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.cli.parser import add_layout
 from foveate.config.settings import DataSettings
 from foveate.errors import ConfigError
 
@@ -25,6 +26,7 @@ Classes keep their shares, groups stay whole, and the seed decides, not the orde
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `foveate data split`."""
     parser.add_argument("manifest", help="CSV file, or folder with one folder per class; splits it names stay")
+    add_layout(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="NEW.csv", help="manifest to write")
     parser.add_argument("--test", type=float, metavar="SHARE", help="share held out for testing (0.2)")
     parser.add_argument(
@@ -46,11 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from foveate.datasets.manifest.dataset import read_manifest, read_table
+    from foveate.datasets.manifest.rows import Layout
     from foveate.datasets.manifest.write import write_manifest
     from foveate.datasets.splits import fold_numbers
 
     _check_options(arguments)
-    table = read_table(arguments.manifest, multi_label=arguments.multi_label)
+    table = read_table(
+        arguments.manifest,
+        multi_label=arguments.multi_label,
+        layout=Layout.of(arguments.columns, arguments.images),
+    )
     examples = read_manifest(table, check_files=False, multi_label=arguments.multi_label).examples
     if arguments.folds is not None and arguments.fold is None:
         folds = fold_numbers(examples, arguments.folds, arguments.seed, arguments.allow_crossing)

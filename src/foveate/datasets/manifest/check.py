@@ -10,9 +10,9 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from foveate.datasets.manifest.dataset import missing_files, read_table, several_labels_fault
+from foveate.datasets.manifest.dataset import Folders, missing_files, read_table, several_labels_fault
 from foveate.datasets.manifest.report import Finding, Report, kind_name
-from foveate.datasets.manifest.rows import SPLIT_NAMES, ManifestRow, ManifestTable, counted, label_names
+from foveate.datasets.manifest.rows import PLAIN, SPLIT_NAMES, Layout, ManifestRow, ManifestTable, counted, label_names
 from foveate.datasets.splits import crossing_groups
 from foveate.datasets.types import Example
 from foveate.errors import FoveateError, ImageError
@@ -43,6 +43,7 @@ def check_manifest(
     progress: Callable[[int, int], None] | None = None,
     multi_label: bool = False,
     deep: bool = False,
+    layout: Layout = PLAIN,
 ) -> Report:
     """Manifest check: bad rows, missing and unreadable files, images there twice, and groups that cross splits.
 
@@ -53,6 +54,7 @@ def check_manifest(
         progress: called with the number of images looked at and their total.
         multi_label: whether a label is the names of any number of classes, with | between.
         deep: whether to read every pixel of every level, which finds broken tiles anywhere.
+        layout: of a CSV file that has other columns, or images elsewhere.
 
     Returns:
         The counts, the problems, and hints about what may be meant otherwise.
@@ -60,8 +62,8 @@ def check_manifest(
     Raises:
         DataError: if the manifest cannot be read as one at all.
     """
-    table = read_table(path, require_labels=False, multi_label=multi_label)
-    missing = missing_files(table)
+    table = read_table(path, require_labels=False, multi_label=multi_label, layout=layout)
+    missing, folders = missing_files(table), Folders()
     absent, unreadable = set(missing), dict[str, str]()
     rows = [row for row in table.rows if table.file(row.path) not in absent]
     sizes: list[Size] = []
@@ -83,7 +85,7 @@ def check_manifest(
         else:
             sizes.append(source.size)
             kinds[source.channels, str(source.dtype)] += 1
-            mask = None if row.mask is None else table.file(row.mask)
+            mask = None if row.mask is None else table.mask_file(row.mask)
             if pixels and mask not in absent:
                 masks += _empty_findings(source, mask)
     copies = _copies(table, by_length.values(), unreadable)
@@ -94,14 +96,18 @@ def check_manifest(
         counts=counts,
         problems=(
             *(Finding("row", fault) for fault in table.problems),
-            *(Finding("missing", f"missing: {file}{_dangling(file)}") for file in missing),
+            *(Finding("missing", f"missing: {file}{_dangling(file) or folders.instead(file)}") for file in missing),
             *(Finding("unreadable", f"unreadable: {reason}") for reason in unreadable.values()),
             *masks,
             *(Finding("copy", copy) for copy in copies),
             *_row_problems(table, multi_label),
             *(finding for is_problem, finding in about_counts if is_problem),
         ),
-        hints=(*(finding for is_problem, finding in about_counts if not is_problem), *pixel_hints(kinds)),
+        hints=(
+            *(Finding("manifest", note) for note in table.notes),
+            *(finding for is_problem, finding in about_counts if not is_problem),
+            *pixel_hints(kinds),
+        ),
         sizes=tuple(sizes),
         kinds=kinds,
         multi_label=multi_label,

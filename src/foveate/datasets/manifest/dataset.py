@@ -2,17 +2,25 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
-from foveate.datasets.manifest.folders import read_class_folders
+from foveate.datasets.manifest.folders import IMAGE_FOLDERS, IMAGE_SUFFIXES, read_class_folders
 from foveate.datasets.manifest.objects import Objects, read_objects
-from foveate.datasets.manifest.rows import ManifestRow, ManifestTable, counted, label_names, read_csv
+from foveate.datasets.manifest.rows import PLAIN, Layout, ManifestRow, ManifestTable, counted, label_names, read_csv
 from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.images import Masked, Source, open_image
 from foveate.types import Label
+
+ENDINGS = (*(f".ome{end}" for end in (*IMAGE_FOLDERS, ".tif", ".tiff")), *IMAGE_FOLDERS, *IMAGE_SUFFIXES)
+"""Ends of the names of images, the longer ones first."""
+
+PATIENT = re.compile(r"(patient|case|subject|donor|participant)s?([ _-]?(id|no|nr|number|name|code|barcode))?")
+"""Names of columns that say which images belong together."""
 
 _SHOWN = 3
 """Faults spelt out in an error; `foveate data check` lists all."""
@@ -29,6 +37,7 @@ class ManifestDataset:
         mpps: microns per pixel, or None to believe the file.
         masks: where to look, files as `foveate.images.Masked` takes them, or None; empty if no row names one.
         multi_label: whether a label is a tuple of classes, any number of them, instead of one.
+        notes: what was read otherwise than written, or may be meant otherwise.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +46,7 @@ class ManifestDataset:
     mpps: tuple[float | None, ...]
     masks: tuple[str | None, ...] = ()
     multi_label: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -68,6 +78,7 @@ def read_manifest(
     require_labels: bool = True,
     check_files: bool = True,
     multi_label: bool = False,
+    layout: Layout = PLAIN,
 ) -> ManifestDataset:
     """Manifest, or folder with one folder per class, read as a data set.
 
@@ -81,6 +92,7 @@ def read_manifest(
             may be absent, and one that is not of `classes` counts as absent.
         check_files: whether missing image files are an error now rather than when opened.
         multi_label: whether an image has any number of classes, written `cat|dog`, and none where the label is empty.
+        layout: of a CSV file that has other columns, or images elsewhere.
 
     Returns:
         The data set; a split that the manifest does not name is None.
@@ -88,7 +100,7 @@ def read_manifest(
     Raises:
         DataError: if the manifest is missing, empty, or has bad rows; the message names the first of them.
     """
-    table = path if isinstance(path, ManifestTable) else read_table(path, require_labels, multi_label)
+    table = path if isinstance(path, ManifestTable) else read_table(path, require_labels, multi_label, layout)
     fault = None if multi_label or not require_labels else several_labels_fault(table)
     if fault is not None:
         raise DataError(f"{table.source}: {fault}")
@@ -110,9 +122,11 @@ def read_manifest(
         )
     missing = missing_files(table) if check_files else []
     if missing:
+        root = "the manifest's folder" if table.images is None else table.images
         raise DataError(
             f"{table.source}: {counted(len(missing), 'file')} of {len(table.rows)} rows missing, the first is "
-            f"{missing[0]}: paths are relative to the manifest's folder; correct or remove these rows"
+            f"{missing[0]}{Folders().instead(missing[0])}: paths are relative to "
+            f"{root}; correct or remove these rows, or give --images DIR"
         )
     dataset = ManifestDataset(
         classes=names,
@@ -122,23 +136,28 @@ def read_manifest(
         ),
         files=tuple(table.file(row.path) for row in table.rows),
         mpps=tuple(row.mpp for row in table.rows),
-        masks=tuple(None if row.mask is None else table.file(row.mask) for row in table.rows),
+        masks=tuple(None if row.mask is None else table.mask_file(row.mask) for row in table.rows),
         multi_label=multi_label,
+        notes=table.notes,
     )
     marked = read_objects(table.folder)
     return dataset if marked is None else MarkedManifest(**vars(dataset), marked=marked)
 
 
-def read_table(path: str | Path, require_labels: bool = True, multi_label: bool = False) -> ManifestTable:
+def read_table(
+    path: str | Path, require_labels: bool = True, multi_label: bool = False, layout: Layout = PLAIN
+) -> ManifestTable:
     """Manifest rows, or those of a folder of class folders; bad ones are listed, not raised.
 
     Arguments:
         path: the CSV file, a folder with a manifest.csv in it, or a folder of class folders.
         require_labels: whether an image without a label is at fault.
         multi_label: whether a label is the names of any number of classes, with | between.
+        layout: of a CSV file that has other columns, or images elsewhere.
 
     Returns:
-        The good rows and the faults of the others.
+        The good rows and the faults of the others. A path that names no file, and has no ending of an image, is the
+        one image that has it for its stem.
 
     Raises:
         DataError: if there is nothing of that name, or it is neither.
@@ -146,8 +165,12 @@ def read_table(path: str | Path, require_labels: bool = True, multi_label: bool 
     path = Path(path)
     listed = path / "manifest.csv"
     if path.is_dir() and not listed.is_file():
-        return read_class_folders(path, require_labels)
-    return read_csv(listed if path.is_dir() else path, require_labels, multi_label)
+        table = read_class_folders(path, require_labels)
+    else:
+        table = read_csv(listed if path.is_dir() else path, require_labels, multi_label, layout)
+        table = replace(table, places=_by_stem(table))
+    notes = (*table.notes, *_label_notes(table.rows, multi_label), *_group_notes(table))
+    return replace(table, notes=notes)
 
 
 def several_labels_fault(table: ManifestTable) -> str | None:
@@ -163,8 +186,115 @@ def several_labels_fault(table: ManifestTable) -> str | None:
 
 def missing_files(table: ManifestTable) -> list[str]:
     """Image and mask files that a manifest names and that do not exist, in its order; remote ones are not asked for."""
-    named = [name for row in table.rows for name in (row.path, row.mask) if name is not None and "://" not in name]
-    return [file for file in map(table.file, named) if not os.path.exists(file)]  # noqa: PTH110  twice as fast
+    files = [file for row in table.rows for file in _files(table, row) if "://" not in file]
+    folders = Folders(files)
+    return [file for file in files if not folders.has(file)]
+
+
+def _files(table: ManifestTable, row: ManifestRow) -> list[str]:
+    return [table.file(row.path)] if row.mask is None else [table.file(row.path), table.mask_file(row.mask)]
+
+
+class Folders:
+    """Folders listed once each: which files are there, which one an id without an ending means, what is there instead.
+
+    Where many files of a folder are asked for, a look at its names answers for all: on a far disk each of 200,000
+    questions takes as long as a whole folder.
+
+    Arguments:
+        files: that will be asked for.
+    """
+
+    MANY, CLOSE = 16, 5000
+    """Files of a folder from which on it is listed, and names up to which close ones are looked for."""
+
+    def __init__(self, files: Iterable[str] = ()) -> None:
+        self._asked = Counter(os.path.split(file)[0] for file in files)
+        self._names: dict[str, dict[str, bool]] = {}
+        self._stems: dict[str, dict[str, list[str]]] = {}
+
+    def names(self, folder: str) -> dict[str, bool]:
+        """Names in a folder, each with whether it is a link; none of one that cannot be listed."""
+        if folder not in self._names:
+            try:
+                with os.scandir(folder or ".") as entries:
+                    self._names[folder] = {entry.name: entry.is_symlink() for entry in entries}
+            except OSError:
+                self._names[folder] = {}
+        return self._names[folder]
+
+    def has(self, file: str) -> bool:
+        """Whether a file exists."""
+        folder, name = os.path.split(file)
+        if self._asked[folder] >= self.MANY and self.names(folder).get(name) is False:
+            return True
+        return os.path.exists(file)  # noqa: PTH110  twice as fast
+
+    def of_stem(self, file: str) -> list[str]:
+        """Images beside a file that are called as it is, but for the ending."""
+        folder, name = os.path.split(file)
+        if folder not in self._stems:
+            stems = self._stems[folder] = {}
+            for one in self.names(folder):
+                ending = next((end for end in ENDINGS if one.lower().endswith(end)), None)
+                if ending is not None:
+                    stems.setdefault(one[: -len(ending)], []).append(one)
+        return sorted(os.path.join(folder, one) for one in self._stems[folder].get(name, ()))  # noqa: PTH118
+
+    def instead(self, file: str) -> str:
+        """What there is instead of a file that is missing, in brackets; "" where nothing is like it."""
+        folder, name = os.path.split(file)
+        while folder and not os.path.isdir(folder):  # noqa: PTH112
+            folder, name = os.path.split(folder)
+        names = self.names(folder)
+        near = self.of_stem(os.path.join(folder, name))  # noqa: PTH118
+        found = [os.path.split(one)[1] for one in near] or [one for one in names if one.casefold() == name.casefold()]
+        if not found and len(names) <= self.CLOSE:
+            like = [one for one in names if re.sub(r"\D", "", one) == re.sub(r"\D", "", name)]  # 7.png is no 9.png
+            found = get_close_matches(name, like, n=2, cutoff=0.75)
+        where = "" if folder == os.path.split(file)[0] else f"there is no {name} in {folder or '.'}"
+        told = f"there is {' and '.join(found)}" if found else ""
+        return f" ({'; '.join(part for part in (where, told) if part)})" if where or told else ""
+
+
+def _by_stem(table: ManifestTable) -> dict[str, str]:
+    """Path → file of those paths that have no ending of an image, and one file beside them that has their stem."""
+    named = [row.path for row in table.rows if "://" not in row.path and not row.path.lower().endswith(ENDINGS)]
+    folders, found = Folders(), dict[str, str]()
+    for path in named:
+        file = table.file(path)
+        near = folders.of_stem(file)
+        if len(near) == 1 and not os.path.exists(file):  # noqa: PTH110
+            found[path] = near[0]
+    return found
+
+
+def _label_notes(rows: Sequence[ManifestRow], multi_label: bool) -> Iterator[str]:
+    """Labels that may be one, written in several ways."""
+    counts: Counter[str] = Counter(row.label for row in rows if row.label is not None)
+    if multi_label:
+        counts = Counter(name for label, count in counts.items() for name in label_names(label) * count)
+    alike: dict[str, list[str]] = {}
+    for label in counts:
+        try:
+            key = repr(float(label))
+        except ValueError:
+            key = " ".join(label.casefold().replace("_", " ").split())
+        alike.setdefault(key, []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            told = " and ".join(f"{label!r} ({counts[label]})" for label in sorted(labels))
+            yield f"labels {told} are different classes: write them alike if they are one"
+
+
+def _group_notes(table: ManifestTable) -> Iterator[str]:
+    """A column that says which images belong together, and is not used."""
+    named = [name for name in table.extra if PATIENT.fullmatch(name)]
+    if named and all(row.group is None for row in table.rows):
+        yield (
+            f"column {named[0]!r} is not used, and its images may come into training and test alike: to keep them "
+            f"together, add --columns {named[0]}=group"
+        )
 
 
 def sorted_classes(labels: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ class Finding:
     """Finding: one thing that is wrong, or worth knowing.
 
     Attributes:
-        kind: "row", "label", "missing", "unreadable", "empty", "copy", "mask", "group", "class", "split" or "pixels".
+        kind: "row", "label", "missing", "unreadable", "empty", "copy", "mask", "group", "class", "split",
+            "manifest" or "pixels".
         message: one line that says it.
     """
 

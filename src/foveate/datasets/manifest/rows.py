@@ -2,15 +2,20 @@
 
 import csv
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from foveate.errors import DataError
+from foveate.errors import ConfigError, DataError
 
 COLUMNS = ("path", "label", "split", "group", "mpp", "mask")
 """The columns foveate knows; only the first two must be there."""
+
+MISSING = frozenset({"na", "n/a", "#n/a", "nan", "null", "<na>", "n.a."})
+"""What programs write where there is nothing to write, in any case of letters; a path may be called so."""
 
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What may stand in the split column, and what it means."""
@@ -47,10 +52,13 @@ class ManifestTable:
 
     Attributes:
         source: the CSV file, or the folder of class folders.
-        folder: what the rows' paths are relative to.
+        folder: what the rows' paths and masks are relative to.
         rows: the good rows, in order.
         problems: what is wrong with the others, each with its line and what to do.
         extra: names of the columns that foveate does not know, in order.
+        images: what the rows' paths are relative to, where that is not the folder.
+        places: path → file, of those paths that name a file by its stem.
+        notes: what was read otherwise than written, or may be meant otherwise.
     """
 
     source: Path
@@ -58,10 +66,66 @@ class ManifestTable:
     rows: tuple[ManifestRow, ...]
     problems: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    images: Path | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def file(self, path: str) -> str:
-        """Where a row's path or mask leads from here; an address with a scheme (s3://…) leads where it says."""
-        return path if "://" in path else str(self.folder / path)
+        """Where a row's path leads from here; an address with a scheme (s3://…) leads where it says."""
+        found = self.places.get(path)
+        return _below(self.folder if self.images is None else self.images, path) if found is None else found
+
+    def mask_file(self, mask: str) -> str:
+        """Where a row's mask leads from here, likewise."""
+        return _below(self.folder, mask)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Layout of a manifest that is not as foveate writes it.
+
+    Attributes:
+        columns: names of its columns, each with what it is to foveate.
+        images: what its paths are relative to; its own folder if None.
+
+    Example:
+        >>> Layout.of(["slide_id=path,patient=group"], "slides").columns
+        {'slide_id': 'path', 'patient': 'group'}
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    images: Path | None = None
+
+    @classmethod
+    def of(cls, columns: Iterable[str], images: str | Path | None = None) -> "Layout":
+        """Layout as the command line has it: `theirs=ours`, several with commas between.
+
+        Raises:
+            ConfigError: a pair is none, or names no column of foveate's.
+        """
+        pairs = [pair.strip() for one in columns for pair in one.split(",") if pair.strip()]
+        named: dict[str, str] = {}
+        for pair in pairs:
+            theirs, equals, ours = (part.strip().lower() for part in pair.rpartition("="))
+            if not (theirs and equals and ours in COLUMNS):
+                raise ConfigError(
+                    f"columns are named THEIRS=OURS, OURS one of {', '.join(COLUMNS)}, got {pair!r}: write e.g. "
+                    "slide_id=path"
+                )
+            named[theirs] = ours
+        return cls(named, None if images is None else Path(images))
+
+
+PLAIN = Layout()
+"""As foveate writes manifests."""
+
+
+def _below(folder: Path, path: str) -> str:
+    """`folder / path` as text, which of 200,000 paths takes a second."""
+    base = str(folder)
+    if "://" in path or base == "." or os.path.isabs(path):  # noqa: PTH117
+        return path
+    return f"{base.rstrip('/')}/{path}"
 
 
 def label_names(label: str) -> list[str]:
@@ -85,32 +149,41 @@ def counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
-def read_csv(source: Path, require_labels: bool = True, multi_label: bool = False) -> ManifestTable:
+def read_csv(
+    source: Path, require_labels: bool = True, multi_label: bool = False, layout: Layout = PLAIN
+) -> ManifestTable:
     """CSV manifest, read: a header `path,label[,split][,group][,mpp][,mask]`, then a line per image.
 
     Columns may come in any order, others are kept; commas, semicolons or tabs separate them; a byte-order mark,
-    quotes and blank lines do no harm. Bad rows are collected, not raised.
+    quotes, blank lines and backslashes do no harm. What programs write for nothing (NA, nan, N/A) counts as nothing.
+    Bad rows are collected, not raised.
 
     Arguments:
         source: the file.
         require_labels: whether an image without a label is at fault.
         multi_label: whether a label is the names of any number of classes, with | between; an empty one means none.
+        layout: other names of columns, and where the images are.
 
     Returns:
-        The good rows, and a line for everything wrong with the others.
+        The good rows, a line for everything wrong with the others, and notes.
 
     Raises:
         DataError: if the file is missing, not text, empty, or its header is not one.
     """
     lines = _lines(source)
-    header = [name.strip().lower() for name in next(lines, (0, []))[1]]
-    _check_header(source, header, require_labels)
+    names = [name.strip().lower() for name in next(lines, (0, []))[1]]
+    header = _check_header(source, names, require_labels, layout)
     extra = tuple(name for name in header if name not in COLUMNS)
     rows: list[ManifestRow] = []
     problems: list[str] = []
     line_of: dict[str, int] = {}
+    nothing: dict[tuple[str, str], list[int]] = {}
     for line, fields in lines:
-        cells = dict(zip(header, (field.strip() for field in fields), strict=False))
+        cells = dict(zip(header, map(str.strip, fields), strict=False))
+        for name, text in cells.items():
+            if text and text.lower() in MISSING and name in COLUMNS[1:]:
+                nothing.setdefault((name, text), []).append(line)
+                cells[name] = ""
         faults = list(_faults(cells, len(fields) - len(header), require_labels, multi_label))
         path = _posix(cells.get("path", ""))
         if path and line_of.setdefault(path, line) != line:
@@ -126,16 +199,24 @@ def read_csv(source: Path, require_labels: bool = True, multi_label: bool = Fals
                     mpp=float(cells["mpp"]) if cells.get("mpp") else None,
                     mask=_posix(cells.get("mask", "")) or None,
                     line=line,
-                    extra=tuple(cells.get(name, "") for name in extra),
+                    extra=tuple(cells.get(name, "") for name in extra) if extra else (),
                 )
             )
     if not rows and not problems:
         raise DataError(f"{source} lists no image: write one a line under the header {','.join(header)}")
-    return ManifestTable(source, source.parent, tuple(rows), tuple(problems), extra)
+    notes = tuple(_nothing_notes(nothing))
+    return ManifestTable(source, source.parent, tuple(rows), tuple(problems), extra, layout.images, notes=notes)
+
+
+def _nothing_notes(nothing: Mapping[tuple[str, str], Sequence[int]]) -> Iterator[str]:
+    for (name, text), lines in nothing.items():
+        where = f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines[:8]))}{', …' if len(lines) > 8 else ''}"
+        yield f"{name} {text!r} on {where} is taken as none: if it is meant, call it otherwise"
 
 
 def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every line that is not blank; the header first."""
+    line = 0
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -143,8 +224,9 @@ def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
             delimiter = max(",;\t", key=first.count)
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             for fields in reader:
-                if any(field.strip() for field in fields):
-                    yield reader.line_num, fields
+                line = reader.line_num
+                if any(map(str.strip, fields)):
+                    yield line, fields
     except FileNotFoundError as error:
         raise DataError(f"manifest {source} does not exist: check the path") from error
     except OSError as error:
@@ -154,24 +236,47 @@ def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not UTF-8 text: save it as CSV (UTF-8)") from error
     except csv.Error as error:
+        opened = _open_quote(source, line, delimiter)
         raise DataError(
-            f"{source} is not a CSV file from line {reader.line_num} on ({error}): close the quotes"
+            f"{source} is not a CSV file from line {opened} on, where a quote opens that is not closed in its line "
+            f"({error}): close it"
+            if opened
+            else f"{source} is not a CSV file from line {reader.line_num} on ({error}): close the quotes"
         ) from error
 
 
-def _check_header(source: Path, header: list[str], require_labels: bool) -> None:
-    if not header:
+def _open_quote(source: Path, after: int, delimiter: str) -> int | None:
+    """Number of the first line, after one, in which a quote opens a field and is not closed; None if there is none."""
+    with source.open(encoding="utf-8-sig", newline="") as file:
+        for number, text in enumerate(file, start=1):
+            if number > after:
+                whole = re.sub(rf'(^|{re.escape(delimiter)})\s*"(?:[^"]|"")*"', r"\1", text.rstrip("\r\n"))
+                if re.search(rf'(^|{re.escape(delimiter)})\s*"', whole):
+                    return number
+    return None
+
+
+def _check_header(source: Path, names: list[str], require_labels: bool, layout: Layout) -> list[str]:
+    """The header with the names that foveate has for its columns."""
+    if not names:
         raise DataError(f"{source} is empty: write a header path,label and a line per image")
+    for theirs in layout.columns:
+        if theirs not in names:
+            near = get_close_matches(theirs, names, n=1)
+            meant = f", did you mean {near[0]}?" if near else ": name one of these"
+            raise DataError(f"{source} has no column {theirs!r}, its columns are {','.join(names)}{meant}")
+    header = [layout.columns.get(name, name) for name in names]
     for name in ("path", "label") if require_labels else ("path",):
         if name not in header:
             near = get_close_matches(name, header, n=1) or header[:1]
             raise DataError(
                 f"{source} has no column {name!r}: its first line must name the columns, e.g. path,label, and is "
-                f"{','.join(header)}; add it, or rename {near[0]!r} if that is it"
+                f"{','.join(header)}; add it, or rename {near[0]!r} if that is it (or --columns {near[0]}={name})"
             )
     twice = [name for name in COLUMNS if header.count(name) > 1]
     if twice:
         raise DataError(f"{source} has {header.count(twice[0])} columns {twice[0]!r}: remove or rename all but one")
+    return header
 
 
 def _faults(cells: dict[str, str], surplus: int, require_labels: bool, multi_label: bool) -> Iterator[str]:
@@ -216,4 +321,8 @@ def _is_positive(text: str) -> bool:
 
 
 def _posix(text: str) -> str:
-    return text if not text or "://" in text else Path(text).as_posix()
+    """A path with forward slashes, whatever system it was written on, and none too many."""
+    if not text or "://" in text:
+        return text
+    text = text.replace("\\", "/")
+    return PurePosixPath(text).as_posix() if "//" in text or "./" in text or text[-1] in "/." else text

@@ -166,10 +166,10 @@ def write_manifest(
             if row.mask is not None:
                 cells["mask"] = _moved(row.mask, table.folder, out.parent)
             fold = [] if folds is None else [folds[i]]
-            path = _moved(row.path, table.folder, out.parent)
+            path = _moved(row.path, table.images or table.folder, out.parent)
             writer.writerow([path, row.label, *cells.values(), *(row.extra[k] for k in kept), *fold])
     if marked is not None:
-        moved = ((_moved(row.path, table.folder, out.parent), marked.get(row.path, ())) for row in rows)
+        moved = ((_moved(row.path, table.images or table.folder, out.parent), marked.get(row.path, ())) for row in rows)
         write_objects(out.parent, moved)
     return out
 
