@@ -15,7 +15,6 @@ from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
 from foveate.datasets.manifest.rows import PLAIN, Layout
 from foveate.errors import UNREADABLE, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
-from foveate.images.header import Reading
 from foveate.models import Look, Model
 from foveate.models.look import LookStarted, Sight, finish_looks, see, start_looks
 from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
@@ -244,11 +243,10 @@ def _sight(model: Model, row: Row) -> Sight | Failure:
     """An image opened, its view made and, where need be, decoded; how long that took is told as opening and viewing."""
     started, stage = perf_counter(), "open"
     try:
-        with Reading(row.path):
-            opened = row.open()
-            stage, opening = "read", perf_counter() - started
-            sight = see(model, opened)
-            sight.source.prefetch()
+        opened = row.open()
+        stage, opening = "read", perf_counter() - started
+        sight = see(model, opened)
+        sight.source.prefetch()
     except UNREADABLE as error:
         return _failure(row, stage, error)
     return replace(sight, stages=sight.stages | {"open": sight.stages["open"] + opening})

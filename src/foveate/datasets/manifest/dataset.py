@@ -14,6 +14,7 @@ from foveate.datasets.manifest.rows import PLAIN, Layout, ManifestRow, ManifestT
 from foveate.datasets.types import Example
 from foveate.errors import DataError
 from foveate.images import Masked, Source, open_image
+from foveate.images.header import Reading
 from foveate.types import Label
 
 ENDINGS = (*(f".ome{end}" for end in (*IMAGE_FOLDERS, ".tif", ".tiff")), *IMAGE_FOLDERS, *IMAGE_SUFFIXES)
@@ -54,7 +55,10 @@ class ManifestDataset:
     def open(self, index: int) -> Source:
         """The image of example `index`; no pixel is read."""
         source, mask = open_image(self.files[index], mpp=self.mpps[index]), self.masks[index] if self.masks else None
-        return source if mask is None else Masked(source, mask)
+        if mask is None:
+            return source
+        with Reading(mask):
+            return Masked(source, mask)
 
 
 @dataclass(frozen=True)
