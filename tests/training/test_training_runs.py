@@ -13,6 +13,8 @@ import torch
 import yaml
 from torch import nn
 
+from foveate.config.files import save_settings
+from foveate.config.training import RunSettings
 from foveate.errors import ConfigError, DataError, ImageError, RunError
 from foveate.evaluation.evaluate import evaluate
 from foveate.models import DrawOptions, load_model
@@ -20,7 +22,7 @@ from foveate.pipeline.loader import split_indices
 from foveate.training.attention_log import read_watched
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
-from foveate.training.run_folder import read_metrics
+from foveate.training.run_folder import read_metrics, run_settings
 
 Settings = Callable[..., Any]
 CLOCKS = ("seconds", "patches_per_second", "training_seconds", "receipt")
@@ -320,3 +322,11 @@ def test_a_run_that_diverges_keeps_a_state_without_nan_also_with_batch_statistic
     kept = tensors_of(tmp_path / "run")
     assert any("running_mean" in name for name in kept)
     assert all(np.isfinite(values).all() for values in kept.values())
+
+
+@pytest.mark.parametrize("within", ["", "model", "find"])
+def test_models_in_a_run_have_its_settings(within: str, tmp_path: Path) -> None:
+    save_settings(RunSettings(seed=3), tmp_path / "config.yaml")
+    assert run_settings(tmp_path / within).seed == 3
+    with pytest.raises(RunError, match=r"is not a run folder \(it has no config.yaml\)"):
+        run_settings(tmp_path / "state")

@@ -273,12 +273,12 @@ def run_settings(run: Path) -> RunSettings:
     """Settings that a run was trained with.
 
     Arguments:
-        run: folder of a run, or of the model in it.
+        run: folder of a run, or of the model or the evidence in it.
 
     Raises:
-        RunError: it is neither.
+        RunError: it is none of them.
     """
     for folder in (run, run.parent):
-        if (folder / "config.yaml").is_file() and (folder == run or run.name == "model"):
+        if (folder / "config.yaml").is_file() and (folder == run or run.name in ("model", "find")):
             return load_settings(folder / "config.yaml")
     raise RunError(f"{run} is not a run folder (it has no config.yaml): give the folder that foveate train wrote")
