@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import missing
 import numpy as np
 import pytest
 import tifffile
@@ -91,7 +92,8 @@ def test_levels_are_halves_of_one_another(size: Size) -> None:
     wanted = pyramid_of(array, 16)
     assert level_sizes(size, 16) == [level.shape[:2] for level in wanted]
     made: dict[int, list[np.ndarray]] = {}
-    for level, top, strip in strips(ArraySource(array), 16):
+    for level, top, strip, data in strips(ArraySource(array), 16):
+        assert data is None
         assert top == sum(map(len, made.get(level, [])))
         assert len(strip) <= 16
         made.setdefault(level, []).append(strip)
@@ -445,3 +447,30 @@ def test_png_becomes_lazy(tmp_path: Path) -> None:
     assert source.header.tile == (32, 32)
     assert [level.size for level in source.levels] == [(75, 101), (38, 51), (19, 26)]
     np.testing.assert_array_equal(source.read(Box(5, 6, 20, 30)), array[5:25, 6:36])
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("what", missing.BYTES[1:])
+@pytest.mark.parametrize("kind", ["raster, mask", "raster, opacity", "tiff, opacity", "png", "tiff, left out"])
+def test_a_mask_is_kept_at_every_level_of_a_tiff_and_refused_elsewhere(kind: str, what: str, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    source, pixels, gone = missing.KINDS[kind](tmp_path / "image", what)
+    told = convert(source, tmp_path / "a.tif", Conversion(tile=32, compression="deflate"))
+    result = open_image(told)
+    if source.header.nodata is None:
+        with rasterio.open(told) as file:
+            assert np.array_equal(file.dataset_mask() == 0, gone)
+        with rasterio.open(told, overview_level=0) as file:
+            half = gone.reshape(48, 2, 64, 2).all((1, 3))
+            assert np.array_equal(file.dataset_mask() == 0, half)
+        with pytest.raises(ImageError, match="OME-Zarr has no place for its mask"):
+            convert(source, tmp_path / "a.zarr", Conversion(tile=32))
+        assert not (tmp_path / "a.zarr").exists()
+    (known, marked), (seen, _) = (one.read_known([Box(0, 0, *missing.SIZE)])[0] for one in (result, source))
+    assert marked is not None
+    assert np.array_equal(marked[:, :, 0], gone)
+    assert np.array_equal(known, seen)
+    for number, level in enumerate(result.levels[1:], 1):  # means of data, never of data and nothing
+        values, marked = result.read_known([Box(0, 0, *level.size)], number)[0]
+        inside = values[:, :, : pixels.shape[2]] if marked is None else values[~marked[:, :, 0], : pixels.shape[2]]
+        assert inside.min() >= pixels[~gone].min()

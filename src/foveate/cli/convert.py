@@ -22,7 +22,7 @@ examples:
 
 Without --compression, 8-bit grey and RGB become JPEG, and everything else is kept without loss. Each level is the 2×2
 average of the one above. The image is read once, in strips: memory grows with its width only. Microns per pixel, bands,
-nodata and georeference are kept where the format has a place for them. DST appears whole or not at all.
+nodata, masks (in TIFF) and georeference are kept. DST appears whole or not at all.
 """
 
 

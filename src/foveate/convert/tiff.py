@@ -1,6 +1,7 @@
 """TIFF writer of pyramids: one BigTIFF of tiled pages, the finest first, the others marked as reduced."""
 
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from itertools import chain
@@ -29,6 +30,9 @@ GEOTIFF = (33550, 33922, 34264, 34735, 34736, 34737)
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 
+TRANSPARENCY = 4
+"""PhotometricInterpretation of a mask page: 1 where the image is data (TIFF 6.0, section 8)."""
+
 FULL_COLOUR = 90
 """Quality of JPEG from which colours are kept at full resolution."""
 
@@ -38,6 +42,8 @@ PREDICTED = ("deflate", "zstd", "lzw")
 
 def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterable[Strip]) -> None:
     """TIFF pyramid; tiles of coarser levels wait in a temporary file until those of level 0 are written.
+
+    Missing data that no value tells becomes a mask page of every level.
 
     Source: TIFF 6.0 (1992), section 15, tiled images; section 8, NewSubfileType; Adobe Photoshop TIFF notes, deflate.
 
@@ -56,13 +62,18 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
     encode = _encoder(settings, stored_type(source.header), source.channels)
     with (
         tempfile.TemporaryFile(dir=path.parent, prefix=".foveate-") as waiting,
+        tempfile.TemporaryFile(dir=path.parent, prefix=".foveate-") as aside,
         path.open("wb") as file,
         TiffWriter(file, bigtiff=True) as tiff,
     ):
-        kept = _Waiting(waiting, len(sizes))
+        kept, masks, gaps = _Waiting(waiting, len(sizes)), _Waiting(aside, len(sizes)), False
 
         def finest() -> Iterator[bytes]:
-            for level, _, strip in strips:
+            nonlocal gaps
+            for level, _, strip, data in strips:
+                if data is not None:
+                    gaps = gaps or not data.all()
+                    masks.add(level, map(_packed, _tiles(data, settings.tile)))
                 encoded = in_threads(encode, _tiles(strip, settings.tile), reading_threads())
                 if level == 0:
                     yield from encoded
@@ -83,6 +94,23 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
             )
             for _ in tiles:  # what follows the last tile of level 0: the ends of the other levels
                 pass
+        for level, size in enumerate(sizes if gaps else ()):
+            tiff.write(
+                masks.tiles(level),
+                shape=size,
+                dtype=np.bool_,
+                tile=(settings.tile, settings.tile),
+                compression="adobe_deflate",
+                photometric=TRANSPARENCY,
+                subfiletype=4 if level == 0 else 5,
+                software="foveate",
+                metadata=None,
+            )
+
+
+def _packed(tile: Shaped[np.ndarray, "side side 1"]) -> bytes:
+    """A tile of a mask, a bit a pixel."""
+    return zlib.compress(np.packbits(tile[:, :, 0], axis=1).tobytes())
 
 
 class _Waiting:

@@ -56,7 +56,12 @@ def write_zarr(path: Path, source: Source, settings: Conversion, strips: Iterabl
         )
         for level, size in enumerate(sizes)
     ]
-    for level, top, strip in strips:
+    for level, top, strip, data in strips:
+        if data is not None and not data.all():
+            raise ImageError(
+                f"{source.name or 'image'}: OME-Zarr has no place for its mask, and no value of it means no data: "
+                "convert it to TIFF"
+            )
         arrays[level][:, top : top + len(strip), :] = np.moveaxis(strip, 2, 0)
 
 

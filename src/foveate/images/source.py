@@ -73,6 +73,11 @@ class Source(Viewed):
         return self._known
 
     @property
+    def may_miss(self) -> bool:
+        """Whether some pixel may be missing at full resolution; False is known without reading one."""
+        return self._may_miss(0)
+
+    @property
     def bytes_read(self) -> int:
         """Bytes read so far, views included: of the file, or of the pixels of an image in memory."""
         return self._bytes
