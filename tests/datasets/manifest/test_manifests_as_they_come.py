@@ -149,7 +149,7 @@ def test_a_column_of_patients_that_is_not_used_is_pointed_at(write: Write, colum
     [
         (["slide=path"], r"has no column 'slide', its columns are case,slide_id,label, did you mean slide_id\?"),
         (["nothing=path"], r"has no column 'nothing', its columns are case,slide_id,label: name one of these"),
-        ([], r"has no column 'path': .* \(or --columns case=path\)"),
+        ([], r"has no column 'path': .* \(or --columns slide_id=path\)"),
     ],
 )
 def test_columns_that_are_not_there_are_named(write: Write, columns: list[str], message: str) -> None:

@@ -268,7 +268,8 @@ def _check_header(source: Path, names: list[str], require_labels: bool, layout: 
     header = [layout.columns.get(name, name) for name in names]
     for name in ("path", "label") if require_labels else ("path",):
         if name not in header:
-            near = get_close_matches(name, header, n=1) or header[:1]
+            likely = [one for one in header if name == "path" and re.search("slide|image|file|scan", one)]
+            near = get_close_matches(name, header, n=1) or likely[:1] or header[:1]
             raise DataError(
                 f"{source} has no column {name!r}: its first line must name the columns, e.g. path,label, and is "
                 f"{','.join(header)}; add it, or rename {near[0]!r} if that is it (or --columns {near[0]}={name})"
