@@ -61,6 +61,7 @@ def test_every_image_is_answered_or_named_and_a_killed_call_goes_on(tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_thousand_images_are_answered_or_named_and_a_killed_call_goes_on(tmp_path: Path) -> None:
     check_answers(tmp_path, rows=1000, every=4, stop_after=300)
 
