@@ -98,7 +98,7 @@ def test_a_model_of_weights_that_are_no_numbers_has_no_answer(make_model: Models
     model = make_model(channels=1)
     with torch.no_grad():
         model.head.bias[0] = torch.nan
-    with pytest.raises(ImageError, match=r"^the answer to the array is not a number: look for nan in the weights$"):
+    with pytest.raises(ImageError, match=r"^the answer to the array is not a number: .* or in the model's weights$"):
         model.predict(np.zeros((50, 60), np.uint8))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,20 +162,21 @@ class _Overflowing(ArraySource):
         raise OverflowError("Python int too large to convert to C ssize_t")
 
 
-def _spoilt(how: str) -> Source:
+def _spoilt(how: str, folder: Path) -> Source:
     pixels = np.zeros((70, 110, 3), np.float32)
     if how == "overflow":
         return _Overflowing(pixels, name=how)
     if how == "empty mask":
-        return Masked(ArraySource(pixels, name=how), ArraySource(np.zeros((5, 7), np.uint8)))
+        Image.fromarray(np.zeros((7, 11), np.uint8)).save(folder / "mask.png")
+        return Masked(ArraySource(pixels, name=how), folder / "mask.png")
     return ArraySource(np.full_like(pixels, 3.4e38), name=how)
 
 
 @pytest.mark.parametrize("how", ["overflow", "empty mask", "huge values"])
 @pytest.mark.parametrize("name", MODELS)
-def test_no_spoilt_image_takes_its_batch_along(rows: list[Row], name: str, how: str) -> None:
+def test_no_spoilt_image_takes_its_batch_along(rows: list[Row], name: str, how: str, tmp_path: Path) -> None:
     model = model_of(name)
-    company = [*rows[:2], Row("bad", partial(_spoilt, how)), *rows[2:4]]
+    company = [*rows[:2], Row("bad", partial(_spoilt, how, tmp_path)), *rows[2:4]]
     found = looks(model, company, DrawOptions(), batch=5)
     alone = looks(model, [*rows[:4]], DrawOptions(), batch=1)
     for one, other in zip([found[0], found[1], *found[3:]], alone, strict=True):

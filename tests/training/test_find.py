@@ -354,7 +354,7 @@ def test_an_image_that_is_masked_altogether_is_refused_by_name() -> None:
 
     plain = make_marks(4, 0)
     model = seeing_model(input=InputSettings())
-    with pytest.raises(FoveateError, match=r"\(002\.png\) has no cell to look at"):
+    with pytest.raises(FoveateError, match=r"^002\.png: there is nothing to look at"):
         search(Dark(plain.examples, plain.classes), settings_of(), model)
 
 
