@@ -33,6 +33,11 @@ TABLES = {
         ERROR
         | {"minus ATS-10 (95 %, paired)": "minus", "AUC": "auc", "train loss": "loss", "train error": "training error"},
     ),
+    "german-eyes": (
+        "## German road scenes at full resolution",
+        "ats-10",
+        ERROR | {"AUC": "auc", "train loss": "loss", "train error": "training error"},
+    ),
     "german-crops": (
         "| told where to look |",
         "told-where told-where-180",

