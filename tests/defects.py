@@ -1,5 +1,6 @@
 """Photographs of a surface, some with one defect: JPEG files of three megapixels, unlike any used for tuning."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +10,45 @@ SIZE = (1500, 2000)
 """(height, width), three megapixels."""
 
 
-def write_surfaces(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
-    """Write photographs of rough plaster; every second one has a chip or a stain of about 30 pixels.
+def write_photographs(
+    folder: Path,
+    count: int,
+    size: tuple[int, int],
+    seed: int,
+    picture: Callable[[np.random.Generator, int, tuple[int, int]], tuple[str, Image.Image]],
+) -> Path:
+    """Write JPEG files, numbered, into a sub-folder for each class.
 
     Arguments:
-        folder: to write to; its sub-folders, intact and damaged, are the classes.
+        folder: to write to; its sub-folders are the classes.
         count: of files.
         size: (height, width) of each.
         seed: of everything in them.
+        picture: gives the class and the picture of a number.
 
     Returns:
         The folder.
     """
     generator = np.random.default_rng(seed)
     for number in range(count):
-        damaged = number % 2 == 1
-        image = _plaster(generator, size)
-        if damaged:
-            _damage(generator, image)
-        path = folder / ("damaged" if damaged else "intact") / f"{number:04d}.jpg"
+        kind, image = picture(generator, number, size)
+        path = folder / kind / f"{number:04d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, quality=88)
     return folder
+
+
+def write_surfaces(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
+    """Write photographs of rough plaster, intact and damaged: every second one has a chip or a stain of 30 pixels."""
+    return write_photographs(folder, count, size, seed, _surface)
+
+
+def _surface(generator: np.random.Generator, number: int, size: tuple[int, int]) -> tuple[str, Image.Image]:
+    image = _plaster(generator, size)
+    if number % 2 == 0:
+        return "intact", image
+    _damage(generator, image)
+    return "damaged", image
 
 
 def _plaster(generator: np.random.Generator, size: tuple[int, int]) -> Image.Image:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from defects import write_photographs
 from PIL import Image
 
 SIZE = (700, 900)
@@ -13,27 +14,12 @@ KINDS = ("felt", "linen", "sand", "slate")
 
 
 def write_textures(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
-    """Write photographs of textures, of every kind as many, whose light, colour, scale and contrast say nothing.
-
-    Arguments:
-        folder: to write to; its sub-folders, `KINDS`, are the classes.
-        count: of files.
-        size: (height, width) of each.
-        seed: of everything in them.
-
-    Returns:
-        The folder.
-    """
-    generator = np.random.default_rng(seed)
-    for number in range(count):
-        kind = KINDS[number % len(KINDS)]
-        path = folder / kind / f"{number:04d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _texture(generator, kind, size).save(path, quality=88)
-    return folder
+    """Write photographs of all `KINDS` in turn, whose light, colour, scale and contrast say nothing."""
+    return write_photographs(folder, count, size, seed, _texture)
 
 
-def _texture(generator: np.random.Generator, kind: str, size: tuple[int, int]) -> Image.Image:
+def _texture(generator: np.random.Generator, number: int, size: tuple[int, int]) -> tuple[str, Image.Image]:
+    kind = KINDS[number % len(KINDS)]
     scale = generator.uniform(1.0, 1.8)
     reach = {
         "felt": [(3.0, 3.0)],
@@ -54,7 +40,7 @@ def _texture(generator: np.random.Generator, kind: str, size: tuple[int, int]) -
         + 10 * light
     )
     tint = generator.uniform(0.85, 1.15, 3)
-    return Image.fromarray((grey[..., None] * tint).clip(0, 255).astype(np.uint8))
+    return kind, Image.fromarray((grey[..., None] * tint).clip(0, 255).astype(np.uint8))
 
 
 def _smooth(generator: np.random.Generator, size: tuple[int, int], rows: float, columns: float) -> np.ndarray:

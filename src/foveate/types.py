@@ -60,6 +60,11 @@ class Box:
         bottom, right = min(self.bottom, bottom), min(self.right, right)
         return Box(top, left, bottom - top, right - left) if top < bottom and left < right else None
 
+    def place_in(self, other: "Box") -> tuple[slice, slice]:
+        """Rows and columns that it takes in the pixels of a box that it lies in."""
+        top, left = self.top - other.top, self.left - other.left
+        return slice(top, top + self.height), slice(left, left + self.width)
+
 
 @dataclass(frozen=True)
 class Level:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.cli.parser import add_layout, add_loading, add_model, check_looking
-from foveate.cli.predict import progress
+from foveate.cli.predict import SOME_FAILED, progress
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ attended cells are covered, 1 to 20, beside as many covered anywhere; eleven pre
 
 Images that cannot be read are not counted: errors.csv beside the figures names them, and the exit code is 3.
 """
-
-SOME_FAILED = 3
 
 NAMES = {
     "chance": "share of cells that show one",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.parser import add_code, add_layout
+from foveate.cli.predict import ALL_FAILED, DONE, SOME_FAILED
 from foveate.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ examples:
 No pixel is read. An image that cannot be read has `error` in its object, or a line on standard error; the others go on,
 and the exit code is 3; it is 2 if none could be read.
 """
-
-DONE, ALL_FAILED, SOME_FAILED = 0, 2, 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

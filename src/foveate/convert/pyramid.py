@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from foveate.convert.settings import stored_type
-from foveate.images.header import Header, full_scale, missing_values
+from foveate.images.header import Header, is_stored, missing_values
 from foveate.images.source import Source
 from foveate.types import Box, Size
 
@@ -67,10 +67,8 @@ def strips(source: Source, tile: int, threads: int = 1) -> Iterator[Strip]:
 
 def told_by(header: Header) -> float | None:
     """The value of missing data, if pixels can have it."""
-    nodata, dtype = header.nodata, header.dtype
-    if nodata is None or dtype.kind == "f":
-        return nodata
-    return nodata if nodata.is_integer() and 0 <= nodata <= full_scale(dtype) else None
+    nodata = header.nodata
+    return nodata if nodata is not None and is_stored(nodata, header.dtype) else None
 
 
 def _level_0(source: Source, tile: int, threads: int) -> Iterator[tuple[np.ndarray, Data | None]]:

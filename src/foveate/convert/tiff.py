@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 from foveate.convert.pyramid import Strip, level_sizes
 from foveate.convert.settings import Conversion, is_colour, stored_type
 from foveate.errors import ImageError
+from foveate.images.formats.tiff.colours import TRANSPARENCY
 from foveate.images.header import Georeference, Header
 from foveate.images.source import Source
 from foveate.threads import in_threads, reading_threads
@@ -29,9 +30,6 @@ GEOTIFF = (33550, 33922, 34264, 34735, 34736, 34737)
 """Pixel scale, tie points, transformation, keys, and their numbers and texts: OGC GeoTIFF 1.1, section 7."""
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
-
-TRANSPARENCY = 4
-"""PhotometricInterpretation of a mask page: 1 where the image is data (TIFF 6.0, section 8)."""
 
 FULL_COLOUR = 90
 """Quality of JPEG from which colours are kept at full resolution."""

@@ -63,15 +63,17 @@ def open_dataset(settings: DataSettings, seed: int = 0, check_files: bool = True
     return replace(images, examples=tuple(examples))
 
 
+def named_manifest(settings: DataSettings, check_files: bool = True) -> ManifestDataset:
+    """Images of the manifest that settings name, as `foveate.datasets.read_manifest` reads it."""
+    assert settings.manifest is not None
+    layout = Layout.of(settings.columns, settings.images)
+    return read_manifest(settings.manifest, check_files=check_files, multi_label=settings.multi_label, layout=layout)
+
+
 def _manifest(settings: DataSettings, check_files: bool) -> ManifestDataset:
     if settings.manifest is None:
         raise ConfigError("no images to train on: give --data MANIFEST, a CSV file or a folder with a folder per class")
-    images = read_manifest(
-        settings.manifest,
-        check_files=check_files,
-        multi_label=settings.multi_label,
-        layout=Layout.of(settings.columns, settings.images),
-    )
+    images = named_manifest(settings, check_files)
     if settings.multi_label and not images.classes:
         raise DataError(f"no image of {settings.manifest} has a label: a classifier needs a class at least")
     if not settings.multi_label and len(images.classes) < 2:

@@ -11,8 +11,9 @@ from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
 from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
 from foveate.explain.page import Entry, write_index, write_page
-from foveate.explain.picture import Rendering, Scale, jpeg, png, shrunk, thumbnail_size, write_overlay
+from foveate.explain.picture import Rendering, Scale, jpeg, png, shrunk, write_overlay
 from foveate.images import Source
+from foveate.images.view import shrunk_size
 from foveate.models import Look, Model
 from foveate.models.look import look_again
 from foveate.models.receipts import complete_receipt, receipt_line
@@ -82,7 +83,7 @@ class Explainer:
         return index
 
     def _write(self, folder: Path, seen: Explanation, opened: Source) -> None:
-        view = opened.view(thumbnail_size(opened.size, SIDE))
+        view = opened.view(shrunk_size(opened.size, SIDE))
         rendering = Rendering.of(opened, view, self.model.settings.input.bands)
         picture = rendering(view)
         settings = self._settings(rendering, seen.drawn)

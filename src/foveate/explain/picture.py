@@ -13,7 +13,8 @@ from PIL import Image
 
 from foveate.explain.explanation import Explanation
 from foveate.images import Source
-from foveate.types import Box, Size
+from foveate.images.view import shrunk_size
+from foveate.types import Box
 
 MAP = "plasma"
 """Matplotlib's colour map: its order survives grey prints and colour blindness."""
@@ -152,21 +153,7 @@ class Rendering:
             ImageError: if it cannot be read.
         """
         region = (float(box.top), float(box.left), float(box.bottom), float(box.right))
-        return self(source.view(thumbnail_size(box.size, longest_side), region))
-
-
-def thumbnail_size(size: Size, longest_side: int) -> Size:
-    """Thumbnail size (height, width): small enough, in its own proportions and never enlarged.
-
-    Example:
-        >>> thumbnail_size((300, 1000), 100), thumbnail_size((30, 40), 100)
-        ((30, 100), (30, 40))
-    """
-    longest = max(size)
-    if longest <= longest_side:
-        return size
-    rows, columns = (max(1, (2 * side * longest_side + longest) // (2 * longest)) for side in size)
-    return rows, columns
+        return self(source.view(shrunk_size(box.size, longest_side), region))
 
 
 def jpeg(pixels: UInt8[np.ndarray, "height width 3"], most_bytes: float = math.inf) -> bytes:

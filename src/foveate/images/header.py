@@ -1,5 +1,6 @@
 """Header of an image, and what pixel values mean: the types an image may hold, and their unit range."""
 
+import functools
 import math
 from dataclasses import dataclass
 from types import TracebackType
@@ -117,6 +118,11 @@ def not_finite(name: str, where: str) -> ImageError:
     )
 
 
+def is_stored(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Whether pixels of a type can have the value that means no data; those of whole numbers cannot have just any."""
+    return dtype.kind == "f" or (nodata.is_integer() and 0 <= nodata <= full_scale(dtype))
+
+
 def missing_values(pixels: Pixels, nodata: float) -> Missing | None:
     """Values that are the one that means no data.
 
@@ -135,15 +141,26 @@ def missing_values(pixels: Pixels, nodata: float) -> Missing | None:
         [True, False]
     """
     dtype: np.dtype[Any] = pixels.dtype
+    if not is_stored(nodata, dtype):
+        return None
     if dtype.kind == "f":
         with np.errstate(over="ignore"):  # of what float16 cannot hold, infinity
             value = np.asarray(nodata).astype(dtype)
         found = np.isnan(pixels) if math.isnan(nodata) else pixels == value
-    elif math.isfinite(nodata) and nodata.is_integer() and 0 <= nodata <= full_scale(dtype):
-        found = (pixels == dtype.type(nodata)).all(2, keepdims=True)
     else:
-        return None
+        found = (pixels == dtype.type(nodata)).all(2, keepdims=True)
     return found if found.any() else None
+
+
+def unseen(opacity: Shaped[np.ndarray, "height width _"]) -> Missing | None:
+    """Pixels that are wholly transparent; None if none is, or no opacity is known."""
+    return None if opacity.all() else opacity == 0
+
+
+def united(*some: Missing | None) -> Missing | None:
+    """What any of several masks says is missing; None if none says anything."""
+    known = [missing for missing in some if missing is not None and missing.any()]
+    return functools.reduce(np.logical_or, known) if known else None
 
 
 def without(pixels: Pixels, missing: Missing | None) -> tuple[Pixels, Missing | None]:

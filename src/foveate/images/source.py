@@ -280,6 +280,5 @@ def _placed(
     result: Shaped[np.ndarray, "height width some"], box: Box, part: Box, pixels: Shaped[np.ndarray, "_ _ some"]
 ) -> Shaped[np.ndarray, "height width some"]:
     """What is known of a box, with what is known of a part of it."""
-    top, left = part.top - box.top, part.left - box.left
-    result[top : top + part.height, left : left + part.width] = pixels
+    result[part.place_in(box)] = pixels
     return result

@@ -315,9 +315,10 @@ def _read(source: Source, boxes: Sequence[Box], threads: int) -> Iterator[Known]
     bottom, right = (max((getattr(box, side) for box in boxes), default=0) for side in ("bottom", "right"))
     joined = len(boxes) > 1 and (bottom - top) * (right - left) <= sum(box.height * box.width for box in boxes)
     if joined and source.header.tile is None:
-        whole, missing = source.read_known([Box(top, left, bottom - top, right - left)], 0, threads)[0]
+        around = Box(top, left, bottom - top, right - left)
+        whole, missing = source.read_known([around], 0, threads)[0]
         for box in boxes:
-            part = slice(box.top - top, box.bottom - top), slice(box.left - left, box.right - left)
+            part = box.place_in(around)
             yield whole[part], None if missing is None or not missing[part].any() else missing[part]
     else:
         yield from source.read_known(boxes, 0, threads)

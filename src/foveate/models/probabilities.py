@@ -87,6 +87,11 @@ def check_answers(names: Sequence[str], values: Float64[np.ndarray, "image class
             raise ImageError(f"the answer to {name} is not a number: look for nan {suspects}")
 
 
+def too_large(name: str) -> ImageError:
+    """Error of an image whose answer is not a number though its pixels and the weights are."""
+    return ImageError(f"the answer to {name} is not a number: look for values too large among its pixels")
+
+
 def name_predicted(classes: Sequence[str], values: Sequence[float], multi_label: bool = False) -> str:
     """The prediction in words.
 

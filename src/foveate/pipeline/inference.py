@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import torch
 
-from foveate.errors import UNREADABLE, FoveateError, ImageError, RunError, one_line
+from foveate.errors import UNREADABLE, FoveateError, RunError, one_line
 from foveate.models import Model
+from foveate.models.probabilities import too_large
 from foveate.models.types import Batch, Output, Started
 from foveate.pipeline.loader import Loader, Share, shares
 from foveate.threads import one_ahead, read_ahead, reading_threads
@@ -181,9 +182,7 @@ def answered(
     try:
         output = ask(batch)
         if loader.failed is not None and not bool(output.logits.isfinite().all()):
-            raise ImageError(
-                f"the answer to {batch.ids[0]} is not a number: look for values too large among its pixels"
-            )
+            raise too_large(batch.ids[0])
     except UNREADABLE as error:
         if loader.failed is None:
             raise

@@ -12,8 +12,8 @@ from typing import Any
 
 from foveate.atomic import replace_file
 from foveate.config.training import RunSettings
-from foveate.datasets import fill_splits, k_folds, open_dataset, read_manifest
-from foveate.datasets.manifest.rows import Layout
+from foveate.datasets import fill_splits, k_folds, open_dataset
+from foveate.datasets.open import named_manifest
 from foveate.datasets.types import Example, ImageDataset, Resplit
 from foveate.errors import DataError, RunError
 from foveate.evaluation.evaluate import evaluate
@@ -166,6 +166,5 @@ def _splits(path: Path) -> dict[str, str]:
 def _named_splits(settings: RunSettings) -> ImageDataset:
     """The images with the splits that the data name, none filled in."""
     if settings.data.source == "manifest" and settings.data.manifest is not None:
-        layout = Layout.of(settings.data.columns, settings.data.images)
-        return read_manifest(settings.data.manifest, multi_label=settings.data.multi_label, layout=layout)
+        return named_manifest(settings.data)
     return open_dataset(replace(settings.data, test=0.0), settings.seed)

@@ -15,6 +15,7 @@ from foveate.atomic import replace_file
 from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import UNREADABLE, Absent, ImageError, RunError
 from foveate.images import Source
+from foveate.models.probabilities import too_large
 from foveate.models.types import Batch, Output
 from foveate.networks.normalise import BATCH_NORMS
 from foveate.types import Label
@@ -213,7 +214,7 @@ class Sparing(nn.Module):
         with self._seeded(batch):
             output: Output = self.model(batch)
         if not bool(output.logits.isfinite().all()) and not bool((~output.logits.isfinite()).all()):
-            raise ImageError("the answer to an image is not a number: look for values too large among its pixels")
+            raise too_large("an image")
         return output
 
     def _failure(self, batch: Batch, row: int) -> Exception | None:
@@ -224,7 +225,7 @@ class Sparing(nn.Module):
             return error
         if not bool(output.logits.isfinite().all()):
             name = batch.ids[row] if batch.ids else f"image {row}"
-            return ImageError(f"the answer to {name} is not a number: look for values too large among its pixels")
+            return too_large(name)
         return None
 
     def _keep(self, batch: Batch) -> Batch:

@@ -12,8 +12,9 @@ from jaxtyping import Float32, UInt8
 from foveate.cache import DECODED, ENCODED, Owner
 from foveate.errors import DataError, ImageError, MissingExtra
 from foveate.explain import Explanation, explain
-from foveate.explain.picture import Rendering, Scale, jpeg, png, thumbnail_size
+from foveate.explain.picture import Rendering, Scale, jpeg, png
 from foveate.images import ArraySource
+from foveate.images.view import shrunk_size
 from foveate.models import Model
 from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.predict import Row
@@ -152,7 +153,7 @@ class Gallery:
         try:
             opened = self._open(number)
             look = self._model.look(opened, self._options)
-            rendering = Rendering.of(opened, opened.view(thumbnail_size(opened.size, SMALL)), self._bands)
+            rendering = Rendering.of(opened, opened.view(shrunk_size(opened.size, SMALL)), self._bands)
         except (ImageError, DataError, MissingExtra, OSError) as error:
             self._open.cache_clear()  # the next call opens the file anew
             self._failed[number] = " ".join(str(error).split())

@@ -197,7 +197,7 @@ class Augmented(Wrapper):
             missing = None if covered is None else next(gaps)
             if covered is not None and missing is not None:
                 turned, missing = self._orientation.apply(missing), np.zeros((*box.size, missing.shape[2]), np.bool_)
-                missing[_within(covered, box)] = turned
+                missing[covered.place_in(box)] = turned
             results.append(without(self._changed(box, covered, parts), missing))
         return results
 
@@ -210,7 +210,7 @@ class Augmented(Wrapper):
                 part = self.change.stain.apply(unit_range(part))
             if self._shades:
                 part = unit_range(part) * np.float32(self.change.gain) + np.float32(self.change.bias)
-            result[_within(covered, box)] = part
+            result[covered.place_in(box)] = part
         return result
 
     def average_of(self, size: Size, region: Region, window: Box) -> Averages:
@@ -243,9 +243,3 @@ class Augmented(Wrapper):
         """The part of a box that shows the original, in pixels of this image."""
         (down, right), (height, width) = self.change.shift, self.size
         return box.within(max(down, 0), max(right, 0), height + min(down, 0), width + min(right, 0))
-
-
-def _within(part: Box, box: Box) -> tuple[slice, slice]:
-    """Where a part of a box lies in it."""
-    top, left = part.top - box.top, part.left - box.left
-    return slice(top, top + part.height), slice(left, left + part.width)

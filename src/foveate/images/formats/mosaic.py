@@ -111,4 +111,4 @@ class Mosaic(Source):
             return
         top, left = self._corner(place)
         pixels = self._pixels(picture, Box(seen.top - top, seen.left - left, *seen.size))
-        result[seen.top - box.top : seen.bottom - box.top, seen.left - box.left : seen.right - box.left] = pixels
+        result[seen.place_in(box)] = pixels

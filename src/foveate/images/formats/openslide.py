@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from foveate.cache import DECODED
 from foveate.images.formats.library import LibraryFile, levels_of, library, over_fill, where
-from foveate.images.header import Header, without
+from foveate.images.header import Header, unseen, without
 from foveate.images.scale import openslide_mpp
 from foveate.images.source import Known
 from foveate.types import Box, Size
@@ -94,7 +94,7 @@ class OpenSlideSource(LibraryFile):
         scanned = self._scanned(box, level)
         pixels, opacity = over_fill(scanned, self._fill), scanned[:, :, 3:]
         self._count(pixels.nbytes)
-        return without(pixels, None if opacity.all() else opacity == 0)
+        return without(pixels, unseen(opacity))
 
     def _may_miss(self, level: int) -> bool:  # noqa: ARG002  nobody knows without reading
         return True

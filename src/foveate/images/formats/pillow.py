@@ -20,7 +20,7 @@ from foveate.cache import DECODED
 from foveate.disk_cache import DiskCache
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region
-from foveate.images.header import CacheKey, Header, Missing, Pixels, full_scale, over_black
+from foveate.images.header import CacheKey, Header, Missing, Pixels, full_scale, over_black, unseen
 from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
 from foveate.images.io.open import Download, ZipMember
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
@@ -122,7 +122,7 @@ class PillowSource(Source):
         return [self._cleaned(part, box, level) for part, box in zip(parts, boxes, strict=True)]
 
     def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:  # noqa: ARG002
-        return _unseen(
+        return unseen(
             self._orientation.apply(self._decoded())[box.top : box.bottom, box.left : box.right, self.channels :]
         )
 
@@ -144,7 +144,7 @@ class PillowSource(Source):
 
         def strip(start: int, stop: int) -> Known:
             part = pixels[start:stop, west:east]
-            return part[:, :, :channels], _unseen(part[:, :, channels:]) if self._transparent else None
+            return part[:, :, :channels], unseen(part[:, :, channels:]) if self._transparent else None
 
         sums, lost = known_average(strip, rows, columns, channels)
         return turn.apply(sums) / full_scale(self.dtype), self._share(
@@ -325,11 +325,6 @@ def _values(image: Image.Image, name: str) -> tuple[int, np.dtype[Any]]:
 def _may_be_seen_through(image: Image.Image) -> bool:
     """Whether pixels may be transparent, from the header alone."""
     return image.mode in ("LA", "RGBA", "PA", "RGBa", "La") or "transparency" in image.info
-
-
-def _unseen(opacity: Shaped[np.ndarray, "rows columns _"]) -> Missing | None:
-    """Pixels that are wholly transparent; none where no opacity is kept."""
-    return None if opacity.all() else opacity == 0
 
 
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns channel"]:

@@ -1,6 +1,5 @@
 """GDAL reader, by rasterio: GeoTIFF, cloud-optimised GeoTIFF and other rasters."""
 
-import functools
 import threading
 import warnings
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 
 from foveate.errors import ImageError
 from foveate.images.formats.library import LibraryFile, levels_of, library, matches, where
-from foveate.images.header import Georeference, Header, Missing, Pixels, kept_type, missing_values
+from foveate.images.formats.tiled import TileName, touched_tiles
+from foveate.images.header import Georeference, Header, Missing, Pixels, kept_type, missing_values, united, unseen
 from foveate.images.scale import projected_mpp
 from foveate.types import Box, Size
 
@@ -48,6 +48,7 @@ class RasterSource(LibraryFile):
         self._opacity: int | None = None
         self._masked = False
         self._sparse = False
+        self._holes: dict[int, bool] = {}
 
     def _handle(self, level: int) -> Any:
         return self._dataset(self._overviews[level])
@@ -112,7 +113,7 @@ class RasterSource(LibraryFile):
     def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:
         found = [self._without_value(pixels)]
         if self._opacity is not None:
-            found.append(pixels[:, :, self._opacity, None] == 0)
+            found.append(unseen(pixels[:, :, self._opacity, None]))
         if self._masked:
             with self._using(level, where(box, level)) as dataset:
                 mask: np.ndarray = dataset.dataset_mask(window=_window(box))
@@ -120,8 +121,7 @@ class RasterSource(LibraryFile):
             found.append(mask[:, :, None] == 0)
         if self._sparse:
             found.append(self._left_out(pixels, box, level))
-        some = [missing for missing in found if missing is not None and missing.any()]
-        return functools.reduce(np.logical_or, some) if some else None
+        return united(*found)
 
     def _without_value(self, pixels: Pixels) -> Missing | None:
         """Values that are their band's nodata."""
@@ -141,15 +141,14 @@ class RasterSource(LibraryFile):
             return None
         with self._using(level, where(box, level)) as dataset:
             height, width = dataset.block_shapes[0]
-            for row in range(box.top // height, (box.bottom - 1) // height + 1):
-                for column in range(box.left // width, (box.right - 1) // width + 1):
-                    down, along = max(0, row * height - box.top), max(0, column * width - box.left)
-                    part = slice(down, (row + 1) * height - box.top), slice(along, (column + 1) * width - box.left)
-                    if pixels[part].any():
-                        continue
-                    if dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1) is None:
-                        found = np.zeros((*box.size, 1), np.bool_) if found is None else found
-                        found[part] = True
+            for name in touched_tiles(box, (height, width)):
+                block = Box(name[0] * height, name[1] * width, height, width)
+                seen = block.within(box.top, box.left, box.bottom, box.right)
+                assert seen is not None
+                part = seen.place_in(box)
+                if not pixels[part].any() and _is_left_out(dataset, name):
+                    found = np.zeros((*box.size, 1), np.bool_) if found is None else found
+                    found[part] = True
         return found
 
     def _may_miss(self, level: int) -> bool:
@@ -158,12 +157,18 @@ class RasterSource(LibraryFile):
         return known or (self._sparse and self._has_holes(level))
 
     def _has_holes(self, level: int) -> bool:
-        """Whether a level has blocks that lie nowhere in the file."""
-        with self._using(level, "") as dataset:
-            (height, width), (rows, columns) = dataset.block_shapes[0], dataset.shape
-            blocks = ((row, column) for row in range(-(-rows // height)) for column in range(-(-columns // width)))
-            names = (f"BLOCK_OFFSET_{column}_{row}" for row, column in blocks)
-            return any(dataset.get_tag_item(name, "TIFF", bidx=1) is None for name in names)
+        """Whether a level has blocks that lie nowhere in the file; all are asked for once."""
+        if level not in self._holes:
+            with self._using(level, "") as dataset:
+                blocks = touched_tiles(Box(0, 0, *dataset.shape), dataset.block_shapes[0])
+                self._holes[level] = any(_is_left_out(dataset, name) for name in blocks)
+        return self._holes[level]
+
+
+def _is_left_out(dataset: Any, block: TileName) -> bool:
+    """Whether a block lies nowhere in the file."""
+    row, column = block
+    return dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1) is None
 
 
 def _window(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:

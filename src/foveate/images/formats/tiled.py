@@ -10,7 +10,7 @@ import foveate.images.area as averages
 from foveate.cache import TILES
 from foveate.errors import ImageError
 from foveate.images.area import Bins, Region
-from foveate.images.header import Missing, Pixels, full_scale, without
+from foveate.images.header import Missing, Pixels, full_scale, united, unseen, without
 from foveate.images.orientation import Orientation
 from foveate.images.source import Known, Source
 from foveate.images.view import Averages, known_average
@@ -100,10 +100,7 @@ class TiledSource(Source):
         if not self._opacity:
             return super()._cleaned(pixels, box, level)
         pixels, opacity = pixels[:, :, : self.channels], pixels[:, :, self.channels :]
-        missing = self._missing(pixels, box, level)
-        if not opacity.all():
-            missing = opacity == 0 if missing is None else missing | (opacity == 0)
-        return without(pixels, missing)
+        return without(pixels, united(self._missing(pixels, box, level), unseen(opacity)))
 
     def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:
         """The header's no data, and tiles that are not there; the box is one of what is stored."""

@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError
 from foveate.images.formats.library import LibraryFile, levels_of, library, matches, where
-from foveate.images.header import Header, Pixels, kept_type, over_black, without
+from foveate.images.header import Header, Pixels, kept_type, over_black, unseen, without
 from foveate.images.orientation import Orientation
 from foveate.images.scale import resolution_mpp
 from foveate.images.source import Known
@@ -122,7 +122,7 @@ class VipsSource(LibraryFile):
         stored = self._stored(box, level)
         pixels, opacity = self._laid_down(stored), self._orientation.apply(stored)[:, :, -1:]
         self._count(pixels.nbytes)
-        return without(pixels, None if opacity.all() else opacity == 0)
+        return without(pixels, unseen(opacity))
 
     def _may_miss(self, level: int) -> bool:  # noqa: ARG002
         _ = self.header

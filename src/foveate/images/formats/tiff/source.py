@@ -11,7 +11,7 @@ from foveate.errors import ImageError, one_line
 from foveate.images.formats.tiff.directory import Directory, Layout, find_levels, read_directories
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
-from foveate.images.header import CacheKey, Header, Missing, Pixels
+from foveate.images.header import CacheKey, Header, Missing, Pixels, united
 from foveate.images.io.local import ByteFile, stream
 from foveate.images.io.open import open_bytes
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
@@ -99,10 +99,7 @@ class TiffSource(TiledSource):
         missing = super()._missing(pixels, box, level)
         if self._mask is None:
             return missing
-        masked = ~self._mask.data_in(box, self._stored(level))
-        if not masked.any():
-            return missing
-        return masked if missing is None else missing | masked
+        return united(missing, ~self._mask.data_in(box, self._stored(level)))
 
     def _absent(self, level: int, box: Box) -> Sequence[TileName]:
         file, levels = self._file()
