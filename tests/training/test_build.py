@@ -1,5 +1,6 @@
 """What is learnt of the training images before a model is built."""
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from foveate.config.settings import InputSettings, ViewSettings
 from foveate.datasets.types import Example
@@ -93,7 +95,7 @@ def test_pixels_that_are_no_numbers_do_not_count_and_a_constant_band_keeps_its_s
 def test_channels_of_all_and_the_size_of_a_typical_one() -> None:
     sizes = [(30, 20), (31, 90), (32, 50)]
     mixed = Arrays.of(*(np.zeros((*size, channels), np.uint8) for size, channels in zip(sizes, (1, 3, 1), strict=True)))
-    assert typical_image(mixed, range(3), PLAIN) == (3, (32, 50))
+    assert typical_image(mixed, range(3), PLAIN) == (3, (32, 50), "")
     assert typical_image(mixed, range(3), InputSettings(colour="grey"))[0] == 1
     five = Arrays.of(np.zeros((9, 8, 5), np.uint8), np.zeros((9, 8, 3), np.uint8))
     with pytest.raises(ImageError, match=r"must have the same number of channels, got 3 \(1.tif\) and 5 \(0.tif\)"):
@@ -123,3 +125,66 @@ def test_a_model_keeps_the_statistics_of_its_images(settings_of: Callable[..., A
     expected = band_statistics(data, range(8), Intake(PLAIN, 4), settings.model.view)
     assert np.allclose(kept.statistics.mean, expected.mean, rtol=1e-6)
     assert np.allclose(kept.statistics.deviation, expected.deviation, rtol=1e-6)
+
+
+KINDS = {
+    "grey": ((1,), "uint8", ""),
+    "RGB": ((3,), "uint8", ""),
+    "grey and RGB": ((1, 3), "uint8", ""),
+    "a satellite scene": ((4,), "uint16", "uint16"),
+    "a microscope's": ((1,), "uint16", "uint16"),
+    "floating point": ((3,), "float32", "float32"),
+    "many bands": ((5,), "uint8", "of 5 bands"),
+}
+
+
+class Listening(SilentProgress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_eight_bit_grey_or_rgb_is_normalised_and_said_to_be(
+    kind: str, settings_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    channels, dtype, reason = KINDS[kind]
+    noise = np.random.default_rng(3)
+    arrays = [noise.integers(0, 200, (30, 40, channels[i % len(channels)])).astype(dtype) for i in range(6)]
+    settings, progress = settings_of(training={"epochs": 1}), Listening()
+    assert settings.model.input.normalise == "auto"
+    train(settings, tmp_path / "run", dataset=Arrays.of(*arrays), progress=progress)
+    model = load_model(tmp_path / "run")
+    assert model.settings.input.normalise == ("bands" if reason else "none")
+    assert (model.normalise is not None) == bool(reason)
+    notes = [line for line in progress.said if "normalised" in line]
+    assert notes == ([f"note: images are {reason}: {NORMALISED}"] if reason else [])
+    if dtype == "uint16":
+        view = torch.from_numpy(arrays[0]).float().permute(2, 0, 1)[None] / 65535
+        seen = model.normalise(view)  # type: ignore[misc]
+        assert float(seen.std()) > 0.5  # divided by 65535 alone it is 0.0009
+
+
+NORMALISED = "each band is normalised by its mean and deviation over the training images (model.input.normalise bands)"
+
+
+def test_runs_from_before_go_on_and_answer_as_they_were(settings_of: Callable[..., Any], tmp_path: Path) -> None:
+    data = Arrays.of(*np.random.default_rng(3).integers(0, 200, (6, 30, 40, 4), np.uint16))
+    old = settings_of(model={"input": {"normalise": "none"}}, training={"epochs": 2})
+    train(replace(old, training=replace(old.training, epochs=1)), tmp_path / "run", dataset=data)
+    progress = Listening()
+    now = settings_of(training={"epochs": 2})  # which leaves the choice open
+    train(now, tmp_path / "run", resume=True, dataset=data, progress=progress)
+    assert not [line for line in progress.said if "normalised" in line]
+    again = load_model(tmp_path / "run")
+    assert (again.settings.input.normalise, again.normalise) == ("none", None)
+    assert "normalise: none" in (tmp_path / "run" / "config.yaml").read_text()
+    config = tmp_path / "run" / "model" / "config.json"
+    plain = json.loads(config.read_text())
+    assert plain["settings"]["input"].pop("normalise") == "none"
+    config.write_text(json.dumps(plain))  # a folder from before there was a choice
+    assert load_model(tmp_path / "run").normalise is None

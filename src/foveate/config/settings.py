@@ -46,10 +46,12 @@ class InputSettings:
     """"rgb" and "grey" convert; "auto" takes grey images as RGB where the training images have both."""
     bands: tuple[int, ...] = ()
     """Bands to use, counted from 0, in this order; all if empty. Band 0 is the first of the file."""
-    normalise: Literal["none", "bands", "image"] = "none"
-    """"bands" subtracts each band's mean and divides by its standard deviation, measured on the training images and
-    kept with the model: for floating-point and multi-band images, whose values need not lie in [0, 1]. "image" does so
-    with each image's own mean and deviation: where light or stain differ from image to image and mean nothing."""
+    normalise: Literal["auto", "none", "bands", "image"] = "auto"
+    """"auto" is "none" for 8-bit grey and RGB, and "bands" where the training images are of another type or of more
+    bands, whose range nobody knows; what it was is kept with the model. "bands" subtracts each band's mean and divides
+    by its standard deviation, measured on the training images and kept with the model. "none" divides uint8 by 255 and
+    uint16 by 65535, and takes others as they are. "image" takes each image's own mean and deviation: where light or
+    stain differ from image to image and mean nothing."""
     mpp: float | None = None
     """Microns per pixel that every image is brought to, so that a patch of p pixels is p · mpp microns wide, whatever
     the scanner; needs images whose microns per pixel are known. None takes images as they are."""

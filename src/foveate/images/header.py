@@ -47,7 +47,10 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
 
 
 def kept_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    """The type that values of a file are read as: as they are, or, integers of no known range, as float32.
+    """The type that values of a file are read as: as they are, or, integers of no known range, as floating point.
+
+    Integers of 8 and 16 bits become float32 and wider ones float64, which hold every one of them (of 64 bits those up
+    to 2⁵³). One rule for all readers.
 
     Arguments:
         dtype: type in the file, of either byte order.
@@ -57,14 +60,14 @@ def kept_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
         ImageError: they are no numbers, or complex ones.
 
     Example:
-        >>> kept_type(np.dtype(">u2"), "a"), kept_type(np.dtype(np.int16), "a")
-        (dtype('uint16'), dtype('float32'))
+        >>> [str(kept_type(np.dtype(kind), "a")) for kind in (">u2", "i2", "i4")]
+        ['uint16', 'float32', 'float64']
     """
     native = dtype.newbyteorder("=")
     if native in FULL_SCALE or native.kind == "f":
         return native
     if native.kind in "iu":
-        return np.dtype(np.float32)
+        return np.dtype(np.float32 if native.itemsize < 4 else np.float64)
     raise ImageError(f"{name}: pixels must be bool, integers or floating point, got {native}: convert it first")
 
 

@@ -56,8 +56,8 @@ def build_model(
         seed: of the initial weights.
         image_size: a typical (height, width) of the images, to settle `attention.stride`; see `resolve`.
         multi_label: whether an image may have any number of labels, none included.
-        bands: mean and deviation of each band over the training images, where `input.normalise` is "bands"; until they
-            are loaded, 0 and 1.
+        bands: mean and deviation of each band over the training images, where `input.normalise` is "bands" (until they
+            are loaded, 0 and 1) or "auto", which without them is "none".
         features: layers of your own, (M, C, h, w) → (M, D), in the place of the network `features.name` names. They
             are not copied; a model folder keeps their weights, and `load_model` must be given such layers again.
         pretrained: False never fetches pretrained weights, whatever the settings say.
@@ -79,6 +79,8 @@ def build_model(
     _check_classes(tuple(classes), multi_label)
     _check_evidence(settings, tuple(classes), multi_label)
     settings = resolve(settings, image_size)
+    if settings.input.normalise == "auto":
+        settings = replace(settings, input=replace(settings.input, normalise="none" if bands is None else "bands"))
     options = BuildOptions(multi_label, bands, features, pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

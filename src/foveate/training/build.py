@@ -1,8 +1,10 @@
 """Model building for a run: what the training images are like (channels, size, band statistics, class weights)."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +15,7 @@ from foveate.config.settings import DataSettings, InputSettings, ViewSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, ImageError
+from foveate.images import Source
 from foveate.images.tensors import view_size
 from foveate.models import Intake, Model, build_model, view_of, wanted_channels
 from foveate.networks import FeatureNetwork
@@ -23,6 +26,7 @@ from foveate.pipeline.loader import Failed, Loader, readable, shares
 from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 from foveate.training.objective import class_weights, positive_weights
+from foveate.training.run_folder import as_begun, run_settings
 from foveate.types import Size
 
 if TYPE_CHECKING:
@@ -49,8 +53,10 @@ CONSTANT = 1e-6
 
 def typical_image(
     dataset: ImageDataset, indices: Sequence[int], settings: InputSettings, failed: Failed | None = None
-) -> tuple[int, Size]:
-    """Survey of images: channels that a model of them needs, and their median size; reads no pixel.
+) -> tuple[int, Size, str]:
+    """Survey of images: channels that a model of them needs, their median size, and why they are to be normalised.
+
+    No pixel is read. The reason is "" for 8-bit grey and RGB, else what of the images has no known range.
 
     Arguments:
         dataset: the images.
@@ -72,7 +78,15 @@ def typical_image(
         readable(partial(Intake(settings, channels), source), index, failed)
     sizes = sorted((sources[index].size for index in few if index in sources), key=max)
     sizes = sizes or [source.size for source in sources.values()]
-    return channels, sizes[len(sizes) // 2]
+    return channels, sizes[len(sizes) // 2], _of_no_known_range(sources.values(), channels)
+
+
+def _of_no_known_range(sources: Iterable[Source], channels: int) -> str:
+    """What images are that are not all 8-bit grey or RGB: their types, or their bands; "" if they are."""
+    types = sorted({source.dtype.name for source in sources} - {"bool", "uint8"})
+    if types:
+        return " and ".join(types)
+    return "" if channels in (1, 3) else f"of {channels} bands"
 
 
 def band_statistics(
@@ -142,6 +156,7 @@ def build_for(
     features: nn.Module | None = None,
     pretrained: bool = True,
     failed: Failed | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Model:
     """Model of a run: its channels and its bands' statistics are those of the training images.
 
@@ -155,6 +170,7 @@ def build_for(
         features: a feature network of the caller's own, in place of the one that the settings name.
         pretrained: False fetches no pretrained weights, for those of a state take their place.
         failed: as in `foveate.pipeline.loader.LoadOptions`.
+        say: told, in a line, what was chosen for the images' pixels where the settings leave it open.
 
     Returns:
         The model on the CPU, the same in every process.
@@ -169,7 +185,14 @@ def build_for(
             "training.anneal.prior moves the strength of a prior, but model.prior.contrast 0 has none: set it to e.g. "
             "2, or leave out training.anneal.prior"
         )
-    channels, size = agreed(accelerator, partial(typical_image, dataset, indices, model.input, failed))
+    channels, size, unknown = agreed(accelerator, partial(typical_image, dataset, indices, model.input, failed))
+    if model.input.normalise == "auto":
+        model = replace(model, input=replace(model.input, normalise="bands" if unknown else "none"))
+        if unknown and say is not None:
+            say(
+                f"note: images are {unknown}: each band is normalised by its mean and deviation over the training "
+                "images (model.input.normalise bands)"
+            )
     bands: BandStatistics | None = None
     if model.input.normalise == "bands":
         intake = Intake(model.input, channels)
@@ -187,6 +210,16 @@ def build_for(
         features=features,
         pretrained=pretrained,
     )
+
+
+def as_it_began(settings: RunSettings, folder: Path) -> RunSettings:
+    """Settings that a run in a folder goes on with: what they leave open is as it was when it began.
+
+    Arguments:
+        settings: of the run.
+        folder: of the run, which has a state.
+    """
+    return as_begun(settings, run_settings(folder))
 
 
 def measure_features(model: Model, loader: Loader, indices: Sequence[int]) -> None:

@@ -33,7 +33,7 @@ from foveate.pipeline.loader import (
 from foveate.pipeline.source_cache import SourceCache, memory_limits
 from foveate.threads import set_reading_threads
 from foveate.training.attention_log import Board, keep_watched, require_tensorboard, watch_attention
-from foveate.training.build import build_for, loss_weights, measure_features
+from foveate.training.build import as_it_began, build_for, loss_weights, measure_features
 from foveate.training.checkpoint import Checkpoints, Position, has_state
 from foveate.training.find import FOUND, Stage, check_stage, find_or_load, finds, with_evidence
 from foveate.training.interrupts import Interrupts, interruption
@@ -88,6 +88,7 @@ def train(
     gone = 0
     if resume and has_state(Path(out) / "state"):
         images, gone = recall(Path(out), images, settings.training.skip_limit)
+        settings = as_it_began(settings, Path(out))
     run = _Run(settings, Path(out), images, accelerator, progress, remedy, stage, gone)
     with memory_limits(settings.data):
         run.start(resume, features)
@@ -139,7 +140,7 @@ class _Run:
         fresh = not (resume and has_state(self.folder / "state"))
         if training.tensorboard:
             agreed(accelerator, lambda: bool(require_tensorboard()))  # said before anything is built or written
-        known = accelerator, features, fresh, self.failed
+        known = accelerator, features, fresh, self.failed, self.progress.say
         model = build_for(settings, self.dataset, self.training_indices, *known)
         prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, accelerator.num_processes)
         self.state = agreed(accelerator, prepare)

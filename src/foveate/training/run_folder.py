@@ -233,6 +233,7 @@ def refuse_changes(folder: Path, before: RunSettings, now: RunSettings, moved: b
     Raises:
         RunError: a setting has changed; says which, and what to do.
     """
+    now = as_begun(now, before)
     free = FREE | {f"data.{place}" for place in PLACES} if moved else FREE
     changed = [key for key in changed_keys(before, now) if key not in free]
     if changed:
@@ -240,6 +241,21 @@ def refuse_changes(folder: Path, before: RunSettings, now: RunSettings, moved: b
             f"{folder} was trained with another {', '.join(changed)}: "
             "leave it as it was to resume, or choose another --out to train anew"
         )
+
+
+def as_begun(settings: RunSettings, before: RunSettings) -> RunSettings:
+    """Settings in which what is left open (`model.input.normalise auto`) is as a run was begun with.
+
+    Runs begun when nothing was left open so go on as they were.
+
+    Arguments:
+        settings: what the run would go on with.
+        before: what it was begun with.
+    """
+    begun, model = before.model.input.normalise, settings.model
+    if model.input.normalise != "auto" or begun == "auto":
+        return settings
+    return replace(settings, model=replace(model, input=replace(model.input, normalise=begun)))
 
 
 def _resolved(settings: RunSettings) -> RunSettings:

@@ -28,28 +28,26 @@ from foveate.datasets.manifest.check import count_findings, pixel_hints
             [
                 "images of 2, 3 and 12 bands are mixed (2 bands uint8: 1, RGB uint8: 5, 12 bands uint8: 9): set "
                 "model.input.bands to those all have, e.g. 0 1",
-                "bands may differ in range (2 bands uint8: 1, RGB uint8: 5, 12 bands uint8: 9): set "
-                "model.input.normalise bands if they do",
+                "bands may differ in range (2 bands uint8: 1, RGB uint8: 5, 12 bands uint8: 9): each is normalised by "
+                "its mean and deviation over the training images; set model.input.normalise none if they do not",
             ],
         ),
         (
             {(1, "uint16"): 2},
             [
-                "16-bit pixels are divided by 65535 (grey uint16: 2): where the values use fewer bits, set "
-                "model.input.normalise bands"
+                "pixels are not all of 8 bits (grey uint16: 2): each band is normalised by its mean and deviation over "
+                "the training images; set model.input.normalise none where values lie between 0 and 1, or fill 16 bits"
             ],
         ),
         (
             {(1, "uint8"): 2, (1, "float32"): 1},
             [
-                "pixels are taken to lie between 0 and 1 where they are floating-point (grey float32: 1, grey uint8: "
-                "2): where they do not, set model.input.normalise bands"
+                "pixels are not all of 8 bits (grey float32: 1, grey uint8: 2): each band is normalised by its mean "
+                "and deviation over the training images; set model.input.normalise none where values lie between 0 "
+                "and 1, or fill 16 bits"
             ],
         ),
-        (
-            {(1, "uint8"): 2, (1, "bool"): 1},
-            ["bands may differ in range (grey bool: 1, grey uint8: 2): set model.input.normalise bands if they do"],
-        ),
+        ({(1, "uint8"): 2, (1, "bool"): 1}, []),
     ],
 )
 def test_hints_about_pixels_name_the_setting(kinds: dict[tuple[int, str], int], messages: list[str]) -> None:

@@ -3,17 +3,20 @@
 import gc
 import struct
 import warnings
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from servers import FileServer
 
 from foveate.cache import OVERHEAD, Cache
 from foveate.errors import ImageError
-from foveate.images import PillowSource, area_average, open_image
+from foveate.images import PillowSource, area_average, open_image, open_zip_member
 from foveate.images.formats import pillow
 from foveate.types import Box
 
@@ -340,3 +343,92 @@ def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path: Path) -> N
     Image.fromarray(scene(20, 40)).save(path)
     with pytest.raises(ImageError, match="it was 30×40 when first opened"):
         source.read(Box(0, 0, 1, 1))
+
+
+def deep_png(array: np.ndarray, kind: int, extra: bytes = b"", interlaced: bool = False) -> bytes:
+    """PNG of 16 bits, written by hand: Pillow writes none in colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = b""
+    for top, left, down, along in passes if interlaced else [(0, 0, 1, 1)]:
+        part = array[top::down, left::along]
+        rows += b"".join(b"\0" + row.astype(">u2").tobytes() for row in part if part.size)
+    height, width = array.shape[:2]
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, interlaced)
+    parts = (chunk(b"IHDR", head), extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("kind", "samples"), [(2, 3), (4, 2), (6, 4)])
+def test_sixteen_bit_png_has_all_its_bits(kind: int, samples: int, interlaced: bool, tmp_path: Path) -> None:
+    stored = np.random.default_rng(kind).integers(0, 65536, (37, 53, samples), np.uint16)
+    stored[:20, :30] = 65535
+    stored[5:9, 7:20] //= 300  # what a sensor of 8 bits leaves of 16: nothing of it is in the high byte
+    expected = stored
+    if samples in (2, 4):
+        stored[30:, 40:, -1] = 0
+        opacity = stored[:, :, -1:].astype(np.uint64)
+        expected = ((stored[:, :, :-1] * opacity + 32767) // 65535).astype(np.uint16)
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_png(stored, kind, interlaced=interlaced))
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.write(path, "deep.png")
+    with FileServer({"deep.png": path.read_bytes()}) as server:
+        ways = [open_image(path), PillowSource(path), open_zip_member(tmp_path / "some.zip", "deep.png")]
+        for source in (*ways, open_image(server.address("deep.png")), open_image(path, reader="pillow")):
+            assert (source.channels, source.dtype) == (expected.shape[2], np.uint16)
+            pixels, missing = source.read_known([Box(0, 0, 37, 53)])[0]
+            np.testing.assert_array_equal(pixels, expected)
+            np.testing.assert_array_equal(source.read(Box(4, 6, 9, 15)), expected[4:13, 6:21])
+            assert (missing is not None) == (samples in (2, 4))
+            if missing is not None:
+                np.testing.assert_array_equal(missing[:, :, 0], stored[:, :, -1] == 0)
+            if missing is None:
+                np.testing.assert_allclose(source.view((5, 7)), area_average(expected, (5, 7)), atol=1e-6)
+
+
+def test_sixteen_bit_colour_may_have_a_transparent_one_and_may_be_broken(tmp_path: Path) -> None:
+    stored = np.random.default_rng(1).integers(0, 65536, (20, 30, 3), np.uint16)
+    clear = struct.pack(">HHH", *stored[3, 4].tolist())
+    body = b"tRNS" + clear
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_png(stored, 2, struct.pack(">I", 6) + body + struct.pack(">I", zlib.crc32(body))))
+    pixels, missing = PillowSource(path).read_known([Box(0, 0, 20, 30)])[0]
+    assert missing is not None
+    assert np.argwhere(missing).tolist() == [[3, 4, 0]]
+    stored[3, 4] = 0
+    np.testing.assert_array_equal(pixels, stored)
+    path.write_bytes(deep_png(stored, 2)[:-60])
+    with pytest.raises(
+        ImageError, match=r"deep.png: broken image, or of a kind not supported here \(.*export it again"
+    ):
+        PillowSource(path).read(Box(0, 0, 1, 1))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
+def test_sixteen_bit_jpeg_2000_has_all_its_bits(samples: int, tmp_path: Path) -> None:
+    stored = np.random.default_rng(samples).integers(0, 65536, (37, 53, samples), np.uint16)
+    stored[:, :, samples - 1] |= 1  # nothing is wholly transparent
+    encoded = imagecodecs.jpeg2k_encode(stored, level=0, reversible=True, codecformat="jp2")
+    (tmp_path / "deep.jp2").write_bytes(encoded)
+    expected = stored
+    if samples in (2, 4):
+        opacity = stored[:, :, -1:].astype(np.uint64)
+        expected = ((stored[:, :, :-1] * opacity + 32767) // 65535).astype(np.uint16)
+    source = PillowSource(tmp_path / "deep.jp2")
+    assert (source.channels, source.dtype) == (expected.shape[2], np.uint16)
+    np.testing.assert_array_equal(whole(source), expected)
+
+
+@pytest.mark.parametrize("most", [255, 1023, 65535])
+def test_deep_ppm_is_scaled_to_the_whole_range(most: int, tmp_path: Path) -> None:
+    stored = np.random.default_rng(most).integers(0, most + 1, (20, 30, 3))
+    kind, expected = (np.uint8, stored) if most == 255 else (">u2", np.floor(stored * 65535 / most + 0.5))
+    (tmp_path / "deep.ppm").write_bytes(b"P6\n30 20\n%d\n" % most + stored.astype(kind).tobytes())
+    source = PillowSource(tmp_path / "deep.ppm")
+    assert source.dtype == (np.uint8 if most == 255 else np.uint16)
+    np.testing.assert_array_equal(whole(source), expected)

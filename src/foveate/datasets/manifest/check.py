@@ -278,18 +278,16 @@ def pixel_hints(kinds: Mapping[tuple[int, str], int]) -> Iterator[Finding]:
             f"images of {_list(channels)} bands are mixed ({named}): set model.input.bands to those all have, e.g. "
             f"{bands}",
         )
-    if any(dtype.startswith(("float", "int")) for dtype in types):
+    if types - {"bool", "uint8"}:
         yield hint(
-            f"pixels are taken to lie between 0 and 1 where they are floating-point ({named}): where they do not, set "
-            "model.input.normalise bands",
+            f"pixels are not all of 8 bits ({named}): each band is normalised by its mean and deviation over the "
+            "training images; set model.input.normalise none where values lie between 0 and 1, or fill 16 bits",
         )
-    elif "uint16" in types:
+    elif max(channels, default=0) > 4:
         yield hint(
-            f"16-bit pixels are divided by 65535 ({named}): where the values use fewer bits, set model.input.normalise "
-            "bands",
+            f"bands may differ in range ({named}): each is normalised by its mean and deviation over the training "
+            "images; set model.input.normalise none if they do not",
         )
-    elif len(types) > 1 or max(channels, default=0) > 4:
-        yield hint(f"bands may differ in range ({named}): set model.input.normalise bands if they do")
 
 
 def _list(numbers: set[int]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.header import CacheKey, Header, check_dtype
+from foveate.images.header import CacheKey, Header, check_dtype, kept_type
 from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
 from foveate.images.source import Source
 from foveate.types import Box, Level
@@ -55,8 +55,8 @@ class NpySource(Source):
     Bytes are counted of the pixels read, not of the pages of memory the operating system reads them by.
 
     Arguments:
-        path: the file: (H, W) or (H, W, C); bool, uint8, uint16 or floating point, in [0, 1] unless the model
-            normalises it. Either byte order, C or Fortran order.
+        path: the file: (H, W) or (H, W, C); bool, integers or floating point, in [0, 1] unless the model normalises
+            it. Integers other than uint8 and uint16 become floating point. Either byte order, C or Fortran order.
         mpp: microns per pixel, if known.
     """
 
@@ -80,17 +80,19 @@ class NpySource(Source):
                 "write it again with numpy.save, as an array of numbers"
             ) from error
         _check_shape(array, self.name, "put the channels last, one image in a file")
-        check_dtype(array.dtype.newbyteorder("="), self.name)
+        kept_type(array.dtype, self.name)
         return array
 
     def _measure(self) -> Header:
         array: np.ndarray = self._ready()
-        return _header(array, array.dtype.newbyteorder("="))
+        dtype = kept_type(array.dtype, self.name)
+        stored = array.dtype.newbyteorder("=")
+        return _header(array, dtype, "" if dtype == stored else f"NumPy array, {stored} as {dtype}")
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
         part = self._ready()[box.top : box.bottom, box.left : box.right]
         # an array of its own: one that refers to the map would keep the file open, and be read when it is changed
-        return np.array(part, dtype=part.dtype.newbyteorder("="), subok=False)
+        return np.array(part, dtype=self.dtype, subok=False)
 
 
 def _check_shape(array: Shaped[np.ndarray, "..."], name: str, remedy: str) -> None:
@@ -101,6 +103,6 @@ def _check_shape(array: Shaped[np.ndarray, "..."], name: str, remedy: str) -> No
         )
 
 
-def _header(array: Shaped[np.ndarray, "..."], dtype: np.dtype[Any]) -> Header:
+def _header(array: Shaped[np.ndarray, "..."], dtype: np.dtype[Any], kind: str = "") -> Header:
     height, width, *channels = array.shape
-    return Header((Level((height, width), (1.0, 1.0)),), channels[0] if channels else 1, dtype)
+    return Header((Level((height, width), (1.0, 1.0)),), channels[0] if channels else 1, dtype, kind)

@@ -20,6 +20,7 @@ from foveate.cache import DECODED
 from foveate.disk_cache import DiskCache
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region
+from foveate.images.formats.decoders import DeepColour, deep_colour, deep_pixels, quick_jpeg
 from foveate.images.header import CacheKey, Header, Missing, Pixels, full_scale, over_black, unseen
 from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
 from foveate.images.io.open import Download, ZipMember
@@ -37,9 +38,6 @@ MAX_PIXELS = 2**30
 PIXELS, SEEN_THROUGH = "decoded", "decoded, transparent"
 """What a decoded image is kept as, and one of a file in which pixels may be transparent."""
 
-END_OF_IMAGE = b"\xff\xd9"
-"""Marker at the end of a JPEG, which no compressed pixels hold."""
-
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """What Pillow raises on files of too many pixels; the warning where warnings are errors."""
 
@@ -55,9 +53,9 @@ class PillowSource(Source):
     again if needed. `close` drops them, pickling leaves them behind. Views are exact area averages of the same pixels:
     a view and the patches after it take one decode.
 
-    Pixels are grey or RGB: palettes and CMYK become RGB, 1-bit images 0 and 255; 16-bit grey stays 16-bit (Pillow reads
-    16-bit colour as 8-bit). Transparency is laid over black, which is also what lies outside the image; pixels that are
-    wholly transparent are missing data.
+    Pixels are grey or RGB: palettes and CMYK become RGB, 1-bit images 0 and 255; 16 bits stay 16 bits, in colours as
+    in grey (PNG, JPEG 2000, PPM). Transparency is laid over black, which is also what lies outside the image; pixels
+    that are wholly transparent are missing data.
 
     Arguments:
         path: the file, a member of a zip archive or a file to download; its name says nothing, its content decides.
@@ -99,8 +97,9 @@ class PillowSource(Source):
                 height, width = _decoded_size(image)
                 if width * height > MAX_PIXELS:
                     raise self._too_large(f"{height}×{width}")
-                channels, dtype = _values(image, self.name)
-                self._transparent = self.told_by_pixels = _may_be_seen_through(image)
+                deep = deep_colour(image, stream)
+                channels, dtype = _values(image, self.name, deep)
+                self._transparent = self.told_by_pixels = deep.opacity if deep else _may_be_seen_through(image)
                 self._orientation = Orientation.tagged(_orientation_tag(image))
         except BROKEN as error:
             raise self._broken(error) from error
@@ -178,8 +177,8 @@ class PillowSource(Source):
             with _OUR_LIMIT(), self._path.open("rb") as stream, _probe(stream, self.name) as image:
                 if _decoded_size(image) != self._stored_size:
                     raise ValueError(f"it was {height}×{width} when first opened")
-                pixels = _quick_jpeg(image, stream)
-                pixels = _pixels(image, self.name) if pixels is None else pixels
+                pixels = quick_jpeg(image, stream)
+                pixels = _pixels(image, stream, self.name) if pixels is None else pixels
             with self._lock:  # a download is counted once, by whichever thread decodes it first
                 self._count(self._path.stat().st_size if isinstance(self._path, Path) else self._path.stored_bytes())
         except BROKEN as error:
@@ -269,29 +268,6 @@ def _probe(stream: IO[bytes] | BytesIO, name: str) -> Image.Image:
     )
 
 
-def _quick_jpeg(image: Image.Image, stream: IO[bytes] | BytesIO) -> Shaped[np.ndarray, "rows columns channel"] | None:
-    """Pixels of a plain JPEG, to the bit as Pillow has them, by the same decoder without its copies: a third faster.
-
-    None where Pillow is to decode, or to refuse: an incomplete file would be filled up with grey here.
-    """
-    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
-        return None
-    from imagecodecs import Jpeg8Error, jpeg8_decode
-
-    at = stream.tell()
-    stream.seek(0)
-    encoded = stream.read()
-    stream.seek(at)
-    if not encoded.endswith(END_OF_IMAGE):
-        return None
-    try:
-        pixels: np.ndarray = jpeg8_decode(encoded)
-    except Jpeg8Error:
-        return None
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return pixels if pixels.shape == (image.height, image.width, len(image.getbands())) else None
-
-
 def _decoded_size(image: Image.Image) -> Size:
     """(height, width) of what decoding gives, from the header alone."""
     if isinstance(image, TiffImageFile):
@@ -310,8 +286,10 @@ def _orientation_tag(image: Image.Image) -> int:
     return int(image.getexif().get(ORIENTATION_TAG, 1))
 
 
-def _values(image: Image.Image, name: str) -> tuple[int, np.dtype[Any]]:
+def _values(image: Image.Image, name: str, deep: DeepColour | None) -> tuple[int, np.dtype[Any]]:
     """Channels and type of what `_pixels` makes of an image, from its header alone."""
+    if deep is not None:
+        return deep.channels, np.dtype(np.uint16)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
         if image.mode == "I" and image.format not in ("PNG", "PPM"):
             raise ImageError(f"{name}: 32-bit integers have no known range: convert it to 8 or 16 bits or to float")
@@ -327,9 +305,13 @@ def _may_be_seen_through(image: Image.Image) -> bool:
     return image.mode in ("LA", "RGBA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns channel"]:
+def _pixels(image: Image.Image, stream: IO[bytes] | BytesIO, name: str) -> Shaped[np.ndarray, "rows columns channel"]:
     """Pixels and, if any of them is wholly transparent, their opacity."""
-    channels, dtype = _values(image, name)
+    deep = deep_colour(image, stream)
+    channels, dtype = _values(image, name, deep)
+    if deep is not None:
+        both = deep_pixels(deep, image, stream)
+        return _laid(both, over_black(both)) if deep.opacity else both
     if dtype != np.uint8:
         values, clear = np.asarray(image).astype(dtype, copy=False)[:, :, None], image.info.get("transparency")
         marked = isinstance(clear, int) and bool((values == clear).any())
@@ -337,9 +319,16 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "rows columns c
     if _may_be_seen_through(image):
         laid = image.mode in ("RGBa", "La")  # over black already
         both = np.asarray(image if laid else image.convert("LA" if channels == 1 else "RGBA"))
-        pixels, opacity = both[:, :, :-1] if laid else over_black(both), both[:, :, -1:]
-        return pixels if opacity.all() else np.concatenate([pixels, opacity], axis=2)
+        return _laid(both, both[:, :, :-1] if laid else over_black(both))
     mode = "L" if channels == 1 else "RGB"
     plain = image if image.mode == mode else image.convert(mode)
     pixels = np.asarray(plain)  # decodes; only now is the size that of a turned TIFF
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _laid(
+    both: Shaped[np.ndarray, "rows columns _"], pixels: Shaped[np.ndarray, "rows columns channel"]
+) -> Shaped[np.ndarray, "rows columns _"]:
+    """Pixels over black and, if any of them is wholly transparent, the opacity, which is the last of both."""
+    opacity = both[:, :, -1:]
+    return pixels if opacity.all() else np.concatenate([pixels, opacity], axis=2)

@@ -22,8 +22,8 @@ class RasterSource(LibraryFile):
     """GDAL raster, read by rasterio: bands, overviews, missing data and place on earth are kept.
 
     Overviews become levels, and their pixels are those of the overview. Values are read as they are stored, nodata
-    included, and without GDAL's scale and offset; int16, int32, uint32 and other integers of no known range become
-    float32. Missing data is what has a nodata value, what a mask band or an opacity of 0 leaves out, and blocks that
+    included, and without GDAL's scale and offset; integers other than uint8 and uint16 become floating point.
+    Missing data is what has a nodata value, what a mask band or an opacity of 0 leaves out, and blocks that
     the file does not hold. `bytes_read` counts the bytes of the pixels decoded: GDAL does not tell which bytes
     of the file it reads.
 

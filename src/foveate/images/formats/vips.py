@@ -41,9 +41,9 @@ class VipsSource(LibraryFile):
     opened again. Pages and sub-images of a TIFF that show the first page smaller become levels.
 
     Values are kept, also of many bands; CMYK, Lab and the like become sRGB; integers other than uint8 and uint16
-    become float32. Images are laid down as their EXIF orientation says. Transparency is laid over black, and what is
-    wholly transparent is missing data, but extra bands of a TIFF are kept, for they may be anything. `bytes_read`
-    counts the bytes of the pixels decoded.
+    become floating point. Images are laid down as their EXIF orientation says. Transparency is laid over black, and
+    what is wholly transparent is missing data, but extra bands of a TIFF are kept, for they may be anything.
+    `bytes_read` counts the bytes of the pixels decoded.
 
     libvips runs threads of its own: processes that read with it should be spawned, not forked.
 

@@ -31,7 +31,8 @@ class ZarrSource(TiledSource):
 
     Of an image with axes t and z the first of each is read, which the header's format says; channels are laid last.
     Chunks that are left out hold the fill value, and are missing data; so is a fill value that is nan. Integers
-    other than uint8 and uint16 become float32. `bytes_read` counts the bytes that come from the store, JSON included.
+    other than uint8 and uint16 become floating point. `bytes_read` counts the bytes that come from the store, JSON
+    included.
 
     A plain array is (height, width) or (height, width, channels) unless it names its dimensions x, y and c.
 

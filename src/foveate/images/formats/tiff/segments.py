@@ -158,7 +158,7 @@ class Segments:
         tile: (height, width) of its tiles.
         channels: values of a pixel.
         opacity: whether its opacity follows them.
-        dtype: their type; integers of no known range become float32.
+        dtype: their type; integers of no known range become floating point.
         nodata: the value of pixels that mean nothing, or None.
         table: where the tiles lie.
         layout: in a few words, e.g. "tiled, JPEG".
