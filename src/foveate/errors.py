@@ -24,6 +24,18 @@ class Absent(ImageError):  # noqa: N818  a row taken out, not a fault
     """Absence: an image that a run had and its manifest names no more; it is left out, and nobody need be told."""
 
 
+class Unsupported(ImageError):  # noqa: N818  a kind of image, not a fault
+    """Unsupported kind of image: whole, as far as was looked, but of a kind that its reader leaves to others.
+
+    Attributes:
+        vendor: whether it is a slide that OpenSlide alone reads right.
+    """
+
+    def __init__(self, message: str, vendor: bool = False) -> None:
+        super().__init__(message)
+        self.vendor = vendor
+
+
 class DataError(FoveateError):
     """Data error: a manifest, folder or archive does not hold what it should."""
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pyramid_files import border_boxes, sliced, values, write_pyramid
 from servers import FileServer
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, Unsupported
 from foveate.images import ArraySource, NpySource, PillowSource, open_image
 from foveate.images.formats.openslide import OpenSlideSource
 from foveate.images.formats.raster import RasterSource
@@ -151,6 +151,65 @@ def test_a_tiff_nobody_can_read_says_what_our_reader_says(tmp_path: Path) -> Non
             open_image(path)
         assert str(caught.value) == str(ours.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_tiff_that_was_cut_is_handed_to_nobody_else(tmp_path: Path) -> None:
+    """Other readers look at the first page alone, and give its pixels, decoded whole, as if nothing were missing."""
+    options = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg", "metadata": None}
+    slide = "Aperio Image Library v12.0.15\r\n160x120 [0,0 160x120] (64x64) JPEG/RGB Q=70|AppMag = 40|MPP = 0.25"
+    whole = tmp_path / "whole.svs"
+    with tifffile.TiffWriter(whole) as writer:
+        for size in ((240, 320, 3), (120, 160, 3)):
+            writer.write(values(size[:2]), description=slide, **options)
+    with tifffile.TiffFile(whole) as file:
+        second = file.pages[1].offset
+    place = geotiff(tmp_path / "place.tif")
+    with pytest.importorskip("rasterio").open(place, "r+") as stream:
+        stream.build_overviews([2])
+    with tifffile.TiffFile(place) as file:
+        overview = file.pages[1].offset
+    for path, content, reader, others in (
+        (tmp_path / "cut.svs", whole.read_bytes()[: second + 40], "tiff", ("pillow", "vips")),
+        (tmp_path / "cut.tif", place.read_bytes()[: overview + 40], "raster", ("pillow",)),
+    ):
+        path.write_bytes(content)
+        for other in others:
+            needs(other)
+            assert min(open_image(path, reader=other).size) > 50  # type: ignore[arg-type]  which is why nobody asks
+        messages = set()
+        for name in (reader, "auto"):
+            with pytest.raises(ImageError) as caught:
+                open_image(path, reader=name)  # type: ignore[arg-type]
+            messages.add(str(caught.value))
+        assert len(messages) == 1
+
+
+def test_a_slide_that_openslide_cannot_read_is_not_read_as_plain_tiff(tmp_path: Path) -> None:
+    pytest.importorskip("openslide")
+    hamamatsu = {"extratags": [(65420, 4, 1, 1, True)]}
+    path = write_pyramid(tmp_path / "slide.ndpi", [values((60, 70))], **hamamatsu)  # type: ignore[arg-type]
+    assert open_image(path, reader="pillow").size == (60, 70)
+    with pytest.raises(ImageError, match=r"slide\.ndpi: .*OpenSlide"):
+        open_image(path)
+
+
+def test_a_whole_tiff_of_a_kind_that_ours_does_not_know_is_read_by_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values((60, 70), 1)[:, :, 0] // 16, bitspersample=4, rowsperstrip=8)
+    with pytest.raises(Unsupported, match=r"a TIFF of a kind not supported here \(values of 4 bits\)"):
+        open_image(path, reader="tiff")
+    assert open_image(path).size == (60, 70)
+
+
+def test_jpeg_2000_that_libvips_refuses_is_not_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyvips")
+    monkeypatch.setattr("foveate.images.open.knows_format", lambda loader: loader == "jp2k")  # not every build does
+    Image.fromarray(values((60, 70))).save(tmp_path / "image", "JPEG2000")
+    content = (tmp_path / "image").read_bytes()
+    (tmp_path / "cut").write_bytes(content[:150])
+    assert open_image(tmp_path / "cut", reader="pillow").size == (60, 70)
+    with pytest.raises(ImageError, match="cut: broken image, or of a kind not supported here"):
+        open_image(tmp_path / "cut")
 
 
 @pytest.mark.parametrize("reader", [*READERS, "pillow", "zarr"])

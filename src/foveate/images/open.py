@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, Unsupported
 from foveate.images.formats.arrays import ArraySource, NpySource
 from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.library import installed
@@ -19,7 +19,7 @@ from foveate.images.formats.pillow import PillowSource
 from foveate.images.formats.raster import RasterSource
 from foveate.images.formats.tiff.directory import Directory, first_directory
 from foveate.images.formats.tiff.source import TiffSource
-from foveate.images.formats.vips import VipsSource
+from foveate.images.formats.vips import VipsSource, knows_format
 from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.header import Reading
 from foveate.images.io.local import ByteFile, stream
@@ -222,15 +222,17 @@ def _local_tiff(path: Path, mpp: float | None, known: Signature) -> Source:
         return OpenSlideSource(path, mpp)
     mask_beside = path.with_name(path.name + MASK_BESIDE).is_file()
     if (known.georeferenced or mask_beside) and installed("rasterio"):
-        return _first([lambda: RasterSource(path, mpp), lambda: TiffSource(path, mpp)])
-    return _first(
-        [
-            lambda: TiffSource(path, mpp),
-            lambda: OpenSlideSource(path, mpp),
-            lambda: _pillow(path, mpp),
-            lambda: _vips(path, mpp),
-        ]
-    )
+        return RasterSource(path, mpp)
+    source = TiffSource(path, mpp)
+    try:
+        _ = source.header
+    except Unsupported as refusal:  # of a broken file no other reader is asked: what it gave would be less, or other
+        if refusal.vendor:
+            return OpenSlideSource(path, mpp)
+        return _first(
+            [lambda: OpenSlideSource(path, mpp), lambda: _vips(path, mpp), lambda: _pillow(path, mpp)], refusal
+        )
+    return source
 
 
 def _pillow(path: str | Path | Download, mpp: float | None) -> Source:
@@ -244,12 +246,7 @@ def _pillow(path: str | Path | Download, mpp: float | None) -> Source:
 
 def _jpeg_2000(path: Path, mpp: float | None) -> Source:
     """By libvips, which reads it in parts, where it is there and knows the format."""
-    try:
-        source = _vips(path, mpp)
-        _ = source.header
-    except ImageError:
-        return PillowSource(path, mpp)
-    return source
+    return VipsSource(path, mpp) if knows_format("jp2k") else PillowSource(path, mpp)
 
 
 def _stranger(path: Path, mpp: float | None, known: Signature) -> Source:
@@ -261,9 +258,8 @@ def _stranger(path: Path, mpp: float | None, known: Signature) -> Source:
     return _first([lambda: PillowSource(path, mpp), lambda: _vips(path, mpp)])
 
 
-def _first(readers: list[Callable[[], Source]]) -> Source:
-    """The first reader that can open the image; if none can, what the first of them says."""
-    refusal: ImageError | None = None
+def _first(readers: list[Callable[[], Source]], refusal: ImageError | None = None) -> Source:
+    """The first reader that can open the image; if none can, what the first of them, or of those before, says."""
     for reader in readers:
         try:
             source = reader()

@@ -58,7 +58,7 @@ def test_a_file_that_was_cut_short_is_told(tmp_path: Path) -> None:
         (b"II*\0\0\0\0\0" + bytes(20), r"a\.tif: broken TIFF file \(it has no page\): copy the file again"),
         (b"II*\0\xff\0\0\0" + bytes(20), r"a\.tif: broken TIFF file \(2 bytes at 255 of 28\): copy the file again"),
         (b"II*\0\x08\0\0\0\xff\xff" + bytes(20), r"a\.tif: broken TIFF file \(a page of 65535 tags\)"),
-        (b"II*\0\x08\0\0\0\0\0" + bytes(20), r"a\.tif: broken TIFF page, or of a kind not supported here \(.*0×0 pix"),
+        (b"II*\0\x08\0\0\0\0\0" + bytes(20), r"a\.tif: broken TIFF page \(ValueError 0×0 pix"),
         (b"", r"a\.tif: not a TIFF file"),
     ],
 )
@@ -83,9 +83,9 @@ def test_kinds_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with pytest.raises(ImageError, match="pixels must be bool, integers or floating point, got complex64: convert"):
         _ = write_tiff(path, noise(*SIZE, 1).astype(np.complex64), tile=(16, 16)).header
-    with pytest.raises(ImageError, match=r"not supported here \(ValueError values of 4 bits\)"):
+    with pytest.raises(ImageError, match=r"a TIFF of a kind not supported here \(values of 4 bits\)"):
         _ = write_tiff(path, noise(*SIZE, 1) // 16, rowsperstrip=8, bitspersample=4).header
-    with pytest.raises(ImageError, match=r"not supported here \(ValueError colours of kind 8 "):
+    with pytest.raises(ImageError, match=r"a TIFF of a kind not supported here \(colours of kind 8 "):
         _ = write_tiff(path, noise(*SIZE, 3), tile=(16, 16), photometric="cielab").header
     write_tiff(path, noise(*SIZE, 3), tile=(16, 16))
     with tifffile.TiffFile(path, mode="r+") as file:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.formats.library import LibraryFile, levels_of, library, matches, where
+from foveate.images.formats.library import LibraryFile, installed, levels_of, library, matches, where
 from foveate.images.header import Header, Pixels, kept_type, over_black, unseen, without
 from foveate.images.orientation import Orientation
 from foveate.images.scale import resolution_mpp
@@ -140,6 +140,13 @@ class VipsSource(LibraryFile):
         pixels = over_black(stored) if self._transparent else stored
         result: np.ndarray = self._orientation.apply(pixels).astype(self.dtype, copy=False)
         return result
+
+
+def knows_format(loader: str) -> bool:
+    """Whether libvips is here, and built with a loader, e.g. "jp2k"."""
+    if not installed("pyvips"):
+        return False
+    return bool(library("pyvips", loader).type_find("VipsForeignLoad", f"{loader}load"))
 
 
 def _field(image: Any, name: str) -> Any:

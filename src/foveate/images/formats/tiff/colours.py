@@ -39,7 +39,8 @@ def finish_for(page: Directory, samples: int, dtype: np.dtype[Any]) -> tuple[Fin
         where the page has one.
 
     Raises:
-        ValueError: the page's colours are of a kind that cannot be read.
+        NotImplementedError: the page's colours are of a kind that cannot be read.
+        ValueError: its palette is broken.
     """
     photometric, compression = page.number(262, RGB if samples == 3 else BLACK_IS_ZERO), page.number(259, 1)
     if photometric == PALETTE and samples == 1:
@@ -47,9 +48,9 @@ def finish_for(page: Directory, samples: int, dtype: np.dtype[Any]) -> tuple[Fin
     if photometric == CMYK and samples == 4 and dtype == np.uint8 and compression not in JPEGS:
         return _from_cmyk, 3, dtype
     if photometric == YCBCR and compression not in JPEGS + OTHER_DECODERS:
-        raise ValueError("YCbCr colours that are not compressed as JPEG")
+        raise NotImplementedError("YCbCr colours that are not compressed as JPEG")
     if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, TRANSPARENCY, YCBCR):
-        raise ValueError(f"colours of kind {photometric} (PhotometricInterpretation)")
+        raise NotImplementedError(f"colours of kind {photometric} (PhotometricInterpretation)")
     if photometric == WHITE_IS_ZERO and samples == 1 and dtype.kind != "f":
         return (np.logical_not if dtype.kind == "b" else lambda values: full_scale(dtype) - values), 1, dtype
     if opacity_of(page, samples) == UNASSOCIATED:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import NamedTuple
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, Unsupported
 from foveate.types import Size
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -243,7 +243,7 @@ def find_levels(pages: Sequence[Sequence[Directory]], name: str) -> Layout:
         name: of the file.
 
     Raises:
-        ImageError: if it is a slide that only OpenSlide reads right.
+        Unsupported: if it is a slide that only OpenSlide reads right.
     """
     _refuse_others(pages[0][0], name)
     main = [i for i, (page, *_) in enumerate(pages) if not page.number(254, 0) & (REDUCED | MASK) and size_of(page)[0]]
@@ -312,6 +312,5 @@ def _refuse_others(page: Directory, name: str) -> None:
         if is_theirs
     ]
     if found:
-        raise ImageError(
-            f"{name}: a slide of the kind {found[0]}, which OpenSlide reads: pip install 'foveate[openslide]'"
-        )
+        message = f"{name}: a slide of the kind {found[0]}, which OpenSlide reads: pip install 'foveate[openslide]'"
+        raise Unsupported(message, vendor=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt64
 
-from foveate.errors import ImageError, one_line
+from foveate.errors import ImageError, Unsupported, one_line
 from foveate.images.formats.tiff.colours import finish_for, opacity_of
 from foveate.images.formats.tiff.directory import Directory, Entry, Values, size_of
 from foveate.images.formats.tiled import TileName
@@ -164,7 +164,8 @@ class Segments:
         layout: in a few words, e.g. "tiled, JPEG".
 
     Raises:
-        ImageError: the page is broken or cannot be read.
+        ImageError: the page is broken.
+        Unsupported: it is of a kind that cannot be read here.
     """
 
     def __init__(self, page: Directory, file: ByteFile, name: str) -> None:
@@ -172,10 +173,14 @@ class Segments:
             self._prepare(page, file, name)
         except ImageError:
             raise
+        except NotImplementedError as error:
+            raise Unsupported(
+                f"{name}: a TIFF of a kind not supported here ({error}): "
+                "export it again, e.g. as a tiled TIFF, or leave it out"
+            ) from error
         except Exception as error:  # whatever tifffile makes of a broken page
             raise ImageError(
-                f"{name}: broken TIFF page, or of a kind not supported here ({one_line(error)}): "
-                "export it again, e.g. as a tiled TIFF, or leave it out"
+                f"{name}: broken TIFF page ({one_line(error)}): copy the file again, or leave it out"
             ) from error
 
     def _prepare(self, page: Directory, file: ByteFile, name: str) -> None:
@@ -185,9 +190,9 @@ class Segments:
         if min(height, width, samples) < 1:
             raise ValueError(f"{height}×{width} pixels of {samples} values")
         if len(bits) > 1 or (page.number(262, 1) != PALETTE and not bits <= set(WHOLE_BITS)):
-            raise ValueError(f"values of {' and '.join(map(str, sorted(bits)))} bits")
+            raise NotImplementedError(f"values of {' and '.join(map(str, sorted(bits)))} bits")
         if page.number(32997, 1) > 1:
-            raise ValueError("an image of several layers (ImageDepth)")
+            raise NotImplementedError("an image of several layers (ImageDepth)")
         self.planes = samples if page.number(284, 1) == 2 else 1
         tiled = 322 in page.values
         self.tile: Size = (page.number(323, 0), page.number(322, 0)) if tiled else (
@@ -301,7 +306,10 @@ def _alone(page: Directory, sample: bytes, tile: Size, tiled: bool, count: int) 
         values[tag] = Values(1, entries, bytes([entry]) + bytes(entries - 1))
     file = tifffile.TiffFile(io.BytesIO(_miniature(page.order, values, sample)))
     found = file.pages.first
-    found.decode(None, 0)  # says what it cannot decode
+    try:
+        found.decode(None, 0)  # says what it cannot decode
+    except ValueError as error:
+        raise NotImplementedError(" ".join(str(error).split())) from error
     assert found.dtype is not None
     return found
 
