@@ -21,8 +21,10 @@ examples:
   foveate convert photo.jpg photo.tif --mpp 0.25              and says how many microns a pixel is
 
 Without --compression, 8-bit grey and RGB become JPEG, and everything else is kept without loss. Each level is the 2×2
-average of the one above. The image is read once, in strips: memory grows with its width only. Microns per pixel, bands,
-nodata, masks (in TIFF) and georeference are kept. DST appears whole or not at all.
+average of the one above. The image is read once, in strips: memory grows with its width only. JPEG and PNG are streamed
+so by libvips (foveate[vips]), whatever their size; what has to be decoded whole (progressive, interlaced) is refused
+above 268 megapixels. Microns per pixel, bands, nodata, masks (in TIFF) and georeference are kept. DST appears whole or
+not at all.
 """
 
 
@@ -43,12 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.mpp is not None and not 0 < arguments.mpp < float("inf"):
         raise ConfigError(f"--mpp must be above 0 microns per pixel, got {arguments.mpp}: give e.g. 0.25")
     from foveate.convert import Conversion, convert
-    from foveate.images import open_image
+    from foveate.images import open_image, open_stream
     from foveate.images.describe import describe
 
     destination: Path = arguments.destination
     settings = Conversion(arguments.tile, arguments.compression, arguments.quality, arguments.format)
-    source = open_image(arguments.source, arguments.mpp)
+    source = open_stream(arguments.source, arguments.mpp)
     with _stopped_by_sigterm(destination), _bar() as progress:
         convert(source, destination, settings, arguments.overwrite, progress)
     told = describe(open_image(destination))

@@ -12,6 +12,7 @@ from foveate.convert.tiff import write_tiff
 from foveate.convert.zarr import write_zarr
 from foveate.errors import ConfigError, ImageError, one_line
 from foveate.images.formats.zarr import is_zarr
+from foveate.images.open import open_stream
 from foveate.images.source import Source
 from foveate.threads import reading_threads
 
@@ -35,8 +36,9 @@ def convert(
 ) -> Path:
     """Conversion to a tiled pyramid: each level the exact 2×2 area average of the one above.
 
-    The source is read once, in strips; memory grows with its width only. What is written appears whole under its name,
-    or not at all.
+    The source is read once, in strips; memory grows with its width only: large JPEG and PNG files are streamed by
+    libvips (`foveate.images.open_stream`), other images that cannot be read in parts are decoded whole. What is written
+    appears whole under its name, or not at all.
 
     Arguments:
         source: any image; bool becomes 0 and 255.
@@ -61,7 +63,7 @@ def convert(
         >>> convert(ArraySource(np.zeros((300, 500, 3), np.uint8)), folder / "a.tif").stat().st_size > 1000
         True
     """
-    destination = Path(destination)
+    source, destination = open_stream(source), Path(destination)
     settings = (settings or Conversion()).resolved(source.header, destination)
     _check_free(source, destination, overwrite)
     watched = _watched(source, settings.tile, reading_threads() if threads is None else threads, progress)

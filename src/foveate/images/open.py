@@ -19,7 +19,7 @@ from foveate.images.formats.pillow import PillowSource
 from foveate.images.formats.raster import RasterSource
 from foveate.images.formats.tiff.directory import Directory, first_directory
 from foveate.images.formats.tiff.source import TiffSource
-from foveate.images.formats.vips import VipsSource, knows_format
+from foveate.images.formats.vips import STREAMED, WHOLE_PIXELS, VipsSource, VipsStream, knows_format
 from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.header import Reading
 from foveate.images.io.local import ByteFile, stream
@@ -166,6 +166,52 @@ def open_image(
             source = _remote(name, mpp) if remote else _local(Path(path_or_array), mpp)
         _ = source.header
     return source
+
+
+STREAM_FROM = 2**23
+"""Pixels from which on an image is streamed; smaller ones are decoded whole sooner."""
+
+
+def open_stream(image: str | Path | Source, mpp: float | None = None) -> Source:
+    """Image source to be read once, from its top row down: JPEG and PNG, however large, in the memory of some rows.
+
+    Arguments:
+        image: as for `open_image`; of sources only those of local JPEG and PNG files change.
+        mpp: microns per pixel at full resolution; overrides what the file says.
+
+    Returns:
+        The same pixels as `open_image` gives, which refuses what is too large to be decoded whole.
+
+    Raises:
+        ImageError: if the file is missing or cannot be read, or can only be decoded whole and is too large for it.
+    """
+    name = image.name if isinstance(image, Source) else str(image)
+    if isinstance(image, Source):
+        source = open_image(image, mpp)
+    elif "://" in name:
+        return open_image(image, mpp)
+    else:
+        with Reading(name):
+            source = _local(Path(image), mpp)
+    local = type(source) is PillowSource and "://" not in name and Path(name).is_file()
+    with Reading(name):
+        if local and open_bytes(name).read(0, 3) in STREAMED:
+            source = _streamed(source, source.mpp if isinstance(image, Source) else mpp)
+        _ = source.header
+    return source
+
+
+def _streamed(source: Source, mpp: float | None) -> Source:
+    if not installed("pyvips"):
+        height, width = source.size
+        if height * width > WHOLE_PIXELS:
+            raise ImageError(
+                f"{source.name}: {height}×{width} pixels are streamed by libvips, which is not installed: "
+                "pip install 'foveate[vips]'"
+            )
+        return source
+    stream = VipsStream(source.name, mpp)
+    return source if stream.size[0] * stream.size[1] < STREAM_FROM else stream
 
 
 def _forced(name: str, mpp: float | None, reader: Reader, remote: bool) -> Source:

@@ -21,6 +21,7 @@ from foveate.disk_cache import DiskCache
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region
 from foveate.images.formats.decoders import DeepColour, deep_colour, deep_pixels, quick_jpeg
+from foveate.images.formats.vips import remedy
 from foveate.images.header import CacheKey, Header, Missing, Pixels, full_scale, over_black, unseen
 from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
 from foveate.images.io.open import Download, ZipMember
@@ -188,7 +189,7 @@ class PillowSource(Source):
     def _too_large(self, pixels: str) -> ImageError:
         return ImageError(
             f"{self.name}: {pixels} pixels are more than the {MAX_PIXELS} that can be decoded whole: "
-            "make it smaller, or cut it into several images"
+            + remedy(self._path)
         )
 
     def _broken(self, error: BaseException) -> ImageError:

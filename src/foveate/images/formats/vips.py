@@ -1,13 +1,17 @@
 """libvips reader: images of many formats, in parts where the format allows it."""
 
+from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
+from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.images.formats.library import LibraryFile, installed, levels_of, library, matches, where
+from foveate.images.formats.library import LIBRARY_HANDLES, LibraryFile, installed, levels_of, library, matches, where
 from foveate.images.header import Header, Pixels, kept_type, over_black, unseen, without
 from foveate.images.orientation import Orientation
 from foveate.images.scale import resolution_mpp
@@ -28,6 +32,12 @@ TYPES = {
 
 AS_STORED = {"srgb", "rgb", "rgb16", "scrgb", "b-w", "grey16", "multiband", "matrix", "histogram", "error"}
 """Colour spaces whose values are kept; CMYK, Lab and the like become sRGB."""
+
+WHOLE_PIXELS = 2**28
+"""Pixels that are decoded whole to convert an image: about 1 GB of a PNG, 2 GB of a JPEG."""
+
+STREAMED = (b"\xff\xd8\xff", b"\x89PN")
+"""How files begin that are decoded row by row: JPEG, PNG."""
 
 PAGES = 32
 """Pages of a file looked at for smaller versions of the first."""
@@ -56,6 +66,7 @@ class VipsSource(LibraryFile):
 
     told_by_pixels = True
     _remedy = "export it again, e.g. as a tiled TIFF, or leave it out"
+    _access = "random"
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(path, mpp)
@@ -73,7 +84,7 @@ class VipsSource(LibraryFile):
         # a tile of a TIFF that cannot be decoded is but a warning, and black; a JPEG has warnings that mean nothing
         fail_on = "warning" if tiff else "error"
         image = pyvips.Image.new_from_file(
-            str(self._path), access="random", fail_on=fail_on, revalidate=True, **options
+            str(self._path), access=self._access, fail_on=fail_on, revalidate=True, **options
         )
         return image if image.interpretation in AS_STORED else image.colourspace("srgb")
 
@@ -140,6 +151,66 @@ class VipsSource(LibraryFile):
         pixels = over_black(stored) if self._transparent else stored
         result: np.ndarray = self._orientation.apply(pixels).astype(self.dtype, copy=False)
         return result
+
+
+class VipsStream(VipsSource):
+    """Stream of a JPEG or PNG, decoded by libvips as it is read from its top row down, in the memory of some rows.
+
+    Values are those of `PillowSource`, to the bit. An image that its orientation turns is decoded to a temporary file,
+    one that is progressive or interlaced into memory. Reading rows above those read last begins anew.
+    """
+
+    def __init__(self, path: Path | str, mpp: float | None = None) -> None:
+        super().__init__(path, mpp)
+        self._next = 0
+
+    def _image(self, options: dict[str, int]) -> Any:
+        pyvips = library("pyvips", self.name)
+        return pyvips.Image.new_from_file(
+            str(self._path), access=self._access, fail_on="error", revalidate=True, **options
+        )
+
+    def _measure(self) -> Header:
+        self._access = "sequential"
+        header = super()._measure()
+        with self._using(0, "") as image:
+            interlaced, pixels = bool(_field(image, "interlaced")), image.width * image.height
+            cmyk = image.interpretation == "cmyk"
+        if interlaced and pixels > WHOLE_PIXELS:
+            height, width = header.levels[0].size
+            raise ImageError(
+                f"{self.name}: {height}×{width} pixels, interlaced or progressive, "
+                f"have to be decoded whole, and more than {WHOLE_PIXELS} are not: export it again without interlacing "
+                "(PNG) or as baseline JPEG, or as a tiled TIFF"
+            )
+        if self._orientation not in (Orientation.tagged(1), Orientation.tagged(2)):
+            self._access = "random"
+        self.close()  # what was opened to look at it has its first rows decoded
+        return replace(header, channels=3 if cmyk else header.channels, mpp=None, tile=None)
+
+    def _key(self) -> Hashable:
+        return super()._key(), id(self)  # of a stream at its row nobody else makes use
+
+    def _stored(self, box: Box, level: int) -> Shaped[np.ndarray, "_ _ band"]:
+        with self._lock:
+            if box.top < self._next and self._access == "sequential":
+                LIBRARY_HANDLES.drop(self._key())
+            self._next = box.bottom
+            return super()._stored(box, level)
+
+    def _laid_down(self, stored: Shaped[np.ndarray, "_ _ _"]) -> Pixels:
+        if stored.shape[2] == 4 and not self._transparent:
+            stored = np.asarray(Image.fromarray(np.ascontiguousarray(stored), "CMYK").convert("RGB"))
+        return super()._laid_down(stored)
+
+
+def remedy(file: object) -> str:
+    """Remedy for an image that is too large to be decoded whole: the command that converts it, if there is one."""
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            if stream.read(3) in STREAMED:
+                return f"make it lazy by foveate convert {quote(str(file))} {quote(str(file.with_suffix('.tif')))}"
+    return "make it smaller, or cut it into several images"
 
 
 def knows_format(loader: str) -> bool:
