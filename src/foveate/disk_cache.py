@@ -18,9 +18,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from foveate._version import __version__
+from foveate.errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 HEADER = 128
 """Bytes of a file before those of the array, at least."""
 
-MAPPED = 64
-"""Files mapped at a time, each of which takes a file descriptor; mapping one anew takes a tenth of a millisecond."""
+OPEN = 4096
+"""Files whose headers are held at a time: opening one anew takes a tenth of a millisecond."""
 
 TOUCHED = 60.0
-"""Seconds after which the use of a mapped file is noted again."""
+"""Seconds after which the use of an open file is noted again."""
 
 RECENT = 600.0
-"""A file used within so many seconds is not removed: another machine that has it mapped would not survive that."""
+"""A file used within so many seconds is not removed: whoever reads it would have to make it again."""
 
 SPARE_SHARE, SPARE = 0.05, 10**10
 """Of the disk, this share stays free, or so many bytes of a large one."""
@@ -47,6 +48,8 @@ PACKAGES = ("numpy", "scipy", "pillow", "tifffile", "imagecodecs")
 
 BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
 """What NumPy raises on files that are cut short or damaged."""
+
+Opened = TypeVar("Opened")
 
 _NAME = re.compile(r"[0-9a-f]{64}\.npy")
 
@@ -97,7 +100,7 @@ class DiskCache:
         self.folder, self.limit = folder, limit
         self._begun = time.time()
         self._lock, self._room = threading.Lock(), threading.Lock()
-        self._maps: OrderedDict[Path, tuple[np.ndarray, float]] = OrderedDict()
+        self._open: OrderedDict[Path, tuple[Any, float]] = OrderedDict()
         self._taken, self._looked = 0, 0.0
         """Bytes of all files when last looked at, with those written here since; and when that was."""
         self._coming = 0
@@ -125,45 +128,58 @@ class DiskCache:
             return None
         return array
 
-    def map(self, key: tuple[object, ...]) -> "np.ndarray | None":
-        """The array of a key, mapped: its pages are read when they are looked at, and the system keeps them.
+    def open(self, key: tuple[object, ...], opens: "Callable[[Path], Opened]") -> "Opened | None":
+        """The file of a key, opened by `opens`, which may hold no descriptor of it; None if it is not there.
 
-        It may not be written to. None if it is not there.
+        It is opened once; later calls hand out the same. Whoever reads it finds that it was removed, or damaged, and
+        then forgets it.
+
+        Arguments:
+            key: here.
+            opens: reads the header of a file; what it raises of damaged ones removes them.
         """
-        import numpy as np
-
         path = self._path(key)
         with self._lock:
-            array, touched = self._maps.pop(path, (None, 0.0))
+            opened, touched = self._open.pop(path, (None, 0.0))
         now = time.monotonic()
         try:
-            if array is None or now - touched > TOUCHED:
-                os.utime(path)  # of a file that was removed meanwhile, the map may not be looked at any more
+            if opened is None or now - touched > TOUCHED:
+                os.utime(path)
                 touched = now
-            if array is None:
-                array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
-        except BROKEN as error:
+            if opened is None:
+                opened = opens(path)
+        except (*BROKEN, ImageError) as error:
             self._clear(path, error)
             return None
         with self._lock:
-            self._maps[path] = array, touched
-            while len(self._maps) > MAPPED:
-                self._maps.popitem(last=False)
-        return array
+            self._open[path] = opened, touched
+            while len(self._open) > OPEN:
+                self._open.popitem(last=False)
+        result: Opened = opened
+        return result
 
-    def map_or_make(
+    def forget(self, key: tuple[object, ...]) -> None:
+        """Remove the file of a key, which cannot be read."""
+        path = self._path(key)
+        with self._lock:
+            self._open.pop(path, None)
+        _remove(path)
+
+    def open_or_make(
         self,
         key: tuple[object, ...],
+        opens: "Callable[[Path], Opened]",
         make: "Callable[[], np.ndarray]",
         is_right: Callable[[], bool],
         memory: "Owner[np.ndarray]",
         name: Hashable,
         size: int,
-    ) -> "tuple[np.ndarray, bool]":
-        """The array of a key, mapped, or made now and written, by one thread at a time.
+    ) -> "np.ndarray | Opened":
+        """The array of a key: its file, opened, or made now and written, by one thread at a time.
 
         Arguments:
             key: here.
+            opens: as for `open`.
             make: makes it.
             is_right: whether what was made is still what the key says.
             memory: who holds it in memory where the disk takes no more, and no longer than it is made where it does.
@@ -171,25 +187,20 @@ class DiskCache:
             size: its bytes.
 
         Returns:
-            The array, to which nobody may write, and whether it is mapped.
+            What `opens` gives, or the array itself, to which nobody may write.
         """
-        found = self.map(key)
+        found = self.open(key, opens)
         if found is not None:
-            return found, True
-        mapped = False
+            return found
 
-        def map_again(_: list[Hashable]) -> "list[np.ndarray]":
-            nonlocal mapped
-            found = self.map(key)  # written by another thread, a moment ago
-            if found is None:
-                made = make()
-                found = self.map(key) if is_right() and self.write(key, made) else None
-                mapped = found is not None
-                return [made if found is None else found]
-            return [found]
+        def made(_: list[Hashable]) -> "list[np.ndarray]":
+            array = make()
+            if is_right():
+                self.write(key, array)
+            return [array]
 
-        (array,) = memory.get_many([name], map_again, keep=not self.takes(size + HEADER))
-        return array, mapped
+        (array,) = memory.get_many([name], made, keep=not self.takes(size + HEADER))
+        return array
 
     def write(self, key: tuple[object, ...], array: "np.ndarray") -> bool:
         """Write the array of a key, unless there is no room; whether it was written."""
@@ -299,7 +310,7 @@ class DiskCache:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a file; where another process maps it, the system keeps its content, or (Windows) refuses."""
+    """Remove a file; where another process reads it, the system keeps its content, or (Windows) refuses."""
     try:
         path.unlink()
     except OSError:

@@ -36,6 +36,10 @@ class Unsupported(ImageError):  # noqa: N818  a kind of image, not a fault
         self.vendor = vendor
 
 
+class Changed(ImageError):  # noqa: N818  a state of a file
+    """Change of a file since its image was opened, or looked at: what is read of it now would be of another image."""
+
+
 class DataError(FoveateError):
     """Data error: a manifest, folder or archive does not hold what it should."""
 

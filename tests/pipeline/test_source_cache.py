@@ -335,7 +335,7 @@ def test_images_in_archives_are_decoded_once_too(tmp_path: Path, decoded: Counte
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
-def test_mapped_pixels_are_the_decoded_ones(tmp_path: Path, mode: str, turn: int) -> None:
+def test_pixels_of_the_disk_are_the_decoded_ones(tmp_path: Path, mode: str, turn: int) -> None:
     path, exif = tmp_path / "a.png", Image.Exif()
     exif[0x0112] = turn
     pixels = scene(turn) if mode == "RGB" else scene(turn)[:, :, 0]
@@ -358,7 +358,7 @@ def test_mapped_pixels_are_the_decoded_ones(tmp_path: Path, mode: str, turn: int
     assert source.bytes_read == 0, "nothing of the file but its header"
 
 
-def test_mapped_pixels_take_no_memory(tmp_path: Path) -> None:
+def test_pixels_of_the_disk_take_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(scene(0, (300, 400))).save(path)
     held = DECODED.memory
@@ -366,6 +366,27 @@ def test_mapped_pixels_take_no_memory(tmp_path: Path) -> None:
     source.disk = DiskCache(tmp_path / "cache", 10**9)
     source.read(Box(0, 0, 30, 40))
     assert DECODED.memory == held
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "removed", "replaced"])
+def test_harm_to_a_file_of_the_cache_ends_no_run(tmp_path: Path, harm: str) -> None:
+    """A memory map of such a file would end the process (SIGBUS)."""
+    path = tmp_path / "a.png"
+    Image.fromarray(scene(0, (300, 400))).save(path)
+    disk = DiskCache(tmp_path / "cache", 10**9)
+    source = PillowSource(path)
+    source.disk = disk
+    source.read(Box(0, 0, 30, 40))
+    source.read(Box(0, 0, 30, 40))
+    (kept,) = (tmp_path / "cache").rglob("*.npy")
+    if harm == "removed":
+        kept.unlink()
+    elif harm == "replaced":
+        np.save(kept, np.zeros((30, 400, 3), np.uint8))
+    else:
+        os.truncate(kept, 5000 if harm == "cut" else 0)
+    assert np.array_equal(source.read(Box(200, 3, 90, 40)), scene(0, (300, 400))[200:290, 3:43])
+    assert np.array_equal(source.view((3, 4)), PillowSource(path).view((3, 4)))
 
 
 @pytest.mark.parametrize("limit", [0, 1000])

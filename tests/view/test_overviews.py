@@ -39,7 +39,7 @@ def test_all_coarse_tiles_of_a_file_in_strips_decode_it_once(
     for level, box in tiles:
         assert box is not None
         expected = tile_pixels(source, pyramid, level, box)
-        np.testing.assert_allclose(gallery._pixels(0, pyramid, level, box), expected, rtol=0, atol=3e-7)
+        np.testing.assert_allclose(gallery._pixels(0, gallery.seen(0), level, box), expected, rtol=0, atol=3e-7)
 
 
 def test_overviews_are_bounded(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +52,9 @@ def test_overviews_are_bounded(model: Model, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(DECODED, "limit", 4 * (OVERHEAD + 4 * 3 * 60 * 80))
     for number, level in (*((number, 0) for number in range(6)), (0, 1)):
         assert gallery.tile(number, level, 0, 0) is not None
-        assert gallery._overviews.holds(number)
-        assert sum(gallery._overviews.holds(other) for other in range(6)) <= 4
-    assert [other for other in range(6) if gallery._overviews.holds(other)] == [0, 3, 4, 5]
+        assert gallery._overviews.holds(gallery.seen(number).look)
+        assert sum(gallery._overviews.holds(other) for other in range(1, 7)) <= 4
+    assert [other for other in range(1, 7) if gallery._overviews.holds(other)] == [1, 4, 5, 6]
 
 
 def test_an_image_with_a_level_near_needs_none(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:

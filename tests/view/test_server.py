@@ -3,20 +3,28 @@
 import http.client
 import io
 import json
+import os
 import socket
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pyramid_files import values, write_pyramid
+from servers import FileServer
 
-from foveate.errors import ConfigError
+from foveate.errors import Changed, ConfigError
 from foveate.explain.picture import Scale
+from foveate.images import original
 from foveate.models import DrawOptions, Model
 from foveate.predict import find_rows
 from foveate.view import Gallery, Pyramid, ViewServer
+from foveate.view.server import find
 
 
 def ask(server: ViewServer, path: str, host: str | None = "127.0.0.1", method: str = "GET") -> tuple[int, Any, bytes]:
@@ -36,6 +44,16 @@ def told(server: ViewServer, path: str) -> Any:
     status, _, body = ask(server, path)
     assert status == 200
     return json.loads(body)
+
+
+@contextmanager
+def served(gallery: Gallery) -> Iterator[ViewServer]:
+    with ViewServer(gallery) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
 
 
 def picture(body: bytes) -> np.ndarray:
@@ -130,6 +148,63 @@ def test_an_image_that_was_let_go_of_is_opened_again(model: Model, folder: Path)
     gallery._open.cache_clear()
     gallery._pictures.close()
     assert gallery.tile(0, 11, 0, 0) == first
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.tif", "c.npy"])
+def test_no_pixels_of_another_file_are_shown_under_a_prediction(model: Model, tmp_path: Path, name: str) -> None:
+    """A file is replaced while a page shows it: what was said of the old one is not shown over the new one."""
+
+    def write(seed: int) -> None:
+        pixels = values((130, 171), seed=seed)
+        if name == "c.npy":
+            np.save(tmp_path / name, pixels)
+        elif name == "b.tif":
+            write_pyramid(tmp_path / name, [pixels])
+        else:
+            Image.fromarray(pixels).save(tmp_path / name)
+        os.utime(tmp_path / name, (seed, seed))
+
+    write(1)
+    gallery = Gallery(model, find_rows([tmp_path / name]))
+    before = gallery.image_json(0)
+    page, patch = f"/images/0_files/8/0_0.jpeg?look={before['look']}", f"/images/0_patches/0.jpeg?look={before['look']}"
+    assert find(gallery, page) is not None
+    write(2)
+    for old in (page, patch, page.replace("files", "map").replace("jpeg", "png")):
+        with pytest.raises(Changed, match=f"{name}: the file has changed since it was looked at: look again"):
+            find(gallery, old)
+    after, fresh = gallery.image_json(0), Gallery(model, find_rows([tmp_path / name]))
+    assert after["look"] == before["look"] + 1
+    assert after | {"look": 1} == fresh.image_json(0)
+    assert after["patches"] != before["patches"]
+    assert gallery.tile(0, 8, 0, 0, after["look"]) == fresh.tile(0, 8, 0, 0)
+    assert gallery.tile(0, 8, 0, 0) == fresh.tile(0, 8, 0, 0)
+
+
+def test_a_page_is_told_that_a_file_has_changed(model: Model, tmp_path: Path) -> None:
+    Image.fromarray(values((130, 171))).save(tmp_path / "a.png")
+    with served(Gallery(model, find_rows([tmp_path / "a.png"]))) as server:
+        look = told(server, "/images/0.json")["look"]
+        assert ask(server, f"/images/0_files/8/0_0.jpeg?look={look}")[0] == 200
+        Image.fromarray(values((130, 171), seed=1)).save(tmp_path / "a.png")
+        status, _, body = ask(server, f"/images/0_files/8/0_0.jpeg?look={look}")
+        assert (status, body.count(b"\n")) == (409, 1)
+        (tmp_path / "a.png").unlink()
+        assert told(server, "/images/0.json")["error"] == f"{tmp_path / 'a.png'}: no such file: check the path"
+
+
+def test_a_file_behind_an_address_that_changes_is_looked_at_again(model: Model, tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.tif", [values((300, 410), seed=1)])
+    content = (tmp_path / "a.tif").read_bytes()
+    with FileServer({"a.tif": content}) as files:
+        gallery = Gallery(model, find_rows([files.address("a.tif")]))
+        before = gallery.image_json(0)
+        files.version = '"two"'
+        original(gallery._open(0))._owner = None  # of the tiles that are decoded there is nothing to ask for
+        with pytest.raises(Changed, match="the file has changed since it was opened"):
+            gallery.tile(0, 9, 1, 1)
+        assert gallery.image_json(0)["look"] == before["look"] + 1
+        assert gallery.tile(0, 9, 1, 1) is not None
 
 
 OUTSIDE = [

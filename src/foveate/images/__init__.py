@@ -7,7 +7,7 @@ from foveate.images.formats.arrays import ArraySource, NpySource
 from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.mosaic import Inset, Mosaic
 from foveate.images.formats.openslide import OpenSlideSource
-from foveate.images.formats.pillow import PillowSource, open_zip_member
+from foveate.images.formats.pillow import PillowSource
 from foveate.images.formats.raster import RasterSource
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.tiled import TiledSource
@@ -15,7 +15,7 @@ from foveate.images.formats.vips import VipsSource
 from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.header import Georeference, Header, PatchChange, unit_range
 from foveate.images.io.open import BROKEN_ZIP
-from foveate.images.open import Reader, open_image, open_stream
+from foveate.images.open import Reader, open_image, open_stream, open_zip_member
 from foveate.images.source import Source
 from foveate.images.wrappers.base import original
 from foveate.images.wrappers.channels import Bands, Colour

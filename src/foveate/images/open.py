@@ -23,7 +23,7 @@ from foveate.images.formats.vips import STREAMED, WHOLE_PIXELS, VipsSource, Vips
 from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.header import Reading
 from foveate.images.io.local import ByteFile, stream
-from foveate.images.io.open import Download, open_bytes
+from foveate.images.io.open import Download, ZipMember, open_bytes
 from foveate.images.source import Source
 
 FIRST_BYTES = 512
@@ -212,6 +212,25 @@ def _streamed(source: Source, mpp: float | None) -> Source:
         return source
     stream = VipsStream(source.name, mpp)
     return source if stream.size[0] * stream.size[1] < STREAM_FROM else stream
+
+
+def open_zip_member(archive: Path | str, member: str, mpp: float | None = None) -> Source:
+    """Zip member as an image; the archive is not unpacked: the header is read, the pixels are not.
+
+    Arguments:
+        archive: the zip file.
+        member: name of the image's file in it, with slashes.
+        mpp: microns per pixel, if known.
+
+    Returns:
+        The image; its name is "archive/member".
+
+    Raises:
+        ImageError: if the archive or the member is missing or cannot be read.
+    """
+    source = PillowSource(ZipMember(Path(archive), member), mpp)
+    _ = source.header
+    return source
 
 
 def _forced(name: str, mpp: float | None, reader: Reader, remote: bool) -> Source:

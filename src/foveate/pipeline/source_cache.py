@@ -163,7 +163,7 @@ class SourceCache:
     """LRU cache of open images, from epoch to epoch, and of their views.
 
     Images that hold no file open and no pixels of their own stay open, with what a model's intake found out of them:
-    those decoded whole, whose pixels lie in a cache of limited bytes (`foveate.cache.DECODED`) or are mapped from the
+    those decoded whole, whose pixels lie in a cache of limited bytes (`foveate.cache.DECODED`) or on the
     disk; TIFF; and canvases. Others may hold handles or arrays and are opened anew, which reads no pixel. Views are
     kept of all. Several threads may open images; none is opened by two at a time. What is held stays behind when this
     is pickled.

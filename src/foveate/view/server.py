@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 
-from foveate.errors import ConfigError, FoveateError
+from foveate.errors import Changed, ConfigError, FoveateError
 from foveate.view.description import dzi
 from foveate.view.gallery import Gallery
 
@@ -51,6 +51,7 @@ class ViewServer(ThreadingHTTPServer):
     | `/images/0.dzi`, `/images/0_files/LEVEL/COLUMN_ROW.jpeg` | the image as a Deep Zoom pyramid, for any such viewer |
     | `/images/0_map/LEVEL/COLUMN_ROW.png` | the attention map over the tile of that name |
     | `/images/0_patches/1.jpeg` | patch 1, small |
+    | `…?look=3` | the same of look 3, as the image's JSON names it; 409 where the file has changed since |
 
     Nothing else is answered, and only to whoever calls this machine by the name of 127.0.0.1 or localhost: a page of
     somebody else whose name leads here is refused (DNS rebinding).
@@ -111,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             answer = find(self.server.gallery, self.path)
+        except Changed as change:
+            self._refuse(HTTPStatus.CONFLICT, str(change))
         except (FoveateError, OSError) as error:
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, " ".join(str(error).split()))
         except Exception as error:
@@ -153,7 +156,8 @@ def find(gallery: Gallery, path: str) -> Answer | None:
     Raises:
         FoveateError: if an image cannot be read.
     """
-    path = path.partition("?")[0]
+    path, _, query = path.partition("?")
+    asked = re.fullmatch(rf"look={NUMBER}", query, re.ASCII)
     if path in PAGE:
         name, kind = PAGE[path]
         return kind, files("foveate.view").joinpath(name).read_bytes()
@@ -162,10 +166,10 @@ def find(gallery: Gallery, path: str) -> Answer | None:
     found = re.fullmatch(rf"/images/{NUMBER}([._].+)", path, re.ASCII)
     if found is None or int(found[1]) >= len(gallery):
         return None
-    return _of_image(gallery, int(found[1]), found[2])
+    return _of_image(gallery, int(found[1]), found[2], None if asked is None else int(asked[1]))
 
 
-def _of_image(gallery: Gallery, number: int, rest: str) -> Answer | None:
+def _of_image(gallery: Gallery, number: int, rest: str, look: int | None) -> Answer | None:
     if rest == ".json":
         try:
             return _json(gallery.image_json(number))
@@ -176,11 +180,11 @@ def _of_image(gallery: Gallery, number: int, rest: str) -> Answer | None:
     if tile := re.fullmatch(rf"_(?:files|map)/{NUMBER}/{NUMBER}_{NUMBER}\.(jpeg|png)", rest, re.ASCII):
         level, column, row = (int(one) for one in tile.groups()[:3])
         if rest.startswith("_files") and rest.endswith("jpeg"):
-            return _picture("jpeg", gallery.tile(number, level, row, column))
+            return _picture("jpeg", gallery.tile(number, level, row, column, look))
         if rest.startswith("_map") and rest.endswith("png"):
-            return _picture("png", gallery.map_tile(number, level, row, column))
+            return _picture("png", gallery.map_tile(number, level, row, column, look))
     if patch := re.fullmatch(rf"_patches/{NUMBER}\.jpeg", rest, re.ASCII):
-        return _picture("jpeg", gallery.patch(number, int(patch[1])))
+        return _picture("jpeg", gallery.patch(number, int(patch[1]), look))
     return None
 
 

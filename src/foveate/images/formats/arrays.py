@@ -1,5 +1,7 @@
 """NumPy arrays as images: in memory, and in .npy files, of which parts are read."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,15 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
 from foveate.images.header import CacheKey, Header, check_dtype, kept_type
-from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
+from foveate.images.io.local import LocalFile, changed, stream
 from foveate.images.source import Source
 from foveate.types import Box, Level
 
 BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
 """What NumPy raises on files that are not what they say."""
+
+GAP = 8 * 1024
+"""Bytes between two lines of a file that are rather read than left out: asking the system once more takes as long."""
 
 
 class ArraySource(Source):
@@ -38,21 +43,92 @@ class ArraySource(Source):
 
     def __init__(self, array: Shaped[np.ndarray, "..."], mpp: float | None = None, name: str = "") -> None:
         super().__init__(name, mpp)
-        _check_shape(array, self._label(), "put the channels last, one image at a time")
+        _check_shape(array.shape, self._label(), "put the channels last, one image at a time")
         check_dtype(array.dtype, name)
         self._array = array
 
     def _measure(self) -> Header:
-        return _header(self._array, self._array.dtype)
+        return _header(self._array.shape, self._array.dtype)
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
         return self._array[box.top : box.bottom, box.left : box.right]
 
 
-class NpySource(Source):
-    """NumPy .npy file of pixels, of which only what is asked for is read: the file is mapped into memory.
+class ArrayFile:
+    """NumPy .npy file of which parts are read, and none is mapped: no process dies of a file that is cut.
 
-    Bytes are counted of the pixels read, not of the pages of memory the operating system reads them by.
+    Arguments:
+        file: it; whoever makes this reads its header now.
+
+    Attributes:
+        shape: of the array.
+        dtype: of its values, in the byte order of the file.
+
+    Raises:
+        ImageError: the file is missing, or cannot be read.
+        ValueError: it is no such file, or shorter than its header says. NumPy raises some others of `BROKEN`.
+    """
+
+    def __init__(self, file: LocalFile) -> None:
+        self._file = file
+        header = stream(file)
+        version = np.lib.format.read_magic(header)
+        if version == (1, 0):
+            shape, self._columns_first, dtype = np.lib.format.read_array_header_1_0(header)
+        else:  # 3.0 differs from 2.0 in names of fields alone, and arrays of fields are no images
+            shape, self._columns_first, dtype = np.lib.format.read_array_header_2_0(header)
+        if dtype.hasobject or min(shape, default=0) < 0:
+            raise ValueError(f"an array of shape {shape} of {dtype}")
+        self.shape: tuple[int, ...] = shape
+        self.dtype: np.dtype[Any] = dtype
+        self._start = header.tell()
+        end = self._start + math.prod(shape) * dtype.itemsize
+        if end > file.size:
+            raise ValueError(f"it ends at byte {file.size} of {end}")
+
+    def read(self, box: Box) -> Shaped[np.ndarray, "height width *channel"]:
+        """Pixels of a box that lies within an array (height, width, …), as they are stored.
+
+        Raises:
+            ImageError: the file has changed since, or cannot be read.
+        """
+        height, width = self.shape[:2]
+        each = math.prod(self.shape[2:])
+        if not self._columns_first:
+            lines = self._lines([box.top], box.height, (box.left, box.width), width, each)
+            return lines.reshape(box.height, box.width, *self.shape[2:])
+        planes = [box.left + width * channel for channel in range(each)]
+        lines = self._lines(planes, box.width, (box.top, box.height), height, 1)
+        stored: np.ndarray = lines.reshape(each, box.width, box.height).transpose(2, 1, 0)
+        return stored.reshape(box.height, box.width, *self.shape[2:])
+
+    def _lines(
+        self, firsts: Sequence[int], count: int, span: tuple[int, int], length: int, each: int
+    ) -> Shaped[np.ndarray, "line value"]:
+        """The same span of some lines of the file: of `count` from each of the `firsts` on.
+
+        Lines near each other are read as one.
+        """
+        item = each * self.dtype.itemsize
+        stride, offset, wanted = length * item, self._start + span[0] * item, span[1] * item
+        if stride - wanted <= GAP:
+            parts = [(offset + first * stride, (count - 1) * stride + wanted) for first in firsts]
+        else:
+            parts = [(offset + line * stride, wanted) for first in firsts for line in range(first, first + count)]
+        read = self._file.read_many(parts)
+        if any(len(data) < asked for data, (_, asked) in zip(read, parts, strict=True)):
+            raise changed(self._file.name)
+        if stride - wanted <= GAP:
+            bands = (np.frombuffer(data, np.uint8) for data in read)
+            rows = [np.lib.stride_tricks.as_strided(band, (count, wanted), (stride, 1)) for band in bands]
+            return np.ascontiguousarray(np.concatenate(rows)).view(self.dtype)
+        return np.frombuffer(b"".join(read), self.dtype).reshape(len(parts), -1)
+
+
+class NpySource(Source):
+    """NumPy .npy file of pixels, of which only what is asked for is read.
+
+    Bytes are counted of the pixels read.
 
     Arguments:
         path: the file: (H, W) or (H, W, C); bool, integers or floating point, in [0, 1] unless the model normalises
@@ -62,47 +138,50 @@ class NpySource(Source):
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
-        self._path = Path(path)
+        self._file = LocalFile(path)
 
     def cache_key(self) -> CacheKey | None:
-        """Cache key: the file as it is now."""
-        stamp = file_stamp(self._path)
+        """Cache key: the file as it was when opened; one that has changed since is not read."""
+        self._ready()
+        stamp = self._file.stamp
         return None if stamp is None else ("NpySource", stamp)
 
-    def _open(self) -> np.ndarray:
+    def _open(self) -> ArrayFile:
+        self._file = LocalFile(self.name)
         try:
-            array: np.ndarray = np.lib.format.open_memmap(self._path, mode="r")
-        except UNREADABLE as error:
-            raise not_readable(self.name, error) from error
+            array = ArrayFile(self._file)
         except BROKEN as error:
             raise ImageError(
                 f"{self.name}: broken .npy file, or one of Python objects ({one_line(error)}): "
                 "write it again with numpy.save, as an array of numbers"
             ) from error
-        _check_shape(array, self.name, "put the channels last, one image in a file")
-        kept_type(array.dtype, self.name)
+        _check_shape(array.shape, self.name, "put the channels last, one image in a file")
+        if self._known is not None and self._known != _stored_header(array, self.name):
+            raise changed(self.name)
         return array
 
     def _measure(self) -> Header:
-        array: np.ndarray = self._ready()
-        dtype = kept_type(array.dtype, self.name)
-        stored = array.dtype.newbyteorder("=")
-        return _header(array, dtype, "" if dtype == stored else f"NumPy array, {stored} as {dtype}")
+        array: ArrayFile = self._ready()
+        return _stored_header(array, self.name)
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
-        part = self._ready()[box.top : box.bottom, box.left : box.right]
-        # an array of its own: one that refers to the map would keep the file open, and be read when it is changed
-        return np.array(part, dtype=self.dtype, subok=False)
+        array: ArrayFile = self._ready()
+        return np.array(array.read(box), self.dtype)
 
 
-def _check_shape(array: Shaped[np.ndarray, "..."], name: str, remedy: str) -> None:
-    if array.ndim not in (2, 3) or 0 in array.shape:
+def _check_shape(shape: tuple[int, ...], name: str, remedy: str) -> None:
+    if len(shape) not in (2, 3) or 0 in shape:
         raise ImageError(
             f"{name}: an array must be (height, width) or (height, width, channels) and not empty, "
-            f"got shape {array.shape}: {remedy}"
+            f"got shape {shape}: {remedy}"
         )
 
 
-def _header(array: Shaped[np.ndarray, "..."], dtype: np.dtype[Any], kind: str = "") -> Header:
-    height, width, *channels = array.shape
+def _stored_header(array: ArrayFile, name: str) -> Header:
+    dtype, stored = kept_type(array.dtype, name), array.dtype.newbyteorder("=")
+    return _header(array.shape, dtype, "" if dtype == stored else f"NumPy array, {stored} as {dtype}")
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any], kind: str = "") -> Header:
+    height, width, *channels = shape
     return Header((Level((height, width), (1.0, 1.0)),), channels[0] if channels else 1, dtype, kind)

@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
 from foveate.images.header import Pixels
-from foveate.images.io.local import not_readable
+from foveate.images.io.local import changed, not_readable
 from foveate.images.source import Known, Source
 from foveate.threads import in_threads
 from foveate.types import Box, Level, Size
@@ -166,6 +166,7 @@ class LibraryFile(Source):
         """
         file = self._key()
         try:
+            self._check()  # an open handle would go on with what the file was, or mix the two
             yield LIBRARY_HANDLES.get(file, level, lambda: self._anew(level), self._shared)
         except ImageError:
             raise
@@ -176,9 +177,12 @@ class LibraryFile(Source):
             raise ImageError(f"{self.name}: {what} ({one_line(reason)}): {self._remedy}") from error
 
     def _anew(self, level: int) -> Any:
-        if self._opened not in (None, self._state()):  # None: closed by another thread meanwhile
-            raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
+        self._check()
         return self._handle(level)
+
+    def _check(self) -> None:
+        if self._opened not in (None, self._state()):  # None: closed by another thread meanwhile
+            raise changed(self.name)
 
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:
         return in_threads(lambda box: np.array(self._fetch(box, level), self.dtype), boxes, threads)

@@ -20,10 +20,11 @@ from foveate.cache import DECODED
 from foveate.disk_cache import DiskCache
 from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region
+from foveate.images.formats.arrays import ArrayFile
 from foveate.images.formats.decoders import DeepColour, deep_colour, deep_pixels, quick_jpeg
 from foveate.images.formats.vips import remedy
-from foveate.images.header import CacheKey, Header, Missing, Pixels, full_scale, over_black, unseen
-from foveate.images.io.local import UNREADABLE, file_stamp, not_readable
+from foveate.images.header import CacheKey, Header, Pixels, full_scale, over_black, unseen, without
+from foveate.images.io.local import UNREADABLE, LocalFile, changed, file_stamp, not_readable
 from foveate.images.io.open import Download, ZipMember
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.source import Known, Source
@@ -63,11 +64,13 @@ class PillowSource(Source):
         mpp: microns per pixel, if known.
 
     Attributes:
-        disk: where what is decoded is kept and, from then on, mapped instead of being held in memory; None keeps it
-            in memory alone. What is mapped does not count as read.
+        disk: where what is decoded is kept and, from then on, read in parts instead of being held in memory; None
+            keeps it in memory alone. What is read there does not count.
     """
 
     _reads_file = True
+    _left_behind = (*Source._left_behind, "_stamp")
+    _stamp: tuple[object, ...] | None = None
     disk: DiskCache | None = None
 
     def __init__(self, path: Path | str | ZipMember | Download, mpp: float | None = None) -> None:
@@ -75,12 +78,12 @@ class PillowSource(Source):
         self._path = path if isinstance(path, ZipMember | Download) else Path(path)
         self._orientation = Orientation()
         self._stored_size: Size = (0, 0)
-        self._mapped = self._transparent = False
+        self._filed = self._transparent = False
 
     @property
     def threaded(self) -> bool:
         """Whether there is something to decode; copying decoded pixels in threads is slower."""
-        return not self._mapped and (self._owner is None or not self._owner.holds(self._kept_as))
+        return not self._filed and (self._owner is None or not self._owner.holds(self._kept_as))
 
     @property
     def file_bytes(self) -> int | None:
@@ -88,9 +91,18 @@ class PillowSource(Source):
         return self._path.file.size if isinstance(self._path, Download) else super().file_bytes
 
     def cache_key(self) -> CacheKey | None:
-        """Cache key: the file as it is now."""
-        stamp = file_stamp(self._path) if isinstance(self._path, Path) else self._path.stamp
+        """Cache key: the file as it was when opened; one that has changed since is not decoded."""
+        stamp = self._stamp or self._now()
         return None if stamp is None else ("PillowSource", stamp)
+
+    def _now(self) -> tuple[object, ...] | None:
+        return file_stamp(self._path) if isinstance(self._path, Path) else self._path.stamp
+
+    def _check(self) -> None:
+        now = self._now()
+        if self._stamp not in (None, now):
+            raise changed(self.name)
+        self._stamp = now
 
     def _measure(self) -> Header:
         try:
@@ -102,6 +114,7 @@ class PillowSource(Source):
                 channels, dtype = _values(image, self.name, deep)
                 self._transparent = self.told_by_pixels = deep.opacity if deep else _may_be_seen_through(image)
                 self._orientation = Orientation.tagged(_orientation_tag(image))
+            self._check()
         except BROKEN as error:
             raise self._broken(error) from error
         self._stored_size = (height, width)
@@ -112,19 +125,27 @@ class PillowSource(Source):
         return self._fetch_many([box], level, 1)[0]
 
     def _fetch_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Pixels]:  # noqa: ARG002
-        pixels = self._orientation.apply(self._decoded())[:, :, : self.channels]
-        return [pixels[box.top : box.bottom, box.left : box.right].copy() for box in boxes]
+        return [part[:, :, : self.channels].copy() for part in map(self._part, boxes)]
 
-    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:
-        parts = self._fetch_many(boxes, level, threads)
-        if not self._transparent:
-            return [(part, None) for part in parts]
-        return [self._cleaned(part, box, level) for part, box in zip(parts, boxes, strict=True)]
+    def _known_many(self, boxes: Sequence[Box], level: int, threads: int) -> Sequence[Known]:  # noqa: ARG002
+        parts, channels = map(self._part, boxes), self.channels
+        return [without(part[:, :, :channels].copy(), unseen(part[:, :, channels:])) for part in parts]
 
-    def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:  # noqa: ARG002
-        return unseen(
-            self._orientation.apply(self._decoded())[box.top : box.bottom, box.left : box.right, self.channels :]
-        )
+    def _part(self, box: Box) -> Pixels:
+        """A box of the image as it is laid down, with its opacity, where there is any."""
+        return self._orientation.apply(self._stored(self._orientation.box_before(box, self._stored_size)))
+
+    def _stored(self, box: Box) -> Pixels:
+        """A box of the image as it is stored, which nobody may write to."""
+        held = self._decoded()
+        if isinstance(held, ArrayFile):
+            try:
+                return held.read(box)
+            except ImageError:  # somebody cut it, or needed the room
+                assert self.disk is not None
+                self.disk.forget((self._kept_as, self.cache_key()))
+                held = self._owned(DECODED).get(self._kept_as, self._decode)
+        return held[box.top : box.bottom, box.left : box.right]
 
     def _may_miss(self, level: int) -> bool:  # noqa: ARG002
         _ = self.header
@@ -138,13 +159,13 @@ class PillowSource(Source):
         """Area average of the image, decoded whole; see the class."""
         turn, stored, wanted = self._orientation, self._stored_size, (size, region, window)
         region, window = turn.region_before(region, stored), turn.box_before(window, stored)
-        pixels, channels = self._decoded(), self.channels
+        channels = self.channels
         rows, columns = Bins.both(turn.size(size), region, window)
         west, east = columns.extent()
 
         def strip(start: int, stop: int) -> Known:
-            part = pixels[start:stop, west:east]
-            return part[:, :, :channels], unseen(part[:, :, channels:]) if self._transparent else None
+            part = self._stored(Box(start, west, stop - start, east - west))
+            return part[:, :, :channels], unseen(part[:, :, channels:])
 
         sums, lost = known_average(strip, rows, columns, channels)
         return turn.apply(sums) / full_scale(self.dtype), self._share(
@@ -155,31 +176,34 @@ class PillowSource(Source):
     def _kept_as(self) -> str:
         return SEEN_THROUGH if self._transparent else PIXELS
 
-    def _decoded(self) -> Shaped[np.ndarray, "rows columns channel"]:
+    def _decoded(self) -> ArrayFile | Shaped[np.ndarray, "rows columns channel"]:
         """The image as it is stored and, if any of its pixels is wholly transparent, its opacity."""
         owner, identity, name = self._owned(DECODED), None if self.disk is None else self.cache_key(), self._kept_as
         if self.disk is None or identity is None or owner.holds(name):
             return owner.get(name, self._decode)
-        pixels, mapped = self.disk.map_or_make(
+        held = self.disk.open_or_make(
             (name, identity),
+            lambda path: ArrayFile(LocalFile(path, dated=False)),  # use is noted by its date
             self._decode,
-            lambda: self.cache_key() == identity,  # else it is not of the file it was to be of
+            lambda: self._now() == self._stamp,  # else it is not of the file it was to be of
             owner,
             name,
             math.prod(self._stored_size) * (self.channels + self._transparent) * self.dtype.itemsize,
         )
-        self._mapped = self._mapped or mapped
-        return pixels
+        self._filed = self._filed or isinstance(held, ArrayFile)
+        return held
 
     def _decode(self) -> Shaped[np.ndarray, "rows columns channel"]:
         """Decode the image as it is stored."""
         height, width = self._stored_size
         try:
+            self._check()
             with _OUR_LIMIT(), self._path.open("rb") as stream, _probe(stream, self.name) as image:
                 if _decoded_size(image) != self._stored_size:
                     raise ValueError(f"it was {height}×{width} when first opened")
                 pixels = quick_jpeg(image, stream)
                 pixels = _pixels(image, stream, self.name) if pixels is None else pixels
+            self._check()
             with self._lock:  # a download is counted once, by whichever thread decodes it first
                 self._count(self._path.stat().st_size if isinstance(self._path, Path) else self._path.stored_bytes())
         except BROKEN as error:
@@ -202,25 +226,6 @@ class PillowSource(Source):
             f"{self.name}: broken image, or of a kind not supported here ({one_line(error)}): "
             "export it again, e.g. as PNG, or leave it out"
         )
-
-
-def open_zip_member(archive: Path | str, member: str, mpp: float | None = None) -> Source:
-    """Zip member as an image; the archive is not unpacked: the header is read, the pixels are not.
-
-    Arguments:
-        archive: the zip file.
-        member: name of the image's file in it, with slashes.
-        mpp: microns per pixel, if known.
-
-    Returns:
-        The image; its name is "archive/member".
-
-    Raises:
-        ImageError: if the archive or the member is missing or cannot be read.
-    """
-    source = PillowSource(ZipMember(Path(archive), member), mpp)
-    _ = source.header
-    return source
 
 
 class _PixelLimit:

@@ -39,12 +39,15 @@ WHOLE_PIXELS = 2**28
 STREAMED = (b"\xff\xd8\xff", b"\x89PN")
 """How files begin that are decoded row by row: JPEG, PNG."""
 
+MAPPING = ("", "ppm", "analyze")
+"""Loaders that map a file into memory, "" that of libvips's own format: whoever cuts the file ends the process."""
+
 PAGES = 32
 """Pages of a file looked at for smaller versions of the first."""
 
 
 class VipsSource(LibraryFile):
-    """libvips image: TIFF, JPEG 2000, HEIF, SVG, PPM and whatever else its build knows.
+    """libvips image: TIFF, JPEG 2000, HEIF, SVG and whatever else its build knows.
 
     Tiled files are read in parts. Formats that cannot be (JPEG, PNG, WebP, HEIF) are decoded whole when the first
     pixel is read, by libvips, into memory or, when large, a temporary file; they are decoded again whenever the file is
@@ -95,6 +98,11 @@ class VipsSource(LibraryFile):
                     f"{self.name}: pixels must be integers or floating point, got {image.format}: convert it first"
                 )
             loader = str(_field(image, "vips-loader") or "")
+            if loader.removesuffix("_source").removesuffix("load") in MAPPING:
+                raise ImageError(
+                    f"{self.name}: libvips maps files of this kind into memory, where one that changes can end the "
+                    "process: convert it, e.g. with vips copy IN OUT.tif"
+                )
             self._orientation = Orientation.tagged(int(_field(image, "orientation") or 1))
             self._transparent = not loader.startswith("tiff") and (image.bands, image.interpretation) in {
                 (2, "b-w"), (2, "grey16"), (4, "srgb"), (4, "rgb16"), (4, "scrgb")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import ImageError
+from foveate.errors import Changed, ImageError
 
 Stamp = tuple[str, int, int | str]
 """Path or address of a file, its length in bytes, and the time or version of its last change."""
@@ -117,6 +117,11 @@ def not_readable(name: str, error: OSError) -> ImageError:
     return ImageError(f"{name}: cannot be read ({error.strerror}): check the path and the file's mode")
 
 
+def changed(name: str) -> Changed:
+    """Error of a file that is not any more what it was when its image was opened."""
+    return Changed(f"{name}: the file has changed since it was opened: open the image again")
+
+
 class LocalFile(ByteFile):
     """Local file; it is refused when it changes while it is being used.
 
@@ -125,10 +130,12 @@ class LocalFile(ByteFile):
 
     Arguments:
         path: of the file.
+        dated: whether the time of its last change tells it from another one; else its length alone does.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, dated: bool = True) -> None:
         super().__init__(str(path))
+        self._dated = dated
         self._stamp: tuple[int, int] | None = None
 
     @property
@@ -145,23 +152,42 @@ class LocalFile(ByteFile):
         return None if self._stamp is None else (os.path.realpath(self.name), *self._stamp)
 
     def _read_many(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
-        data = []
         try:
-            with open(self.name, "rb") as file:  # noqa: PTH123  no Path is made for every read
-                self._check(os.fstat(file.fileno()))
-                for offset, length in parts:
-                    file.seek(offset)
-                    data.append(file.read(length))
+            with open(self.name, "rb", buffering=0) as file:  # noqa: PTH123  no Path is made for every read
+                size = self._check(os.fstat(file.fileno()))
+                data = [_part(file, offset, min(length, size - offset)) for offset, length in parts]
+                self._check(os.fstat(file.fileno()))  # else what is read may be half of it new
         except OSError as error:
             raise not_readable(self.name, error) from error
         return data
 
-    def _check(self, found: os.stat_result) -> None:
-        """Length and time of the last change tell a file from one that replaced it."""
-        stamp = found.st_size, found.st_mtime_ns
+    def _check(self, found: os.stat_result) -> int:
+        """Length and time of the last change tell a file from one that replaced it; its length."""
+        stamp = found.st_size, found.st_mtime_ns if self._dated else 0
         if self._stamp is not None and stamp != self._stamp:
-            raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
+            raise changed(self.name)
         self._stamp = stamp
+        return found.st_size
+
+
+def _part(file: io.FileIO, offset: int, length: int) -> bytes:
+    """Bytes of a part, of which the system may hand out less than it is asked for; no memory is mapped.
+
+    A map of a file that somebody cuts ends the process that looks at it (SIGBUS).
+    """
+    if length <= 0:
+        return b""
+    data = _pread(file, offset, length)
+    while len(data) < length and (more := _pread(file, offset + len(data), length - len(data))):
+        data += more
+    return data
+
+
+def _pread(file: io.FileIO, offset: int, length: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), length, offset)
+    file.seek(offset)
+    return file.read(length)
 
 
 def stream(file: ByteFile, ahead: int = 16 * 1024) -> io.BufferedReader:

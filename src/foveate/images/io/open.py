@@ -5,6 +5,7 @@ import io
 import os
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +55,19 @@ def length_of(name: str) -> int | None:
         return path.stat().st_size
     except (ImageError, OSError, ValueError):  # a folder elsewhere, a member of an archive, or no file at all
         return None
+
+
+def state_of(name: str) -> tuple[object, ...] | None:
+    """What tells that a file, or what lies directly in a folder, is not what it was; None of an address and of nothing.
+
+    Arguments:
+        name: as `Source.name`: a path, or that of an archive and a member.
+    """
+    path = Path(name)
+    with suppress(OSError, ValueError):
+        if path.is_dir():
+            return tuple(sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(path)))
+    return file_stamp(path)
 
 
 @dataclass(frozen=True)

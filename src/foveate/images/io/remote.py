@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from foveate.errors import FoveateError, ImageError, one_line
-from foveate.images.io.local import ByteFile, Stamp
+from foveate.images.io.local import ByteFile, Stamp, changed
 
 if TYPE_CHECKING:
     import aiohttp
@@ -194,7 +194,7 @@ class RemoteFile(ByteFile):
         if self._size is None:
             self._size, self._version = size, version
         elif size != self._size or (version and self._version and version != self._version):
-            raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
+            raise changed(self.name)
 
     def _settle(self) -> None:
         """Tell what was transferred; holding no lock, for whoever counts may wait for one whose holder reads here."""

@@ -93,10 +93,12 @@
   function source(kind, format) {
     const { tile, overlap, first, last } = shown.pyramid;
     const [height, width] = shown.size;
-    return new OpenSeadragon.DziTileSource({
+    const tiles = new OpenSeadragon.DziTileSource({
       width, height, tileSize: tile, tileOverlap: overlap, minLevel: first, maxLevel: last,
       tilesUrl: "images/" + number + "_" + kind + "/", fileFormat: format,
     });
+    tiles.queryParams = "?look=" + shown.look;
+    return tiles;
   }
   function open() {
     const layers = [{ tileSource: source("files", "jpeg") }];
@@ -163,7 +165,7 @@
     return make("span", {}, name, make("b", { textContent: value, className: kind || "" }));
   }
   function card(patch, i) {
-    const picture = make("img", { src: "images/" + number + "_patches/" + i + ".jpeg", alt: "", loading: "lazy" });
+    const picture = make("img", { src: "images/" + number + "_patches/" + i + ".jpeg?look=" + shown.look, alt: "", loading: "lazy" });
     const lines = [line("attention", figure(patch.attention))];
     if (shown.drawn) lines.push(line("weight", figure(patch.weight)));
     lines.push(line("adds", "", "adds"), line("row, column", count(patch.box[0]) + ", " + count(patch.box[1])));
@@ -246,6 +248,7 @@
     try {
       const reply = await fetch(event.tile.getUrl());
       const told = reply.ok ? "" : await reply.text();
+      if (i === number && reply.status === 409) return await show(i); // the file has changed: so may the answer
       if (i === number && told) one("trouble").textContent = "A part cannot be shown: " + told;
     } catch (error) {
       one("trouble").textContent = GONE;

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from foveate.errors import ImageError, one_line
+from foveate.errors import one_line
 from foveate.images.formats.tiff.directory import Directory, Layout, find_levels, read_directories
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
 from foveate.images.header import CacheKey, Header, Missing, Pixels, united
-from foveate.images.io.local import ByteFile, stream
+from foveate.images.io.local import ByteFile, changed, stream
 from foveate.images.io.open import open_bytes
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.scale import tiff_mpp
@@ -85,7 +85,7 @@ class TiffSource(TiledSource):
             self._mask = MaskPages(self._path)
         self._orientation = Orientation.tagged(layout.pages[0].number(ORIENTATION_TAG, 1))
         if self._known is not None and [level.size for level in self._known.levels] != self._sizes(levels):
-            raise ImageError(f"{self.name}: the file has changed since it was opened: open the image again")
+            raise changed(self.name)
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
         self._words = how, tiff_mpp(layout.pages[0])
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
