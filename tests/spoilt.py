@@ -69,10 +69,10 @@ def spoilt_images(folder: Path, rows: int, every: int = 4) -> tuple[Path, dict[s
     return folder / "images.csv", bad
 
 
-def small_model(folder: Path) -> Path:
+def small_model(folder: Path, classes: tuple[str, str] = ("left", "right")) -> Path:
     """The folder of a model that takes such images."""
     settings = ModelSettings(
         view=ViewSettings(longest_side=40), patch=(29, 24), patches=3, features=FeatureSettings(width=8)
     )
-    save_model(build_model(settings, ("left", "right"), channels=3), folder, None)
+    save_model(build_model(settings, classes, channels=3), folder, None)
     return folder

@@ -8,6 +8,7 @@ import pytest
 
 from foveate import atomic
 from foveate.atomic import leftovers, replace_file, whole_file, whole_folder
+from foveate.errors import WriteError
 
 Way = Callable[[Path], AbstractContextManager[Path]]
 
@@ -29,7 +30,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(WriteError, match=r"state: cannot be written \(No space left"):
         replace_file(file, b"new")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["state"]

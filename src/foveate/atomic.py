@@ -4,11 +4,14 @@ What is new is written beside its place, under a hidden name of this process, an
 within one folder, so one file system, is a rename a single step. Rights follow the umask, as of any file.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from foveate.errors import FoveateError, WriteError
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -35,6 +38,51 @@ def whole_file(path: Path, over_folder: bool = False) -> Iterator[Path]:
             beside.replace(path)
 
 
+FULL = {
+    errno.ENOSPC: "free some space or write elsewhere",
+    errno.EDQUOT: "free some space or write elsewhere",
+    errno.EFBIG: "write to another file system",
+    errno.EROFS: "write elsewhere",
+}
+"""Faults of the disk that is written to, which no reading has, and what to do about each."""
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Writing of a file: a full disk within becomes an error that names the file, which the system's own does not.
+
+    Arguments:
+        path: of the file.
+
+    Raises:
+        WriteError: the disk is full, the file too large for it, or the disk cannot be written to.
+
+    Example:
+        >>> with writing("a.csv"):
+        ...     raise OSError(errno.EROFS, "Read-only file system")
+        Traceback (most recent call last):
+        ...
+        foveate.errors.WriteError: a.csv: cannot be written (Read-only file system): write elsewhere
+    """
+    try:
+        yield
+    except Exception as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path | str, error: Exception) -> Exception:
+    """Error of writing a file: one that names it, where it is a full disk; else the same."""
+    # writers of other languages, and those that copy many files, have the number in their text alone
+    number = next((one for one in FULL if _is(error, one)), None)
+    if number is None or isinstance(error, FoveateError):
+        return error
+    return WriteError(f"{path}: cannot be written ({os.strerror(number)}): {FULL[number]}")
+
+
+def _is(error: Exception, number: int) -> bool:
+    return getattr(error, "errno", None) == number or os.strerror(number) in str(error)
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Atomic folder: yields an empty one to write into, which takes its place when the block ends and goes if it fails.
@@ -54,13 +102,14 @@ def leftovers(folder: Path) -> list[Path]:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    _remove(beside)
-    try:
-        yield beside
-    finally:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         _remove(beside)
+        try:
+            yield beside
+        finally:
+            _remove(beside)
 
 
 def _swap(beside: Path, path: Path) -> None:

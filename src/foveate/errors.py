@@ -48,6 +48,10 @@ class RunError(FoveateError):
     """Run error: a run or model folder is not one, is in the way, or does not match."""
 
 
+class WriteError(FoveateError):
+    """Writing error: a file cannot be written, as its disk is full or takes no more of it; no image is at fault."""
+
+
 class MissingExtra(FoveateError):  # noqa: N818  it names a state of the installation, not a fault
     """Missing extra: an optional dependency is not installed; the message is the `pip install` line."""
 

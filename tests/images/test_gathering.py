@@ -128,6 +128,7 @@ def test_pinned_bytes_become_the_same_floats_on_a_gpu() -> None:
 def test_a_broken_image_is_named(threads: int, tmp_path: Path) -> None:
     sources = batch(tmp_path)
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:200])
+    sources[1] = open_image(tmp_path / "1.png")  # its header is whole
     with pytest.raises(ImageError, match=r"1\.png: broken image, or "):
         gather(sources, torch.tensor([0, 0, 5, 6]).expand(5, 2, 4), threads=threads)
 

@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from foveate.config.settings import FeatureSettings
-from foveate.errors import ConfigError, MissingExtra, RunError
+from foveate.errors import ConfigError, MissingExtra, RunError, WriteError
 from foveate.images import ArraySource
 from foveate.models import Model, load_model, make_batch, save_model, shipped_models
 
@@ -67,9 +67,10 @@ def test_a_save_that_fails_leaves_the_old_model(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("foveate.models.store.save_file", full)
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(WriteError) as caught:
         save_model(make_model("cnn"), tmp_path)
-    assert str(caught.value) == f"cannot write a model to {tmp_path}: No space left on device"
+    said = "cannot be written (No space left on device): free some space or write elsewhere"
+    assert str(caught.value) == f"{tmp_path / 'model.safetensors'}: {said}"
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.atomic import writing
 from foveate.config.files import preset
 from foveate.config.serial import to_plain
 from foveate.errors import RunError
@@ -73,8 +74,9 @@ def run(namespace: argparse.Namespace) -> int:
     )
     assert comparison is not None
     draw_evolution(out / "ats-10", dataset, out / "attention.png")
-    shutil.copytree(out / "ats-10" / "model", out / "model", dirs_exist_ok=True)
-    shutil.copyfile(out / "ats-10" / "config.yaml", out / "config.yaml")
+    with writing(out / "model"):
+        shutil.copytree(out / "ats-10" / "model", out / "model", dirs_exist_ok=True)
+        shutil.copyfile(out / "ats-10" / "config.yaml", out / "config.yaml")
     print_table(comparison)
     print(f"how the attention moved: {out / 'attention.png'}")
     print(f"the model: {out} · try: foveate evaluate {out} --samples 4 · {time.perf_counter() - start:.0f} s in all")

@@ -7,9 +7,10 @@ import traceback
 from importlib import import_module
 from types import ModuleType
 
+from foveate.atomic import FULL, not_written
 from foveate.cli.parser import Parser, did_you_mean
 from foveate.devices import keep_freed_memory, let_waiting_threads_sleep
-from foveate.errors import ConfigError, FoveateError, Interrupted
+from foveate.errors import ConfigError, FoveateError, Interrupted, WriteError
 
 VERBS: dict[str, str] = {
     "demo": "train attention sampling and two baselines on megapixel images it makes itself",
@@ -29,10 +30,7 @@ VERBS: dict[str, str] = {
 DONE, OUR_FAULT, USERS_FAULT, BROKEN_PIPE, INTERRUPTED = 0, 1, 2, 141, 130
 
 _SURROUNDINGS = {
-    errno.ENOSPC: "free some space or write elsewhere",
-    errno.EDQUOT: "free some space or write elsewhere",
-    errno.EFBIG: "write to another file system",
-    errno.EROFS: "write elsewhere",
+    **FULL,
     errno.EACCES: "change its permissions or use another place",
     errno.EPERM: "change its permissions or use another place",
     errno.ENOENT: "check the path",
@@ -69,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text in this terminal's encoding
     try:
         code = _dispatch(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        _flush()
     except Interrupted as stop:
         return _say(str(stop), 128 + stop.signal)
     except FoveateError as error:
@@ -82,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else DONE if stop.code is None else _say(str(stop.code), 2)
     except Exception as error:
-        refusal = _refusal(error)
+        refusal = _of_output(error) or _refusal(error)
         if refusal is not None:
             return _say(f"error: {refusal}", USERS_FAULT)
         traceback.print_exc()
@@ -90,6 +88,29 @@ def main(arguments: list[str] | None = None) -> int:
             "this is a fault of foveate, not yours: please report the lines above and `foveate doctor`", OUR_FAULT
         )
     return code
+
+
+def _of_output(error: Exception) -> str | None:
+    """What is wrong with the standard output, if a fault that names no file is its."""
+    if not isinstance(error, OSError) or error.errno not in FULL or error.filename is not None:
+        return None
+    try:
+        os.write(sys.stdout.fileno(), b"\n")  # what could not be flushed is forgotten, so flushing again says nothing
+        return None
+    except (OSError, ValueError) as again:
+        told = not_written("the standard output", again)
+        return str(told) if isinstance(told, WriteError) else None
+
+
+def _flush() -> None:
+    """Write out what was printed; where that cannot be, the interpreter is not to try once more when it exits."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise not_written("the standard output", error) from error
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -139,6 +160,8 @@ def _parser() -> Parser:
 def _refusal(error: Exception) -> str | None:
     """What the user's surroundings refused, in a line; None if the error is foveate's own."""
     text = str(error)
+    if isinstance(error, OSError) and isinstance(error.__context__, WriteError):  # and once more, when it was closed
+        return str(error.__context__)
     if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
         where = f" ({error.filename})" if error.filename is not None else ""
         return f"{error.strerror}{where}: {_SURROUNDINGS[error.errno]}"

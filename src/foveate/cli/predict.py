@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from foveate.atomic import writing
 from foveate.cli.parser import add_looking, add_resume, check_looking
 from foveate.errors import ConfigError, ImageError
 
@@ -111,6 +112,7 @@ def _stream(arguments: argparse.Namespace, task: _Task) -> int:
     with ExitStack() as stack:
         sinks: list[Sink] = [summary, ReceiptTally(stack.enter_context(_receipts(arguments)))]
         if arguments.out is not None:  # appended to, never replaced
+            stack.enter_context(writing(arguments.out))
             stream = arguments.out.open("a", newline="", encoding="utf-8", errors="surrogateescape")
             sinks.append(CsvRows(stack.enter_context(stream), classes))
         else:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from foveate.atomic import whole_file, whole_folder
+from foveate.atomic import FULL, whole_file, whole_folder
 from foveate.convert.pyramid import Strip, level_sizes, strips
 from foveate.convert.settings import Conversion
 from foveate.convert.tiff import write_tiff
@@ -18,9 +18,7 @@ from foveate.threads import reading_threads
 
 REMEDIES = {
     errno.ENOSPC: "free some space or write elsewhere",
-    errno.EDQUOT: "free some space or write elsewhere",
-    errno.EFBIG: "write to another file system",
-    errno.EROFS: "write elsewhere",
+    **FULL,
     errno.EACCES: "change its permissions or write elsewhere",
     errno.EPERM: "change its permissions or write elsewhere",
 }
@@ -54,6 +52,7 @@ def convert(
     Raises:
         ConfigError: if the settings are impossible, or something is in the way.
         ImageError: if the source cannot be read or the destination not written.
+        WriteError: if its disk is full.
 
     Example:
         >>> import tempfile

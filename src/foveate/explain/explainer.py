@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from foveate.atomic import whole_folder
+from foveate.atomic import whole_file, whole_folder
 from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
 from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
@@ -79,7 +79,8 @@ class Explainer:
         if not self.entries:
             return None
         index = self.out / "index.html"
-        write_index(index, self.entries, failures)
+        with whole_file(index) as part:
+            write_index(part, self.entries, failures)
         return index
 
     def _write(self, folder: Path, seen: Explanation, opened: Source) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from foveate.atomic import whole_file
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, DataError, RunError
 from foveate.images import Source, unit_range
@@ -104,8 +105,8 @@ def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, col
             seen = watched.epochs[epoch][name]
             show_map(panel, seen.attention, seen.extent, size, _title(epoch) if row == 0 else "")
             show_boxes(panel, _boxes(seen))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    with whole_file(Path(path)) as part:
+        figure.savefig(part, dpi=DPI, format=Path(path).suffix[1:].lower() or None)
 
 
 def animate_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, seconds: float = 0.7) -> None:
@@ -135,9 +136,10 @@ def animate_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, 
     frames = [Image.fromarray(frame) for frame in _frames(watched)]
     times = [round(1000 * seconds)] * len(frames)
     times[-1] *= LAST
-    path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, **options)
+    kind = path.suffix[1:].upper()
+    with whole_file(path) as part:
+        frames[0].save(part, kind, save_all=True, append_images=frames[1:], duration=times, loop=0, **options)
 
 
 def _frames(watched: Watched) -> Iterator[UInt8[np.ndarray, "height width 3"]]:

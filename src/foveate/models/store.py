@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from foveate._version import __version__
-from foveate.atomic import whole_file
+from foveate.atomic import whole_file, writing
 from foveate.config.files import check_code
 from foveate.config.serial import from_plain, to_plain
 from foveate.config.settings import ModelSettings
@@ -100,8 +100,10 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
             whole_file(folder / WEIGHTS) as weights_file,
         ):
             save_file(tensors, weights_file, metadata={"format": "pt"})
-            card_file.write_text(model_card(model, card or {}), encoding="utf-8")
-            config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            with writing(folder / CARD):
+                card_file.write_text(model_card(model, card or {}), encoding="utf-8")
+            with writing(folder / CONFIG):
+                config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write a model to {folder}: {error.strerror or error}") from error
     return folder

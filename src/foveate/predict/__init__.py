@@ -14,13 +14,14 @@ from foveate.predict.predict import (
     Failure,
     Row,
     Sink,
+    dependencies,
     find_rows,
     look_at_rows,
     predict_paths,
     predict_row,
     predict_rows,
 )
-from foveate.predict.sinks import CsvRows, Journal, PredictionFile, ReceiptTally, Summary, check_output, dependencies
+from foveate.predict.sinks import CsvRows, Journal, PredictionFile, ReceiptTally, Summary, check_output
 
 __all__ = [
     "CsvRows",

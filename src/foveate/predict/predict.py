@@ -1,5 +1,6 @@
 """Batch prediction: one prediction per image, over many images; what fails is reported and the rest goes on."""
 
+import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from time import perf_counter
 
 import torch
 
+from foveate._version import __version__
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
 from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
@@ -147,6 +149,23 @@ def predict_paths(
     return (
         _outcome(row, look, seen) for row, look in zip(given, look_at_rows(model, given, options, BATCH), strict=True)
     )
+
+
+def dependencies(model: Model, options: DrawOptions, **more: object) -> dict[str, object]:
+    """Dependencies of predictions: all that decides them besides the image, as plain values, the model as a digest.
+
+    Arguments:
+        model: on the device where it predicts, since a CPU and an accelerator draw different cells.
+        options: how it draws.
+        more: what else an outcome depends on.
+    """
+    digest = hashlib.sha256(repr((model.settings, model.classes, model.multi_label)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    drawn = {"samples": options.samples, "method": options.method or model.method, "seed": options.seed}
+    known = {"foveate": __version__, "model": digest.hexdigest()[:16], "device": model.device.type}
+    return known | drawn | more
 
 
 def _outcome(row: Row, look: Look | Failure, seen: Callable[[Row, Look], None] | None) -> Prediction | Failure:

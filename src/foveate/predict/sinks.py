@@ -1,7 +1,6 @@
 """Sinks of predictions: a journal to resume from, CSV rows and files, errors.csv and receipts."""
 
 import csv
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-import torch
-
-from foveate._version import __version__
-from foveate.errors import ConfigError
-from foveate.models import Model
+from foveate.atomic import not_written
+from foveate.errors import ConfigError, FoveateError
 from foveate.models.receipts import add_receipts, complete_receipt
-from foveate.models.types import DrawOptions, Prediction, Receipt
+from foveate.models.types import Prediction, Receipt
 from foveate.predict.predict import Failure, Row
 
 ERRORS = "errors.csv"
@@ -101,9 +97,13 @@ class Journal:
         """Open the file of this process, at the end of what is there; within, outcomes are written."""
         file = self._path.with_name(f"{self._path.name}.partial{f'-{rank}' if world > 1 else ''}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a" if file in self._begun else "w", encoding="ascii") as self._stream:
+        self._stream = file.open("a" if file in self._begun else "w", encoding="ascii")
+        try:
             self._write(None if file in self._begun else self._about)  # an empty line ends a torn one
             yield
+        finally:
+            with suppress(OSError):  # every line was flushed: what is left is one that could not be written
+                self._stream.close()
 
     def __call__(self, row: Row, outcome: Prediction | Failure) -> None:
         """Write an outcome; boxes of patches are left out."""
@@ -152,25 +152,8 @@ class Journal:
                 )
 
     def _write(self, record: object) -> None:
-        self._stream.write("\n" if record is None else json.dumps(record) + "\n")
-        self._stream.flush()
-
-
-def dependencies(model: Model, options: DrawOptions, **more: object) -> dict[str, object]:
-    """Dependencies of predictions: all that decides them besides the image, as plain values, the model as a digest.
-
-    Arguments:
-        model: on the device where it predicts, since a CPU and an accelerator draw different cells.
-        options: how it draws.
-        more: what else an outcome depends on.
-    """
-    digest = hashlib.sha256(repr((model.settings, model.classes, model.multi_label)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    drawn = {"samples": options.samples, "method": options.method or model.method, "seed": options.seed}
-    known = {"foveate": __version__, "model": digest.hexdigest()[:16], "device": model.device.type}
-    return known | drawn | more
+        with _writing(self._stream.name):
+            print("" if record is None else json.dumps(record), file=self._stream, flush=True)
 
 
 def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -193,6 +176,14 @@ def _restored(record: Mapping[str, Any]) -> Prediction | Failure:
 
 def _rank(name: str, stem: str) -> bool:
     return name.startswith(f"{stem}-") and name.removeprefix(f"{stem}-").isdigit()
+
+
+@contextmanager
+def _writing(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 class CsvRows:
@@ -248,22 +239,32 @@ class PredictionFile:
 
     def __call__(self, row: Row, outcome: Prediction | Failure) -> None:
         """Write the row of an outcome, here or among the errors."""
-        self._rows(row, outcome)
+        with _writing(self._path):
+            self._rows(row, outcome)
         if isinstance(outcome, Failure):
-            if not self.summary.failures:
-                self._error_stream = self._opened(self._errors)
-                csv.writer(self._error_stream, lineterminator="\n").writerow(ERROR_COLUMNS)
-            told = (outcome.path, outcome.stage, outcome.message)
-            csv.writer(self._error_stream, lineterminator="\n").writerow(told)
-            self._error_stream.flush()
+            with _writing(self._errors):
+                self._add_error(outcome)
         self.summary(row, outcome)
+
+    def _add_error(self, failure: Failure) -> None:
+        if not self.summary.failures:
+            self._error_stream = self._opened(self._errors)
+            csv.writer(self._error_stream, lineterminator="\n").writerow(ERROR_COLUMNS)
+        csv.writer(self._error_stream, lineterminator="\n").writerow((failure.path, failure.stage, failure.message))
+        self._error_stream.flush()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._files.close()
-        if kind is not None:
+        try:
+            with _writing(self._path):
+                self._files.close()
+        except (FoveateError, OSError) as failed:
+            error = error or failed
+        if error is not None:
             self._unfinished.unlink(missing_ok=True)
+            if kind is None:
+                raise error
             return
         if not self.summary.failures:
             self._errors.unlink(missing_ok=True)
@@ -341,7 +342,8 @@ class ReceiptTally:
             self._seconds += outcome.seconds
             if self._stream is not None:
                 entry = {"path": outcome.path} | asdict(complete_receipt(outcome.receipt, outcome.seconds))
-                self._stream.write(json.dumps(entry) + "\n")
+                with _writing(self._stream.name):
+                    print(json.dumps(entry), file=self._stream, flush=True)
 
     def total(self) -> Receipt:
         """The sum over the images; "other" is what no stage accounts for."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from numpy.typing import NDArray
 
-from foveate.atomic import replace_file
+from foveate.atomic import replace_file, writing
 from foveate.datasets.types import ImageDataset
 from foveate.errors import MissingExtra, RunError
 from foveate.pipeline.inference import answered
@@ -193,6 +193,7 @@ class Board:
 
     def __init__(self, folder: Path | None, resumed: Position | None = None) -> None:
         self._writers: dict[str, Any] = {}
+        self._folder = folder
         if folder is None:
             return
         writer = require_tensorboard()
@@ -212,8 +213,9 @@ class Board:
     def epoch(self, record: dict[str, Any]) -> None:
         """Show an epoch's record: its errors and losses in training and validation; it is on disk when this returns."""
         self._show("epochs", record, EPOCH)
-        for writer in self._writers.values():
-            writer.flush()
+        with writing(self._folder or ""):
+            for writer in self._writers.values():
+                writer.flush()
 
     def maps(self, step: int, arrays: Arrays) -> None:
         """Show attention maps, a picture per image, each in colours from 0 to its own largest probability.
@@ -231,13 +233,15 @@ class Board:
 
     def close(self) -> None:
         """Write what has not been written yet."""
-        for writer in self._writers.values():
-            writer.close()
+        with writing(self._folder or ""):
+            for writer in self._writers.values():
+                writer.close()
 
     def _show(self, run: str, record: dict[str, Any], names: Sequence[str]) -> None:
         for name in names if self._writers else ():
             if record.get(name) is not None:
-                self._writers[run].add_scalar(name, record[name], record["step"])
+                with writing(self._folder or ""):
+                    self._writers[run].add_scalar(name, record[name], record["step"])
 
 
 def require_tensorboard() -> Any:

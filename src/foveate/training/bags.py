@@ -3,6 +3,7 @@
 import tempfile
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from foveate.atomic import writing
 from foveate.networks.evidence import EvidenceHead, pooled_evidence
 from foveate.types import Label
 
@@ -59,8 +61,9 @@ class Bags:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the bags, and has no name to remove
             weakref.finalize(self, self._file.close)
         offset = self._file.seek(0, 2)
-        array.tofile(self._file)
-        self._file.flush()
+        with writing(Path(tempfile.gettempdir()) / "features of find first"):
+            self._file.write(array.tobytes())  # NumPy's own writing hides what the disk says
+            self._file.flush()
         return np.memmap(self._file, np.float16, "r", offset, array.shape)
 
     def part(self, chosen: Bool[Tensor, " image"]) -> "Bags":

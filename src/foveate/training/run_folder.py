@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from foveate.atomic import replace_file
+from foveate.atomic import replace_file, writing
 from foveate.config.files import changed_keys, load_settings, save_settings
 from foveate.config.serial import from_plain
 from foveate.config.training import RunSettings
@@ -84,7 +84,7 @@ class MetricsLog:
         self.length = length
         """Bytes written so far."""
         if path is not None:
-            with path.open("ab") as file:
+            with writing(path), path.open("ab") as file:
                 file.truncate(min(length, file.tell()))
 
     def write(self, record: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ class MetricsLog:
         if self._path is None:
             return
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        with self._path.open("ab") as file:
+        with writing(self._path), self._path.open("ab") as file:
             file.write(line)
         self.length += len(line)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from foveate.atomic import replace_file
+from foveate.atomic import replace_file, writing
 from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import UNREADABLE, Absent, ImageError, RunError
 from foveate.images import Source
@@ -78,7 +78,7 @@ class SkipLog:
         new = [row for row in self._told.values() if row[0] not in known]
         if not (self._begun and new):
             return
-        with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with writing(self.path), self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file, lineterminator="\n").writerows(new if file.tell() else [COLUMNS, *new])
 
     def names(self) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from foveate.atomic import replace_file
+from foveate.atomic import replace_file, writing
 from foveate.datasets.manifest.folders import image_files
 from foveate.datasets.published.swedish import SETS, PublishedSet, read_annotations
 from foveate.errors import DataError, one_line
@@ -133,7 +133,7 @@ def _attempt(url: str, partial: Path, progress: Progress | None) -> str:
             else:
                 partial.unlink()
                 return f"asked for the bytes from {here}, got {sent or 'others'}"
-            with partial.open("ab" if here else "wb") as file:
+            with writing(partial), partial.open("ab" if here else "wb") as file:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     here += len(chunk)

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
 from foveate.images.header import CacheKey, Header, check_dtype, kept_type
-from foveate.images.io.local import LocalFile, changed, stream
+from foveate.images.io.local import LocalFile, changed, file_stamp, stream
 from foveate.images.source import Source
 from foveate.types import Box, Level
 
@@ -142,8 +142,7 @@ class NpySource(Source):
 
     def cache_key(self) -> CacheKey | None:
         """Cache key: the file as it was when opened; one that has changed since is not read."""
-        self._ready()
-        stamp = self._file.stamp
+        stamp = self._file.stamp or file_stamp(self.name)
         return None if stamp is None else ("NpySource", stamp)
 
     def _open(self) -> ArrayFile:
