@@ -109,7 +109,10 @@ def test_some_failed_is_code_3_and_a_list(house: Path, tmp_path: Path, capsys: p
     words = ["predict", str(house / "model"), str(house), str(house / "missing.png"), "--out", str(out)]
     assert main(words) == 3
     said = capsys.readouterr()
-    assert said.err == f"foveate: 2 of 4 images failed: see {tmp_path / 'errors.csv'}\n"
+    assert said.err == (
+        f"foveate: note: {house}: 3 files that are no images by their names are passed over: README.md, config.json, "
+        f"model.safetensors\nfoveate: 2 of 4 images failed: see {tmp_path / 'errors.csv'}\n"
+    )
     assert len(table(out.read_text())) == 1 + 2
     header, *errors = table((tmp_path / "errors.csv").read_text())
     assert header == ["path", "stage", "message"]

@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, with a bar on a terminal, and say what was written."""
     if arguments.mpp is not None and not 0 < arguments.mpp < float("inf"):
         raise ConfigError(f"--mpp must be above 0 microns per pixel, got {arguments.mpp}: give e.g. 0.25")
-    from foveate.convert import Conversion, convert
-    from foveate.images import open_image, open_stream
+    from foveate.convert import Conversion, convert, open_stream
+    from foveate.images import open_image
     from foveate.images.describe import describe
 
     destination: Path = arguments.destination

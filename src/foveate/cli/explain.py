@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.parser import Instead, add_looking, add_resume, check_looking
-from foveate.cli.predict import conclude, predict_rest
+from foveate.cli.predict import conclude, predict_rest, say
 from foveate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def _task(
     table = check_output(arguments.out / "predictions.csv")
     device = choose_device(arguments.device, processes.local)
     set_reading_threads(arguments.threads)
-    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images))
+    layout = Layout.of(arguments.columns, arguments.images)
+    rows = find_rows(arguments.paths, layout, say if processes.first else None)
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     options = DrawOptions(arguments.samples, arguments.method, arguments.seed)
     explainer = Explainer(model, arguments.out, options, what_if=arguments.what_if, run=arguments.run)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.parser import add_code, add_layout
-from foveate.cli.predict import ALL_FAILED, DONE, SOME_FAILED
+from foveate.cli.predict import ALL_FAILED, DONE, SOME_FAILED, say
 from foveate.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _rows(arguments: argparse.Namespace) -> "Iterator[Row]":
     layout = Layout.of(arguments.columns, arguments.images)
     for path in arguments.paths:
         try:
-            yield from find_rows([path], layout)
+            yield from find_rows([path], layout, say)
         except (DataError, OSError) as error:
             yield Row(path, partial(_refuse, error))
 

@@ -98,10 +98,15 @@ def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
         check_output(file)
     device = choose_device(arguments.device, processes.local)
     set_reading_threads(arguments.threads)
-    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images))
+    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images), say if processes.first else None)
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     return _Task(rows, model, DrawOptions(arguments.samples, arguments.method, arguments.seed), file, groups)
+
+
+def say(line: str) -> None:
+    """A line about what is read otherwise than might be thought, on standard error."""
+    print(f"foveate: note: {line}", file=sys.stderr)
 
 
 def _stream(arguments: argparse.Namespace, task: _Task) -> int:

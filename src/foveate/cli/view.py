@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from foveate.cli.parser import add_looking, check_looking
+from foveate.cli.predict import say
 from foveate.errors import DataError, FoveateError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foveate.view import Gallery, ViewServer
 
     device = choose_device(arguments.device)
-    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images))
+    rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images), say)
     _check_some(rows)
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     gallery = Gallery(model, rows, DrawOptions(arguments.samples, arguments.method, arguments.seed))

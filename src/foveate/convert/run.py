@@ -11,8 +11,11 @@ from foveate.convert.settings import Conversion
 from foveate.convert.tiff import write_tiff
 from foveate.convert.zarr import write_zarr
 from foveate.errors import ConfigError, ImageError, one_line
+from foveate.images.formats.library import installed
+from foveate.images.formats.pillow import MAX_PIXELS, PillowSource
+from foveate.images.formats.vips import STREAMED, WHOLE_PIXELS, VipsStream
 from foveate.images.formats.zarr import is_zarr
-from foveate.images.open import open_stream
+from foveate.images.open import open_image
 from foveate.images.source import Source
 from foveate.threads import reading_threads
 
@@ -22,6 +25,10 @@ REMEDIES = {
     errno.EACCES: "change its permissions or write elsewhere",
     errno.EPERM: "change its permissions or write elsewhere",
 }
+
+
+STREAM_FROM = 2**23
+"""Pixels from which on an image is streamed; smaller ones are decoded whole sooner."""
 
 
 def convert(
@@ -35,7 +42,7 @@ def convert(
     """Conversion to a tiled pyramid: each level the exact 2×2 area average of the one above.
 
     The source is read once, in strips; memory grows with its width only: large JPEG and PNG files are streamed by
-    libvips (`foveate.images.open_stream`), other images that cannot be read in parts are decoded whole. What is written
+    libvips (`open_stream`), other images that cannot be read in parts are decoded whole. What is written
     appears whole under its name, or not at all.
 
     Arguments:
@@ -79,6 +86,45 @@ def convert(
             f"{REMEDIES.get(error.errno or 0, 'check the path')}"
         ) from error
     return destination
+
+
+def open_stream(image: str | Path | Source, mpp: float | None = None) -> Source:
+    """Image source to be read once, from its top row down: JPEG and PNG, however large, in the memory of some rows.
+
+    Arguments:
+        image: as for `foveate.open_image`; of sources only those of local JPEG and PNG files change.
+        mpp: microns per pixel at full resolution; overrides what the file says.
+
+    Returns:
+        The same pixels as `open_image` gives, which refuses what is too large to be decoded whole.
+
+    Raises:
+        ImageError: if the file is missing or cannot be read, or can only be decoded whole and is too large for it.
+    """
+    name = image.name if isinstance(image, Source) else str(image)
+    if not (Path(name).is_file() and type(image) in (str, type(Path()), PillowSource) and _is_streamed(name)):
+        return open_image(image, mpp)
+    if not installed("pyvips"):
+        source = open_image(image, mpp)
+        height, width = source.size
+        if height * width > WHOLE_PIXELS:
+            raise ImageError(
+                f"{name}: {height}×{width} pixels are streamed by libvips, which is not installed: "
+                "pip install 'foveate[vips]'"
+            )
+        return source
+    stream = VipsStream(name, image.mpp if isinstance(image, Source) and mpp is None else mpp)
+    pixels = stream.size[0] * stream.size[1]
+    source = stream if pixels > MAX_PIXELS else open_image(image, mpp)
+    return stream if pixels >= STREAM_FROM and type(source) is PillowSource else source
+
+
+def _is_streamed(name: str) -> bool:
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(3) in STREAMED
+    except OSError:  # whoever opens it says so
+        return False
 
 
 def _watched(source: Source, tile: int, threads: int, progress: Callable[[int, int], None] | None) -> Iterator[Strip]:

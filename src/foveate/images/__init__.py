@@ -15,7 +15,7 @@ from foveate.images.formats.vips import VipsSource
 from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.header import Georeference, Header, PatchChange, unit_range
 from foveate.images.io.open import BROKEN_ZIP
-from foveate.images.open import Reader, open_image, open_stream, open_zip_member
+from foveate.images.open import Reader, open_image, open_zip_member
 from foveate.images.source import Source
 from foveate.images.wrappers.base import original
 from foveate.images.wrappers.channels import Bands, Colour
@@ -49,7 +49,6 @@ __all__ = [
     "describe",
     "is_zarr",
     "open_image",
-    "open_stream",
     "open_zip_member",
     "original",
     "unit_range",

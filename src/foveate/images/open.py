@@ -17,9 +17,10 @@ from foveate.images.formats.library import installed
 from foveate.images.formats.openslide import OpenSlideSource, is_slide
 from foveate.images.formats.pillow import PillowSource
 from foveate.images.formats.raster import RasterSource
+from foveate.images.formats.several import MIRAX_INDEX, check_whole, image_of, whole_dicom
 from foveate.images.formats.tiff.directory import Directory, first_directory
 from foveate.images.formats.tiff.source import TiffSource
-from foveate.images.formats.vips import STREAMED, WHOLE_PIXELS, VipsSource, VipsStream, knows_format
+from foveate.images.formats.vips import VipsSource, knows_format
 from foveate.images.formats.zarr import ZarrSource, is_zarr
 from foveate.images.header import Reading
 from foveate.images.io.local import ByteFile, stream
@@ -44,8 +45,8 @@ MAGIC = {
     b"\xff\x4f\xff\x51": "jpeg2000",
     b"ZISRAWFILE": "slide",
     b"SQLite format 3\x00": "slide",
-    b"[Virtual Microscope Specimen]": "slide",
-    b"[Uncompressed Virtual Microscope Specimen]": "slide",
+    b"[Virtual Microscope Specimen]": "vms",
+    b"[Uncompressed Virtual Microscope Specimen]": "vms",
 }
 """Magic bytes: how files begin, and what they are then."""
 
@@ -66,11 +67,12 @@ class Signature:
     """Signature of a file: what it is.
 
     Attributes:
-        kind: zip, npy, tiff, jpeg, png, gif, bmp, ppm, webp, jpeg2000, slide (of a vendor, not TIFF), modern (HEIF,
-            AVIF, JPEG XL, SVG, OpenEXR) or "" for anything else.
+        kind: zip, npy, tiff, jpeg, png, gif, bmp, ppm, webp, jpeg2000, dicom, vms (a list of a Hamamatsu slide's
+            files), slide (of another vendor, not TIFF), modern (HEIF, AVIF, JPEG XL, SVG, OpenEXR) or "" for anything
+            else.
         georeferenced: a TIFF that says where on the earth it lies.
-        vendor: of a TIFF whose tiles lie in an order or overlap of the vendor's own, one of `OVERLAPPING`; "" of any
-            other.
+        vendor: of a TIFF whose tiles lie in an order or overlap of the vendor's own, one of `OVERLAPPING`; "ome" of
+            OME-TIFF, whose planes may lie in several files; "" of any other.
     """
 
     kind: str
@@ -103,7 +105,7 @@ def _by_parts(first: bytes) -> str:
     if first[:1] == b"P" and first[1:2] in b"123456" and first[2:3].isspace():
         return "ppm"
     if first[128:132] == b"DICM":
-        return "slide"
+        return "dicom"
     modern = first[4:8] == b"ftyp" or first[:2] == b"\xff\x0a" or first[4:12] == b"JXL \r\n\x87\n"
     return "modern" if modern or first[:4] == b"v/1\x01" or b"<svg" in first else ""
 
@@ -115,7 +117,9 @@ def _vendor(page: Directory) -> str:
         return "ventana"
     if texts[SOFTWARE].startswith(b"MedScan"):
         return "trestle"
-    return "leica" if b"http://www.leica-microsystems.com/scn/" in texts[DESCRIPTION] else ""
+    if b"http://www.leica-microsystems.com/scn/" in texts[DESCRIPTION]:
+        return "leica"
+    return "ome" if b"openmicroscopy.org/Schemas/OME" in texts[DESCRIPTION] else ""
 
 
 Reader = Literal["auto", "tiff", "openslide", "vips", "zarr", "raster", "pillow"]
@@ -168,52 +172,6 @@ def open_image(
     return source
 
 
-STREAM_FROM = 2**23
-"""Pixels from which on an image is streamed; smaller ones are decoded whole sooner."""
-
-
-def open_stream(image: str | Path | Source, mpp: float | None = None) -> Source:
-    """Image source to be read once, from its top row down: JPEG and PNG, however large, in the memory of some rows.
-
-    Arguments:
-        image: as for `open_image`; of sources only those of local JPEG and PNG files change.
-        mpp: microns per pixel at full resolution; overrides what the file says.
-
-    Returns:
-        The same pixels as `open_image` gives, which refuses what is too large to be decoded whole.
-
-    Raises:
-        ImageError: if the file is missing or cannot be read, or can only be decoded whole and is too large for it.
-    """
-    name = image.name if isinstance(image, Source) else str(image)
-    if isinstance(image, Source):
-        source = open_image(image, mpp)
-    elif "://" in name:
-        return open_image(image, mpp)
-    else:
-        with Reading(name):
-            source = _local(Path(image), mpp)
-    local = type(source) is PillowSource and "://" not in name and Path(name).is_file()
-    with Reading(name):
-        if local and open_bytes(name).read(0, 3) in STREAMED:
-            source = _streamed(source, source.mpp if isinstance(image, Source) else mpp)
-        _ = source.header
-    return source
-
-
-def _streamed(source: Source, mpp: float | None) -> Source:
-    if not installed("pyvips"):
-        height, width = source.size
-        if height * width > WHOLE_PIXELS:
-            raise ImageError(
-                f"{source.name}: {height}×{width} pixels are streamed by libvips, which is not installed: "
-                "pip install 'foveate[vips]'"
-            )
-        return source
-    stream = VipsStream(source.name, mpp)
-    return source if stream.size[0] * stream.size[1] < STREAM_FROM else stream
-
-
 def open_zip_member(archive: Path | str, member: str, mpp: float | None = None) -> Source:
     """Zip member as an image; the archive is not unpacked: the header is read, the pixels are not.
 
@@ -264,8 +222,12 @@ def _remote(address: str, mpp: float | None) -> Source:
 
 
 def _local(path: Path, mpp: float | None) -> Source:
-    if path.is_dir() and is_zarr(path):
-        return ZarrSource(path, mpp)
+    if path.is_dir():
+        if is_zarr(path):
+            return ZarrSource(path, mpp)
+        whole = image_of(path)
+        if whole is not None:
+            return _local(whole, mpp)
     known = signature(open_bytes(path))
     if known.kind == "zip":
         return Canvas.load(path, mpp)
@@ -273,8 +235,14 @@ def _local(path: Path, mpp: float | None) -> Source:
         return NpySource(path, mpp)
     if known.kind == "tiff":
         return _local_tiff(path, mpp, known)
-    if known.kind == "jpeg" and (path.with_suffix("") / "Slidedat.ini").is_file():
-        return OpenSlideSource(path, mpp)  # MIRAX: the JPEG is a thumbnail of what lies in the folder
+    if known.kind == "jpeg" and (path.suffix.lower() == ".mrxs" or (path.with_suffix("") / MIRAX_INDEX).is_file()):
+        check_whole(path, "mirax")  # the JPEG is a thumbnail of what lies in the folder
+        return OpenSlideSource(path, mpp)
+    if known.kind == "dicom":
+        return OpenSlideSource(whole_dicom(path), mpp)
+    if known.kind == "vms":
+        check_whole(path, "vms")
+        return OpenSlideSource(path, mpp)
     if known.kind == "jpeg2000":
         return _jpeg_2000(path, mpp)
     if known.kind in ("jpeg", "png", "gif", "bmp", "ppm", "webp"):
@@ -285,6 +253,10 @@ def _local(path: Path, mpp: float | None) -> Source:
 def _local_tiff(path: Path, mpp: float | None, known: Signature) -> Source:
     if known.vendor in OVERLAPPING:
         return OpenSlideSource(path, mpp)
+    if path.suffix.lower() == ".vsi":
+        check_whole(path, "olympus")
+    if known.vendor == "ome":
+        check_whole(path, "ome")
     mask_beside = path.with_name(path.name + MASK_BESIDE).is_file()
     if (known.georeferenced or mask_beside) and installed("rasterio"):
         return RasterSource(path, mpp)

@@ -13,7 +13,7 @@ import torch
 from foveate._version import __version__
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
-from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files
+from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files, passed_over
 from foveate.datasets.manifest.rows import PLAIN, Layout
 from foveate.errors import UNREADABLE, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
@@ -23,6 +23,9 @@ from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
 from foveate.pipeline.inference import on_cores
 from foveate.threads import one_ahead, read_ahead, reading_threads
 from foveate.types import Size
+
+TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
+"""Ends of the names of manifests; those of which no program makes text are refused by their content."""
 
 BATCH = 32
 """Images looked at together on a GPU."""
@@ -62,13 +65,16 @@ Sink = Callable[[Row, Prediction | Failure], None]
 """Where outcomes go, one by one: a file, a table, a sum, a bar."""
 
 
-def find_rows(paths: Iterable[str | Path], layout: Layout = PLAIN) -> list[Row]:
-    """Rows of what a user names: images, folders (searched for images, recursively) and manifests (`.csv`).
+def find_rows(
+    paths: Iterable[str | Path], layout: Layout = PLAIN, say: Callable[[str], None] | None = None
+) -> list[Row]:
+    """Rows of what a user names: images, folders (searched for images, recursively) and manifests (`.csv`, `.tsv`).
 
     Arguments:
         paths: files, addresses, Zarr folders, other folders and manifests; a file that does not exist becomes a row
             that fails.
         layout: of manifests that have other columns, or images elsewhere.
+        say: called with a line for every folder in which files are passed over.
 
     Returns:
         One row per image, in the order given (folders sorted); an image named twice is one row.
@@ -78,7 +84,7 @@ def find_rows(paths: Iterable[str | Path], layout: Layout = PLAIN) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     for path in paths:
-        for file, row in _rows(path, layout):
+        for file, row in _rows(path, layout, say):
             rows.setdefault(file, row)
     return list(rows.values())
 
@@ -271,19 +277,21 @@ def _sight(model: Model, row: Row) -> Sight | Failure:
     return replace(sight, stages=sight.stages | {"open": sight.stages["open"] + opening})
 
 
-def _rows(path: str | Path, layout: Layout) -> Iterator[tuple[str, Row]]:
+def _rows(path: str | Path, layout: Layout, say: Callable[[str], None] | None) -> Iterator[tuple[str, Row]]:
     """The file and the row of every image that a path stands for."""
     if "://" in str(path):
         yield str(path), _file_row(path)
         return
     path = Path(path)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLES:
         dataset = read_manifest(path, require_labels=False, check_files=False, layout=layout)
         for i, (file, example) in enumerate(zip(dataset.files, dataset.examples, strict=True)):
             yield file, Row(example.id, partial(dataset.open, i), example.group)
         return
-    whole = not path.is_dir() or is_zarr(path)
-    images = [path] if whole else [path / name for name in image_files(path)]
+    whole, passed = not path.is_dir() or is_zarr(path), list[str]()
+    images = [path] if whole else [path / name for name in image_files(path, passed)]
+    if passed and say is not None:
+        say(f"{path}: {passed_over(passed)}")
     if not images:
         raise DataError(f"folder {path} holds no images ({' '.join(IMAGE_SUFFIXES)}): name the files themselves")
     for image in images:

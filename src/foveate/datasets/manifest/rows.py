@@ -1,5 +1,6 @@
 """Manifest rows: a CSV file read, with every fault in it and its line."""
 
+import codecs
 import csv
 import math
 import os
@@ -17,6 +18,14 @@ COLUMNS = ("path", "label", "split", "group", "mpp", "mask")
 MISSING = frozenset({"na", "n/a", "#n/a", "nan", "null", "<na>", "n.a."})
 """What programs write where there is nothing to write, in any case of letters; a path may be called so."""
 
+NO_TEXT = {
+    b"PK\x03\x04": "an Excel or OpenDocument workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"PAR1": "a Parquet table",
+}
+"""How files begin that programs keep tables in, and that are no text."""
+
+SAVE = "save it as CSV UTF-8 (in Excel: Save As, CSV UTF-8)"
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What may stand in the split column, and what it means."""
 
@@ -218,7 +227,8 @@ def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every line that is not blank; the header first."""
     line = 0
     try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
+        encoding = _encoding(source)
+        with source.open(encoding=encoding, newline="") as file:
             first = file.readline()
             file.seek(0)
             delimiter = max(",;\t", key=first.count)
@@ -234,9 +244,10 @@ def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
             f"manifest {source} cannot be read ({error.strerror}): check the path and the file's mode"
         ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not UTF-8 text: save it as CSV (UTF-8)") from error
+        near = error.object[max(0, error.start - 20) : error.end + 20].decode("cp1252", "replace")
+        raise DataError(f"{source} is not UTF-8 text, at {' '.join(near.split())!r}: {SAVE}") from error
     except csv.Error as error:
-        opened = _open_quote(source, line, delimiter)
+        opened = _open_quote(source, line, delimiter, encoding)
         raise DataError(
             f"{source} is not a CSV file from line {opened} on, where a quote opens that is not closed in its line "
             f"({error}): close it"
@@ -245,9 +256,19 @@ def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _open_quote(source: Path, after: int, delimiter: str) -> int | None:
+def _encoding(source: Path) -> str:
+    """Encoding of a manifest: UTF-8, or UTF-16 where a byte-order mark says so; of what is no text, an error."""
+    with source.open("rb") as file:
+        first = file.read(4)
+    kind = next((kind for magic, kind in NO_TEXT.items() if first.startswith(magic)), None)
+    if kind is not None:
+        raise DataError(f"{source} is {kind}, not CSV: {SAVE}")
+    return "utf-16" if first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _open_quote(source: Path, after: int, delimiter: str, encoding: str) -> int | None:
     """Number of the first line, after one, in which a quote opens a field and is not closed; None if there is none."""
-    with source.open(encoding="utf-8-sig", newline="") as file:
+    with source.open(encoding=encoding, newline="") as file:
         for number, text in enumerate(file, start=1):
             if number > after:
                 whole = re.sub(rf'(^|{re.escape(delimiter)})\s*"(?:[^"]|"")*"', r"\1", text.rstrip("\r\n"))

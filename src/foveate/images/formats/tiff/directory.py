@@ -1,5 +1,6 @@
 """TIFF directories: what pages say of themselves, but for their tables of tiles, and which of them are its levels."""
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -260,6 +261,8 @@ def find_levels(pages: Sequence[Sequence[Directory]], name: str) -> Layout:
     if others and not slide:
         count = len(others) + 1
         note = f"page {1 + main.index(base) if main else 1} of {count if len(pages) < MOST_PAGES else f'over {count}'}"
+    files = len(set(re.findall('FileName="([^"]+)"', first.text(270)))) if _kind(first, slide) == "OME-TIFF" else 1
+    note = f"one of {files} files" if files > 1 else note
     masks = {size_of(page): page for group in reversed(pages) for page in reversed(group) if _is_mask(page)}
     if size_of(first) in masks:  # a level without one would be data everywhere
         chosen = [page for page in chosen if size_of(page) in masks]

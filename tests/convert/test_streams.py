@@ -12,9 +12,9 @@ from PIL import Image
 from pyramid_files import values
 
 from foveate.__main__ import main
-from foveate.convert import Conversion, convert
+from foveate.convert import Conversion, convert, open_stream
 from foveate.errors import ImageError
-from foveate.images import ArraySource, PillowSource, Source, open_image, open_stream
+from foveate.images import ArraySource, PillowSource, Source, open_image
 from foveate.images.formats.vips import VipsStream
 from foveate.types import Box
 
@@ -25,7 +25,7 @@ SIZE = (203, 131)
 
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.images.open.STREAM_FROM", 0)
+    monkeypatch.setattr("foveate.convert.run.STREAM_FROM", 0)
 
 
 def soft(channels: int) -> np.ndarray:
@@ -124,7 +124,7 @@ def test_without_libvips_large_pictures_say_what_to_install(tmp_path: Path, monk
     save("PNG RGB", path)
     monkeypatch.setitem(sys.modules, "pyvips", None)
     assert type(open_stream(path)) is PillowSource
-    monkeypatch.setattr("foveate.images.open.WHOLE_PIXELS", 9)
+    monkeypatch.setattr("foveate.convert.run.WHOLE_PIXELS", 9)
     with pytest.raises(ImageError, match=r"203×131 pixels are streamed by libvips, .* pip install 'foveate\[vips\]'$"):
         open_stream(path)
 
@@ -147,6 +147,7 @@ def test_what_is_too_large_for_other_verbs_says_how_to_convert_it_and_is_convert
     path = tmp_path / "my scan.png"
     save("PNG RGB", path)
     monkeypatch.setattr("foveate.images.formats.pillow.MAX_PIXELS", 26_000)
+    monkeypatch.setattr("foveate.convert.run.MAX_PIXELS", 26_000)
     command = f"foveate convert '{path}' '{tmp_path}/my scan.tif'"
     line = f"{path}: 203×131 pixels are more than the 26000 that can be decoded whole: make it lazy by {command}"
     with pytest.raises(ImageError) as caught:
