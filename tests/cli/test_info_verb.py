@@ -192,7 +192,7 @@ def test_everything_a_header_can_tell(house: Path) -> None:
     assert told["reading"] == "in strips of 2 rows"
     assert describe(open_image(house / "small.png"))["reading"] == "decoded whole, for it is small"
     assert (told["nodata"], told["bands"], told["bytes"]) == ("nan", ["a", "b"], None)
-    assert told["georeference"] == {"crs": "EPSG:4326", "transform": [1.0, 0.0, 2.0, 0.0, -1.0, 3.0]}
+    assert told["georeference"] == {"crs": "EPSG:4326", "transform": [1.0, 0.0, 2.0, 0.0, -1.0, 3.0], "points": []}
     json.dumps(told, allow_nan=False)
 
 

@@ -17,7 +17,7 @@ from tiffs import write_pyramid
 
 from foveate.config.settings import PriorSettings, ViewSettings
 from foveate.explain import Explainer
-from foveate.explain.export import compose, ring
+from foveate.explain.export import compose, cut, ring
 from foveate.explain.picture import Scale
 from foveate.images import ArraySource, Georeference, Header, Masked, Source, open_image
 from foveate.models import DrawOptions, Model
@@ -195,6 +195,63 @@ def test_a_place_on_earth(tmp_path: Path, pointing: Make, canvas: Draw) -> None:
         for point in ground:
             assert min(abs(point[0] - x) + abs(point[1] - y) for x, y in found) < 1e-3
         assert here["properties"] == there["properties"]
+
+
+@pytest.mark.parametrize(("epsg", "at"), [(32760, (180.0, -17.0)), (3413, (180.0, 75.0))])
+def test_patches_are_cut_at_the_antimeridian(
+    epsg: int, at: tuple[float, float], tmp_path: Path, pointing: Make, canvas: Draw
+) -> None:
+    warp = pytest.importorskip("rasterio.warp")
+    (x,), (y,) = warp.transform("EPSG:4326", f"EPSG:{epsg}", [at[0]], [at[1]])
+    source = OnEarth(canvas((417, 605), (120, 300)))
+    source.place = Georeference(f"EPSG:{epsg}", (100.0, 0.0, x - 31000, 0.0, -100.0, y + 13000))
+    folder = explained(pointing(), source, tmp_path)
+    crossing = 0
+    for feature in json.loads((folder / "patches-wgs84.geojson").read_text())["features"]:
+        geometry = feature["geometry"]
+        parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+        crossing += geometry["type"] == "MultiPolygon"
+        for (corners,) in parts:
+            longitudes = [longitude for longitude, _ in corners]
+            assert corners[0] == corners[-1]
+            assert -180 <= min(longitudes) <= max(longitudes) <= 180
+            assert max(longitudes) - min(longitudes) < 30  # none goes round the earth
+            assert sum(a * d - c * b for (a, b), (c, d) in pairwise(corners)) > 0
+        if len(parts) == 2:
+            east, west = sorted(parts, key=lambda part: -part[0][0][0])
+            assert sorted(b for a, b in east[0] if a == 180)[0] == sorted(b for a, b in west[0] if a == -180)[0]
+    assert crossing
+
+
+def test_a_ring_round_a_pole_is_led_along_it() -> None:
+    for y in (80.0, -80.0):
+        parts = cut([(0.0, y), (90.0, y), (180.0, y), (-90.0, y), (0.0, y)])
+        area = sum(a * d - c * b for part in parts for (a, b), (c, d) in pairwise(part)) / 2
+        assert area == pytest.approx(360 * 10)
+        assert all(-180 <= x <= 180 for part in parts for x, _ in part)
+
+
+def test_ground_control_points_place_a_map_and_its_patches(tmp_path: Path, pointing: Make, canvas: Draw) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    source = OnEarth(canvas((417, 605), (120, 430)))
+    grid = [(float(row), float(column)) for row in (0, 200, 417) for column in (0, 300, 605)]
+    points = tuple((row, column, 10 + column * 1e-3, 45 - row * 2e-3, 0.0) for row, column in grid)
+    source.place = Georeference("EPSG:4326", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), points)
+    folder = explained(pointing(), source, tmp_path)
+    with rasterio.open(folder / "attention.tif") as raster:
+        found, crs = raster.gcps
+        assert crs.to_epsg() == 4326
+        rows, columns = raster.shape
+    _, affine = read_map(folder)
+    for one, (row, column, x, y, _) in zip(found, points, strict=True):
+        assert (one.x, one.y) == (x, y)
+        assert (affine[0] * one.col + affine[2], affine[4] * one.row + affine[5]) == pytest.approx((column, row))
+    assert (rows, columns) == read_map(folder)[0].shape
+    pixels = json.loads((folder / "patches.geojson").read_text())
+    degrees = json.loads((folder / "patches-wgs84.geojson").read_text())
+    for here, there in zip(pixels["features"], degrees["features"], strict=True):
+        expected = {(round(10 + x * 1e-3, 9), round(45 - y * 2e-3, 9)) for x, y in here["geometry"]["coordinates"][0]}
+        assert {(round(x, 9), round(y, 9)) for x, y in there["geometry"]["coordinates"][0]} == expected
 
 
 def test_affine_maps_compose() -> None:

@@ -102,20 +102,39 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "size", f"{height}×{width} pixels (height×width), {channels}, {height * width / 1e6:.4g} megapixels"
     if told["bands"]:
         yield "bands", ", ".join(told["bands"])
-    yield "scale", "not known" if told["mpp"] is None else f"{told['mpp']:.6g} microns per pixel"
+    yield "scale", _scale(told["pixel"])
     for number, level in enumerate(told["levels"]):
         factor = " and ".join(f"{one:.10g}" for one in dict.fromkeys(level["factor"]))
         yield f"level {number}", f"{level['size'][0]}×{level['size'][1]}, factor {factor}"
     if told["nodata"] is not None:
         yield "nodata", f"{told['nodata']}"
+    if told["masked"]:
+        yield "mask", f"{told['masked']}: some pixels may be no data"
+    if told["values"]:
+        pairs = ", ".join(f"× {scale:g} + {offset:g}" for scale, offset in dict.fromkeys(map(tuple, told["values"])))
+        yield "values", f"as stored; they mean {pairs}"
     if told["georeference"] is not None:
-        crs, transform = told["georeference"]["crs"], told["georeference"]["transform"]
-        yield "place", f"{crs[:60]}{'…' if len(crs) > 60 else ''}, transform {tuple(transform)}"
+        yield "place", _place(told["georeference"])
+    if told["unused"]:
+        yield "unused", ", ".join(told["unused"])
     yield "read", told["reading"]
     if told["bytes"] is not None:
         yield "file", _megabytes(told["bytes"])
     if "prediction" in told:
         yield "predict", _prediction(told["prediction"])
+
+
+def _scale(pixel: list[float] | None) -> str:
+    if pixel is None:
+        return "not known"
+    height, width = (f"{side:.6g}" for side in pixel)
+    return f"{height} microns per pixel" if height == width else f"{height}×{width} microns per pixel (height×width)"
+
+
+def _place(told: dict[str, Any]) -> str:
+    crs, count = told["crs"], len(told["points"])
+    system = f"{crs[:60]}{'…' if len(crs) > 60 else ''}" if crs else "no reference system"
+    return f"{system}, " + (f"{count} ground control points" if count else f"transform {tuple(told['transform'])}")
 
 
 def _prediction(told: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from foveate.images.formats.library import installed
 from foveate.images.formats.pillow import MAX_PIXELS, PillowSource
 from foveate.images.formats.vips import STREAMED, WHOLE_PIXELS, VipsStream
 from foveate.images.formats.zarr import is_zarr
-from foveate.images.open import open_image
+from foveate.images.open import open_image, placed
 from foveate.images.source import Source
 from foveate.threads import reading_threads
 
@@ -113,7 +113,7 @@ def open_stream(image: str | Path | Source, mpp: float | None = None) -> Source:
                 "pip install 'foveate[vips]'"
             )
         return source
-    stream = VipsStream(name, image.mpp if isinstance(image, Source) and mpp is None else mpp)
+    stream = placed(VipsStream(name, image.mpp if isinstance(image, Source) and mpp is None else mpp))
     pixels = stream.size[0] * stream.size[1]
     source = stream if pixels > MAX_PIXELS else open_image(image, mpp)
     return stream if pixels >= STREAM_FROM and type(source) is PillowSource else source

@@ -16,7 +16,8 @@ from foveate.convert.pyramid import Strip, level_sizes
 from foveate.convert.settings import Conversion, is_colour, stored_type
 from foveate.errors import ImageError
 from foveate.images.formats.tiff.colours import TRANSPARENCY
-from foveate.images.header import Georeference, Header
+from foveate.images.formats.tiff.directory import GDAL_METADATA, GDAL_NODATA, GEO_TAGS
+from foveate.images.header import Georeference, Header, Sides
 from foveate.images.source import Source
 from foveate.threads import in_threads, reading_threads
 from foveate.types import Size
@@ -25,11 +26,6 @@ ExtraTag = tuple[int, int, int, Any, bool]
 """Number, type, count (0: as many as there are), value, and whether it is written once only: as tifffile wants it."""
 
 ASCII = 2
-
-GEOTIFF = (33550, 33922, 34264, 34735, 34736, 34737)
-"""Pixel scale, tie points, transformation, keys, and their numbers and texts: OGC GeoTIFF 1.1, section 7."""
-
-GDAL_METADATA, GDAL_NODATA = 42112, 42113
 
 FULL_COLOUR = 90
 """Quality of JPEG from which colours are kept at full resolution."""
@@ -85,7 +81,7 @@ def write_tiff(path: Path, source: Source, settings: Conversion, strips: Iterabl
                 tiles,
                 **_page(source, settings, size),
                 subfiletype=0 if level == 0 else 1,
-                **_resolution(source.mpp, float(2**level)),
+                **_resolution(source.pixel, float(2**level)),
                 extratags=_meaning_tags(source.header, source.name) if level == 0 else [],
                 software="foveate",
                 metadata=None,
@@ -132,21 +128,24 @@ class _Waiting:
             yield self._file.read(length)
 
 
-def _resolution(mpp: float | None, factor: float) -> dict[str, Any]:
-    """Resolution tags, as tifffile wants them, of a level so many times coarser."""
-    if mpp is None:
+def _resolution(pixel: Sides | None, factor: float) -> dict[str, Any]:
+    """Resolution tags, along and down, as tifffile wants them, of a level so many times coarser."""
+    if pixel is None:
         return {}
-    per_centimetre = 10_000 / (mpp * factor)
-    return {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
+    height, width = pixel
+    return {"resolution": (10_000 / (width * factor), 10_000 / (height * factor)), "resolutionunit": "CENTIMETER"}
 
 
 def _meaning_tags(header: Header, name: str) -> list[ExtraTag]:
     """GDAL tags: bands and nodata as GDAL writes them, and the georeference as GeoTIFF does."""
     tags: list[ExtraTag] = []
-    if header.bands:
+    told = [("description", number, band) for number, band in enumerate(header.bands)]
+    for number, (scale, offset) in enumerate(header.values):
+        told += [("scale", number, f"{scale:.17g}"), ("offset", number, f"{offset:.17g}")]
+    if told:
         items = "".join(
-            f'<Item name="DESCRIPTION" sample={quoteattr(str(number))} role="description">{escape(band)}</Item>'
-            for number, band in enumerate(header.bands)
+            f'<Item name="{role.upper()}" sample={quoteattr(str(number))} role="{role}">{escape(text)}</Item>'
+            for role, number, text in told
         )
         tags.append((GDAL_METADATA, ASCII, 0, f"<GDALMetadata>{items}</GDALMetadata>", True))
     if header.nodata is not None:
@@ -160,18 +159,21 @@ def _geotiff(where: Georeference, name: str) -> list[ExtraTag]:
     """The tags that rasterio writes of a place; the keys are too many to be written by hand."""
     try:
         import rasterio
+        import rasterio.control
     except ImportError as error:
         raise ImageError(f"{name}: to keep where on the earth it lies: pip install 'foveate[geo]'") from error
     import tifffile
 
     with rasterio.MemoryFile() as memory:
         profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
-        transform = rasterio.Affine(*where.transform)
-        with memory.open(**profile, crs=where.crs or None, transform=transform) as one:
+        crs = rasterio.crs.CRS.from_user_input(where.crs) if where.crs else None
+        points = [rasterio.control.GroundControlPoint(*point) for point in where.points]
+        how = {"gcps": points} if points else {"transform": rasterio.Affine(*where.transform)}
+        with memory.open(**profile, crs=crs, **how) as one:
             one.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(BytesIO(memory.read())) as tiff:
             page = tiff.pages.first
-            found = [page.tags.get(code) for code in GEOTIFF]
+            found = [page.tags.get(code) for code in GEO_TAGS]
             return [
                 (tag.code, int(tag.dtype), 0 if isinstance(tag.value, str) else tag.count, tag.value, True)
                 for tag in found

@@ -86,8 +86,8 @@ def attributes(source: Source, levels: int, new: bool) -> dict[str, Any]:
         new: of version 0.5, else 0.4.
     """
     header = source.header
-    unit = {} if source.mpp is None else {"unit": "micrometer"}
-    scale = source.mpp or 1.0
+    unit = {} if source.pixel is None else {"unit": "micrometer"}
+    height, width = source.pixel or (1.0, 1.0)
     multiscale = {
         "name": Path(source.name).name,
         "axes": [
@@ -98,7 +98,7 @@ def attributes(source: Source, levels: int, new: bool) -> dict[str, Any]:
         "datasets": [
             {
                 "path": str(level),
-                "coordinateTransformations": [{"type": "scale", "scale": [1.0, scale * 2**level, scale * 2**level]}],
+                "coordinateTransformations": [{"type": "scale", "scale": [1.0, height * 2**level, width * 2**level]}],
             }
             for level in range(levels)
         ],
@@ -130,5 +130,10 @@ def _own(header: Header) -> dict[str, Any]:
     if header.nodata is not None:
         own["nodata"] = header.nodata if np.isfinite(header.nodata) else str(header.nodata)
     if header.georeference is not None:
-        own["georeference"] = {"crs": header.georeference.crs, "transform": list(header.georeference.transform)}
+        where = header.georeference
+        own["georeference"] = {"crs": where.crs, "transform": list(where.transform)}
+        if where.points:
+            own["georeference"]["points"] = [list(point) for point in where.points]
+    if header.values:
+        own["values"] = [list(pair) for pair in header.values]
     return {"foveate": own} if own else {}

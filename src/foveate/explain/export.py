@@ -1,6 +1,7 @@
 """Exports of an explanation: its record as JSON, its heatmap as arrays and GeoTIFF, its patches as GeoJSON."""
 
 import json
+import math
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
@@ -26,6 +27,9 @@ NOWHERE = -1.0
 
 HEALTH = ("findings", "cells", "effective_cells", "border_mass", "border_cells")
 """What a record says of the health of an attention map."""
+
+LEAST_DEGREES = 1e-9
+"""Parts of a polygon less wide are rounding."""
 
 Point = tuple[float, float]
 """(x, y)."""
@@ -116,11 +120,14 @@ def write_geotiff(path: Path, seen: Explanation, where: Georeference) -> None:
     Raises:
         ImageError: rasterio is not installed.
     """
-    rasterio = library("rasterio", seen.path)
+    rasterio, control = library("rasterio", seen.path), library("rasterio.control", seen.path)
     assert seen.attention is not None
     assert seen.cell_mask is not None
     assert seen.affine is not None
     rows, columns = seen.attention.shape
+    a, _, c, _, e, f = seen.affine  # a cell is a rectangle of pixels
+    points = [control.GroundControlPoint((row - f) / e, (column - c) / a, *to) for row, column, *to in where.points]
+    placed = {"gcps": points} if points else {"transform": rasterio.Affine(*compose(where.transform, seen.affine))}
     with rasterio.open(
         str(path),
         "w",
@@ -129,10 +136,10 @@ def write_geotiff(path: Path, seen: Explanation, where: Georeference) -> None:
         width=columns,
         count=1,
         dtype="float32",
-        crs=where.crs or None,
-        transform=rasterio.Affine(*compose(where.transform, seen.affine)),
+        crs=rasterio.crs.CRS.from_user_input(where.crs) if where.crs else None,
         nodata=NOWHERE,
         compress="deflate",
+        **placed,
     ) as dataset:
         dataset.write(np.where(seen.cell_mask, seen.attention, np.float32(NOWHERE)), 1)
         dataset.set_band_description(1, "attention")
@@ -163,7 +170,16 @@ def write_geojson(path: Path, seen: Explanation) -> None:
     path.write_text(json.dumps(feature_collection(seen), ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def feature_collection(seen: Explanation, place: Callable[[Sequence[Point]], list[Point]] = list) -> dict[str, Any]:
+def polygon(points: Sequence[Point]) -> dict[str, Any]:
+    """GeoJSON geometry of a closed ring."""
+    return {"type": "Polygon", "coordinates": [list(points)]}
+
+
+Placing = Callable[[Sequence[Point]], dict[str, Any]]
+"""From a ring of points (x, y) in level-0 pixels to its geometry."""
+
+
+def feature_collection(seen: Explanation, place: Placing = polygon) -> dict[str, Any]:
     """GeoJSON object (RFC 7946) of the patches: a closed ring each, cut at the border of the image.
 
     Each is of the class that it speaks for most; its attention, its weight and what it adds to every class are its
@@ -171,7 +187,7 @@ def feature_collection(seen: Explanation, place: Callable[[Sequence[Point]], lis
 
     Arguments:
         seen: whose patches.
-        place: from points (x, y) in level-0 pixels to where they go.
+        place: from a ring in level-0 pixels to its geometry.
     """
     return {
         "type": "FeatureCollection",
@@ -191,15 +207,13 @@ def ring(box: Box, size: Size) -> list[Point]:
     return [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
 
 
-def _feature(
-    seen: Explanation, number: int, patch: SeenPatch, place: Callable[[Sequence[Point]], list[Point]]
-) -> dict[str, Any]:
+def _feature(seen: Explanation, number: int, patch: SeenPatch, place: Placing) -> dict[str, Any]:
     spoken_for = max(range(len(seen.classes)), key=patch.contributions.__getitem__)
     named = zip(seen.classes, patch.contributions, strict=True)
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"foveate:{seen.path!a}:{number}:{patch.box}")),
-        "geometry": {"type": "Polygon", "coordinates": [place(ring(patch.box, seen.size))]},
+        "geometry": place(ring(patch.box, seen.size)),
         "properties": {
             "objectType": "annotation",
             "name": f"draw {patch.draw + 1}, patch {number + 1}",
@@ -217,7 +231,8 @@ def _feature(
 def write_wgs84(path: Path, seen: Explanation, where: Georeference) -> None:
     """GeoJSON of the patches in degrees, (longitude, latitude) of WGS84, as RFC 7946 wants it.
 
-    Corners are carried over and joined by straight lines, and rings run counter-clockwise.
+    Corners are carried over and joined by straight lines; rings run counter-clockwise, and those that cross the
+    antimeridian are cut there.
 
     Arguments:
         path: file to write.
@@ -228,13 +243,81 @@ def write_wgs84(path: Path, seen: Explanation, where: Georeference) -> None:
         ImageError: rasterio is not installed.
     """
     warp = library("rasterio.warp", seen.path)
-    a, b, c, d, e, f = where.transform
+    ground = on_ground(where, seen.path)
 
-    def on_earth(points: Sequence[Point]) -> list[Point]:
-        ground = [(a * x + b * y + c, d * x + e * y + f) for x, y in points]
-        longitudes, latitudes = warp.transform(where.crs, "EPSG:4326", *map(list, zip(*ground, strict=True)))
-        ring = list(zip(longitudes, latitudes, strict=True))
-        area = sum(x * v - u * y for (x, y), (u, v) in pairwise(ring))
-        return ring if area > 0 else ring[::-1]
+    def on_earth(points: Sequence[Point]) -> dict[str, Any]:
+        xs, ys = map(list, zip(*ground(points), strict=True))
+        longitudes, latitudes = warp.transform(where.crs, "EPSG:4326", xs, ys)
+        rings = cut(list(zip(longitudes, latitudes, strict=True)))
+        if len(rings) == 1:
+            return {"type": "Polygon", "coordinates": rings}
+        return {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
 
     path.write_text(json.dumps(feature_collection(seen, on_earth), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def on_ground(where: Georeference, name: str) -> Callable[[Sequence[Point]], list[Point]]:
+    """From points (x, y) in level-0 pixels to the ground: by the transform, or between ground control points.
+
+    Between control points it is a thin plate spline through all of them.
+
+    Arguments:
+        where: the place.
+        name: of the image.
+    """
+    if not where.points:
+        a, b, c, d, e, f = where.transform
+        return lambda points: [(a * x + b * y + c, d * x + e * y + f) for x, y in points]
+    transform, control = library("rasterio.transform", name), library("rasterio.control", name)
+    known = [control.GroundControlPoint(*point) for point in where.points]
+
+    def between(points: Sequence[Point]) -> list[Point]:
+        columns, rows = map(list, zip(*points, strict=True))
+        with transform.GCPTransformer(known, tps=True) as spline:
+            xs, ys = spline.xy(rows, columns, offset="ul")
+        return list(zip(xs, ys, strict=True))
+
+    return between
+
+
+def cut(ring: Sequence[Point]) -> list[list[Point]]:
+    """Parts of a closed ring of degrees on either side of the antimeridian (RFC 7946, 3.1.9), counter-clockwise each.
+
+    Neighbouring corners are less than half way round the earth from each other; a ring that goes all the way round a
+    pole is led along it.
+
+    Example:
+        >>> cut([(179.0, 0.0), (-179.0, 0.0), (-179.0, 5.0), (179.0, 5.0), (179.0, 0.0)])[1]
+        [(-180.0, 0.0), (-179.0, 0.0), (-179.0, 5.0), (-180.0, 5.0), (-180.0, 0.0)]
+    """
+    unrolled = [ring[0]]
+    for longitude, latitude in ring[1:]:
+        step = (longitude - unrolled[-1][0] + 180) % 360 - 180
+        unrolled.append((unrolled[-1][0] + step, latitude))
+    first, last = unrolled[0], unrolled[-1]
+    if abs(last[0] - first[0]) > 180:  # the pole is inside
+        pole = 90.0 if sum(y for _, y in unrolled) > 0 else -90.0
+        unrolled += [(last[0], pole), (first[0], pole), first]
+    area = sum(x * v - u * y for (x, y), (u, v) in pairwise(unrolled))
+    corners = unrolled[:-1] if area > 0 else unrolled[:0:-1]
+    west = min(x for x, _ in corners)
+    turn = 360 * math.floor((west + 180) / 360)
+    parts = []
+    while west < max(x for x, _ in corners) - LEAST_DEGREES:
+        some = _beyond(_beyond(corners, turn - 180.0, 1), turn + 180.0, -1)
+        if some and max(x for x, _ in some) - min(x for x, _ in some) > LEAST_DEGREES:
+            parts.append([(x - turn, y) for x, y in (*some, some[0])])
+        west, turn = turn + 180.0, turn + 360
+    return parts or [list(ring)]
+
+
+def _beyond(corners: Sequence[Point], meridian: float, side: int) -> list[Point]:
+    """What of a polygon lies east (1) or west (−1) of a meridian (Sutherland & Hodgman, 1974)."""
+    kept: list[Point] = []
+    for (x, y), (u, v) in zip(corners, (*corners[1:], *corners[:1]), strict=True):
+        inside, follows = side * (x - meridian) >= 0, side * (u - meridian) >= 0
+        if inside:
+            kept.append((x, y))
+        if inside != follows and meridian not in (x, u):
+            kept.append((meridian, y + (v - y) * (meridian - x) / (u - x)))
+    return kept

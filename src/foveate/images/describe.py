@@ -5,6 +5,7 @@ from typing import Any
 
 from foveate.images.formats.arrays import ArraySource, NpySource
 from foveate.images.formats.canvas import Canvas
+from foveate.images.header import Georeference
 from foveate.images.source import Source
 
 BY_PIXEL = (ArraySource, NpySource, Canvas)
@@ -25,10 +26,13 @@ def describe(source: Source) -> dict[str, Any]:
 
     Returns:
         path, format, size ([height, width] in pixels), channels, dtype, bands (their names), mpp (microns per pixel, or
-        None), levels (a list of {size, factor}, the factors level-0 pixels per pixel, down and along), tile ([height,
-        width] of what is decoded at a time, or None), lazy (whether less than the whole image can be read), reading
-        (the same in words), nodata (a number, or "nan"), georeference ({crs, transform}, or None), bytes (of the file,
-        or None where that is not known).
+        None), pixel ([height, width] of a pixel in microns, or None), levels (a list of {size, factor}, the factors
+        level-0 pixels per pixel, down and along), tile ([height, width] of what is decoded at a time, or None), lazy
+        (whether less than the whole image can be read), reading
+        (the same in words), nodata (a number, or "nan"), masked (what else tells missing data, in words), values
+        ([scale, offset] of every band, which nothing is made of), georeference ({crs, transform, points: [row, column,
+        x, y, z] each}, or None), unused (what the file says and nothing is made of, in words), bytes (of the file, or
+        None where that is not known).
 
     Raises:
         ImageError: if the image cannot be read.
@@ -49,14 +53,22 @@ def describe(source: Source) -> dict[str, Any]:
         "dtype": str(source.dtype),
         "bands": list(header.bands),
         "mpp": source.mpp,
+        "pixel": None if source.pixel is None else list(source.pixel),
         "levels": [{"size": list(level.size), "factor": list(level.factor)} for level in source.levels],
         "tile": None if header.tile is None else list(header.tile),
         "lazy": is_lazy(source),
         "reading": _reading(source),
         "nodata": nodata if nodata is None or math.isfinite(nodata) else str(nodata),
-        "georeference": None if place is None else {"crs": place.crs, "transform": list(place.transform)},
+        "masked": header.masked,
+        "values": [list(pair) for pair in header.values],
+        "georeference": None if place is None else _placed(place),
+        "unused": list(header.unused),
         "bytes": source.file_bytes,
     }
+
+
+def _placed(place: Georeference) -> dict[str, Any]:
+    return {"crs": place.crs, "transform": list(place.transform), "points": [list(point) for point in place.points]}
 
 
 def is_lazy(source: Source) -> bool:

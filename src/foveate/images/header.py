@@ -22,6 +22,12 @@ Missing = Bool[np.ndarray, "height width some"]
 CacheKey = tuple[object, ...]
 """All that determines some pixels, such as a file's stamp and settings; its `repr` says all of it."""
 
+Sides = tuple[float, float]
+"""Height and width of a pixel in microns."""
+
+ControlPoint = tuple[float, float, float, float, float]
+"""Ground control point: (row, column) in level-0 pixels, edges counted from 0, lies at (x, y, z)."""
+
 BITS = 31
 """Of a seed of 63 bits, how many make a random number; the next as many make the second."""
 
@@ -231,10 +237,12 @@ class Georeference:
         crs: coordinate reference system, as well-known text.
         transform: (a, b, c, d, e, f): a point (row, column) in level-0 pixels, edges counted from 0, lies at
             x = a·column + b·row + c, y = d·column + e·row + f.
+        points: ground control points, where these tell the place; the transform then says nothing.
     """
 
     crs: str
     transform: Affine
+    points: tuple[ControlPoint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,6 +260,11 @@ class Header:
         bands: names of the channels, where the file has them.
         nodata: the value of pixels that mean nothing; None if all mean something.
         georeference: where on the earth the image lies, or None.
+        pixel: height and width of a level-0 pixel in microns, where the file tells both.
+        values: (scale, offset) of every band: a stored value v means v · scale + offset; () where all mean what they
+            are. Nothing is made of them: pixels are as they are stored.
+        masked: what tells missing data beside `nodata`, in words, e.g. "opacity"; "" if nothing does.
+        unused: what the file says and nothing is made of, in words.
     """
 
     levels: tuple[Level, ...]
@@ -263,28 +276,10 @@ class Header:
     bands: tuple[str, ...] = ()
     nodata: float | None = None
     georeference: Georeference | None = None
-
-
-def over_black(array: Shaped[np.ndarray, "rows columns both"]) -> Shaped[np.ndarray, "rows columns channel"]:
-    """Alpha compositing over black.
-
-    Arguments:
-        array: (rows, columns, C + 1) pixels of bool, uint8, uint16 or floating point, the last of them the opacity.
-
-    Returns:
-        (rows, columns, C) of the same type, value times opacity, rounded to the nearest integer in integer types.
-
-    Example:
-        >>> over_black(np.array([[[200, 100, 51]]], np.uint8)).tolist()
-        [[[40, 20]]]
-    """
-    dtype: np.dtype[Any] = array.dtype
-    if dtype.kind == "f":
-        result: np.ndarray = array[:, :, :-1] * array[:, :, -1:]
-        return result
-    scale = full_scale(dtype)
-    wide = array.astype(np.uint32)  # 65535 · 65535 + 32767 is below 2³²
-    return ((wide[:, :, :-1] * wide[:, :, -1:] + np.uint32(scale // 2)) // np.uint32(scale)).astype(dtype)
+    pixel: Sides | None = None
+    values: tuple[tuple[float, float], ...] = ()
+    masked: str = ""
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.library import installed
 from foveate.images.formats.openslide import OpenSlideSource, is_slide
 from foveate.images.formats.pillow import PillowSource
+from foveate.images.formats.place import tells_place, told_beside
 from foveate.images.formats.raster import RasterSource
 from foveate.images.formats.several import MIRAX_INDEX, check_whole, image_of, whole_dicom
-from foveate.images.formats.tiff.directory import Directory, first_directory
+from foveate.images.formats.tiff.directory import GEO_TAGS, Directory, first_directory
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import VipsSource, knows_format
 from foveate.images.formats.zarr import ZarrSource, is_zarr
@@ -49,9 +50,6 @@ MAGIC = {
     b"[Uncompressed Virtual Microscope Specimen]": "vms",
 }
 """Magic bytes: how files begin, and what they are then."""
-
-GEO_KEYS = 34735
-"""TIFF tag GeoKeyDirectory: OGC GeoTIFF 1.1, section 7.1.1."""
 
 MASK_BESIDE = ".msk"
 """What GDAL adds to a file's name for that of its mask."""
@@ -95,7 +93,7 @@ def signature(file: ByteFile) -> Signature:
         page = first_directory(stream(file, FIRST_BYTES), file.size, file.name, texts)
     except ImageError:  # broken: whoever reads it says so
         return Signature(kind)
-    return Signature(kind, GEO_KEYS in page.tags, _vendor(page))
+    return Signature(kind, not page.tags.isdisjoint(GEO_TAGS), _vendor(page))
 
 
 def _by_parts(first: bytes) -> str:
@@ -167,7 +165,7 @@ def open_image(
         if reader != "auto":
             source = _forced(name, mpp, reader, remote)
         else:
-            source = _remote(name, mpp) if remote else _local(Path(path_or_array), mpp)
+            source = _remote(name, mpp) if remote else placed(_local(Path(path_or_array), mpp))
         _ = source.header
     return source
 
@@ -250,6 +248,25 @@ def _local(path: Path, mpp: float | None) -> Source:
     return _stranger(path, mpp, known)
 
 
+def placed(source: Source) -> Source:
+    """The same image, and the place on earth that a file beside it tells."""
+    known = isinstance(source, TiffSource | RasterSource | PillowSource | VipsSource)
+    told = _beside(Path(source.name)) if known else None
+    if told is not None:
+        upright = source.upright if isinstance(source, PillowSource | VipsSource) else None
+        source.tell(**told_beside(source.header, Path(source.name), told, upright, isinstance(source, RasterSource)))
+    return source
+
+
+def _beside(path: Path) -> Path | None:
+    """World file (a.tfw, a.tifw or a.wld of a.tif) or .aux.xml beside an image that says where it lies; or None."""
+    ending = path.suffix
+    worlds = {".wld", f".{ending[1:2]}{ending[-1:]}w", f"{ending}w"} if ending else {".wld"}
+    names = [path.with_suffix(world) for known in sorted(worlds) for world in (known, known.upper())]
+    xml = path.with_name(f"{path.name}.aux.xml")
+    return next((name for name in names if name.is_file()), xml if xml.is_file() and tells_place(xml) else None)
+
+
 def _local_tiff(path: Path, mpp: float | None, known: Signature) -> Source:
     if known.vendor in OVERLAPPING:
         return OpenSlideSource(path, mpp)
@@ -257,8 +274,8 @@ def _local_tiff(path: Path, mpp: float | None, known: Signature) -> Source:
         check_whole(path, "olympus")
     if known.vendor == "ome":
         check_whole(path, "ome")
-    mask_beside = path.with_name(path.name + MASK_BESIDE).is_file()
-    if (known.georeferenced or mask_beside) and installed("rasterio"):
+    beside = path.with_name(path.name + MASK_BESIDE).is_file() or _beside(path) is not None
+    if (known.georeferenced or beside) and installed("rasterio"):
         return RasterSource(path, mpp)
     source = TiffSource(path, mpp)
     try:

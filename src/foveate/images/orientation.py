@@ -57,6 +57,10 @@ class Orientation:
         """Size after `apply` of something of that size before, and the other way round."""
         return (size[1], size[0]) if self.transpose else size
 
+    def sides(self, sides: tuple[float, float]) -> tuple[float, float]:
+        """Height and width of a pixel after `apply`, and the other way round."""
+        return (sides[1], sides[0]) if self.transpose else sides
+
     def box_before(self, box: Box, size: Size) -> Box:
         """Where the pixels of a box were before `apply`.
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from foveate.images.formats.tiff.directory import Directory
+from foveate.images.header import Sides
 from foveate.types import Affine
 
 MICRONS = {
@@ -29,11 +30,8 @@ PLAUSIBLE = (0.01, 100.0)
 MOST_OBLONG = 10.0
 """Sides of a pixel that differ by more are a mistake, in TIFF files and slides: nobody scans so."""
 
-Sides = tuple[float, float]
-"""Height and width of a pixel in microns."""
 
-
-def tiff_mpp(page: Directory) -> float | None:
+def tiff_mpp(page: Directory) -> Sides | None:
     """Microns per pixel that a TIFF page tells: Aperio's, OME's or ImageJ's description, or else the resolution tags.
 
     Resolution tags are believed if they are no usual resolution of screens, printers or scanners.
@@ -42,27 +40,49 @@ def tiff_mpp(page: Directory) -> float | None:
         page: the page of the highest resolution.
 
     Returns:
-        The geometric mean of a pixel's sides; None if nothing is known.
+        Height and width of a pixel; None if nothing is known.
     """
     text = page.text(270)
-    sides = _aperio(text) or _ome_xml(text)
+    sides = described_mpp(text)
     if sides is None and text.startswith("ImageJ="):
-        return _mean(_imagej(text, page))
-    return _mean(sides) if sides else _tiff_resolution(page)
+        return _likely(_imagej(text, page))
+    return sides or _tiff_resolution(page)
 
 
-def openslide_mpp(properties: Mapping[str, str]) -> float | None:
+def described_mpp(text: str) -> Sides | None:
+    """Microns per pixel, height and width, that the description of a TIFF page tells: Aperio's or OME's.
+
+    Example:
+        >>> described_mpp("Aperio Image Library|AppMag = 20|MPP = 0,5000")
+        (0.5, 0.5)
+    """
+    sides = _aperio(text) or _ome_xml(text)
+    return _likely(sides)
+
+
+def mean_side(sides: Sides | None) -> float | None:
+    """Geometric mean of a pixel's sides, the microns per pixel where one number must do; None of None."""
+    if sides is None:
+        return None
+    # equal sides stay what they are: the root of a square may differ in the last digit
+    return sides[0] if sides[0] == sides[1] else math.sqrt(sides[0] * sides[1])
+
+
+def openslide_mpp(properties: Mapping[str, str]) -> Sides | None:
     """Microns per pixel among the properties of a slide; of a plain TIFF they are no more than its resolution tags.
 
     Example:
-        >>> openslide_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"})
-        0.25
+        >>> openslide_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"})
+        (0.5, 0.25)
     """
-    sides = (_float(properties.get("openslide.mpp-y", "")), _float(properties.get("openslide.mpp-x", "")))
-    return resolution_mpp(*sides) if properties.get("openslide.vendor") == "generic-tiff" else _mean(sides)
+    plain = properties.get("aperio.MPP", "")  # what OpenSlide makes nothing of, such as a decimal comma
+    sides = tuple(_float(properties.get(f"openslide.mpp-{axis}", plain)) for axis in "yx")
+    if properties.get("openslide.vendor") == "generic-tiff":
+        return resolution_mpp(sides[0], sides[1])
+    return _likely((sides[0], sides[1]))
 
 
-def resolution_mpp(down: float, along: float) -> float | None:
+def resolution_mpp(down: float, along: float) -> Sides | None:
     """Microns per pixel of resolution tags, which may be those of a screen, a printer or a scanner: then None.
 
     Arguments:
@@ -71,17 +91,17 @@ def resolution_mpp(down: float, along: float) -> float | None:
 
     Example:
         >>> resolution_mpp(0.25, 0.25), resolution_mpp(25400 / 300, 25400 / 300)
-        (0.25, None)
+        ((0.25, 0.25), None)
     """
     for side in (down, along):
         if not PLAUSIBLE[0] <= side <= PLAUSIBLE[1]:
             return None
         if any(abs(25400 / side / usual - 1) < DPI_TOLERANCE for usual in DOCUMENT_DPI):
             return None
-    return _mean((down, along))
+    return _likely((down, along))
 
 
-def projected_mpp(transform: Affine, metres: float) -> float | None:
+def projected_mpp(transform: Affine, metres: float) -> Sides | None:
     """Microns per pixel on the ground, of a raster in a projected coordinate system.
 
     Arguments:
@@ -89,10 +109,10 @@ def projected_mpp(transform: Affine, metres: float) -> float | None:
         metres: length of the unit of the coordinate system.
     """
     a, b, _, d, e, _ = transform
-    return _mean((math.hypot(b, e) * metres * 1e6, math.hypot(a, d) * metres * 1e6), math.inf)
+    return _likely((math.hypot(b, e) * metres * 1e6, math.hypot(a, d) * metres * 1e6), math.inf)
 
 
-def ome_zarr_mpp(scale: Sequence[float], units: Sequence[str | None]) -> float | None:
+def ome_zarr_mpp(scale: Sequence[float], units: Sequence[str | None]) -> Sides | None:
     """Microns per pixel of an OME-Zarr image.
 
     Arguments:
@@ -101,22 +121,21 @@ def ome_zarr_mpp(scale: Sequence[float], units: Sequence[str | None]) -> float |
 
     Example:
         >>> ome_zarr_mpp((0.5, 0.5), ("micrometer", "micrometer")), ome_zarr_mpp((0.5, 0.5), ("micrometer", None))
-        (0.5, None)
+        ((0.5, 0.5), None)
     """
     down, along = (side * MICRONS.get(str(unit).lower(), 0.0) for side, unit in zip(scale, units, strict=True))
-    return _mean((down, along), math.inf)
+    return _likely((down, along), math.inf)
 
 
-def _mean(sides: Sides | None, most_oblong: float = MOST_OBLONG) -> float | None:
-    """The geometric mean of a pixel's sides; None if they cannot be right."""
+def _likely(sides: Sides | None, most_oblong: float = MOST_OBLONG) -> Sides | None:
+    """The sides of a pixel; None if they cannot be right."""
     if sides is None or not all(0 < side < math.inf for side in sides) or max(sides) > most_oblong * min(sides):
         return None
-    # equal sides stay what they are: the root of a square may differ in the last digit
-    return sides[0] if sides[0] == sides[1] else math.sqrt(sides[0] * sides[1])
+    return sides
 
 
 def _aperio(text: str) -> Sides | None:
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", text) if text.startswith("Aperio") else None
+    found = re.search(r"\|\s*MPP\s*=\s*([0-9.,]+)", text) if text.startswith("Aperio") else None
     return (_float(found[1]),) * 2 if found else None
 
 
@@ -139,7 +158,7 @@ def _imagej(text: str, page: Directory) -> Sides | None:
     return _sides(page, MICRONS.get(unit))
 
 
-def _tiff_resolution(page: Directory) -> float | None:
+def _tiff_resolution(page: Directory) -> Sides | None:
     unit = {2: 25400.0, 3: 10000.0}.get(page.number(296, 2))
     # where there are geographical keys, they tell the scale
     sides = None if 34735 in page.tags else _sides(page, unit)
@@ -155,7 +174,8 @@ def _sides(page: Directory, unit: float | None) -> Sides | None:
 
 
 def _float(text: str) -> float:
+    """A number, with a decimal point or comma; 0 if it is none."""
     try:
-        return float(text)
+        return float(text.replace(",", "."))  # ImageScope writes as its Windows does
     except ValueError:
         return 0.0

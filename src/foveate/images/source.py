@@ -3,6 +3,7 @@
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ from jaxtyping import Shaped
 
 from foveate.cache import Cache, Owner
 from foveate.errors import ImageError
-from foveate.images.header import CacheKey, Header, Missing, PatchChange, Pixels, Reading, missing_values, without
+from foveate.images.header import (
+    CacheKey,
+    Header,
+    Missing,
+    PatchChange,
+    Pixels,
+    Reading,
+    Sides,
+    missing_values,
+    without,
+)
 from foveate.images.io.open import length_of
 from foveate.images.view import Viewed
 from foveate.types import Box
@@ -54,8 +65,23 @@ class Source(Viewed):
     def mpp(self, value: float | None) -> None:
         self._mpp = value
 
+    @property
+    def pixel(self) -> Sides | None:
+        """Height and width of a level-0 pixel in microns: `mpp` of both as given, else as the file tells."""
+        if self._mpp is not None:
+            return self._mpp, self._mpp
+        return self._told_pixel()
+
     def _told_mpp(self) -> float | None:
         return self.header.mpp
+
+    def _told_pixel(self) -> Sides | None:
+        header = self.header
+        return header.pixel if header.pixel or header.mpp is None else (header.mpp, header.mpp)
+
+    def tell(self, **facts: Any) -> None:
+        """Say more of the image than its file does: fields of the header, of what lies beside the file."""
+        self._known = replace(self.header, **facts)
 
     @property
     def threaded(self) -> bool:

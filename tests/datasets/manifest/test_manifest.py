@@ -45,7 +45,7 @@ def summary(data: ManifestDataset) -> list[tuple[str, str | None, str | None, st
 def test_a_manifest_with_every_column(write: Write) -> None:
     path = write(
         "path,label,split,group,mpp,mask,stain\n"
-        "a.png,10,train,p1,0.25,,HE\n"
+        'a.png,10,train,p1,"0,25",,HE\n'
         "b.png,9,val,p2,,,\n"
         "sub/c d.png,9,test,,0.5,,IHC\n"
     )
@@ -125,7 +125,7 @@ def test_quoted_commas_and_letters_of_any_alphabet(write: Write) -> None:
             b"path,label,mpp\na.png,x,0\n",
             "line 2: mpp '0' is not a positive number, write microns per pixel such as 0.25",
         ),
-        (b'path,label,mpp\na.png,x,"0,25"\n', "line 2: mpp '0,25' is not a positive number"),
+        (b'path,label,mpp\na.png,x,"0,2,5"\n', "line 2: mpp '0,2,5' is not a positive number"),
         (b"path,label,mpp\na.png,x,inf\n", "line 2: mpp 'inf' is not a positive number"),
         (
             b"path,label,split\na.png,,oops\n,x,\nb.png,,\n",

@@ -10,7 +10,7 @@ from PIL import Image
 from foveate.errors import ImageError
 from foveate.images import ArraySource, Bands, Colour, Header, Source, area_average, open_image
 from foveate.images.augment.image import Augmented, Change
-from foveate.images.header import over_black
+from foveate.images.formats.library import over_black
 from foveate.images.tensors import gather
 from foveate.types import Box, Level
 

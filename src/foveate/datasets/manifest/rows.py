@@ -205,7 +205,7 @@ def read_csv(
                     label=_label(cells.get("label", "") if "label" in header else None, multi_label),
                     split=SPLIT_NAMES.get(cells.get("split", "").lower()),
                     group=cells.get("group") or None,
-                    mpp=float(cells["mpp"]) if cells.get("mpp") else None,
+                    mpp=float(cells["mpp"].replace(",", ".")) if cells.get("mpp") else None,
                     mask=_posix(cells.get("mask", "")) or None,
                     line=line,
                     extra=tuple(cells.get(name, "") for name in extra) if extra else (),
@@ -312,7 +312,7 @@ def _faults(cells: dict[str, str], surplus: int, require_labels: bool, multi_lab
     if split and split.lower() not in SPLIT_NAMES:
         yield f"unknown split {split!r}, use train, validation or test"
     mpp = cells.get("mpp", "")
-    if mpp and not _is_positive(mpp):
+    if mpp and not _is_positive(mpp.replace(",", ".")):
         yield f"mpp {mpp!r} is not a positive number, write microns per pixel such as 0.25 or leave it empty"
 
 

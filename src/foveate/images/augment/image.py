@@ -10,7 +10,7 @@ from foveate.config.settings import AugmentSettings
 from foveate.errors import ImageError
 from foveate.images.area import Region
 from foveate.images.augment.stain import Stain
-from foveate.images.header import Header, PatchChange, Pixels, unit_range, without
+from foveate.images.header import Header, PatchChange, Pixels, Sides, unit_range, without
 from foveate.images.orientation import Orientation
 from foveate.images.source import Known, Source
 from foveate.images.view import LEAST, Averages, coverage
@@ -152,6 +152,10 @@ class Augmented(Wrapper):
     def _moved(self, told: Told, size: Size, region: Region | None) -> Shaped[np.ndarray, "rows columns"] | None:
         seen = told(self._orientation.size(size), self._region_before(region))
         return None if seen is None else np.ascontiguousarray(self._orientation.apply(seen))
+
+    def _told_pixel(self) -> Sides | None:
+        sides = self.source.pixel
+        return None if sides is None else self._orientation.sides(sides)
 
     def _region_before(self, region: Region | None) -> Region:
         """Region in the original; all of this image if None."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError, one_line
-from foveate.images.header import Pixels
+from foveate.images.header import Pixels, full_scale
 from foveate.images.io.local import changed, not_readable
 from foveate.images.source import Known, Source
 from foveate.threads import in_threads
@@ -238,3 +238,25 @@ def over_fill(
     wide = rgba[:, :, :3].astype(np.uint32) * opacity + np.array(fill, np.uint32) * (255 - opacity.astype(np.uint32))
     result: np.ndarray = ((wide + 127) // 255).astype(np.uint8)
     return result
+
+
+def over_black(array: Shaped[np.ndarray, "rows columns both"]) -> Shaped[np.ndarray, "rows columns channel"]:
+    """Alpha compositing over black.
+
+    Arguments:
+        array: (rows, columns, C + 1) pixels of bool, uint8, uint16 or floating point, the last of them the opacity.
+
+    Returns:
+        (rows, columns, C) of the same type, value times opacity, rounded to the nearest integer in integer types.
+
+    Example:
+        >>> over_black(np.array([[[200, 100, 51]]], np.uint8)).tolist()
+        [[[40, 20]]]
+    """
+    dtype: np.dtype[Any] = array.dtype
+    if dtype.kind == "f":
+        result: np.ndarray = array[:, :, :-1] * array[:, :, -1:]
+        return result
+    scale = full_scale(dtype)
+    wide = array.astype(np.uint32)  # 65535 · 65535 + 32767 is below 2³²
+    return ((wide[:, :, :-1] * wide[:, :, -1:] + np.uint32(scale // 2)) // np.uint32(scale)).astype(dtype)

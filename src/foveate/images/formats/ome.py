@@ -3,15 +3,15 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
 from foveate.errors import ImageError
-from foveate.images.header import Header, Pixels, kept_type
-from foveate.images.scale import ome_zarr_mpp
+from foveate.images.header import Georeference, Header, Pixels, kept_type
+from foveate.images.scale import mean_side, ome_zarr_mpp
 from foveate.types import Box, Level, Size
 
 MOST_BANDS = 64
@@ -70,6 +70,7 @@ class Multiscale:
         bands: names of the channels.
         kind: what it is, in a few words.
         nodata: the value of pixels that mean nothing, where something tells one.
+        meaning: other fields of the header that `foveate convert` has kept.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Multiscale:
     bands: tuple[str, ...] = ()
     kind: str = "OME-Zarr"
     nodata: float | None = None
+    meaning: dict[str, Any] = field(default_factory=dict)
 
     def measured(self, arrays: Sequence[Any], inside: str = "") -> Picture:
         """The image of these arrays, finest first."""
@@ -113,10 +115,13 @@ class Multiscale:
         dtype = kept_type(stored, self.name)
         notes = [kind, *left, *([] if dtype == stored else [f"{stored} as {dtype}"])]
         channels, scale = shape.get("c", 1), dict(zip(axes, self.scales[0], strict=False))
-        mpp = ome_zarr_mpp([scale.get(axis, 0.0) for axis in "yx"], [self.units.get(axis) for axis in "yx"])
+        sides = ome_zarr_mpp([scale.get(axis, 0.0) for axis in "yx"], [self.units.get(axis) for axis in "yx"])
         bands = self.bands if len(self.bands) == channels else ()
         nodata = math.nan if self.nodata is None and _is_nan(array.fill_value) else self.nodata
-        return Header(levels, channels, dtype, ", ".join(notes), mpp, (tile["y"], tile["x"]), bands, nodata)
+        told = Header(
+            levels, channels, dtype, ", ".join(notes), mean_side(sides), (tile["y"], tile["x"]), bands, nodata
+        )
+        return replace(told, pixel=sides, **self.meaning)
 
     def _factor(self, level: int, axis: int, full: int, size: int) -> float:
         """As the scale says, if a level so scaled has this size and reaches the border; else as the sizes say."""
@@ -153,7 +158,23 @@ def group_pictures(attributes: dict[str, Any], name: str) -> Multiscale:
         tuple(str(label) for label in labels) if labels and all(labels) else (),
         f"OME-Zarr {ome.get('version') or scene.get('version') or ''}".strip(),
         _number((attributes.get("foveate") or {}).get("nodata")),
+        _meaning(attributes.get("foveate") or {}),
     )
+
+
+def _meaning(kept: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the header among what `foveate convert` kept."""
+    found: dict[str, Any] = {}
+    if kept.get("values"):
+        found["values"] = tuple((float(scale), float(offset)) for scale, offset in kept["values"])
+    where = kept.get("georeference")
+    if where:
+        a, b, c, d, e, f = map(float, where["transform"])
+        points = tuple(
+            (float(p[0]), float(p[1]), float(p[2]), float(p[3]), float(p[4])) for p in where.get("points", ())
+        )
+        found["georeference"] = Georeference(str(where["crs"]), (a, b, c, d, e, f), points)
+    return found
 
 
 def array_picture(array: Any, name: str) -> Picture:

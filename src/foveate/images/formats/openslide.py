@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from foveate.cache import DECODED
 from foveate.images.formats.library import LibraryFile, levels_of, library, over_fill, where
 from foveate.images.header import Header, unseen, without
-from foveate.images.scale import openslide_mpp
+from foveate.images.scale import mean_side, openslide_mpp
 from foveate.images.source import Known
 from foveate.types import Box, Size
 
@@ -77,13 +77,16 @@ class OpenSlideSource(LibraryFile):
         left_out = [str(number) for number in range(len(sizes)) if number not in usable]
         note = f", level {' and '.join(left_out)} left out, off the grid" if left_out else ""
         tile = tuple(int(properties.get(f"openslide.level[0].tile-{side}", 0)) for side in ("height", "width"))
+        sides = openslide_mpp(properties)
         return Header(
             levels_of([sizes[number] for number in usable]),
             3,
             np.dtype(np.uint8),
             f"OpenSlide, {properties.get('openslide.vendor', 'unknown vendor')}{note}",
-            openslide_mpp(properties),
+            mean_side(sides),
             (tile[0], tile[1]) if all(tile) else None,
+            pixel=sides,
+            masked="what was not scanned",
         )
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width 3"]:

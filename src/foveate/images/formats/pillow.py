@@ -22,8 +22,9 @@ from foveate.errors import ImageError, one_line
 from foveate.images.area import Bins, Region
 from foveate.images.formats.arrays import ArrayFile
 from foveate.images.formats.decoders import DeepColour, deep_colour, deep_pixels, quick_jpeg
+from foveate.images.formats.library import over_black
 from foveate.images.formats.vips import remedy
-from foveate.images.header import CacheKey, Header, Pixels, full_scale, over_black, unseen, without
+from foveate.images.header import CacheKey, Header, Pixels, full_scale, unseen, without
 from foveate.images.io.local import UNREADABLE, LocalFile, changed, file_stamp, not_readable
 from foveate.images.io.open import Download, ZipMember
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
@@ -86,6 +87,12 @@ class PillowSource(Source):
         return not self._filed and (self._owner is None or not self._owner.holds(self._kept_as))
 
     @property
+    def upright(self) -> bool:
+        """Whether the image is laid down as it is stored."""
+        _ = self.header
+        return self._orientation == Orientation()
+
+    @property
     def file_bytes(self) -> int | None:
         """Length of the file; None of a member of an archive."""
         return self._path.file.size if isinstance(self._path, Download) else super().file_bytes
@@ -119,7 +126,7 @@ class PillowSource(Source):
             raise self._broken(error) from error
         self._stored_size = (height, width)
         size = self._orientation.size((height, width))
-        return Header((Level(size, (1.0, 1.0)),), channels, dtype)
+        return Header((Level(size, (1.0, 1.0)),), channels, dtype, masked="opacity" if self._transparent else "")
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:
         return self._fetch_many([box], level, 1)[0]

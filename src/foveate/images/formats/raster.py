@@ -1,7 +1,5 @@
 """GDAL reader, by rasterio: GeoTIFF, cloud-optimised GeoTIFF and other rasters."""
 
-import threading
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +7,11 @@ import numpy as np
 
 from foveate.errors import ImageError
 from foveate.images.formats.library import LibraryFile, levels_of, library, matches, where
+from foveate.images.formats.place import RPC_WORDS, georeference, ground_sides, named, quietly, scaled
 from foveate.images.formats.tiled import TileName, touched_tiles
-from foveate.images.header import Georeference, Header, Missing, Pixels, kept_type, missing_values, united, unseen
-from foveate.images.scale import projected_mpp
+from foveate.images.header import Header, Missing, Pixels, is_stored, kept_type, missing_values, united, unseen
+from foveate.images.scale import mean_side
 from foveate.types import Box, Size
-
-_OPENING = threading.Lock()
-"""Warnings are switched off for the whole process, so one file is opened at a time."""
 
 
 class RasterSource(LibraryFile):
@@ -56,8 +52,7 @@ class RasterSource(LibraryFile):
     def _dataset(self, overview: int | None) -> Any:
         rasterio = library("rasterio", self.name)
         options = {} if overview is None else {"overview_level": overview}
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with quietly(rasterio):
             return rasterio.open(str(self._path), **options)
 
     def _measure(self) -> Header:
@@ -70,19 +65,25 @@ class RasterSource(LibraryFile):
             full: Size = dataset.shape
             self._overviews, sizes = self._levels(full, len(dataset.overviews(1)))
             self._note_missing(dataset)
-            names = dataset.descriptions
             note = "" if dtype == stored else f", {stored} as {dtype}"
             block: Size = dataset.block_shapes[0]
+            sides = ground_sides(dataset)
+            told = [float(value) for value in dataset.nodatavals if value is not None]
+            never = [f"no-data value {value:g}, which no {dtype} has" for value in told if not is_stored(value, dtype)]
             return Header(
                 levels_of(sizes),
                 dataset.count,
                 dtype,
                 f"GDAL, {dataset.driver}{note}",
-                _mpp(dataset),
+                mean_side(sides),
                 None if block == full else block,
-                tuple(name or f"band {i}" for i, name in enumerate(names, 1)) if any(names) else (),
-                next((float(value) for value in dataset.nodatavals if value is not None), None),
-                _georeference(dataset),
+                named(dataset.descriptions),
+                next((value for value in told if is_stored(value, dtype)), None),
+                georeference(dataset),
+                sides,
+                scaled(dataset.scales, dataset.offsets),
+                " and ".join(["opacity"] * (self._opacity is not None) + ["mask"] * self._masked),
+                (*([RPC_WORDS] if dataset.rpcs else []), *dict.fromkeys(never)),
             )
 
     def _levels(self, full: Size, count: int) -> tuple[tuple[int | None, ...], list[Size]]:
@@ -173,18 +174,3 @@ def _is_left_out(dataset: Any, block: TileName) -> bool:
 
 def _window(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
     return (box.top, box.bottom), (box.left, box.right)
-
-
-def _georeference(dataset: Any) -> Georeference | None:
-    transform = tuple(float(value) for value in tuple(dataset.transform)[:6])
-    if dataset.crs is None and transform == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0):
-        return None
-    a, b, c, d, e, f = transform
-    return Georeference("" if dataset.crs is None else dataset.crs.to_wkt(), (a, b, c, d, e, f))
-
-
-def _mpp(dataset: Any) -> float | None:
-    if dataset.crs is None or not dataset.crs.is_projected:
-        return None
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    return projected_mpp((a, b, c, d, e, f), float(dataset.crs.linear_units_factor[1]))

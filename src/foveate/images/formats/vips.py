@@ -11,10 +11,19 @@ from jaxtyping import Shaped
 from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.images.formats.library import LIBRARY_HANDLES, LibraryFile, installed, levels_of, library, matches, where
-from foveate.images.header import Header, Pixels, kept_type, over_black, unseen, without
+from foveate.images.formats.library import (
+    LIBRARY_HANDLES,
+    LibraryFile,
+    installed,
+    levels_of,
+    library,
+    matches,
+    over_black,
+    where,
+)
+from foveate.images.header import Header, Pixels, kept_type, unseen, without
 from foveate.images.orientation import Orientation
-from foveate.images.scale import resolution_mpp
+from foveate.images.scale import described_mpp, mean_side, resolution_mpp
 from foveate.images.source import Known
 from foveate.types import Box, Size
 
@@ -77,6 +86,12 @@ class VipsSource(LibraryFile):
         self._orientation = Orientation()
         self._transparent = False
 
+    @property
+    def upright(self) -> bool:
+        """Whether the image is laid down as it is stored."""
+        _ = self.header
+        return self._orientation == Orientation()
+
     def _handle(self, level: int) -> Any:
         return self._image(self._options[level])
 
@@ -114,9 +129,9 @@ class VipsSource(LibraryFile):
                     found.setdefault(_size(smaller), options)
             sizes = [_size(image), *sorted(found, reverse=True)]
             tile = tuple(int(_field(image, f"tile-{side}") or 0) for side in ("height", "width"))
-            mpp = None
-            if _field(image, "resolution-unit") == "cm" and min(image.xres, image.yres) > 0:
-                mpp = resolution_mpp(1000 / image.yres, 1000 / image.xres)
+            sides = described_mpp(str(_field(image, "image-description") or ""))
+            if sides is None and _field(image, "resolution-unit") == "cm" and min(image.xres, image.yres) > 0:
+                sides = resolution_mpp(1000 / image.yres, 1000 / image.xres)
             stored = np.dtype(TYPES[image.format])
             bands = image.bands - self._transparent
         self._options = ({}, *(found[size] for size in sizes[1:]))
@@ -127,8 +142,10 @@ class VipsSource(LibraryFile):
             bands,
             dtype,
             f"libvips, {loader.removesuffix('_source').removesuffix('load') or 'unknown format'}{note}",
-            mpp,
+            mean_side(sides),
             self._orientation.size((tile[0], tile[1])) if all(tile) else None,
+            pixel=None if sides is None else self._orientation.sides(sides),
+            masked="opacity" if self._transparent else "",
         )
 
     def _read(self, box: Box, level: int) -> Pixels:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
 from foveate.images.area import Region
-from foveate.images.header import CacheKey, Header, Missing, Pixels, without
+from foveate.images.header import CacheKey, Header, Missing, Pixels, Sides, without
 from foveate.images.source import Known, Source
 from foveate.images.view import Averages
 from foveate.types import Box, Size
@@ -38,6 +38,9 @@ class Wrapper(Source):
 
     def _told_mpp(self) -> float | None:
         return self.source.mpp
+
+    def _told_pixel(self) -> Sides | None:
+        return self.source.pixel
 
     @property
     def bytes_read(self) -> int:

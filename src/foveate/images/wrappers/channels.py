@@ -9,7 +9,8 @@ from jaxtyping import Float32, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Region
-from foveate.images.header import Header, Missing, Pixels, over_black
+from foveate.images.formats.library import over_black
+from foveate.images.header import Header, Missing, Pixels
 from foveate.images.source import Source
 from foveate.images.view import Averages
 from foveate.images.wrappers.base import PixelWrapper

@@ -9,7 +9,8 @@ from jaxtyping import Float32, Shaped
 
 from foveate.errors import ImageError
 from foveate.images.area import Region
-from foveate.images.header import Header
+from foveate.images.header import Header, Sides
+from foveate.images.scale import mean_side
 from foveate.images.source import Known, Source
 from foveate.images.view import LEAST, Averages, coverage
 from foveate.images.wrappers.base import Told, Wrapper
@@ -39,8 +40,14 @@ class Resampled(Wrapper):
     def __init__(self, source: Source, size: Size) -> None:
         super().__init__(source)
         self._wanted = size
-        if source.mpp is not None:
-            self.mpp = source.mpp * math.sqrt(math.prod(self._scale()))
+        sides, scale = source.pixel, self._scale()
+        self._sides = None if sides is None else (sides[0] * scale[0], sides[1] * scale[1])
+
+    def _told_mpp(self) -> float | None:
+        return mean_side(self._sides)
+
+    def _told_pixel(self) -> Sides | None:
+        return self._sides
 
     def to_file(self, box: Box) -> Box:
         """Coordinates in the file of a box, rounded to whole pixels."""
@@ -97,20 +104,18 @@ def at_mpp(source: Source, mpp: float) -> Source:
         mpp: microns per pixel wanted.
 
     Returns:
-        The image itself if it has that scale already, within 1 %.
+        The image itself if it has that scale already, within 1 %; pixels that are not square become so.
 
     Raises:
         ImageError: if its own microns per pixel are not known.
     """
-    own = source.mpp
+    own = source.pixel
     if own is None:
         raise ImageError(
             f"{source.name or 'image in memory'}: to bring it to {mpp} microns per pixel its own are needed, which are "
             "not known: give mpp in the manifest, or leave model.input.mpp unset"
         )
-    if abs(own / mpp - 1) <= SAME:
+    if all(abs(side / mpp - 1) <= SAME for side in own):
         return source
-    height, width = source.size
-    return Resampled(
-        source, (max(1, math.floor(height * own / mpp + 0.5)), max(1, math.floor(width * own / mpp + 0.5)))
-    )
+    rows, columns = (max(1, math.floor(n * side / mpp + 0.5)) for n, side in zip(source.size, own, strict=True))
+    return Resampled(source, (rows, columns))

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
+from foveate.images.formats.library import over_black
 from foveate.images.formats.tiff.directory import Directory
-from foveate.images.header import full_scale, over_black
+from foveate.images.header import full_scale
 
 Finish = Callable[[Shaped[np.ndarray, "rows columns sample"]], Shaped[np.ndarray, "rows columns channel"]]
 """What is done to decoded values, pixel by pixel."""
@@ -22,17 +23,27 @@ JPEGS = (7, 34892, 33007)
 OTHER_DECODERS = (33003, 33004, 33005, 34712, 50001, 50002, 52546)
 """Compressions whose decoder gives what was put in, whatever the file calls the colours: JPEG 2000, WebP, JPEG XL."""
 
+AS_GDAL: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.bool_): np.dtype(np.uint8),
+    np.dtype(np.float16): np.dtype(np.float32),
+}
+"""Types that GDAL 3.10 does not have, and what it reads them as."""
+
 ASSOCIATED, UNASSOCIATED = 1, 2
 """ExtraSamples (338) that are opacity: laid over black already, or not yet."""
 
 
-def finish_for(page: Directory, samples: int, dtype: np.dtype[Any]) -> tuple[Finish | None, int, np.dtype[Any]]:
+def finish_for(
+    page: Directory, samples: int, dtype: np.dtype[Any], raster: bool = False
+) -> tuple[Finish | None, int, np.dtype[Any]]:
     """Colour conversion of the decoded values of a page.
 
     Arguments:
         page: its directory.
         samples: values of a pixel, as decoded.
         dtype: their type.
+        raster: whether it is of a raster with a place on earth: its values are bands, kept as GDAL keeps them, palette,
+            CMYK and opacity included.
 
     Returns:
         What to do, None for nothing; and the channels and the type that it gives, without the opacity that comes last
@@ -43,6 +54,8 @@ def finish_for(page: Directory, samples: int, dtype: np.dtype[Any]) -> tuple[Fin
         ValueError: its palette is broken.
     """
     photometric, compression = page.number(262, RGB if samples == 3 else BLACK_IS_ZERO), page.number(259, 1)
+    if raster and (photometric != YCBCR or compression in JPEGS + OTHER_DECODERS):
+        return None, samples, AS_GDAL.get(dtype, dtype)
     if photometric == PALETTE and samples == 1:
         return _palette(page, dtype), 3, np.dtype(np.uint8)
     if photometric == CMYK and samples == 4 and dtype == np.uint8 and compression not in JPEGS:

@@ -19,11 +19,17 @@ LETTERS = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: 
 TABLES = {273: "strip offsets", 279: "strip lengths", 324: "tile offsets", 325: "tile lengths"}
 """Tags that have a value for every strip or tile."""
 
-TEXTS = {270: 2**24, 305: 2**10}
-"""Texts that are read, the description and the software, and the most bytes of each."""
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+"""Tags of a place on earth (OGC GeoTIFF 1.1): pixel scale, tie points, transformation, keys, their numbers and text."""
+
+GDAL_METADATA, GDAL_NODATA, RPC = 42112, 42113, 50844
+"""Tags of GDAL: names and meaning of bands, the value of no data; and rational polynomial coefficients."""
+
+TEXTS = {270: 2**24, 305: 2**10, GEO_TAGS[-1]: 2**16, GDAL_METADATA: 2**20}
+"""Texts that are read (the description, the software, of a place and of bands), and the most bytes of each."""
 
 NUMBERS = (254, 255, 256, 257, 258, 259, 262, 266, 274, 277, 278, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323,
-           330, 338, 339, 347, 512, 513, 530, 32997, 42113, 50674)  # fmt: skip
+           330, 338, 339, 347, 512, 513, 530, 32997, *GEO_TAGS[:-1], 42113, 50674)  # fmt: skip
 """Other tags that are read."""
 
 MOST_TAGS = 4096

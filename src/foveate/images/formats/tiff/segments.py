@@ -10,9 +10,9 @@ from jaxtyping import Shaped, UInt64
 
 from foveate.errors import ImageError, Unsupported, one_line
 from foveate.images.formats.tiff.colours import finish_for, opacity_of
-from foveate.images.formats.tiff.directory import Directory, Entry, Values, size_of
+from foveate.images.formats.tiff.directory import GDAL_METADATA, GEO_TAGS, Directory, Entry, Values, size_of
 from foveate.images.formats.tiled import TileName
-from foveate.images.header import full_scale, kept_type
+from foveate.images.header import is_stored, kept_type
 from foveate.images.io.local import ByteFile
 from foveate.types import Size
 
@@ -28,7 +28,7 @@ WHOLE_BITS = (1, 8, 16, 24, 32, 64)
 PIECE = 2**17
 """Bytes read at a time of pixels that lie uncompressed in one strip, about."""
 
-NOT_FOR_DECODING = {254, 270, 274, 282, 283, 296, 305, 317, 320, 330, 513, 530, 32997, 42113}
+NOT_FOR_DECODING = {254, 270, 274, 282, 283, 296, 305, 317, 320, 330, 513, 530, 32997, *GEO_TAGS, GDAL_METADATA, 42113}
 """Tags that the decoder needs not, or needs only at times."""
 
 PALETTE, YCBCR, APERIO_YCBCR = 3, 6, 33003
@@ -152,12 +152,14 @@ class Segments:
         page: its directory.
         file: the file it is in.
         name: of the file.
+        raster: whether it is of a raster with a place on earth; see `colours.finish_for`.
 
     Attributes:
         size: (height, width) of the page.
         tile: (height, width) of its tiles.
         channels: values of a pixel.
         opacity: whether its opacity follows them.
+        alpha: which of them is the opacity, where it is one of them.
         dtype: their type; integers of no known range become floating point.
         nodata: the value of pixels that mean nothing, or None.
         table: where the tiles lie.
@@ -168,9 +170,9 @@ class Segments:
         Unsupported: it is of a kind that cannot be read here.
     """
 
-    def __init__(self, page: Directory, file: ByteFile, name: str) -> None:
+    def __init__(self, page: Directory, file: ByteFile, name: str, raster: bool = False) -> None:
         try:
-            self._prepare(page, file, name)
+            self._prepare(page, file, name, raster)
         except ImageError:
             raise
         except NotImplementedError as error:
@@ -183,7 +185,7 @@ class Segments:
                 f"{name}: broken TIFF page ({one_line(error)}): copy the file again, or leave it out"
             ) from error
 
-    def _prepare(self, page: Directory, file: ByteFile, name: str) -> None:
+    def _prepare(self, page: Directory, file: ByteFile, name: str, raster: bool) -> None:
         self.size = height, width = size_of(page)
         samples, compression = page.number(277, 1), page.number(259, 1)
         bits = set(page.numbers(258)) or {1}
@@ -206,8 +208,10 @@ class Segments:
         found = _alone(page, self._first_bytes(file), self.tile, tiled, self._count())
         self._decode, decoded = found.decode, np.dtype(found.dtype)
         self._tables = page.values[347].data if 347 in page.values else None
-        self._finish, self.channels, dtype = finish_for(page, samples, decoded)
-        self.dtype, self.opacity = kept_type(dtype, name), opacity_of(page, samples) != 0
+        self._finish, self.channels, dtype = finish_for(page, samples, decoded, raster)
+        seen_through = opacity_of(page, samples) != 0
+        self.dtype, self.opacity = kept_type(dtype, name), seen_through and not raster
+        self.alpha = samples - 1 if seen_through and raster else None
         self._decoded = decoded
         self.nodata = _nodata(page, self.dtype)
         fill = 0 if self.nodata is None or self._finish is not None else self.nodata
@@ -335,7 +339,7 @@ def _nodata(page: Directory, dtype: np.dtype[Any]) -> float | None:
         value = float(page.text(42113).replace(",", "."))
     except ValueError:
         return None
-    return value if dtype.kind == "f" or (value.is_integer() and 0 <= value <= full_scale(dtype)) else None
+    return value if is_stored(value, dtype) else None
 
 
 def _is_subsampled(codestream: bytes | None) -> bool:

@@ -8,19 +8,32 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from foveate.errors import one_line
-from foveate.images.formats.tiff.directory import Directory, Layout, find_levels, read_directories
+from foveate.images.formats.place import told_by_tags
+from foveate.images.formats.tiff.directory import (
+    GDAL_METADATA,
+    GDAL_NODATA,
+    GEO_TAGS,
+    RPC,
+    Directory,
+    Layout,
+    find_levels,
+    read_directories,
+)
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
-from foveate.images.header import CacheKey, Header, Missing, Pixels, united
+from foveate.images.header import CacheKey, Header, Missing, Pixels, united, unseen
 from foveate.images.io.local import ByteFile, changed, stream
 from foveate.images.io.open import open_bytes
 from foveate.images.orientation import ORIENTATION_TAG, Orientation
-from foveate.images.scale import tiff_mpp
+from foveate.images.scale import mean_side, tiff_mpp
 from foveate.threads import in_threads
 from foveate.types import Box, Level, Size
 
 SOFTWARE = 305
 """Tag: what wrote the file."""
+
+MEANING = {*GEO_TAGS, GDAL_METADATA, GDAL_NODATA, RPC}
+"""Tags that tell more of an image than its pixels."""
 
 _Opened = tuple[ByteFile, tuple[Segments, ...]]
 """The file, and what decodes its levels."""
@@ -33,7 +46,8 @@ class TiffSource(TiledSource):
     tell of them. Strips are tiles as wide as the image; a strip that is all of the image is decoded whole, unless it is
     uncompressed. Of several images in a file the first is taken; `header.format` says so.
 
-    Palettes and CMYK become RGB, opacity is laid over black, other extra bands are kept. Missing data is what has
+    Palettes and CMYK become RGB, opacity is laid over black, other extra bands are kept. A raster, which says where on
+    earth it lies, has all its values as bands, as GDAL has them. Missing data is what has
     GDAL's value of no data, what a mask page leaves out, what is wholly transparent, and tiles that are not stored,
     which read as the value of no data, or 0.
 
@@ -47,7 +61,8 @@ class TiffSource(TiledSource):
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
         super().__init__(str(path), mpp)
         self._path = path
-        self._words: tuple[str, float | None] = ("", None)
+        self._words = ""
+        self._first: Directory | None = None
         self._halved = False
         self._mask: MaskPages | None = None
 
@@ -77,7 +92,8 @@ class TiffSource(TiledSource):
         file.report_to(self._count)
         pages = read_directories(stream(file), file.size, self.name)
         layout = find_levels(pages, self.name)
-        first, *others = (Segments(page, file, self.name) for page in self._pages(layout))
+        raster = not layout.pages[0].tags.isdisjoint(GEO_TAGS)
+        first, *others = (Segments(page, file, self.name, raster) for page in self._pages(layout))
         kind = first.channels, first.opacity, first.dtype
         levels = [first, *(level for level in others if (level.channels, level.opacity, level.dtype) == kind)]
         self._opacity = first.opacity
@@ -87,7 +103,7 @@ class TiffSource(TiledSource):
         if self._known is not None and [level.size for level in self._known.levels] != self._sizes(levels):
             raise changed(self.name)
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
-        self._words = how, tiff_mpp(layout.pages[0])
+        self._words, self._first = how, layout.pages[0]
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
         return file, tuple(levels)
 
@@ -96,7 +112,9 @@ class TiffSource(TiledSource):
         return layout.pages
 
     def _missing(self, pixels: Pixels, box: Box, level: int) -> Missing | None:
-        missing = super()._missing(pixels, box, level)
+        missing, alpha = super()._missing(pixels, box, level), self._file()[1][0].alpha
+        if alpha is not None:
+            missing = united(missing, unseen(pixels[:, :, alpha, None]))
         if self._mask is None:
             return missing
         return united(missing, ~self._mask.data_in(box, self._stored(level)))
@@ -109,7 +127,8 @@ class TiffSource(TiledSource):
 
     def _may_miss(self, level: int) -> bool:
         file, levels = self._file()
-        if self._opacity or self._mask is not None or self.header.nodata is not None:
+        opaque = not self._opacity and levels[0].alpha is None
+        if not opaque or self._mask is not None or self.header.nodata is not None:
             return True
         levels[level].table.look_up(file)
         return levels[level].table.has_gaps
@@ -129,8 +148,21 @@ class TiffSource(TiledSource):
         levels = tuple(Level(size, self._factor(k, sizes)) for k, size in enumerate(sizes))
         whole = first.tile[0] >= first.size[0] and first.tile[1] >= first.size[1]
         tile = None if whole else self._orientation.size(first.tile)
-        how, mpp = self._words
-        return Header(levels, first.channels, first.dtype, how, mpp, tile, nodata=first.nodata)
+        assert self._first is not None
+        sides = tiff_mpp(self._first)
+        masked = ["opacity"] * (first.opacity or first.alpha is not None) + ["mask"] * (self._mask is not None)
+        told = Header(
+            levels,
+            first.channels,
+            first.dtype,
+            self._words,
+            mean_side(sides),
+            tile,
+            nodata=first.nodata,
+            pixel=None if sides is None else self._orientation.sides(sides),
+            masked=" and ".join(masked),
+        )
+        return told if self._first.tags.isdisjoint(MEANING) else told_by_tags(told, self._first, self.name)
 
     def _factor(self, level: int, sizes: Sequence[Size]) -> tuple[float, float]:
         """Level-0 pixels per pixel: the ratio of sizes, unless the file says how its levels were made.
