@@ -14,6 +14,7 @@ from servers import FileServer
 
 from foveate.convert.run import convert
 from foveate.convert.settings import Conversion
+from foveate.datasets.manifest.check import check_manifest
 from foveate.errors import ImageError
 from foveate.images import PillowSource, RasterSource, Source, TiffSource, VipsSource, describe, open_image
 from foveate.images.wrappers.resample import at_mpp
@@ -303,3 +304,105 @@ def test_microns_of_both_directions_are_kept_by_every_reader(tmp_path: Path) -> 
         assert square.pixel == pytest.approx((0.5, 0.5))
     given = open_image(tmp_path / "tags.tif", mpp=0.3)
     assert (given.pixel, given.mpp) == ((0.3, 0.3), 0.3)
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "dtype": ("uint8", "int16", "uint16", "int32", "float32", "float64"),
+    "bands": (1, 2, 3, 4, 7),
+    "interleave": ("band", "pixel"),
+    "compress": (None, "deflate", "lzw", "zstd", "packbits"),
+    "predictor": (1, 2),
+    "blocks": (
+        {"tiled": True, "blockxsize": 32, "blockysize": 48},
+        {"tiled": False},
+        {"tiled": False, "blockysize": 7},
+    ),
+    "nodata": (None, 0, 7),
+    "place": (
+        UTM,
+        {"transform": PLACE},
+        {"crs": "EPSG:3857"},
+        {"crs": "EPSG:4326", "transform": (1, 0.1, 9, 0.2, -1, 40)},
+    ),
+    "overviews": (0, 2),
+    "mask": (None, HALF),
+    "order": ("LITTLE", "BIG"),
+    "big": ("YES", "NO"),
+    "size": ((60, 75), (1, 90), (131, 40)),
+}
+"""Of generated rasters; each choice is made by itself."""
+
+
+def drawn_raster(path: Path, seed: int) -> None:
+    """A raster of choices that a seed makes."""
+    generator = np.random.default_rng(seed)
+    chosen = {name: some[generator.integers(len(some))] for name, some in CHOICES.items()}
+    array = noise(chosen["bands"], chosen["dtype"], chosen["size"])
+    array[3:20, 5:33] = 0 if chosen["nodata"] is None else chosen["nodata"]
+    how = chosen["place"] | chosen["blocks"] | {"ENDIANNESS": chosen["order"], "BIGTIFF": chosen["big"]}
+    how |= {key: chosen[key] for key in ("interleave", "compress", "nodata") if chosen[key] is not None}
+    if chosen["compress"] in ("deflate", "lzw", "zstd"):
+        how["predictor"] = chosen["predictor"]
+    if chosen["mask"] is not None and chosen["size"] == HALF.shape and chosen["nodata"] is None:
+        how["mask"] = chosen["mask"]
+    write(path, array, overviews=chosen["overviews"] if min(chosen["size"]) > 8 else 0, **how)
+
+
+def check_drawn(folder: Path, seed: int) -> None:
+    """A drawn raster is the same as rasterio and tifffile read it, from the disk and from a server."""
+    rasterio = pytest.importorskip("rasterio")
+    path = folder / f"{seed}.tif"
+    drawn_raster(path, seed)
+    with FileServer({path.name: path.read_bytes()}) as server:
+        near, far = open_image(path), open_image(server.address(path.name))
+        check_alike(near, far)
+        with rasterio.open(path) as dataset:
+            pixels = np.moveaxis(dataset.read(), 0, 2)
+            masks = np.moveaxis(dataset.read_masks(), 0, 2) == 0
+            assert near.header.georeference is not None
+            assert near.header.georeference.transform == tuple(dataset.transform)[:6]
+            assert bool(near.header.georeference.crs) == (dataset.crs is not None)
+            told = dataset.nodata
+        np.testing.assert_array_equal(whole(far), pixels.astype(far.dtype))
+        stored = tifffile.imread(path, key=0)
+        stored = stored[:, :, None] if stored.ndim == 2 else stored
+        if stored.shape != pixels.shape:
+            stored = np.moveaxis(stored, 0, 2)
+        np.testing.assert_array_equal(whole(far), stored.astype(far.dtype))
+        missing = _spread(near.read_known([Box(0, 0, *near.size)])[0][1], pixels)
+        if told is not None and near.dtype.kind != "f":
+            masks = masks.all(2, keepdims=True)  # in one band of whole numbers it may be a value like any other
+        np.testing.assert_array_equal(missing, np.broadcast_to(masks, pixels.shape))
+
+
+UNPLACED = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+
+
+@UNPLACED
+@pytest.mark.parametrize("seed", range(12))
+def test_drawn_rasters_are_as_rasterio_and_tifffile_read_them_near_and_far(seed: int, tmp_path: Path) -> None:
+    check_drawn(tmp_path, seed)
+
+
+@UNPLACED
+@pytest.mark.slow
+def test_many_drawn_rasters_are_as_rasterio_and_tifffile_read_them_near_and_far(tmp_path: Path) -> None:
+    for seed in range(100, 500):
+        check_drawn(tmp_path, seed)
+
+
+def test_channels_on_pages_of_their_own_are_said_not_to_be_used(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 9000, (3, 60, 75), np.uint16)
+    names = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD8", "Pan & CK"]}}
+    tifffile.imwrite(tmp_path / "panel.ome.tif", array, photometric="minisblack", metadata=names)
+    tifffile.imwrite(tmp_path / "pages.tif", array, photometric="minisblack", metadata=None)
+    told = (
+        "channels CD8, Pan & CK, on other pages or in other files (as OME-Zarr, e.g. by bioformats2raw, they are bands)"
+    )
+    assert open_image(tmp_path / "panel.ome.tif").header.unused == (told,)
+    assert open_image(tmp_path / "pages.tif").header.unused == ("the other pages: the first is read",)
+    (tmp_path / "images.csv").write_text("path,label\npanel.ome.tif,a\npages.tif,b\n")
+    hints = [hint.message for hint in check_manifest(tmp_path / "images.csv").hints if hint.kind == "unused"]
+    assert hints == [f"not all is used of what 2 of the files say, e.g. panel.ome.tif: {told}"]
+    tifffile.imwrite(tmp_path / "whole.tif", array[0], photometric="minisblack", metadata=None)
+    assert open_image(tmp_path / "whole.tif").header.unused == ()

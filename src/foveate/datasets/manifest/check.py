@@ -69,6 +69,7 @@ def check_manifest(
     sizes: list[Size] = []
     kinds: Counter[tuple[int, str]] = Counter()
     masks: list[Finding] = []
+    unused: list[str] = []
     by_length: dict[int, list[ManifestRow]] = defaultdict(list)
     for done, row in enumerate(rows):
         if progress is not None:
@@ -84,6 +85,7 @@ def check_manifest(
             unreadable[file] = _reason(file, error)
         else:
             sizes.append(source.size)
+            unused += [f"{row.path}: {', '.join(source.header.unused)}"] if source.header.unused else []
             kinds[source.channels, str(source.dtype)] += 1
             mask = None if row.mask is None else table.mask_file(row.mask)
             if pixels and mask not in absent:
@@ -107,6 +109,10 @@ def check_manifest(
             *(Finding("manifest", note) for note in table.notes),
             *(finding for is_problem, finding in about_counts if not is_problem),
             *pixel_hints(kinds),
+            *(
+                Finding("unused", f"not all is used of what {len(unused)} of the files say, e.g. {first}")
+                for first in unused[:1]
+            ),
         ),
         sizes=tuple(sizes),
         kinds=kinds,

@@ -17,7 +17,7 @@ class Finding:
 
     Attributes:
         kind: "row", "label", "missing", "unreadable", "empty", "copy", "mask", "group", "class", "split",
-            "manifest" or "pixels".
+            "manifest", "pixels" or "unused".
         message: one line that says it.
     """
 

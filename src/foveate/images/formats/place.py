@@ -112,7 +112,7 @@ def told_by_tags(header: Header, page: Directory, name: str) -> Header:
     if told and header.nodata is None:
         unused = (f"no-data value {told}, which no {header.dtype} has", *unused)
     known = header if sides is None else replace(header, mpp=mean_side(sides), pixel=sides)
-    return replace(known, georeference=where, bands=bands, values=values, unused=unused)
+    return replace(known, georeference=where, bands=bands, values=values, unused=(*header.unused, *unused))
 
 
 def told_of_bands(page: Directory, count: int) -> tuple[tuple[str, ...], tuple[tuple[float, float], ...]]:

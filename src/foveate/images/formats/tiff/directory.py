@@ -1,5 +1,6 @@
 """TIFF directories: what pages say of themselves, but for their tables of tiles, and which of them are its levels."""
 
+import html
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -274,6 +275,19 @@ def find_levels(pages: Sequence[Sequence[Directory]], name: str) -> Layout:
         chosen = [page for page in chosen if size_of(page) in masks]
         return Layout(tuple(chosen), tuple(masks[size_of(page)] for page in chosen), _kind(first, slide), note)
     return Layout(tuple(chosen), (), _kind(first, slide), note)
+
+
+def unused_pages(layout: Layout) -> tuple[str, ...]:
+    """What of a file of several images is not read, in words; channels of an OME-TIFF by their names."""
+    if not layout.note.startswith(("page ", "one of ")):
+        return ()
+    names = re.findall(r"<(?:\w+:)?Channel\b[^>]*\bName\s*=\s*\"([^\"]*)\"", layout.pages[0].text(270))
+    if len(names) < 2:
+        return ("the other pages: the first is read",)
+    others = html.unescape(", ".join(names[1:]))
+    return (
+        f"channels {others}, on other pages or in other files (as OME-Zarr, e.g. by bioformats2raw, they are bands)",
+    )
 
 
 def _is_mask(page: Directory) -> bool:

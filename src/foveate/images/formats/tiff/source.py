@@ -18,6 +18,7 @@ from foveate.images.formats.tiff.directory import (
     Layout,
     find_levels,
     read_directories,
+    unused_pages,
 )
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
@@ -63,6 +64,7 @@ class TiffSource(TiledSource):
         self._path = path
         self._words = ""
         self._first: Directory | None = None
+        self._unused: tuple[str, ...] = ()
         self._halved = False
         self._mask: MaskPages | None = None
 
@@ -103,7 +105,7 @@ class TiffSource(TiledSource):
         if self._known is not None and [level.size for level in self._known.levels] != self._sizes(levels):
             raise changed(self.name)
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
-        self._words, self._first = how, layout.pages[0]
+        self._words, self._first, self._unused = how, layout.pages[0], unused_pages(layout)
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
         return file, tuple(levels)
 
@@ -161,6 +163,7 @@ class TiffSource(TiledSource):
             nodata=first.nodata,
             pixel=None if sides is None else self._orientation.sides(sides),
             masked=" and ".join(masked),
+            unused=self._unused,
         )
         return told if self._first.tags.isdisjoint(MEANING) else told_by_tags(told, self._first, self.name)
 
