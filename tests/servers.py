@@ -20,6 +20,7 @@ class FileServer:
         drops: connections still to be dropped.
         failing: answers 503 still to be given.
         delay: seconds before every answer.
+        pace: bytes of a body sent at a time, and seconds before the next; None sends as fast as it can.
         status: path → status it is answered with.
         sent: bytes of bodies sent.
         requests: (method, path, range header) of every request, in order of arrival.
@@ -32,6 +33,7 @@ class FileServer:
     drops: int = 0
     failing: int = 0
     delay: float = 0
+    pace: tuple[int, float] | None = None
     status: dict[str, int] = field(default_factory=dict)
     version: str = '"one"'
     sent: int = 0
@@ -117,8 +119,10 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 drop = server.drops > 0 and len(body) > server.drop_after
                 server.drops -= drop
             part = body[: server.drop_after] if drop else body
-            for start in range(0, len(part), 65536):
-                piece = part[start : start + 65536]
+            each, wait = server.pace or (65536, 0)
+            for start in range(0, len(part), each):
+                time.sleep(wait)
+                piece = part[start : start + each]
                 with server._lock:  # before: whoever has got it may look at once
                     server.sent += len(piece)
                 self.wfile.write(piece)

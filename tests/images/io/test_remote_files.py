@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -222,6 +223,57 @@ def test_a_silent_server_is_given_up(server: FileServer, monkeypatch: pytest.Mon
     server.delay = 1.5
     with pytest.raises(ImageError, match=r"cannot be read \(no answer in time; asked 3 times\): check the network"):
         _ = RemoteFile(server.address("a.bin")).size
+
+
+def test_a_server_that_dawdles_is_given_up(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is an answer in time, each for itself."""
+    file = RemoteFile(server.address("a.bin"))
+    _ = file.size
+    monkeypatch.setattr(remote, "TIMEOUT", 0.4)
+    server.pace = (1, 0.1)
+    started = time.monotonic()
+    with pytest.raises(
+        ImageError, match=r"no answer in time, \d+ bytes of 100000 came; asked 3 times\): check the net"
+    ):
+        file.read(100_000, 100_000)
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_that_is_slow_and_steady_is_waited_for(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = RemoteFile(server.address("a.bin"))
+    _ = file.size
+    monkeypatch.setattr(remote, "TIMEOUT", 1.0)
+    server.pace = (4000, 0.06)
+    started = time.monotonic()
+    assert file.read(100_000, 100_000) == CONTENT[100_000:200_000]
+    assert time.monotonic() - started > 1.4, "longer than the server may say nothing"
+    assert len(server.requests) == 2
+
+
+def test_tries_are_counted_from_the_last_progress(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PROGRESS", 20_000)
+    file = RemoteFile(server.address("a.bin"))
+    _ = file.size
+    server.drop_after, server.drops = 20_000, 7
+    assert file.read(100_000, 160_000) == CONTENT[100_000:260_000]
+    assert server.drops == 0
+
+
+def test_what_is_not_encrypted_is_said_at_once(server: FileServer) -> None:
+    address = server.address("a.bin").replace("http:", "https:")
+    with pytest.raises(ImageError, match=r"no secure connection \(.*\): check the address and this machine's cert"):
+        _ = RemoteFile(address).size
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("number", remote.NO_HOST)
+def test_a_name_without_an_address_is_said_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(number, "nothing known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ImageError, match=r"there is no host no-such-host\.example: check the address and the net"):
+        _ = RemoteFile("http://no-such-host.example/a.tif").size
 
 
 def test_nobody_listens() -> None:

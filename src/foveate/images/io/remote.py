@@ -34,13 +34,22 @@ TOGETHER = 16
 """Requests under way at a time, of one reading."""
 
 WAITS = (0.25, 1.0, 4.0)
-"""Seconds before a part is asked for again, as often as there are waits."""
+"""Seconds before a part is asked for again, as often as there are waits without progress in between."""
+
+PROGRESS = 64 * 1024
+"""Bytes that are worth asking anew: a connection that brought so many before it broke off was no failure."""
 
 TIMEOUT = 60.0
 """Seconds a server may say nothing; a third of it for the connection to come about."""
 
+SLOWEST = 1024
+"""Bytes a second, over `TIMEOUT` seconds, below which a server dawdles and is given up."""
+
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """Answers of a server that may answer better later."""
+
+NO_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+"""What a resolver says of a name that it does not know, or knows no address of."""
 
 Span = tuple[int, int]
 """First byte and the byte after the last."""
@@ -146,8 +155,10 @@ class RemoteFile(ByteFile):
     async def _get(self, address: str, span: Span, data: bytearray, limit: asyncio.Semaphore) -> None:
         """Ask until all of a part has come, each time for what is missing."""
         async with limit:
-            for wait in (0, *WAITS):
-                await asyncio.sleep(wait)
+            tries = came = 0
+            while tries <= len(WAITS):
+                await asyncio.sleep(WAITS[tries - 1] if tries else 0)
+                tries += 1
                 try:
                     await self._ask(address, span[0] + len(data), span[1], data)
                     missing = min(span[1], self._size or 0) - span[0] - len(data)
@@ -156,6 +167,8 @@ class RemoteFile(ByteFile):
                     problem = f"{missing} bytes were not sent"
                 except _Temporary as error:
                     problem = str(error)
+                if len(data) - came >= PROGRESS:
+                    tries, came = 1, len(data)
         raise ImageError(
             f"{self.name}: cannot be read ({problem}; asked {len(WAITS) + 1} times): "
             "check the network, or try again later"
@@ -172,20 +185,32 @@ class RemoteFile(ByteFile):
         try:
             url = URL(address, encoded=address != self.name)  # a signature is of an address as it is written
             session = _session(asyncio.get_running_loop())
-            async with session.get(url, headers=headers, timeout=limits) as response:
+            async with (
+                asyncio.timeout(TIMEOUT) as patience,  # a head may dawdle, too
+                session.get(url, headers=headers, timeout=limits) as response,
+            ):
                 try:
                     size = await _whole_size(self.name, response, start)
                     self._meets(size, response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
                 except Exception:
                     response.close()  # else what is left of the body would be waited for
                     raise
+                clock = asyncio.get_running_loop().time
+                known = start
+                patience.reschedule(clock() + TIMEOUT)
                 while response.status == 206 and (some := await response.content.readany()):
                     data += some
                     start += len(some)
+                    if start - known >= SLOWEST * TIMEOUT:
+                        known = start
+                        patience.reschedule(clock() + TIMEOUT)
                     if start > stop:
                         raise ImageError(
                             f"{self.name}: the server sends more than it is asked for: copy the file to this machine"
                         )
+        except TimeoutError as error:
+            brought = f", {len(data)} bytes of {stop - start + len(data)} came" if data else ""
+            raise _Temporary(f"no answer in time{brought}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(self.name, error) from error
 
@@ -302,14 +327,12 @@ def _failure(name: str, error: Exception) -> FoveateError:
     import aiohttp
 
     match error:
-        case TimeoutError():
-            return _Temporary("no answer in time")
         case aiohttp.ClientSSLError():  # before ValueError, which an error about a certificate is, too
             remedy = "check the address and this machine's certificates"
             return ImageError(f"{name}: no secure connection ({one_line(error)}): {remedy}")
         case ValueError():
             return ImageError(f"{name}: not an address: check how it is written")
-        case aiohttp.ClientConnectorError(os_error=socket.gaierror(errno=socket.EAI_NONAME)):
+        case aiohttp.ClientConnectorError(os_error=socket.gaierror(errno=number)) if number in NO_HOST:
             return ImageError(f"{name}: there is no host {error.host}: check the address and the network")
         case aiohttp.ClientConnectorError():
             return _Temporary(f"no connection to {error.host}:{error.port}, {error.os_error.strerror}")
