@@ -4,6 +4,7 @@
 #   TORCH="torch torchvision --index-url ADDRESS"   what pip installs as torch, before everything else and over the one
 #                                                   that is there (another build, another version)
 #   JOBS=2              processes that `make test` runs on
+#   MINUTES=60 SEED=0   how long `make fuzz` and `make soak` go on, and where they begin
 #
 # A torch that is already there, in .venv or in PYTHON itself, is used as it is: only when there is none
 # does constraints.txt decide which one is installed. timm needs a torchvision made for the torch: beside a torch
@@ -13,6 +14,8 @@
 PYTHON ?= python3
 TORCH ?=
 JOBS ?= 2
+MINUTES ?= 60
+SEED ?= 0
 VENV := .venv
 EXTRAS := dev,geo,openslide,remote,tensorboard,vips,zarr
 BIN := $(VENV)/bin
@@ -21,13 +24,15 @@ BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: force help setup demo test test-slow lint format bench
+.PHONY: force help setup demo test test-slow fuzz soak lint format bench
 
 help:
 	@echo "make setup      make .venv and install foveate with its development tools"
 	@echo "make demo       train the demonstration and print its table (about five minutes on two cores)"
 	@echo "make test       lint, types, then the fast tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make fuzz       mutated files and model folders, for an hour (MINUTES=60) from SEED=0 on"
+	@echo "make soak       trains, predicts and kills, for an hour (MINUTES=60)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make format     let ruff rewrite what it can"
 	@echo "make bench      run every benchmark in benchmarks/, beside libraries installed for it"
@@ -74,6 +79,12 @@ test: lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes $(MINUTES) --seed $(SEED)
+
+soak: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(BENCH_STAMP)
 	@for benchmark in benchmarks/*.py; do \

@@ -95,7 +95,11 @@ class Source(Viewed):
             with self._lock, Reading(self._label()):
                 if self._known is None:
                     self._ready()
-                    self._known = self._measure()
+                    header = self._measure()
+                    place = header.georeference
+                    if place is not None and not np.isfinite(place.transform).all():
+                        header = replace(header, georeference=None)  # a place of nan is none
+                    self._known = header
         return self._known
 
     @property
