@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foveate import atomic
-from foveate.atomic import leftovers, replace_file, whole_file, whole_folder
+from foveate.atomic import leftovers, replace_file, sweep, whole_file, whole_folder
 from foveate.errors import WriteError
 
 Way = Callable[[Path], AbstractContextManager[Path]]
@@ -70,6 +72,28 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "folder")] == [0o640, 0o750]
+
+
+def test_what_killed_processes_left_is_swept_up(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    old, fresh, ours, other = (
+        tmp_path / name
+        for name in (
+            f".a.tif.{gone.pid}.part",
+            f".a.tif.{gone.pid + 1}0000000.part",
+            f".a.tif.{os.getppid()}.part",
+            f".b.tif.{gone.pid}.part",
+        )
+    )
+    for left in (old, fresh, ours, other):
+        left.write_bytes(b"half")
+        os.utime(left, (1, 1))
+    os.utime(fresh)
+    replace_file(tmp_path / "a.tif", b"whole")
+    assert set(tmp_path.iterdir()) == {fresh, ours, other, tmp_path / "a.tif"}
+    sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.tif"}
 
 
 def test_files_and_folders_replace_each_other_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

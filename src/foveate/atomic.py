@@ -5,8 +5,10 @@ within one folder, so one file system, is a rename a single step. Rights follow 
 """
 
 import errno
+import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,11 +102,43 @@ def leftovers(folder: Path) -> list[Path]:
     return list(folder.glob(".*.part"))
 
 
+def sweep(folder: Path) -> None:
+    """Removal of unfinished files, in a folder and all below, of which the caller knows that nobody writes to it."""
+    for left in list(folder.rglob(".*.part")):
+        _remove(left)
+
+
+UNTOUCHED = 600.0
+"""Seconds after which what a process left that is no more on this machine is not one's of another machine at work."""
+
+
+def _sweep_before(path: Path) -> None:
+    """Remove what killed processes left of earlier tries to write the same file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        process = left.name.removeprefix(f".{path.name}.").removesuffix(".part")
+        try:
+            if process.isdigit() and not _lives(int(process)) and time.time() - left.stat().st_mtime > UNTOUCHED:
+                _remove(left)
+        except (OSError, OverflowError):  # another process was faster; a number that no process has
+            continue
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        _sweep_before(path)
         _remove(beside)
         try:
             yield beside

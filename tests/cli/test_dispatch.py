@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 
 import pytest
+from torch import distributed
 
 from foveate.__main__ import main
 from foveate.cli import VERBS, Parser
@@ -136,6 +137,18 @@ def test_the_verbs_code_is_the_programs(install: Callable[[Verb], None]) -> None
         ),
         (
             RuntimeError("[/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:3970: Connection reset by peer."),
+            2,
+            "foveate: error: another process of this call has ended: see what was said before, and go on with "
+            "--resume\n",
+        ),
+        (
+            distributed.DistNetworkError("failed to recv, got 0 bytes"),
+            2,
+            "foveate: error: another process of this call has ended: see what was said before, and go on with "
+            "--resume\n",
+        ),
+        (
+            distributed.DistStoreError("Timed out after 601 seconds waiting for clients. 1/2 clients joined."),
             2,
             "foveate: error: another process of this call has ended: see what was said before, and go on with "
             "--resume\n",

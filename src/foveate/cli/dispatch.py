@@ -47,6 +47,9 @@ _SURROUNDINGS = {
 _LOST = ("gloo/transport/", "remote process exited")
 """What torch says of a connection to a process that is no more: gloo, and NCCL."""
 
+_NEVER_MET = ("DistStoreError", "DistNetworkError")
+"""Errors of torch by which processes miss each other before they work, or when the one that holds their store ends."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of foveate, from its words to the exit code.
@@ -167,7 +170,8 @@ def _refusal(error: Exception) -> str | None:
         return f"{error.strerror}{where}: {_SURROUNDINGS[error.errno]}"
     if "No space left on device" in text or "StorageFull" in text:  # a writer of another language hides the errno
         return f"no space left on device: {_SURROUNDINGS[errno.ENOSPC]}"
-    if isinstance(error, RuntimeError) and any(words in text for words in _LOST):
+    lost = any(words in text for words in _LOST) or type(error).__name__ in _NEVER_MET
+    if isinstance(error, RuntimeError) and lost:
         return "another process of this call has ended: see what was said before, and go on with --resume"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "out of memory: use fewer images a batch, fewer patches, or a smaller view"

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from foveate.atomic import replace_file, writing
+from foveate.atomic import replace_file, sweep, writing
 from foveate.config.files import changed_keys, load_settings, save_settings
 from foveate.config.serial import from_plain
 from foveate.config.training import RunSettings
@@ -207,6 +207,7 @@ def prepare_folder(
     elif not resume and out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty: add --resume to continue the run there, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+    sweep(out)  # of a process that was killed while it wrote
     save_settings(settings, out / "config.yaml")
     told = {**environment(), "seed": settings.seed, "processes": processes}
     replace_file(out / "environment.json", (json.dumps(told, indent=2) + "\n").encode())

@@ -1,0 +1,185 @@
+"""Soak: training and prediction that are killed (SIGKILL) at any moment and go on, until time is up.
+
+`python tests/soak.py --minutes 60` says how often it killed, and whether anything was lost: the weights, the metrics
+and the answers must be those of runs that nobody disturbed, and no unfinished file may stay.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CONFIG = """
+model:
+  view: {longest_side: 24}
+  patch: [26, 28]
+  patches: 3
+  attention: {widths: [4], stride: 2}
+  features: {width: 6}
+training: {epochs: 6, batch: 4, log_every: 1}
+"""
+
+SAVING = "saving"
+"""Kills that fall into the writing of a state."""
+
+
+@dataclass
+class Soak:
+    """Soak of one run: its folder, and what was seen so far.
+
+    Attributes:
+        folder: of images, runs and tables.
+        random: when to kill.
+        kills: how many processes were killed, by what they were doing.
+        faults: what was lost, in words.
+    """
+
+    folder: Path
+    random: random.Random
+    kills: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """That a verb takes from beginning to end, at the least seen so far."""
+
+    def prepare(self) -> None:
+        """Make images, and train and predict once without being disturbed."""
+        noise = np.random.default_rng(0)
+        rows = ["path,label"]
+        for number in range(24):
+            pixels = noise.integers(0, 60, (52 + number % 3, 90, 3), dtype=np.uint8)
+            pixels[10:24, 20 + number : 34 + number, number % 2] = 250
+            Image.fromarray(pixels).save(self.folder / f"{number}.png")
+            rows.append(f"{number}.png,{('red', 'green')[number % 2]}")
+        (self.folder / "images.csv").write_text("\n".join(rows) + "\n")
+        (self.folder / "tiny.yaml").write_text(CONFIG)
+        self.run(self.training("whole"))
+        self.run(self.predicting("whole.csv"))
+
+    def training(self, run: str) -> list[str]:
+        files = ["--config", "tiny.yaml", "--data", "images.csv", "--out", run, "--resume"]
+        return ["train", *files, "--data.validation=0.2", "--data.cache=off", "--training.threads=1"]
+
+    def predicting(self, table: str) -> list[str]:
+        return ["predict", "whole", "images.csv", "--out", table, "--resume", "--threads", "1"]
+
+    def start(self, words: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "foveate", *words],
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, words: list[str]) -> None:
+        """Run a verb to its end."""
+        started, process = time.monotonic(), self.start(words)
+        _, said = process.communicate()
+        took = time.monotonic() - started
+        self.seconds[words[0]] = min(took, self.seconds.get(words[0], took))
+        if process.returncode:
+            self.faults.append(f"{words[0]} ended with {process.returncode}: {said.decode()[-500:]}")
+
+    def kill_once(self, words: list[str], saving: Path | None) -> bool:
+        """Run a verb and kill it at a random moment, or while it writes a state; whether it was still at work."""
+        process, started = self.start(words), time.monotonic()
+        moment = self.random.uniform(0.2, 0.9) * self.seconds[words[0]]
+        while process.poll() is None:
+            if saving is None:
+                if time.monotonic() - started > moment:
+                    break
+                time.sleep(0.01)
+            elif time.monotonic() - started > 0.3 * moment and any(saving.glob(".*.part")):
+                break
+        at_work = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        _, said = process.communicate()
+        if process.returncode not in (0, -signal.SIGKILL):
+            self.faults.append(f"{words[0]} ended with {process.returncode}: {said.decode()[-500:]}")
+        if not at_work:
+            self.seconds[words[0]] *= 0.9
+        else:
+            what = SAVING if saving is not None else words[0]
+            self.kills[what] = self.kills.get(what, 0) + 1
+        return at_work
+
+    def train(self, run: str, kills: int, saving: bool = False) -> None:
+        """Train with so many kills at most, then to the end; the weights must be those of the run without any."""
+        state = self.folder / run / "state" if saving else None
+        for _ in range(kills):
+            if not self.kill_once(self.training(run), state):
+                break
+        self.run(self.training(run))
+        for name in ("whole", run):
+            if not (self.folder / name / "model" / "model.safetensors").exists():
+                self.faults.append(f"{name} has no model")
+                return
+        weights = {self._digest(name) for name in ("whole", run)}
+        if len(weights) > 1:
+            self.faults.append(f"{run} has other weights")
+        if self._steps("whole") != self._steps(run):
+            self.faults.append(f"{run} has other metrics")
+        self._no_leftovers()
+
+    def predict(self, table: str, kills: int) -> None:
+        """Predict with so many kills at most, then to the end; the table must be that of the call without any."""
+        for _ in range(kills):
+            if not self.kill_once(self.predicting(table), None):
+                break
+        self.run(self.predicting(table))
+        if self._answers("whole.csv") != self._answers(table):
+            self.faults.append(f"{table} has other answers")
+        self._no_leftovers()
+
+    def _digest(self, run: str) -> str:
+        return hashlib.sha256((self.folder / run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+    def _steps(self, run: str) -> list[tuple[int, float]]:
+        records = map(json.loads, (self.folder / run / "metrics.jsonl").read_text().splitlines())
+        return [(record["step"], record["loss"]) for record in records if record["kind"] == "step"]
+
+    def _answers(self, table: str) -> list[list[str]]:
+        path = self.folder / table
+        return [row[:4] for row in csv.reader(path.read_text().splitlines())] if path.exists() else []
+
+    def _no_leftovers(self) -> None:
+        left = [str(path.relative_to(self.folder)) for path in self.folder.rglob("*.part*")]
+        if left:
+            self.faults.append(f"left over: {', '.join(left)}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    options = parser.parse_args()
+    end, rounds = time.monotonic() + 60 * options.minutes, 0
+    with tempfile.TemporaryDirectory() as folder:
+        soak = Soak(Path(folder), random.Random(options.seed))
+        soak.prepare()
+        while time.monotonic() < end and len(soak.faults) < 20:
+            soak.train(f"run-{rounds}", kills=6)
+            soak.train(f"saved-{rounds}", kills=3, saving=True)
+            soak.predict(f"table-{rounds}.csv", kills=3)
+            rounds += 1
+    for fault in soak.faults:
+        print(fault)
+    told = ", ".join(f"{count} while {what}" for what, count in soak.kills.items()) or "none"
+    print(f"{rounds} rounds, killed: {told}; {len(soak.faults)} faults")
+    return int(bool(soak.faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
