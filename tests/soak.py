@@ -95,7 +95,7 @@ class Soak:
     def kill_once(self, words: list[str], saving: Path | None) -> bool:
         """Run a verb and kill it at a random moment, or while it writes a state; whether it was still at work."""
         process, started = self.start(words), time.monotonic()
-        moment = self.random.uniform(0.2, 0.9) * self.seconds[words[0]]
+        moment = self.random.uniform(0.1, 0.7) * self.seconds[words[0]]
         while process.poll() is None:
             if saving is None:
                 if time.monotonic() - started > moment:
