@@ -304,3 +304,33 @@ def test_images_elsewhere_are_looked_at(manifest: Path, capsys: pytest.CaptureFi
     assert out.endswith("15 images, 2 problems\n")
     assert re.search(r"unreadable: http://\S+/gone\.png: no such file there \(404\): check the address\n", out)
     assert re.search(r"unreadable: http://\S+/short\.png: ", out)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("words", [(), ("--deep",)])
+def test_pixels_that_are_not_finite_are_named_before_a_prediction_stumbles_over_them(
+    wrong: float, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(3).random((70, 90, 2)).astype(np.float32)
+    np.save(tmp_path / "good.npy", pixels)
+    pixels[41, 17, 1] = wrong
+    np.save(tmp_path / "bad.npy", pixels)
+    assert check(tmp_path, *words) == 2
+    out = capsys.readouterr().out
+    where = "level 0, rows 0 … 69" if words else "its view"
+    assert f"unreadable: {tmp_path}/bad.npy: {where} has pixels that are nan or infinite: replace them first" in out
+    assert "good.npy" not in out
+    assert check(tmp_path, "--quick") == 0
+
+
+def test_no_data_is_no_reason_even_where_nan_is_declared(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    pixels = np.random.default_rng(3).random((1, 70, 90)).astype(np.float32)
+    pixels[0, 3:50, 9:30] = np.nan
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2, 0, 400000, 0, -2, 5000000), "nodata": np.nan}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=70, width=90, count=1, dtype="float32", **place
+    ) as stream:
+        stream.write(pixels)
+    assert check(tmp_path) == 0
+    assert check(tmp_path, "--deep") == 0

@@ -10,6 +10,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from foveate.datasets.manifest.dataset import Folders, missing_files, read_table, several_labels_fault
 from foveate.datasets.manifest.report import Finding, Report, kind_name
 from foveate.datasets.manifest.rows import PLAIN, SPLIT_NAMES, Layout, ManifestRow, ManifestTable, counted, label_names
@@ -17,6 +19,7 @@ from foveate.datasets.splits import crossing_groups
 from foveate.datasets.types import Example
 from foveate.errors import FoveateError, ImageError
 from foveate.images import Masked, Source, open_image
+from foveate.images.header import not_finite
 from foveate.types import Box, Size
 
 FEW_IMAGES = 5
@@ -166,20 +169,26 @@ def _read_all(source: Source) -> None:
         wide = min(width, max(1, BLOCK_BYTES // (rows * columns * each)) * columns)
         tall = min(height, max(1, BLOCK_BYTES // (rows * wide * each)) * rows)
         for top, left in product(range(0, height, tall), range(0, width, wide)):
-            source.read(Box(top, left, min(tall, height - top), min(wide, width - left)), number)
+            box = Box(top, left, min(tall, height - top), min(wide, width - left))
+            pixels, _ = source.read_known([box], number)[0]
+            if source.dtype.kind == "f" and not np.isfinite(pixels).all():
+                raise not_finite(source.name, f"level {number}, rows {box.top} … {box.bottom - 1}")
 
 
 def _empty_findings(source: Source, mask: str | None) -> list[Finding]:
-    """An image of which nothing means anything, or whose mask leaves nothing of it."""
+    """An image of which nothing means anything, or whose mask leaves nothing of it, or that is not finite."""
     try:
         valid = source.valid(MASK_LOOK)
         if valid is not None and not valid.any():
             return [Finding("empty", f"nothing to look at: all of {source.name} is no data")]
+        if source.dtype.kind == "f" and not np.isfinite(source.view(MASK_LOOK)).all():
+            return [Finding("unreadable", f"unreadable: {not_finite(source.name, 'its view')}")]
         if mask is None:
             return []
         share = Masked(source, mask).valid(MASK_LOOK)
     except Exception as error:  # as with images
-        return [Finding("mask", f"mask: {_reason(mask or source.name, error)}")]
+        kind = "unreadable" if mask is None else "mask"
+        return [Finding(kind, f"{kind}: {_reason(mask or source.name, error)}")]
     return [] if share.any() else [Finding("mask", f"mask: {mask} leaves nothing of {source.name} to look at")]
 
 
