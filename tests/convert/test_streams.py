@@ -5,9 +5,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pyramid_files import values
 
@@ -15,6 +17,7 @@ from foveate.__main__ import main
 from foveate.convert import Conversion, convert, open_stream
 from foveate.errors import ImageError
 from foveate.images import ArraySource, PillowSource, Source, open_image
+from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import VipsStream
 from foveate.types import Box
 
@@ -81,6 +84,48 @@ def test_a_stream_has_the_pixels_and_the_holes_of_the_whole_image(how: str, tmp_
             assert (lost is None) == (missing is None)
             if lost is not None:
                 np.testing.assert_array_equal(lost, missing)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd"])
+@pytest.mark.parametrize("kind", ["grey", "rgb", "uint16", "white is zero", "five bands"])
+def test_a_tiff_of_one_strip_is_streamed(kind: str, compression: str, tmp_path: Path) -> None:
+    array = {"grey": soft(1), "five bands": soft(5), "uint16": values(SIZE, 1, "uint16")}.get(kind, soft(3))
+    photometric: Any = "rgb" if array.shape[2] == 3 else "minisblack"
+    if kind == "white is zero":
+        array, photometric = soft(1), "miniswhite"
+    path, resolution = tmp_path / "a.tif", (20_000, 20_000)
+    data = array[:, :, 0] if array.shape[2] == 1 else array
+    how: dict[str, Any] = {"photometric": photometric, "compression": compression, "rowsperstrip": SIZE[0]}
+    planar = "contig" if data.ndim == 3 else None
+    tifffile.imwrite(path, data, planarconfig=planar, metadata=None, resolution=resolution, resolutionunit=3, **how)
+    whole, stream = open_image(path), open_stream(path)
+    assert type(whole) is TiffSource
+    assert type(stream) is VipsStream or compression == "zstd"  # which the wheels of libvips do not know
+    assert (stream.mpp, stream.dtype) == (pytest.approx(0.5), whole.dtype)
+    assert type(open_stream(whole)) is type(stream)
+    for top in range(0, SIZE[0], 48):
+        box = Box(top, 0, min(48, SIZE[0] - top), SIZE[1])
+        np.testing.assert_array_equal(stream.read(box), whole.read(box))
+
+
+def test_a_strip_that_is_too_large_says_how_to_convert_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, soft(3), photometric="rgb", compression="zlib", rowsperstrip=SIZE[0], metadata=None)
+    monkeypatch.setattr("foveate.images.formats.tiff.source.MAX_PIXELS", 26_000)
+    assert open_image(path).size == SIZE
+    with pytest.raises(ImageError) as caught:
+        open_image(path).read(Box(0, 0, 1, 1))
+    command = f"foveate convert {path} {tmp_path}/a.lazy.tif"
+    assert str(caught.value) == (
+        f"{path}: a strip or tile of 203×131 pixels is more than the 26000 that can be decoded whole: make it lazy by "
+        f"{command}"
+    )
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert f"unreadable: {caught.value}" in capsys.readouterr().out
+    assert main(shlex.split(command)[1:]) == 0
+    assert open_image(tmp_path / "a.lazy.tif").size == SIZE
 
 
 def test_an_interlaced_png_is_decoded_whole_and_larger_ones_are_refused(

@@ -13,11 +13,13 @@ from foveate.convert.zarr import write_zarr
 from foveate.errors import ConfigError, ImageError, one_line
 from foveate.images.formats.library import installed
 from foveate.images.formats.pillow import MAX_PIXELS, PillowSource
+from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import STREAMED, WHOLE_PIXELS, VipsStream
 from foveate.images.formats.zarr import is_zarr
 from foveate.images.open import open_image, placed
 from foveate.images.source import Source
 from foveate.threads import reading_threads
+from foveate.types import Box
 
 REMEDIES = {
     errno.ENOSPC: "free some space or write elsewhere",
@@ -89,37 +91,60 @@ def convert(
 
 
 def open_stream(image: str | Path | Source, mpp: float | None = None) -> Source:
-    """Image source to be read once, from its top row down: JPEG and PNG, however large, in the memory of some rows.
+    """Image source to be read once, from its top row down, in the memory of some rows, though it is decoded whole.
 
     Arguments:
-        image: as for `foveate.open_image`; of sources only those of local JPEG and PNG files change.
+        image: as for `foveate.open_image`; of sources only those of local files change.
         mpp: microns per pixel at full resolution; overrides what the file says.
 
     Returns:
-        The same pixels as `open_image` gives, which refuses what is too large to be decoded whole.
+        The same pixels as `open_image` gives; of JPEG and PNG, and of TIFF in one strip, streamed by libvips. JPEG and
+        PNG may have more pixels than others can be decoded whole.
 
     Raises:
         ImageError: if the file is missing or cannot be read, or can only be decoded whole and is too large for it.
     """
     name = image.name if isinstance(image, Source) else str(image)
-    if not (Path(name).is_file() and type(image) in (str, type(Path()), PillowSource) and _is_streamed(name)):
-        return open_image(image, mpp)
-    if not installed("pyvips"):
+    if isinstance(image, Source) or not _is_picture(name):
         source = open_image(image, mpp)
-        height, width = source.size
-        if height * width > WHOLE_PIXELS:
+    elif installed("pyvips"):
+        stream = VipsStream(name, mpp)
+        if stream.size[0] * stream.size[1] > MAX_PIXELS:
+            return placed(stream)
+        source = open_image(image, mpp)
+    else:
+        source = open_image(image, mpp)
+    return _streamed(source) if Path(name).is_file() else source
+
+
+def _streamed(source: Source) -> Source:
+    """A stream of what can only be decoded whole, if it is large and can be streamed."""
+    picture = type(source) is PillowSource and _is_picture(source.name)
+    strip = type(source) is TiffSource and source.header.tile is None and not source.may_miss
+    pixels = source.size[0] * source.size[1]
+    if not (picture or strip) or pixels < STREAM_FROM:
+        return source
+    if not installed("pyvips"):
+        if pixels > WHOLE_PIXELS:
             raise ImageError(
-                f"{name}: {height}×{width} pixels are streamed by libvips, which is not installed: "
-                "pip install 'foveate[vips]'"
+                f"{source.name}: {source.size[0]}×{source.size[1]} pixels are streamed by libvips, which is not "
+                "installed: pip install 'foveate[vips]'"
             )
         return source
-    stream = placed(VipsStream(name, image.mpp if isinstance(image, Source) and mpp is None else mpp))
-    pixels = stream.size[0] * stream.size[1]
-    source = stream if pixels > MAX_PIXELS else open_image(image, mpp)
-    return stream if pixels >= STREAM_FROM and type(source) is PillowSource else source
+    stream = VipsStream(source.name, None if source.mpp == source.header.mpp else source.mpp)
+    try:
+        same = (stream.size, stream.channels, stream.dtype) == (source.size, source.channels, source.dtype)
+        stream.read(Box(0, 0, 1, 1))
+    except ImageError:  # of a TIFF, a kind or a compression that libvips does not know, or a tag that it warns of
+        if picture:
+            raise
+        return source
+    stream.tell(**{name: fact for name, fact in vars(source.header).items() if name != "levels"})
+    return stream if same else source
 
 
-def _is_streamed(name: str) -> bool:
+def _is_picture(name: str) -> bool:
+    """Whether a file is JPEG or PNG."""
     try:
         with Path(name).open("rb") as file:
             return file.read(3) in STREAMED

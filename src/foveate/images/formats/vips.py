@@ -96,15 +96,19 @@ class VipsSource(LibraryFile):
         return self._image(self._options[level])
 
     def _image(self, options: dict[str, int]) -> Any:
+        image = self._load(options)
+        return image if image.interpretation in AS_STORED else image.colourspace("srgb")
+
+    def _load(self, options: dict[str, int]) -> Any:
         pyvips = library("pyvips", self.name)
         with self._path.open("rb") as stream:
             tiff = stream.read(2) in (b"II", b"MM")
         # a tile of a TIFF that cannot be decoded is but a warning, and black; a JPEG has warnings that mean nothing
         fail_on = "warning" if tiff else "error"
-        image = pyvips.Image.new_from_file(
-            str(self._path), access=self._access, fail_on=fail_on, revalidate=True, **options
+        more = {"unlimited": True} if tiff and self._access == "sequential" else {}  # a strip may be large
+        return pyvips.Image.new_from_file(
+            str(self._path), access=self._access, fail_on=fail_on, revalidate=True, **more, **options
         )
-        return image if image.interpretation in AS_STORED else image.colourspace("srgb")
 
     def _measure(self) -> Header:
         with self._using(0, "") as image:
@@ -179,10 +183,10 @@ class VipsSource(LibraryFile):
 
 
 class VipsStream(VipsSource):
-    """Stream of a JPEG or PNG, decoded by libvips as it is read from its top row down, in the memory of some rows.
+    """Stream of a JPEG, PNG or TIFF, decoded by libvips as it is read from its top row down, in memory of some rows.
 
-    Values are those of `PillowSource`, to the bit. An image that its orientation turns is decoded to a temporary file,
-    one that is progressive or interlaced into memory. Reading rows above those read last begins anew.
+    Values are those of `PillowSource` and `TiffSource`, to the bit. An image that its orientation turns is decoded to
+    a temporary file, one that is progressive or interlaced into memory. Reading rows above those read last begins anew.
     """
 
     def __init__(self, path: Path | str, mpp: float | None = None) -> None:
@@ -190,10 +194,7 @@ class VipsStream(VipsSource):
         self._next = 0
 
     def _image(self, options: dict[str, int]) -> Any:
-        pyvips = library("pyvips", self.name)
-        return pyvips.Image.new_from_file(
-            str(self._path), access=self._access, fail_on="error", revalidate=True, **options
-        )
+        return self._load(options)
 
     def _measure(self) -> Header:
         self._access = "sequential"
@@ -229,12 +230,18 @@ class VipsStream(VipsSource):
         return super()._laid_down(stored)
 
 
-def remedy(file: object) -> str:
-    """Remedy for an image that is too large to be decoded whole: the command that converts it, if there is one."""
+def remedy(file: object, streamed: bool = False) -> str:
+    """Remedy for an image that is too large to be decoded whole: the command that converts it, if there is one.
+
+    Arguments:
+        file: of the image; a path, or something else of images that are not here.
+        streamed: whether libvips streams it, though it is neither JPEG nor PNG.
+    """
     if isinstance(file, Path):
         with file.open("rb") as stream:
-            if stream.read(3) in STREAMED:
-                return f"make it lazy by foveate convert {quote(str(file))} {quote(str(file.with_suffix('.tif')))}"
+            if streamed or stream.read(3) in STREAMED:
+                lazy = file.with_suffix(".lazy.tif" if file.suffix.lower() == ".tif" else ".tif")
+                return f"make it lazy by foveate convert {quote(str(file))} {quote(str(lazy))}"
     return "make it smaller, or cut it into several images"
 
 

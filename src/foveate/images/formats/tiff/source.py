@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from foveate.errors import one_line
+from foveate.errors import ImageError, one_line
 from foveate.images.formats.place import told_by_tags
 from foveate.images.formats.tiff.directory import (
     GDAL_METADATA,
@@ -22,6 +22,7 @@ from foveate.images.formats.tiff.directory import (
 )
 from foveate.images.formats.tiff.segments import Segments
 from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
+from foveate.images.formats.vips import remedy
 from foveate.images.header import CacheKey, Header, Missing, Pixels, united, unseen
 from foveate.images.io.local import ByteFile, changed, stream
 from foveate.images.io.open import open_bytes
@@ -29,6 +30,9 @@ from foveate.images.orientation import ORIENTATION_TAG, Orientation
 from foveate.images.scale import mean_side, tiff_mpp
 from foveate.threads import in_threads
 from foveate.types import Box, Level, Size
+
+MAX_PIXELS = 2**30
+"""Strips and tiles of more pixels are refused: decoding takes them into memory whole."""
 
 SOFTWARE = 305
 """Tag: what wrote the file."""
@@ -186,6 +190,12 @@ class TiffSource(TiledSource):
     ) -> Sequence[Shaped[np.ndarray, "rows columns channel"]]:
         file, levels = self._file()
         segments, size = levels[level], file.size
+        if segments.tile[0] * segments.tile[1] > MAX_PIXELS:
+            here = Path(self.name) if "://" not in self.name else None
+            raise ImageError(
+                f"{self.name}: a strip or tile of {segments.tile[0]}×{segments.tile[1]} pixels is more than the "
+                f"{MAX_PIXELS} that can be decoded whole: {remedy(here, streamed=True)}"
+            )
         numbers = segments.numbers(wanted)
         each = segments.planes
         try:
