@@ -40,6 +40,10 @@ class Changed(ImageError):  # noqa: N818  a state of a file
     """Change of a file since its image was opened, or looked at: what is read of it now would be of another image."""
 
 
+class TooLarge(ImageError):  # noqa: N818  a size, not a fault
+    """Too large an image to be decoded whole, of a format that is; the message says whether it can be converted."""
+
+
 class DataError(FoveateError):
     """Data error: a manifest, folder or archive does not hold what it should."""
 

@@ -192,7 +192,6 @@ def test_what_is_too_large_for_other_verbs_says_how_to_convert_it_and_is_convert
     path = tmp_path / "my scan.png"
     save("PNG RGB", path)
     monkeypatch.setattr("foveate.images.formats.pillow.MAX_PIXELS", 26_000)
-    monkeypatch.setattr("foveate.convert.run.MAX_PIXELS", 26_000)
     command = f"foveate convert '{path}' '{tmp_path}/my scan.tif'"
     line = f"{path}: 203×131 pixels are more than the 26000 that can be decoded whole: make it lazy by {command}"
     with pytest.raises(ImageError) as caught:

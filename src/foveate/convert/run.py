@@ -10,9 +10,9 @@ from foveate.convert.pyramid import Strip, level_sizes, strips
 from foveate.convert.settings import Conversion
 from foveate.convert.tiff import write_tiff
 from foveate.convert.zarr import write_zarr
-from foveate.errors import ConfigError, ImageError, one_line
+from foveate.errors import ConfigError, ImageError, TooLarge, one_line
 from foveate.images.formats.library import installed
-from foveate.images.formats.pillow import MAX_PIXELS, PillowSource
+from foveate.images.formats.pillow import PillowSource
 from foveate.images.formats.tiff.source import TiffSource
 from foveate.images.formats.vips import STREAMED, WHOLE_PIXELS, VipsStream
 from foveate.images.formats.zarr import is_zarr
@@ -105,15 +105,14 @@ def open_stream(image: str | Path | Source, mpp: float | None = None) -> Source:
         ImageError: if the file is missing or cannot be read, or can only be decoded whole and is too large for it.
     """
     name = image.name if isinstance(image, Source) else str(image)
-    if isinstance(image, Source) or not _is_picture(name):
+    try:
         source = open_image(image, mpp)
-    elif installed("pyvips"):
+    except TooLarge:
+        if not (installed("pyvips") and _is_picture(name)):
+            raise
         stream = VipsStream(name, mpp)
-        if stream.size[0] * stream.size[1] > MAX_PIXELS:
-            return placed(stream)
-        source = open_image(image, mpp)
-    else:
-        source = open_image(image, mpp)
+        _ = stream.header
+        return placed(stream)
     return _streamed(source) if Path(name).is_file() else source
 
 

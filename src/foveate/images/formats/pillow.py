@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.cache import DECODED
 from foveate.disk_cache import DiskCache
-from foveate.errors import ImageError, one_line
+from foveate.errors import ImageError, TooLarge, one_line
 from foveate.images.area import Bins, Region
 from foveate.images.formats.arrays import ArrayFile
 from foveate.images.formats.decoders import DeepColour, deep_colour, deep_pixels, quick_jpeg
@@ -217,8 +217,8 @@ class PillowSource(Source):
             raise self._broken(error) from error
         return pixels
 
-    def _too_large(self, pixels: str) -> ImageError:
-        return ImageError(
+    def _too_large(self, pixels: str) -> TooLarge:
+        return TooLarge(
             f"{self.name}: {pixels} pixels are more than the {MAX_PIXELS} that can be decoded whole: "
             + remedy(self._path)
         )
