@@ -254,6 +254,25 @@ def test_a_place_beside_a_raster_is_read_as_rasterio_reads_it(ending: str, besid
     assert open_image(path).cache_key() == source.cache_key()
 
 
+def test_a_place_in_jpeg_2000_is_read(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    array = noise(1, "uint16")
+    how: dict[str, Any] = {"driver": "JP2OpenJPEG", "height": 60, "width": 75, "count": 1, "dtype": "uint16"}
+    lossless = {"QUALITY": "100", "REVERSIBLE": "YES"}
+    with rasterio.open(
+        tmp_path / "a.jp2", "w", crs="EPSG:32633", transform=rasterio.Affine(*PLACE), **how, **lossless
+    ) as to:
+        to.write(array[:, :, 0], 1)
+    source = open_image(tmp_path / "a.jp2")
+    np.testing.assert_array_equal(whole(source), array)
+    where = source.header.georeference
+    assert where is not None
+    assert where.transform == PLACE
+    assert rasterio.CRS.from_wkt(where.crs).to_epsg() == 32633
+    Image.fromarray(noise(3, "uint8")).save(tmp_path / "b.jp2")
+    assert (open_image(tmp_path / "b.jp2").header.georeference, source.header.unused) == (None, ())
+
+
 def test_what_beside_a_raster_is_not_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scene.png"
     exif = Image.Exif()
@@ -362,7 +381,7 @@ def check_drawn(folder: Path, seed: int) -> None:
             assert near.header.georeference is not None
             assert near.header.georeference.transform == tuple(dataset.transform)[:6]
             assert bool(near.header.georeference.crs) == (dataset.crs is not None)
-            told = dataset.nodata
+            told, colours = dataset.nodata, dataset.colorinterp
         np.testing.assert_array_equal(whole(far), pixels.astype(far.dtype))
         stored = tifffile.imread(path, key=0)
         stored = stored[:, :, None] if stored.ndim == 2 else stored
@@ -372,6 +391,8 @@ def check_drawn(folder: Path, seed: int) -> None:
         missing = _spread(near.read_known([Box(0, 0, *near.size)])[0][1], pixels)
         if told is not None and near.dtype.kind != "f":
             masks = masks.all(2, keepdims=True)  # in one band of whole numbers it may be a value like any other
+        if rasterio.enums.ColorInterp.alpha in colours:  # rasterio goes by the nodata or by the opacity
+            masks = masks | (pixels[:, :, colours.index(rasterio.enums.ColorInterp.alpha), None] == 0)
         np.testing.assert_array_equal(missing, np.broadcast_to(masks, pixels.shape))
 
 

@@ -16,7 +16,7 @@ from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.library import installed
 from foveate.images.formats.openslide import OpenSlideSource, is_slide
 from foveate.images.formats.pillow import PillowSource
-from foveate.images.formats.place import tells_place, told_beside
+from foveate.images.formats.place import holds_place, tells_place, told_beside
 from foveate.images.formats.raster import RasterSource
 from foveate.images.formats.several import MIRAX_INDEX, check_whole, image_of, whole_dicom
 from foveate.images.formats.tiff.directory import GEO_TAGS, Directory, first_directory
@@ -250,11 +250,12 @@ def _local(path: Path, mpp: float | None) -> Source:
 
 def placed(source: Source) -> Source:
     """The same image, and the place on earth that a file beside it tells."""
-    known = isinstance(source, TiffSource | RasterSource | PillowSource | VipsSource)
-    told = _beside(Path(source.name)) if known else None
+    path, decoded = Path(source.name), isinstance(source, PillowSource | VipsSource)
+    told = _beside(path) if decoded or isinstance(source, TiffSource | RasterSource) else None
+    told = path if told is None and decoded and holds_place(path) else told
     if told is not None:
         upright = source.upright if isinstance(source, PillowSource | VipsSource) else None
-        source.tell(**told_beside(source.header, Path(source.name), told, upright, isinstance(source, RasterSource)))
+        source.tell(**told_beside(source.header, path, told, upright, isinstance(source, RasterSource)))
     return source
 
 

@@ -30,6 +30,9 @@ NEEDS_RASTERIO = "its place on earth (pip install 'foveate[geo]')"
 PLACE_IN_XML = (b"<SRS", b"<GeoTransform", b"<GCPList", b"<NoDataValue")
 """What GDAL's .aux.xml has if it says more of an image than the statistics of its pixels."""
 
+IN_JPEG_2000 = (bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), b"gml.root-instance")
+"""What a JPEG 2000 file with a place on earth has in it: the identifier of GeoJP2's box, the name of GMLJP2's."""
+
 MOST_XML = 2**22
 
 _OPENING = threading.Lock()
@@ -166,17 +169,27 @@ def tells_place(xml: Path) -> bool:
     return any(word in text for word in PLACE_IN_XML)
 
 
+def holds_place(path: Path) -> bool:
+    """Whether a JPEG 2000 file, by its name, has a place on earth in it: GeoJP2, or GML (GMLJP2)."""
+    if path.suffix.lower() not in (".jp2", ".j2k", ".jpx"):
+        return False
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    return any(mark in head for mark in IN_JPEG_2000)
+
+
 def told_beside(header: Header, path: Path, told: Path, upright: bool | None, by_gdal: bool) -> dict[str, Any]:
     """What files beside an image tell: fields of its header, the place and what is not used.
 
     Arguments:
         header: what is known without them.
         path: of the image.
-        told: what lies beside it.
+        told: what lies beside it, or the image itself.
         upright: whether its pixels lie as they are stored, for the place is that of what is stored; None of a TIFF.
         by_gdal: whether GDAL has read the image, and what lies beside it with it.
     """
-    where, unused, what = header.georeference, header.unused, f"{told.name} beside it"
+    where, unused = header.georeference, header.unused
+    what = "its place on earth" if told == path else f"{told.name} beside it"
     if not by_gdal and not installed("rasterio"):
         unused = (*unused, f"{what} (pip install 'foveate[geo]')")
     elif upright is None and not by_gdal:
