@@ -8,6 +8,7 @@ import errno
 import glob
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,12 @@ def whole_file(path: Path, over_folder: bool = False) -> Iterator[Path]:
         over_folder: whether a folder there is replaced too, rather than refused (IsADirectoryError).
     """
     with _beside(path) as beside:
+        beside.touch()
+        rights = beside.stat().st_mode
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())  # else a crash of the system may leave the name and not the content
+        beside.chmod(stat.S_IMODE(rights))  # a writer may have put a file of its own there, for its user's eyes alone
         if over_folder and path.is_dir():
             _swap(beside, path)
         else:

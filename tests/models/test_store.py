@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,16 @@ def test_a_save_that_fails_leaves_the_old_model(
     said = "cannot be written (No space left on device): free some space or write elsewhere"
     assert str(caught.value) == f"{tmp_path / 'model.safetensors'}: {said}"
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+def test_files_of_a_model_have_the_rights_that_the_umask_gives(tmp_path: Path, make_model: Models) -> None:
+    before = os.umask(0o027)
+    try:
+        save_model(make_model(), tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o640}
 
 
 def refused(name: str | Path) -> str:
