@@ -35,7 +35,7 @@ TABLES = {
     ),
     "german-eyes": (
         "## German road scenes at full resolution",
-        "ats-10",
+        "ats-10 cnn-half",
         ERROR | {"AUC": "auc", "train loss": "loss", "train error": "training error"},
     ),
     "german-crops": (

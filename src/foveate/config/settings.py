@@ -101,7 +101,8 @@ class EvidenceSettings:
     """Evidence: how what speaks for something in single cells becomes an answer for the image."""
 
     top: float = 3.0
-    """k, the cells with the most evidence, whose mean is the image's; a number below 1 is a share of all cells."""
+    """k, the cells with the most evidence, whose mean is the image's; a number below 1 is a share of all cells, and
+    from 1e9 on it is all of them, none of which is looked at before another."""
     background: str | None = None
     """The class of images that show nothing, against which evidence is sought; None seeks evidence of every class.
     `data.background` sets it."""

@@ -78,6 +78,9 @@ class FindSettings:
     tops: tuple[float, ...] = (3.0, 0.1)
     """Values of `model.evidence.top` that are tried; that with the lowest loss on images that were not trained on is
     taken. If empty, `model.evidence.top` is."""
+    linear: bool = True
+    """Whether, beside `tops`, a linear model of the mean over all cells is tried: for images that are all of one kind,
+    with nothing to look for."""
     share: float = 0.5
     """Share of the first answer, evidence as it was found, in the answers of attention sampling that begins with it;
     what patches teach does not depend on it."""

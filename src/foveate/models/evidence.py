@@ -94,7 +94,7 @@ class FirstAnswer(nn.Module):
         """Logits of the classes, by the cells of the view."""
         flat, allowed = cells.float().flatten(1, 2), cell_mask.flatten(1)
         evidence = self.head(flat)
-        log_prob = attention_logits(evidence).masked_fill(~allowed, -torch.inf).log_softmax(1)
+        log_prob = attention_logits(evidence, self.top).masked_fill(~allowed, -torch.inf).log_softmax(1)
         pooled = pooled_evidence(evidence, allowed, self.top) + self.head.bias.mean(0)
         return _answer(pooled, self.kinds, attended(self.head, flat, log_prob), self.background)
 
@@ -164,11 +164,12 @@ class Evidence(Model):
             cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
             cells = seen_cells(self.attention, batch)
             evidence = self.attention(cells)
-            log_prob = log_attention(attention_logits(evidence), cell_mask, names=batch.ids)
+            top = self.settings.evidence.top
+            log_prob = log_attention(attention_logits(evidence, top), cell_mask, names=batch.ids)
         with stages("classify"):
             allowed = cell_mask.flatten(1)
             head = self.attention.head
-            pooled = pooled_evidence(evidence.flatten(1, 2), allowed, self.settings.evidence.top) + head.bias.mean(0)
+            pooled = pooled_evidence(evidence.flatten(1, 2), allowed, top) + head.bias.mean(0)
             logits = _answer(pooled, self.head, attended(head, cells.flatten(1, 2), log_prob), self.background)
         return Output(
             logits=logits,

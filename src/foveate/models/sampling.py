@@ -320,7 +320,7 @@ class AttentionSampling(PatchModel):
         """Log attention over the valid cells: network, prior, smoothing."""
         if isinstance(self.attention, EvidenceNetwork):
             assert batch.cells is not None
-            logits = attention_logits(self.attention(batch.cells))
+            logits = attention_logits(self.attention(batch.cells), self.settings.evidence.top)
         else:
             logits = self.attention(batch.views, None if _same_size(batch) else extents(batch))
         if self.prior is not None:

@@ -15,6 +15,9 @@ from foveate.networks.features import standardised
 from foveate.networks.timm import PREFIX, BackboneChoice, stage_maps
 from foveate.types import Size
 
+ALL_CELLS = 1e9
+"""k of evidence that all cells of an image give alike, more of them than any view has."""
+
 
 def has_backbone(settings: AttentionSettings) -> bool:
     """Whether the attention network is evidence read off a backbone."""
@@ -201,12 +204,24 @@ def pooled_evidence(
     return highest.masked_fill(~wanted[..., None], 0).sum(1) / wanted.sum(1, keepdim=True)
 
 
-def attention_logits(evidence: Float[Tensor, "*any question"]) -> Float[Tensor, "*any"]:
+def attention_logits(evidence: Float[Tensor, "*any question"], top: float) -> Float[Tensor, "*any"]:
     r"""Attention logits: the evidence itself, or of several questions their smooth maximum.
 
     .. math:: z_i = \log \sum_j e^{z_{ij}}
+
+    Where all cells give evidence alike, none is to be looked at before another: z_i = 0.
+
+    Arguments:
+        evidence: z_ij.
+        top: k, as for `pooled_evidence`.
+
+    Example:
+        >>> z = torch.tensor([[2.0], [5.0]])
+        >>> attention_logits(z, top=3.0), attention_logits(z, top=ALL_CELLS)
+        (tensor([2., 5.]), tensor([0., 0.]))
     """
-    return evidence[..., 0] if evidence.shape[-1] == 1 else evidence.logsumexp(-1)
+    logits = evidence[..., 0] if evidence.shape[-1] == 1 else evidence.logsumexp(-1)
+    return logits if top < ALL_CELLS else 0 * logits
 
 
 class EvidenceNetwork(nn.Module):

@@ -22,7 +22,7 @@ from foveate.errors import ConfigError
 from foveate.models import AttentionSampling, Evidence, Model, build_model, load_model, save_model
 from foveate.models.evidence import guess_background
 from foveate.networks import count_cells
-from foveate.networks.evidence import EvidenceNetwork, has_backbone
+from foveate.networks.evidence import ALL_CELLS, EvidenceNetwork, has_backbone
 from foveate.pipeline.distributed import agreed
 from foveate.pipeline.loader import Failed, Loader, LoadOptions, readable, shares
 from foveate.pipeline.source_cache import SourceCache
@@ -106,12 +106,17 @@ def background_of(settings: RunSettings, dataset: ImageDataset) -> str | None:
 
 
 def questions(settings: RunSettings, dataset: ImageDataset) -> list[Question]:
-    """Questions to try: every k, against the background class; against either of two classes if neither is known."""
+    """Questions to try: every k, and all cells, against the background class; or either of two, if none is known."""
     background = background_of(settings, dataset)
     either = settings.data.background == "auto" and len(dataset.classes) == 2 and not dataset.multi_label
     backgrounds = dataset.classes if background is None and either else (background,)
-    tops = settings.training.find.tops or (settings.model.evidence.top,)
-    return [Question(name, top) for name in backgrounds for top in tops]
+    search = settings.training.find
+    tops = search.tops or (settings.model.evidence.top,)
+    asked = [Question(name, top) for name in backgrounds for top in tops]
+    logits = len(dataset.classes) if backgrounds[0] is None else 1
+    if search.tops and search.linear and 2 * logits <= settings.model.attention.hidden:
+        asked.append(Question(backgrounds[0], ALL_CELLS))
+    return asked
 
 
 def find(
@@ -202,7 +207,7 @@ def found_line(found: Found) -> str:
     if found.question.background is not None:
         asked = f"evidence against {found.question.background!r}"
     top = found.question.top
-    cells = f"{top:g} cells" if top >= 1 else f"{top:.0%} of the cells"
+    cells = "all cells" if found.question.linear else f"{top:g} cells" if top >= 1 else f"{top:.0%} of the cells"
     starts = f"{len(found.kept)} of {len(found.starts)} starts kept (loss {min(found.starts):.3f})"
     return f"found: {asked}, the mean of {cells} · {starts}"
 

@@ -15,7 +15,7 @@ from foveate.models import Evidence
 from foveate.models.evidence import attended
 from foveate.models.preprocess import label_tensor
 from foveate.models.probabilities import cross_entropies
-from foveate.networks.evidence import EvidenceHead, attention_logits
+from foveate.networks.evidence import ALL_CELLS, EvidenceHead, attention_logits
 from foveate.seeds import derive_seed
 from foveate.training.bags import Bags
 from foveate.training.shortlist import Shortlist
@@ -46,6 +46,11 @@ class Question:
 
     background: str | None
     top: float
+
+    @property
+    def linear(self) -> bool:
+        """Whether all cells answer, by a linear model of their mean."""
+        return self.top >= ALL_CELLS
 
 
 def kept_starts(losses: Sequence[float], chance: float = math.log(2)) -> tuple[int, ...]:
@@ -78,7 +83,8 @@ class Teacher:
     .. math:: L = -\log \sigma\bigl(\pm(\tfrac1k \textstyle\sum_{i \in \mathrm{top}_k} z_i + b)\bigr)
 
     on "background or not", or the cross-entropy of evidence of every class. The k cells are chosen without dropout and
-    without gradient, which then is computed of these alone: a step costs one pass over all cells.
+    without gradient, which then is computed of these alone: a step costs one pass over all cells. Where all cells
+    answer, as for what a whole image is made of, the network is a linear model of their mean, which has one optimum.
 
     Arguments:
         settings: starts, epochs, learning rate.
@@ -107,24 +113,15 @@ class Teacher:
         """Heads of some starts, taught a question by some images, and the training loss of each; taught but once."""
         known = (question, id(bags), starts)
         if known not in self._taught:
-            self._taught[known] = self._teach(question, bags, starts)
+            taught = self._fit(question, bags) if question.linear else self._teach(question, bags, starts)
+            self._taught[known] = taught
         head, losses = self._taught[known]
         return copy.deepcopy(head), losses
 
     def _teach(self, question: Question, bags: Bags, starts: int) -> tuple[EvidenceHead, Float[Tensor, " start"]]:
-        settings, one = self.settings, question.background is not None
+        settings = self.settings
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "find"))
-        head = EvidenceHead(
-            len(self.moments[0]),
-            self.attention.hidden,
-            1 if one else len(self.classes),
-            starts,
-            self.attention.dropout,
-            generator,
-        )
-        head.mean.copy_(self.moments[0])
-        head.deviation.copy_(self.moments[1])
-        head.to(self.device)
+        head = self._head(question, starts, generator)
         optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         steps = max(settings.least_steps, settings.epochs * math.ceil(len(bags) / settings.batch))
         shortlist = Shortlist(head, bags, question.top, self.device, generator)
@@ -142,6 +139,52 @@ class Teacher:
                 if step >= 0.75 * steps:
                     total, counted = total + losses.detach(), counted + 1
         return head.eval(), (total / max(counted, 1)).cpu()
+
+    def _head(self, question: Question, members: int, generator: torch.Generator | None = None) -> EvidenceHead:
+        """Head that has been taught nothing, but what features are like."""
+        asked = 1 if question.background is not None else len(self.classes)
+        width, own = len(self.moments[0]), self.attention
+        head = EvidenceHead(width, own.hidden, asked, members, own.dropout, generator)
+        head.mean.copy_(self.moments[0])
+        head.deviation.copy_(self.moments[1])
+        return head.to(self.device)
+
+    @torch.no_grad()
+    def _fit(self, question: Question, bags: Bags) -> tuple[EvidenceHead, Float[Tensor, "1"]]:
+        """Head that is linear in the mean of an image's cells, and its training loss."""
+        head = self._head(question, members=1).eval()
+        means = torch.cat([head.standardised(bags.batch([row], self.device)[0]).mean(1) for row in range(len(bags))])
+        targets = self.targets(question, bags.labels).to(self.device)
+        weight, bias = self._logistic(means, targets, head.bias.shape[1])
+        # relu(x) − relu(−x) = x: two hidden numbers a question.
+        pairs = torch.stack([weight, -weight], 2).flatten(1)
+        head.first.zero_()[0, :, : pairs.shape[1]] = pairs
+        head.first_bias.zero_()
+        own = torch.eye(len(bias), device=self.device)
+        head.second.zero_()[0, : pairs.shape[1]] = torch.stack([own, -own], 1).flatten(0, 1)
+        head.bias[0] = bias
+        return head, self._loss(means @ weight + bias, targets).mean().cpu()[None]
+
+    @torch.enable_grad()
+    def _logistic(
+        self, means: Float[Tensor, "image feature"], targets: Tensor, asked: int
+    ) -> tuple[Float[Tensor, "feature question"], Float[Tensor, " question"]]:
+        r"""Weights and biases of the least :math:`\sum L + \frac12 |W|^2`, of features at deviation 1 over images."""
+        center, scale = means.mean(0), means.std(0, correction=0).clamp(min=1e-6)
+        inputs = (means - center) / scale
+        weight = torch.zeros(inputs.shape[1], asked, device=self.device, requires_grad=True)
+        bias = torch.zeros(asked, device=self.device, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=500, line_search_fn="strong_wolfe")
+
+        def objective() -> Tensor:
+            optimizer.zero_grad()
+            loss = self._loss(inputs @ weight + bias, targets).sum() + 0.5 * weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimizer.step(objective)  # type: ignore[no-untyped-call]
+        own = weight.detach() / scale[:, None]
+        return own, bias.detach() - center @ own
 
     def _batches(self, count: int, steps: int, generator: torch.Generator) -> Iterator[list[int]]:
         done = 0
@@ -214,5 +257,5 @@ class Teacher:
 
 def _attended(model: Evidence, bags: Bags, row: int) -> Float[Tensor, "1 feature"]:
     cells, _ = bags.batch([row], model.device)
-    evidence = model.attention.head(cells)
-    return attended(model.attention.head, cells, attention_logits(evidence).log_softmax(1))
+    head, top = model.attention.head, model.settings.evidence.top
+    return attended(head, cells, attention_logits(head(cells), top).log_softmax(1))
