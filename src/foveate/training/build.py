@@ -25,6 +25,7 @@ from foveate.pipeline.inference import answered
 from foveate.pipeline.loader import Failed, Loader, readable, shares
 from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
+from foveate.training.checkpoint import load_state
 from foveate.training.objective import class_weights, positive_weights
 from foveate.training.run_folder import as_begun, run_settings
 from foveate.types import Size
@@ -215,11 +216,19 @@ def build_for(
 def as_it_began(settings: RunSettings, folder: Path) -> RunSettings:
     """Settings that a run in a folder goes on with: what they leave open is as it was when it began.
 
+    Its state says so, and not its images, some of which may be gone or others by now.
+
     Arguments:
         settings: of the run.
         folder: of the run, which has a state.
     """
-    return as_begun(settings, run_settings(folder))
+    settings = as_begun(settings, run_settings(folder))
+    state = load_state(folder / "state") if settings.model.input.normalise == "auto" else None
+    if state is None:
+        return settings
+    normalised = any(name.startswith("model.normalise.") for name in state.tensors)
+    began = replace(settings.model.input, normalise="bands" if normalised else "none")
+    return replace(settings, model=replace(settings.model, input=began))
 
 
 def measure_features(model: Model, loader: Loader, indices: Sequence[int]) -> None:

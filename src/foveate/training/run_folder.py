@@ -208,6 +208,8 @@ def prepare_folder(
         raise RunError(f"{out} is not empty: add --resume to continue the run there, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     sweep(out)  # of a process that was killed while it wrote
+    if (out / "config.yaml").is_file() and state is not None:
+        settings = as_left_open(settings, load_settings(out / "config.yaml"))
     save_settings(settings, out / "config.yaml")
     told = {**environment(), "seed": settings.seed, "processes": processes}
     replace_file(out / "environment.json", (json.dumps(told, indent=2) + "\n").encode())
@@ -235,6 +237,7 @@ def refuse_changes(folder: Path, before: RunSettings, now: RunSettings, moved: b
         RunError: a setting has changed; says which, and what to do.
     """
     now = as_begun(now, before)
+    before = as_begun(before, now)  # what was left open has been settled since
     free = FREE | {f"data.{place}" for place in PLACES} if moved else FREE
     changed = [key for key in changed_keys(before, now) if key not in free]
     if changed:
@@ -257,6 +260,13 @@ def as_begun(settings: RunSettings, before: RunSettings) -> RunSettings:
     if model.input.normalise != "auto" or begun == "auto":
         return settings
     return replace(settings, model=replace(model, input=replace(model.input, normalise=begun)))
+
+
+def as_left_open(settings: RunSettings, before: RunSettings) -> RunSettings:
+    """Settings in which what a run's own left open is so again: what says the same is left alone."""
+    if before.model.input.normalise != "auto":
+        return settings
+    return replace(settings, model=replace(settings.model, input=replace(settings.model.input, normalise="auto")))
 
 
 def _resolved(settings: RunSettings) -> RunSettings:
