@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -25,8 +25,10 @@ def numbers(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def averages_on_a_fine_grid(one: Tensor, view: tuple[int, int], stride: int) -> Tensor:
-    """Means over cells (rows, columns, D) of a map (D, h, w), each of whose pixels is repeated on a common grid."""
+def pooled_on_a_fine_grid(
+    one: Tensor, view: tuple[int, int], stride: int, pool: Callable[[Tensor, tuple[int, int]], Tensor]
+) -> Tensor:
+    """Means or maxima over cells (rows, columns, D) of a map (D, h, w), whose pixels are repeated on a common grid."""
     fine = [math.lcm(side, pixels) for side, pixels in zip(view, one.shape[1:], strict=True)]
     spread = one.double()
     for axis, (length, pixels) in enumerate(zip(fine, one.shape[1:], strict=True), start=1):
@@ -36,8 +38,8 @@ def averages_on_a_fine_grid(one: Tensor, view: tuple[int, int], stride: int) -> 
     for top in range(0, view[0], stride):
         part = spread[:, top * per_view[0] : (top + stride) * per_view[0]]
         columns = range(0, view[1], stride)
-        rows.append([part[:, :, left * per_view[1] : (left + stride) * per_view[1]].mean((1, 2)) for left in columns])
-    return torch.stack([torch.stack(row) for row in rows])
+        rows.append([part[:, :, left * per_view[1] : (left + stride) * per_view[1]] for left in columns])
+    return torch.stack([torch.stack([pool(cell, (1, 2)) for cell in row]) for row in rows])
 
 
 @pytest.mark.parametrize(
@@ -51,15 +53,18 @@ def averages_on_a_fine_grid(one: Tensor, view: tuple[int, int], stride: int) -> 
         ((10, 6), ((15, 7),), 4),  # a map finer than its view
     ],
 )
-def test_cells_are_averages_over_their_area(
-    view: tuple[int, int], maps: tuple[tuple[int, int], ...], stride: int
+@pytest.mark.parametrize("maxima", [False, True])
+def test_cells_are_averages_over_their_area_and_maxima(
+    view: tuple[int, int], maps: tuple[tuple[int, int], ...], stride: int, maxima: bool
 ) -> None:
     given = [numbers(2, 3 + number, *size, seed=number) for number, size in enumerate(maps)]
-    cells = CellFeatures(lambda _: given, sum(one.shape[1] for one in given), stride)
+    cells = CellFeatures(lambda _: given, sum(one.shape[1] for one in given), stride, maxima=maxima)
     found = cells(torch.zeros(2, 3, *view))
     assert found.shape == (2, -(-view[0] // stride), -(-view[1] // stride), cells.dimension)
     for image in range(2):
-        wanted = torch.cat([averages_on_a_fine_grid(one[image], view, stride) for one in given], -1)
+        pools = (torch.mean, torch.amax) if maxima else (torch.mean,)
+        parts = [pooled_on_a_fine_grid(one[image], view, stride, pool) for pool in pools for one in given]
+        wanted = torch.cat(parts, -1)
         torch.testing.assert_close(found[image].double(), wanted, rtol=0, atol=1e-6)
 
 

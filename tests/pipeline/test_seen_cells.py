@@ -159,6 +159,7 @@ def test_the_next_run_finds_them_on_the_disk(looks: list[Tensor], tmp_path: Path
         list(loader_of(model, dataset, DataSettings(cache="disk")).evaluation(shares(range(3), 3)))
     assert len(looks) == 3
     assert digest(models[0]) == digest(models[1]) != digest(seeing_model(seed=1))
+    assert digest(seeing_model(attention={"maxima": True})) != digest(seeing_model())
 
 
 def test_a_view_that_is_not_a_number_is_refused_by_name() -> None:

@@ -70,8 +70,7 @@ class AttentionSettings:
     padding: Literal["same", "valid"] = "same"
     """"same" keeps the view's size; "valid" gives up the border the receptive field cannot cover."""
     stride: int | None = None
-    """View pixels per cell, pooled; 1 pools nothing. None settles at about half a patch, or at 1 if the view's scale is
-    not known before training (a view set by microns per pixel)."""
+    """View pixels per cell, pooled; 1 pools nothing. None is about half a patch, or 1 if microns set the view."""
     pool: Literal["max", "mean", "strided"] = "max"
     """How view pixels become cells: "max" and "mean" pool the logits over a cell; "strided" takes strides in the first
     convolution, which is cheaper, and lets a cell know its neighbours. It needs padding "same"."""
@@ -84,6 +83,8 @@ class AttentionSettings:
     """Pretrained weights of a backbone, as `features.weights`."""
     stages: tuple[int, ...] = (3, 4)
     """Stages of a backbone whose maps are averaged over each cell: s is its last map of stride 2^s."""
+    maxima: bool = False
+    """Whether a cell has the maxima of these maps beside their averages: for what is much smaller than a cell."""
     hidden: int = 64
     """Width of the hidden layer between a cell's features and its evidence."""
     dropout: float = 0.2
@@ -101,8 +102,7 @@ class EvidenceSettings:
     """Evidence: how what speaks for something in single cells becomes an answer for the image."""
 
     top: float = 3.0
-    """k, the cells with the most evidence, whose mean is the image's; a number below 1 is a share of all cells, and
-    from 1e9 on it is all of them, none of which is looked at before another."""
+    """k, cells with the most evidence, whose mean is the image's; below 1 a share of all, from 1e9 on all, alike."""
     background: str | None = None
     """The class of images that show nothing, against which evidence is sought; None seeks evidence of every class.
     `data.background` sets it."""

@@ -25,18 +25,23 @@ def has_backbone(settings: AttentionSettings) -> bool:
 
 
 class CellFeatures(nn.Module):
-    r"""Cell features: maps of a backbone over the view, averaged over the area of every cell.
+    r"""Cell features: maps of a backbone over the view, averaged over the area of every cell, and their maxima there.
 
-    .. math:: g_i = \frac{1}{|i|} \sum_p |p \cap i| \, m_p
+    .. math:: g_i = \Bigl( \frac{1}{|i|} \sum_p |p \cap i| \, m_p, \; \max_{p \cap i \ne \emptyset} m_p \Bigr)
 
     A map pixel p stands for the part of the view that it is the p-th of; a last cell is as small as the view leaves it.
+    What is much smaller than a cell is lost in its average, but not in its maximum.
     They are computed in evaluation mode and take no gradient where the backbone is frozen.
 
     Arguments:
         maps: (B, C, h, w) views in the unit range → maps (B, D_s, h_s, w_s), one of each stage.
-        dimension: D, the sum of D_s.
+        dimension: the sum of D_s.
         stride: view pixels per cell.
         frozen: whether the backbone stays as it is.
+        maxima: whether the maxima follow the averages.
+
+    Attributes:
+        dimension: D, features of a cell.
 
     Example:
         >>> mean = CellFeatures(lambda views: [views], dimension=1, stride=2)
@@ -46,10 +51,16 @@ class CellFeatures(nn.Module):
     """
 
     def __init__(
-        self, maps: Callable[[Tensor], Sequence[Tensor]], dimension: int, stride: int, frozen: bool = True
+        self,
+        maps: Callable[[Tensor], Sequence[Tensor]],
+        dimension: int,
+        stride: int,
+        frozen: bool = True,
+        maxima: bool = False,
     ) -> None:
         super().__init__()
-        self.maps, self.dimension, self.stride, self.frozen = maps, dimension, stride, frozen
+        self.maps, self.stride, self.frozen, self.maxima = maps, stride, frozen, maxima
+        self.dimension = 2 * dimension if maxima else dimension
         if isinstance(maps, nn.Module) and frozen:
             maps.requires_grad_(False).eval()
 
@@ -64,7 +75,9 @@ class CellFeatures(nn.Module):
         memory = nullcontext() if torch.is_grad_enabled() else keeping_large_blocks()
         with memory, torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             size = (views.shape[2], views.shape[3])
-            return torch.cat([_cell_averages(one.float(), size, self.stride) for one in self.maps(views)], -1)
+            maps = [one.float() for one in self.maps(views)]
+            pools = (_cell_averages, _cell_maxima) if self.maxima else (_cell_averages,)
+            return torch.cat([pool(one, size, self.stride) for pool in pools for one in maps], -1)
 
 
 def _cell_averages(
@@ -72,6 +85,20 @@ def _cell_averages(
 ) -> Float[Tensor, "batch row column feature"]:
     down, along = (_overlaps(pixels, side, stride).to(maps) for pixels, side in zip(maps.shape[2:], view, strict=True))
     return torch.einsum("rh,bdhw,cw->brcd", down, maps, along)
+
+
+def _cell_maxima(
+    maps: Float[Tensor, "batch feature down along"], view: Size, stride: int
+) -> Float[Tensor, "batch row column feature"]:
+    for axis, side in ((2, view[0]), (3, view[1])):
+        touched = _overlaps(maps.shape[axis], side, stride) > 1e-9  # 0, but for rounding
+        # Each cell's map pixels are neighbours: from its first on, and the last one again where another has more.
+        first, count = touched.int().argmax(1), touched.sum(1)
+        steps = torch.minimum(torch.arange(int(count.max())), count[:, None] - 1)
+        index = (first[:, None] + steps).to(maps.device)
+        shape = (*maps.shape[:axis], *index.shape, *maps.shape[axis + 1 :])
+        maps = maps.index_select(axis, index.flatten()).view(shape).amax(axis + 1)
+    return maps.permute(0, 2, 3, 1)
 
 
 def _overlaps(pixels: int, side: int, stride: int) -> Float[Tensor, "cell pixel"]:
@@ -261,8 +288,8 @@ class EvidenceNetwork(nn.Module):
         )
         maps = stage_maps(choice, settings.stages).to(memory_format=torch.channels_last)
         self.stride = settings.stride or 1
-        self.cells = CellFeatures(maps, maps.dimension, self.stride, settings.frozen)
-        self.head = EvidenceHead(maps.dimension, settings.hidden, questions, settings.members, settings.dropout)
+        self.cells = CellFeatures(maps, maps.dimension, self.stride, settings.frozen, settings.maxima)
+        self.head = EvidenceHead(self.cells.dimension, settings.hidden, questions, settings.members, settings.dropout)
 
     def forward(self, cells: Float[Tensor, "batch row column feature"]) -> Float[Tensor, "batch row column question"]:
         """Evidence of cells."""

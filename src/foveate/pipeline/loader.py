@@ -192,7 +192,7 @@ def digest(model: Model) -> str:
     The weights alone do not tell: a network up to a stage is the same whichever of its earlier maps are looked at.
     """
     attention = model.settings.attention
-    kind = (attention.name, attention.stages, attention.stride, model.device.type)
+    kind = (attention.name, attention.stages, attention.stride, attention.maxima, model.device.type)
     found = hashlib.sha256(repr(kind).encode())
     for network in (model.eyes, model.normalise):
         for name, tensor in ({} if network is None else network.state_dict()).items():
