@@ -167,7 +167,7 @@ def test_settings_that_contradict_are_refused(
 
 def test_intake_is_the_models_own(make_model: Models) -> None:
     model = make_model(channels=3)
-    assert model.intake == Intake(InputSettings(), 3)
+    assert model.intake == Intake(InputSettings(normalise="none"), 3), "what is left open is settled when it is built"
     assert not any(isinstance(value, torch.Tensor) for value in vars(model.intake).values())
 
 
