@@ -6,7 +6,7 @@ of "a defect or none" is then taught as `foveate train` teaches it, of the singl
 cells: the starts' losses, and on validation and test boards, most of which are of another make than those trained on,
 the error of "defect or none", its AUC, and the share of defects that one of the ten best cells of 1,600 touches.
 
-    python experiments/board_evidence.py DeepPCB.zip --cells cells.npy [--train 1000] [--test 400] [--starts 2]
+    python experiments/board_evidence.py DeepPCB.zip --cells cells.npy [--train 1000] [--test 400] [--starts 4]
 """
 
 import argparse
@@ -30,7 +30,7 @@ from foveate.training.teacher import Question, Teacher, kept_starts
 from foveate.types import Box
 
 STRIDE, BEST = 32, 10
-DROPOUT, EPOCHS, MEMORY = 0.1, 30, 8 * 10**9
+DROPOUT, EPOCHS, MEMORY = 0.1, 40, 8 * 10**9
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, required=True, help="file of the cells; made if it is missing")
     parser.add_argument("--train", type=int, default=1000, help="boards, those to validate with included")
     parser.add_argument("--test", type=int, default=400, help="boards")
-    parser.add_argument("--starts", type=int, default=2, help="small networks of each kind of cells")
+    parser.add_argument("--starts", type=int, default=4, help="small networks of each kind of cells")
     given = parser.parse_args()
     settings = DataSettings(
         source="circuit-boards",
