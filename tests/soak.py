@@ -18,18 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-CONFIG = """
-model:
-  view: {longest_side: 24}
-  patch: [26, 28]
-  patches: 3
-  attention: {widths: [4], stride: 2}
-  features: {width: 6}
-training: {epochs: 6, batch: 4, log_every: 1}
-"""
+from tiny import tiny_config, write_coloured
 
 SAVING = "saving"
 """Kills that fall into the writing of a state."""
@@ -55,15 +44,8 @@ class Soak:
 
     def prepare(self) -> None:
         """Make images, and train and predict once without being disturbed."""
-        noise = np.random.default_rng(0)
-        rows = ["path,label"]
-        for number in range(24):
-            pixels = noise.integers(0, 60, (52 + number % 3, 90, 3), dtype=np.uint8)
-            pixels[10:24, 20 + number : 34 + number, number % 2] = 250
-            Image.fromarray(pixels).save(self.folder / f"{number}.png")
-            rows.append(f"{number}.png,{('red', 'green')[number % 2]}")
-        (self.folder / "images.csv").write_text("\n".join(rows) + "\n")
-        (self.folder / "tiny.yaml").write_text(CONFIG)
+        write_coloured(self.folder, 24)
+        (self.folder / "tiny.yaml").write_text(tiny_config(epochs=6))
         self.run(self.training("whole"))
         self.run(self.predicting("whole.csv"))
 

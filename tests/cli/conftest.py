@@ -5,35 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-TINY = """
-model:
-  view: {longest_side: 24}
-  patch: [26, 28]
-  patches: 3
-  attention: {widths: [4], stride: 2}
-  features: {width: 6}
-training: {epochs: 2, batch: 4, log_every: 1}
-"""
+from tiny import tiny_config, write_coloured
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A manifest of twenty small RGB images, none square."""
-    random = np.random.default_rng(0)
-    rows = ["path,label"]
-    for number in range(20):
-        pixels = random.integers(0, 60, (52 + number % 3, 90, 3), dtype=np.uint8)
-        pixels[10:24, 20 + number : 34 + number, number % 2] = 250
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        rows.append(f"{number}.png,{('red', 'green')[number % 2]}")
-    (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path / "images.csv"
+    return write_coloured(tmp_path, 20)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.yaml").write_text(tiny_config(epochs=2))
     return tmp_path / "tiny.yaml"
 
 

@@ -1,7 +1,8 @@
 """Galleries of images whose model looks at contrast without having been trained, and their server."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from foveate.config.settings import AttentionSettings, FeatureSettings, ModelSet
 from foveate.models import DrawOptions, Model, build_model
 from foveate.predict import find_rows
 from foveate.view import Gallery, ViewServer
+
+Serving = Callable[[Gallery], AbstractContextManager[ViewServer]]
 
 SIZE = (613, 1107)
 """Of the first image: three levels of several tiles, none of which ends at a border of the image."""
@@ -65,11 +68,23 @@ def gallery(model: Model, folder: Path) -> Gallery:
     return Gallery(model, find_rows([folder / name for name in ("a.png", "b.tif", "c.png")]), DrawOptions(2))
 
 
-@pytest.fixture(scope="session")
-def server(gallery: Gallery) -> Iterator[ViewServer]:
+@contextmanager
+def _served(gallery: Gallery) -> Iterator[ViewServer]:
     with ViewServer(gallery) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         yield running
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def served() -> Serving:
+    """What serves a gallery while it is entered."""
+    return _served
+
+
+@pytest.fixture(scope="session")
+def server(gallery: Gallery) -> Iterator[ViewServer]:
+    with _served(gallery) as running:
+        yield running

@@ -5,10 +5,9 @@ import io
 import json
 import os
 import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,6 @@ def told(server: ViewServer, path: str) -> Any:
     status, _, body = ask(server, path)
     assert status == 200
     return json.loads(body)
-
-
-@contextmanager
-def served(gallery: Gallery) -> Iterator[ViewServer]:
-    with ViewServer(gallery) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
 
 
 def picture(body: bytes) -> np.ndarray:
@@ -181,7 +170,9 @@ def test_no_pixels_of_another_file_are_shown_under_a_prediction(model: Model, tm
     assert gallery.tile(0, 8, 0, 0) == fresh.tile(0, 8, 0, 0)
 
 
-def test_a_page_is_told_that_a_file_has_changed(model: Model, tmp_path: Path) -> None:
+def test_a_page_is_told_that_a_file_has_changed(
+    served: Callable[[Gallery], AbstractContextManager[ViewServer]], model: Model, tmp_path: Path
+) -> None:
     Image.fromarray(values((130, 171))).save(tmp_path / "a.png")
     with served(Gallery(model, find_rows([tmp_path / "a.png"]))) as server:
         look = told(server, "/images/0.json")["look"]

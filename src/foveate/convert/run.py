@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from foveate.atomic import FULL, whole_file, whole_folder
+from foveate.atomic import whole_file, whole_folder
 from foveate.convert.pyramid import Strip, level_sizes, strips
 from foveate.convert.settings import Conversion
 from foveate.convert.tiff import write_tiff
@@ -22,8 +22,6 @@ from foveate.threads import reading_threads
 from foveate.types import Box
 
 REMEDIES = {
-    errno.ENOSPC: "free some space or write elsewhere",
-    **FULL,
     errno.EACCES: "change its permissions or write elsewhere",
     errno.EPERM: "change its permissions or write elsewhere",
 }

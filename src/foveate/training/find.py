@@ -113,10 +113,9 @@ def questions(settings: RunSettings, dataset: ImageDataset) -> list[Question]:
     search = settings.training.find
     tops = search.tops or (settings.model.evidence.top,)
     asked = [Question(name, top) for name in backgrounds for top in tops]
-    logits = len(dataset.classes) if backgrounds[0] is None else 1
-    if search.tops and search.linear and 2 * logits <= settings.model.attention.hidden:
-        asked.append(Question(backgrounds[0], ALL_CELLS))
-    return asked
+    linear = Question(backgrounds[0], ALL_CELLS)
+    room = 2 * linear.logits(dataset.classes) <= settings.model.attention.hidden
+    return [*asked, linear] if search.tops and search.linear and room else asked
 
 
 def find(

@@ -52,6 +52,10 @@ class Question:
         """Whether all cells answer, by a linear model of their mean."""
         return self.top >= ALL_CELLS
 
+    def logits(self, classes: Sequence[str]) -> int:
+        """Logits per cell: one against a background class, else one for every class."""
+        return 1 if self.background is not None else len(classes)
+
 
 def kept_starts(losses: Sequence[float], chance: float = math.log(2)) -> tuple[int, ...]:
     """Starts that have not failed, by their training losses, and that of an answer that knows nothing.
@@ -142,7 +146,7 @@ class Teacher:
 
     def _head(self, question: Question, members: int, generator: torch.Generator | None = None) -> EvidenceHead:
         """Head that has been taught nothing, but what features are like."""
-        asked = 1 if question.background is not None else len(self.classes)
+        asked = question.logits(self.classes)
         width, own = len(self.moments[0]), self.attention
         head = EvidenceHead(width, own.hidden, asked, members, own.dropout, generator)
         head.mean.copy_(self.moments[0])
