@@ -17,14 +17,14 @@ JOBS ?= 2
 MINUTES ?= 60
 SEED ?= 0
 VENV := .venv
-EXTRAS := dev,geo,openslide,remote,tensorboard,vips,zarr
+EXTRAS := dev,docs,geo,openslide,remote,tensorboard,vips,zarr
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: force help setup demo test test-slow fuzz soak lint format bench
+.PHONY: force help setup demo test test-slow fuzz soak lint format docs bench
 
 help:
 	@echo "make setup      make .venv and install foveate with its development tools"
@@ -35,6 +35,7 @@ help:
 	@echo "make soak       trains, predicts and kills, for an hour (MINUTES=60)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make format     let ruff rewrite what it can"
+	@echo "make docs       build the documentation's site into build/site, strictly"
 	@echo "make bench      run every benchmark in benchmarks/, beside libraries installed for it"
 
 setup: $(STAMP)
@@ -85,6 +86,9 @@ fuzz: setup
 
 soak: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --minutes $(MINUTES) --seed $(SEED)
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(BENCH_STAMP)
 	@for benchmark in benchmarks/*.py; do \
