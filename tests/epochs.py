@@ -15,7 +15,7 @@ from foveate.config.files import preset
 from foveate.datasets import read_manifest
 from foveate.datasets.types import ImageDataset
 from foveate.training.loop import train
-from foveate.training.progress import SilentProgress
+from foveate.training.progress import Plan, SilentProgress
 
 SETTLED = 10
 """The step from which memory must not grow."""
@@ -50,8 +50,8 @@ class Watched(SilentProgress):
         """How much more is used at the end than when things had settled, as a share of that."""
         return self.used[1] / self.used[0] - 1
 
-    def begin(self, total: int, done: int) -> None:  # noqa: ARG002
-        self.total = total
+    def begin(self, plan: Plan) -> None:
+        self.total = plan.total
         self.at.append(time.perf_counter())
 
     def step(self, record: dict[str, Any]) -> None:

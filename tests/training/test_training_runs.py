@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -252,12 +253,21 @@ def test_baselines_train_by_the_same_loop(squares: Any, settings_of: Settings, t
         assert result.validation_error is not None
 
 
-def test_an_epoch_is_a_line_in_a_pipe(plain_run: Path) -> None:
+def test_a_run_says_what_it_trains_on_what_and_an_epoch_is_a_line_in_a_pipe(plain_run: Path) -> None:
     printed = plain_run.with_name("printed.txt").read_text().splitlines()
     lines = [line for line in printed if not line.startswith("warning: ")]
-    assert len(lines) == 2
-    assert lines[0].startswith("epoch 1 · step 4 · loss ")
-    assert "validation error" in lines[1]
+    assert len(lines) == 7
+    assert (
+        lines[0] == "images: 14 to train on (blue 7, red 7), 7 to validate (blue 4, red 3), 5 to test (red 3, blue 2)"
+    )
+    assert lines[1].startswith("note: 7 validation images are few: their loss, not their error, chooses the model")
+    model = "model: attention sampling, 3 patches of 26×28 pixels from a view of at most 24 pixels a side · "
+    assert lines[2].startswith(model)
+    assert lines[2].endswith(f" weights to train · on cpu, {torch.get_num_threads()} threads")
+    assert lines[3] == "schedule: 2 epochs of 4 steps of 4 images"
+    assert re.fullmatch(r"pace: \d+\.\d images a second · 2 epochs of 14 images take about \d s", lines[4])
+    assert lines[5].startswith("epoch 1 · step 4 · loss ")
+    assert "validation error" in lines[6]
 
 
 def test_a_folder_in_the_way_is_refused(squares: Any, settings_of: Settings, tmp_path: Path) -> None:

@@ -40,12 +40,6 @@ _SHORT = {
 }
 """Options that have a short name."""
 
-UNLEARNT = (
-    "look at the maps (foveate explain), enlarge model.view if objects cannot be guessed at in it, or begin with the "
-    "preset manifest"
-)
-"""What to do where nothing was learnt."""
-
 
 def main(arguments: list[str]) -> int:
     """Training, as the words after `train` ask for it; the exit code is 0."""
@@ -144,9 +138,8 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
         what = "the latest model" if error is None else f"best validation error {error:.4f}"
         _tell_cache(settings)
         print(f"{what} in {result.model_folder} · {result.steps} steps · {result.seconds:.0f} s")
-        if result.learnt is False:
-            chance = f"{result.constant_error:.4f} of the validation images"
-            print(f"nothing was learnt that tells the classes apart: one answer for all errs on {chance}; {UNLEARNT}")
+        if result.verdict is not None:
+            print("\n".join(result.verdict.lines()))
     return 0
 
 

@@ -168,7 +168,9 @@ class TrainingSettings:
     max_steps: int | None = None
     """Stop after so many steps, and let the schedule end there; None trains all epochs."""
     max_minutes: float | None = None
-    """Stop after so many minutes of training, wherever the schedule is; None trains all epochs."""
+    """End after so many minutes of training and validation, finding evidence included, if the epochs are not over
+    before; learning rate and ramps follow the share of the time, so that both have come to their end. None trains all
+    epochs."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "watch_every", "log_every"):

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 FEW = 100
 """Validation images fewer than which their loss chooses the model, for their error is a matter of single ones."""
 
+FEW_OTHERS = 50
+"""Likewise, of those that are not of the commonest class."""
+
 FILE = "state.safetensors"
 """Name of the state's file in RUN/state."""
 
@@ -36,12 +40,16 @@ class Best:
         loss: mean cross-entropy in nats, which decides between equal errors, and of few images alone.
         epoch: counted from 1; 0 for evidence, before the first.
         step: steps taken.
+        lowest: epoch of the lowest loss so far, where the loss chooses; else `epoch`.
+        losses: of each image in that validation, in nats; empty where the error chooses.
     """
 
     error: float
     loss: float
     epoch: int
     step: int
+    lowest: int = 0
+    losses: tuple[float, ...] = ()
 
 
 @dataclass
@@ -56,7 +64,10 @@ class Position:
         seconds: of training and validation so far.
         sums: over the epoch under way, keyed by what was added up.
         best: the best validation so far.
-        stale: epochs since it, for early stopping.
+        stale: epochs since the lowest loss, or error, for early stopping.
+        begun: seconds before the first step.
+        share: of the time that the run has, if that is limited; as the first process saw it after the last step.
+        at: where the schedule was in the last step; see `foveate.training.optimisation.scheduled_step`.
     """
 
     epoch: int = 1
@@ -67,6 +78,9 @@ class Position:
     sums: dict[str, float] = field(default_factory=dict)
     best: Best | None = None
     stale: int = 0
+    begun: float = 0.0
+    share: float = 0.0
+    at: int = 0
 
     def take(self, sums: dict[str, float], seconds: float) -> None:
         """Count one step.
@@ -87,7 +101,9 @@ class Position:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Position":
         """The inverse of `plain`."""
-        return cls(**{**plain, "best": None if plain["best"] is None else Best(**plain["best"])})
+        best = plain["best"]
+        best = None if best is None else Best(**{"lowest": best["epoch"], **best})  # as states had it before
+        return cls(**{"at": max(0, plain["step"] - 1), **plain, "best": best})
 
 
 @dataclass(frozen=True)
@@ -227,24 +243,67 @@ class Checkpoints:
             model: what was validated; that of the run if None.
         """
         card: dict[str, Any] = {"epoch": position.epoch, "step": position.step, "seed": self.settings.seed}
+        epoch = position.epoch if model is None else 0
         if result is not None:
-            best = position.best
-            if best is not None and not _better(result, best):
-                return False
+            best, lowest = position.best, (epoch, _losses(result) if few(result) else ())
+            if best is not None:
+                if _lower(result, best):
+                    position.best = best = replace(best, lowest=lowest[0], losses=lowest[1])
+                lowest = best.lowest, best.losses
+                if not _takes_over(result, best):
+                    return False
             card |= {"metrics": {"validation error": result.error, "validation images": result.n}}
         if self.accelerator.is_main_process:
             save_model(self.judged if model is None else model, self.folder / "model", card)
         if result is not None:
-            epoch = position.epoch if model is None else 0
-            position.best = Best(result.error, result.loss, epoch, position.step)
+            position.best = Best(result.error, result.loss, epoch, position.step, *lowest)
         return True
 
 
-def _better(result: Evaluation, best: Best) -> bool:
-    """Whether a validation is better: by its error, of few images by its loss, which one of them moves less."""
-    if len(result.indices) < FEW:
-        return (result.loss, result.error) < (best.loss, best.error)
-    return (result.error, result.loss) < (best.error, best.loss)
+def few(result: Evaluation) -> bool:
+    """Whether an error is a matter of single images: there are few in all, or beside those of the commonest class."""
+    others = FEW_OTHERS if result.several else result.n - int(np.unique(result.labels, return_counts=True)[1].max())
+    return result.n < FEW or others < FEW_OTHERS
+
+
+def _losses(result: Evaluation) -> tuple[float, ...]:
+    """Cross-entropy of each image in nats; with several labels, the mean over the classes."""
+    chances = result.probabilities
+    if result.several:
+        chances = np.where(result.labels == 1, chances, 1 - chances)
+    else:
+        chances = np.take_along_axis(chances, result.labels[:, None], 1)
+    return tuple((-np.log(np.maximum(chances, np.finfo(np.float64).tiny))).mean(1).tolist())
+
+
+def _lower(result: Evaluation, best: Best) -> bool:
+    """Whether a validation is the lowest so far: by its error, of few images by its loss."""
+    if not few(result):
+        return (result.error, result.loss) < (best.error, best.loss)
+    return not best.losses or float(np.mean(_losses(result))) < float(np.mean(best.losses))
+
+
+def _takes_over(result: Evaluation, best: Best) -> bool:
+    r"""Whether a model takes the place of the one that is kept.
+
+    Of many validation images the error says so. Few can be fooled, by a model that has learnt nothing and dares
+    nothing, or by the luck of an epoch: there the later model is kept unless it is worse than the lowest loss so far by
+    more than the standard error of the difference; and images of one class say nothing at all. Evidence, which reads no
+    patch and is the simpler model, stays unless the loss of a later one is lower.
+
+    .. math:: \bar d \le \sqrt{\tfrac1{n(n-1)} \textstyle\sum_i (d_i - \bar d)^2}, \qquad d_i = L_i - L_i^{\min}
+
+    The rule of one standard error: Breiman, Friedman, Olshen & Stone, "Classification and Regression Trees", 1984,
+    section 3.4.3; here of paired differences, and in favour of the model that was trained longer.
+    """
+    if not few(result):
+        return (result.error, result.loss) < (best.error, best.loss)
+    losses = _losses(result)
+    if best.epoch == 0 or len(losses) != len(best.losses):  # it is evidence; images were skipped, or came back
+        return result.loss < best.loss
+    excess = np.subtract(losses, best.losses)
+    tells = result.several or len(np.unique(result.labels)) > 1
+    return not tells or len(excess) < 2 or bool(excess.mean() <= excess.std(ddof=1) / len(excess) ** 0.5)
 
 
 def _moments(tensors: Mapping[str, Tensor], parameters: list[Tensor]) -> dict[int, dict[str, Tensor]]:

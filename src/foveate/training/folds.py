@@ -21,7 +21,7 @@ from foveate.models import DrawOptions, load_model
 from foveate.pipeline.distributed import agreed, open_accelerator
 from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.loop import train
-from foveate.training.progress import Progress
+from foveate.training.progress import Progress, choose_progress, span
 
 SPLITS = "splits.json"
 """File in a fold's folder: image id → split, since its settings alone do not tell."""
@@ -123,13 +123,18 @@ def train_folds(
     crossing = settings.data.allow_crossing_groups
     records: list[dict[str, Any]] = []
     errors: list[float] = []
+    took: list[float] = []
     divided = k_folds(images.examples, folds, settings.seed, allow_crossing=crossing)
     for number, examples in enumerate(divided, start=1):
         filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed, allow_crossing=crossing)
         split = Resplit(images, tuple(filled))
         folder = out / f"fold-{number}"
         agreed(accelerator, partial(write_splits, folder, filled, "resume with the images and the --folds"))
-        result = train(settings, folder, resume=True, dataset=split, progress=progress, remedy=remedy)
+        told = progress or choose_progress(f"fold {number} of {folds}")
+        if accelerator.is_main_process:
+            told.say(fold_line(number, folds, took))
+        result = train(settings, folder, resume=True, dataset=split, progress=told, remedy=remedy)
+        took.append(result.seconds)
         model = load_model(folder, allow_code=settings.model.own_code).to(accelerator.device)
         test, loading = split_indices(split, "test"), LoadOptions(settings.training.batch)
         tested = evaluate(model, split, test, DrawOptions(seed=settings.seed), loading=loading)
@@ -144,6 +149,19 @@ def train_folds(
     if accelerator.is_main_process:
         replace_file(out / "folds.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
+
+
+def fold_line(number: int, folds: int, took: Sequence[float]) -> str:
+    """Line at the beginning of a fold, with the time that all that are left will take if they take what others took.
+
+    Example:
+        >>> fold_line(1, 5, []), fold_line(4, 5, [100.0, 140.0, 120.0])
+        ('fold 1 of 5', 'fold 4 of 5 · about 4 min left for 2 folds')
+    """
+    if not took:
+        return f"fold {number} of {folds}"
+    left = folds - number + 1
+    return f"fold {number} of {folds} · about {span(mean(took) * left)} left for {left} fold{'s' if left > 1 else ''}"
 
 
 def _check_free(out: Path, resume: bool) -> None:

@@ -1,11 +1,13 @@
-"""Signals: Ctrl-C (SIGINT) and SIGTERM end a run after the step they fall into."""
+"""What ends a run before its last step: Ctrl-C (SIGINT) and SIGTERM, after the step they fall into; and its time."""
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from foveate.errors import Interrupted
+from foveate.training.checkpoint import Position
 
 
 class Interrupts:
@@ -47,6 +49,42 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class Clock:
+    r"""Clock of a run: adds its seconds to its position, and says which share of its time is over.
+
+    .. math:: p = \min\Bigl(1, \max\Bigl(0, \frac{t - t_0}{60\,m - t_0}\Bigr)\Bigr)
+
+    with t the seconds of the run, over all resumptions, t₀ those before its first step (evidence is found then) and m
+    `training.max_minutes`; 0 without a limit.
+
+    Arguments:
+        position: of the run.
+        minutes: m, or None.
+
+    Example:
+        >>> Clock(Position(seconds=100.0, begun=40.0), minutes=2.0).share()
+        0.75
+    """
+
+    def __init__(self, position: Position, minutes: float | None) -> None:
+        self._position, self._minutes = position, minutes
+        self._last = time.perf_counter()
+
+    def tick(self) -> float:
+        """Seconds since the last call, added to the run's."""
+        now = time.perf_counter()
+        elapsed, self._last = now - self._last, now
+        self._position.seconds += elapsed
+        return elapsed
+
+    def share(self) -> float:
+        """Share of the time that is over."""
+        if self._minutes is None:
+            return 0.0
+        begun, limit = self._position.begun, 60 * self._minutes
+        return min(1.0, max(0.0, (self._position.seconds - begun) / (limit - begun))) if begun < limit else 1.0
 
 
 def interruption(number: int, where: str, remedy: str) -> Interrupted:

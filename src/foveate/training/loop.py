@@ -16,8 +16,8 @@ from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation.evaluate import Evaluation, evaluate
-from foveate.evaluation.scores import constant_error
-from foveate.models import Evidence, Model
+from foveate.evaluation.permutation import Verdict
+from foveate.models import Evidence, Model, load_model
 from foveate.models.kept import KeptFeatures
 from foveate.models.types import Batch, DrawOptions
 from foveate.pipeline.distributed import agreed, check_precision, open_accelerator
@@ -36,9 +36,9 @@ from foveate.training.attention_log import Board, keep_watched, require_tensorbo
 from foveate.training.build import as_it_began, build_for, loss_weights, measure_features
 from foveate.training.checkpoint import Checkpoints, Position, has_state
 from foveate.training.find import FOUND, Stage, check_stage, find_or_load, finds, with_evidence
-from foveate.training.interrupts import Interrupts, interruption
-from foveate.training.optimisation import WeightAverage, annealed, learning_rate, total_steps
-from foveate.training.progress import Progress, SilentProgress, choose_progress
+from foveate.training.interrupts import Clock, Interrupts, interruption
+from foveate.training.optimisation import WeightAverage, annealed, learning_rate, scheduled_step, total_steps
+from foveate.training.progress import Plan, Progress, SilentProgress, choose_progress, opening_lines
 from foveate.training.run_folder import MetricsLog, TrainResult, diverged, epoch_record, prepare_folder, step_record
 from foveate.training.skipping import SkipLog, recall, refuse, remember
 from foveate.training.step import SUMS, Stepper, StepReceipts
@@ -132,11 +132,14 @@ class _Run:
         self.total = total_steps(settings.training, self.steps_per_epoch)
         self.position = Position()
         self.found: Evidence | None = None
+        self.kept: Evaluation | None = None
+        self.known: float | None = None
         self.interrupts = Interrupts(echoes=accelerator.num_processes > 1)
 
     def start(self, resume: bool, features: nn.Module | None) -> None:
         """Build everything, and put it where the state says."""
         settings, training, accelerator = self.settings, self.settings.training, self.accelerator
+        self.own = features
         fresh = not (resume and has_state(self.folder / "state"))
         if training.tensorboard:
             agreed(accelerator, lambda: bool(require_tensorboard()))  # said before anything is built or written
@@ -145,13 +148,14 @@ class _Run:
         prepare = partial(prepare_folder, self.folder, settings, resume, self.fingerprint, accelerator.num_processes)
         self.state = agreed(accelerator, prepare)
         self.skips.begin()
+        for line in opening_lines(settings, self.dataset, model, accelerator.device):
+            self.progress.say(line)
         if self.state is None and self.main:
             remember(self.folder, self.dataset)
         if finds(settings):
             images = self.dataset, self.training_indices, self.validation_indices
-            began, where = time.perf_counter(), self.folder / FOUND
-            say = self.progress.say
-            self.found = find_or_load(settings, model, *images, where, fresh, accelerator, say, self.failed)
+            began, told = time.perf_counter(), (accelerator, self.progress.say, self.failed)
+            self.found = find_or_load(settings, model, *images, self.folder / FOUND, fresh, *told)
             self.position.seconds += time.perf_counter() - began  # a state, if there is one, knows better
             model = with_evidence(model, self.found, settings, features)
             if isinstance(model, Evidence):
@@ -181,15 +185,18 @@ class _Run:
 
     def finish(self) -> TrainResult:
         """Train what is left to train."""
-        self.progress.begin(self.total, self.position.step)
-        self.clock = time.perf_counter()
+        position, training = self.position, self.settings.training
+        self.progress.begin(Plan(self.total, position.step, len(self.training_indices), training))
+        self.clock = Clock(position, training.max_minutes)
         with self.interrupts:
             try:
                 if self.state is None:
                     self._begin_with_found()
+                    self.clock.tick()
+                    position.begun = position.seconds
                     self._save()
                     self._watch(0)
-                    self._tick()
+                    self.clock.tick()
                 while self.stage == "all" and not self._finished():
                     self._epoch()
             except FoveateError as fault:
@@ -203,19 +210,23 @@ class _Run:
                 self.progress.end()
                 self.board.close()
         self.accelerator.wait_for_everyone()  # whoever returns finds the model there
-        best, position = self.position.best, self.position
-        error = None if best is None else best.error
-        labels = [self.dataset.examples[index].label for index in self.validation_indices]
-        several = self.dataset.multi_label
-        chance = None if several or not labels else constant_error([one for one in labels if isinstance(one, int)])
-        took = position.epoch - 1, position.step, position.seconds
-        return TrainResult(self.folder, self.folder / "model", error, chance, *took)
+        error = None if position.best is None else position.best.error
+        model, took = self.folder / "model", (position.epoch - 1, position.step, position.seconds)
+        return TrainResult(self.folder, model, error, self._verdict(), *took)
+
+    def _verdict(self) -> Verdict | None:
+        """Whether the kept model has learnt anything, by the validation images."""
+        if self.kept is None and self.position.best is not None:  # it was validated before the run was resumed
+            model = load_model(self.folder, features=self.own, allow_code=self.settings.model.own_code)
+            self.kept = self._validate(model.to(self.accelerator.device))
+        return None if self.kept is None else Verdict.of(self.kept, self.dataset.examples, self.known)
 
     def _begin_with_found(self) -> None:
         """The evidence is the run's first model: what comes later has to be better."""
         if self.found is not None:
             result = self._validate(self.found)
             self.checkpoints.keep_best(self.position, result, self.found)
+            self.kept = result
             if result is not None:
                 self.progress.say(f"evidence alone · validation error {result.error:.3f}")
 
@@ -234,74 +245,71 @@ class _Run:
     def _step(self, share: Share, batches: Iterator[Batch]) -> bool:
         """Take one step; True if it was the last for now."""
         position, training = self.position, self.settings.training
-        rate = learning_rate(training, position.step, self.total, self.steps_per_epoch)
-        now = annealed(self.settings, position.step, self.total)
+        position.at = scheduled_step(position.step, self.total, position.share)
+        rate = learning_rate(training, position.at, self.total, self.steps_per_epoch)
+        now = annealed(self.settings, position.at, self.total)
         self.stepper.model.anneal(now.get("prior"), round(now["patches"]) if "patches" in now else None)
-        sums, arrived, late = self._gather(self.stepper.backward(batches, share, now))
+        sums, arrived, over = self._gather(self.stepper.backward(batches, share, now))
         if not math.isfinite(sums["loss"]) or sums.pop("not_finite"):
             raise diverged(self.folder, position.step + 1, rate)
         self.stepper.update(rate)
         if self.average is not None:
             self.average.update_parameters(self.stepper.model)
-        position.take(sums | self.receipts.sums(self.stepper.images, self.stepper.stages), self._tick())
+        position.take(sums | self.receipts.sums(self.stepper.images, self.stepper.stages), self.clock.tick())
         record = step_record(position, sums, rate, now)
         if position.step % training.log_every == 0 or position.step == self.total:
             self.log.write(record)
             self.board.step(record)
         self.progress.step(record)
         if self.accelerator.num_processes == 1:  # nobody to agree with: not one step later than need be
-            arrived, late = self.interrupts.signal, self._late()
+            arrived, over = self.interrupts.signal, self.clock.share()
+        position.share = over
         self._stop(arrived)
-        return late or self._over()
+        return self._over()
 
-    def _gather(self, local: Tensor) -> tuple[dict[str, float], int, bool]:
+    def _gather(self, local: Tensor) -> tuple[dict[str, float], int, float]:
         """Sums over all processes; a signal that reached any of them stops all, the first one's clock decides."""
-        told = torch.tensor(
-            [float(self.interrupts.signal), float(self._late())], device=local.device, dtype=local.dtype
-        )
+        told = torch.tensor([float(self.interrupts.signal), self.clock.share()]).to(local)
         # the second, and last, time in a step that a device is waited for
         rows = self.accelerator.gather(torch.cat([local, told])[None]).tolist()
         sums = {name: sum(row[place] for row in rows) for place, name in enumerate(SUMS)}
-        return sums, int(max(row[-2] for row in rows)), bool(rows[0][-1])
+        return sums, int(max(row[-2] for row in rows)), float(rows[0][-1])
 
     def _close_epoch(self) -> None:
         """Validate where due, keep the best model, write metrics and state."""
         position, training = self.position, self.settings.training
         complete = position.done == self.steps_per_epoch
-        last = self._over() or agreed(self.accelerator, self._late)
-        result, better = None, False
+        position.share = agreed(self.accelerator, self.clock.share)
+        last, result, better = self._over(), None, False
         if last or position.epoch % training.validate_every == 0:
             # The strength of the prior is annealed, and no weight: it is the latest, not an average.
-            self.checkpoints.judged.anneal(annealed(self.settings, position.step - 1, self.total).get("prior"))
+            self.checkpoints.judged.anneal(annealed(self.settings, position.at, self.total).get("prior"))
             result = self._validate(self.checkpoints.judged)
             better = self.checkpoints.keep_best(position, result)
+            self.kept = result if better else self.kept
             if position.best is not None:
-                position.stale = position.epoch - position.best.epoch
+                position.stale = position.epoch - position.best.lowest
         if last or self._out_of_patience() or position.epoch % training.watch_every == 0:
             self._watch(position.epoch)
         position.closed = position.step
-        self._tick()
-        rate = learning_rate(training, position.step - 1, self.total, self.steps_per_epoch)
+        self.clock.tick()
+        rate = learning_rate(training, position.at, self.total, self.steps_per_epoch)
         record = epoch_record(position, result, rate=rate, better=better, complete=complete)
+        self.known = record["training_error"]
         self.log.write(record)
         self.board.epoch(record)
         self.progress.epoch(record)
         if complete:
             position.epoch, position.done, position.sums = position.epoch + 1, 0, {}
         self._save()
-        self._tick()  # of the run, and not of its next step
+        self.clock.tick()  # of the run, and not of its next step
 
     def _validate(self, model: Model) -> Evaluation | None:
         if not self.validation_indices:
             return None
-        return evaluate(
-            model,
-            self.dataset,
-            self.validation_indices,
-            DrawOptions(seed=self.settings.seed),
-            loading=self.loading,
-            check=self._stop if self.accelerator.num_processes == 1 else None,
-        )
+        what, options = (self.dataset, self.validation_indices), DrawOptions(seed=self.settings.seed)
+        check = self._stop if self.accelerator.num_processes == 1 else None
+        return evaluate(model, *what, options, loading=self.loading, check=check)
 
     def _watch(self, epoch: int) -> None:
         """Log the attention maps of a few validation images, in the first process; 0 is before training."""
@@ -319,9 +327,9 @@ class _Run:
 
     def _finished(self) -> bool:
         position = self.position
-        over = self._over() or agreed(self.accelerator, self._late)
+        position.share = agreed(self.accelerator, self.clock.share)
         closed = position.closed == position.step and (position.step > 0 or self.total == 0)
-        return (over and closed) or self._out_of_patience()
+        return (self._over() and closed) or self._out_of_patience()
 
     def _out_of_patience(self) -> bool:
         """Early stopping: too many epochs without a better validation."""
@@ -329,18 +337,7 @@ class _Run:
         return bool(patience and self.position.stale >= patience)
 
     def _over(self) -> bool:
-        return self.position.step >= self.total
-
-    def _late(self) -> bool:
-        minutes = self.settings.training.max_minutes
-        return minutes is not None and self.position.seconds >= 60 * minutes
-
-    def _tick(self) -> float:
-        """Seconds since the last call, added to the run's."""
-        now = time.perf_counter()
-        elapsed, self.clock = now - self.clock, now
-        self.position.seconds += elapsed
-        return elapsed
+        return self.position.step >= self.total or (self.position.share >= 1 and self.position.step > 0)
 
     def _stop(self, number: int | None = None) -> None:
         """End the run if a signal has arrived; the state is saved on the way out."""

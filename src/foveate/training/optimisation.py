@@ -115,6 +115,26 @@ def total_steps(settings: TrainingSettings, steps_per_epoch: int) -> int:
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
+def scheduled_step(step: int, total: int, share: float) -> int:
+    r"""Step of the schedule: where learning rate and ramps are, in steps; ahead of the run where time is what ends it.
+
+    .. math:: s = \max(\text{step},\ \lfloor p\,(\text{total} - 1) \rfloor)
+
+    So that both have come to their end when the time is over, or the steps, whichever comes first; and a limit that is
+    not reached changes nothing.
+
+    Arguments:
+        step: steps taken, 0 … total − 1.
+        total: number of steps.
+        share: p, of the time that the run has; 0 where that is not limited.
+
+    Example:
+        >>> scheduled_step(10, 101, 0.0), scheduled_step(10, 101, 0.05), scheduled_step(10, 101, 0.5)
+        (10, 10, 50)
+    """
+    return max(step, math.floor(share * (total - 1)))
+
+
 def learning_rate(settings: TrainingSettings, step: int, total: int, steps_per_epoch: int) -> float:
     r"""Learning-rate schedule: the rate of one step.
 
@@ -126,7 +146,7 @@ def learning_rate(settings: TrainingSettings, step: int, total: int, steps_per_e
 
     Arguments:
         settings: schedule, peak, warm-up share and drop.
-        step: 0 … total − 1.
+        step: 0 … total − 1, of `scheduled_step`.
         total: number of steps.
         steps_per_epoch: steps in an epoch, for "step".
 

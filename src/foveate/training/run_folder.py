@@ -14,6 +14,7 @@ from foveate.config.serial import from_plain
 from foveate.config.training import RunSettings
 from foveate.errors import RunError
 from foveate.evaluation.evaluate import Evaluation
+from foveate.evaluation.permutation import Verdict
 from foveate.training.checkpoint import Position, State, load_state
 from foveate.training.optimisation import Annealed
 from foveate.training.step import receipt_record
@@ -49,7 +50,7 @@ class TrainResult:
         folder: of the run.
         model_folder: of the best model by validation.
         validation_error: of that model; None without validation images.
-        constant_error: error on these of an answer that is the same for all; None without them, or with several labels.
+        verdict: whether it has learnt anything, by these images; None without them.
         epochs: epochs finished.
         steps: steps taken.
         seconds: of training and validation, over all resumptions.
@@ -58,17 +59,15 @@ class TrainResult:
     folder: Path
     model_folder: Path
     validation_error: float | None
-    constant_error: float | None
+    verdict: Verdict | None
     epochs: int
     steps: int
     seconds: float
 
     @property
     def learnt(self) -> bool | None:
-        """Whether the model is better than one answer for all; None where nothing tells."""
-        if self.validation_error is None or self.constant_error is None:
-            return None
-        return self.validation_error < self.constant_error
+        """Whether the model has learnt anything; None where nothing tells."""
+        return None if self.verdict is None else self.verdict.learnt
 
 
 class MetricsLog:
