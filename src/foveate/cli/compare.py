@@ -77,14 +77,17 @@ def print_table(comparison: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from foveate.compare import COLUMNS, table_rows
+    from foveate.compare import remarks, table_columns, table_rows
 
     table = Table()
-    for number, heading in enumerate(COLUMNS):
+    for number, heading in enumerate(table_columns(comparison)):
         table.add_column(heading, justify="left" if number == 0 else "right")
     for row in table_rows(comparison):
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(table)
+    for remark in remarks(comparison):
+        console.print(f"note: {remark}", highlight=False, markup=False)
 
 
 def _remedy(namespace: argparse.Namespace, out: Path) -> str:

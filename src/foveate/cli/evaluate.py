@@ -14,11 +14,8 @@ from foveate.cli.predict import SOME_FAILED, progress
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from foveate.config.training import RunSettings
     from foveate.datasets.types import ImageDataset
-    from foveate.evaluation.evaluate import Evaluation
     from foveate.explain import AverageDeletion, Localisation
     from foveate.models import DrawOptions, Model
 
@@ -28,6 +25,7 @@ EPILOG = """\
 examples:
   foveate evaluate runs/mine                                   the run's own test images
   foveate evaluate runs/mine --data other.csv --samples 4      other images, four draws averaged
+  foveate evaluate runs/cv                                     a cross-validation: its held-out predictions, pooled
   foveate evaluate runs/megapixel-mnist --localisation         and how well its maps find the digits
   foveate evaluate runs/mine --deletion                        and whether its answers rest on what the maps point at
 
@@ -39,16 +37,6 @@ attended cells are covered, 1 to 20, beside as many covered anywhere; eleven pre
 
 Images that cannot be read are not counted: errors.csv beside the figures names them, and the exit code is 3.
 """
-
-NAMES = {
-    "chance": "share of cells that show one",
-    "mass": "attention on them",
-    "pointing": "pointing game",
-    "average_precision": "average precision of the cells",
-    "draws_that_hit": "patches that hit one",
-    "objects_hit": "objects that are hit",
-}
-"""What the scores of maps are called."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,9 +68,12 @@ def run(namespace: argparse.Namespace) -> int:
         0, or 3 if some images could not be read.
     """
     check_looking(namespace)
+    if namespace.data is None and (Path(namespace.model) / "fold-1").is_dir():
+        return _held_out(namespace)
     from accelerate.utils import gather_object
 
     from foveate.atomic import replace_file
+    from foveate.cli.tables import print_tables
     from foveate.evaluation.evaluate import evaluate
     from foveate.models import DrawOptions, load_model
     from foveate.pipeline.distributed import ending_together, open_accelerator
@@ -135,6 +126,38 @@ def run(namespace: argparse.Namespace) -> int:
         if (out := _figures_file(namespace)) is not None:
             replace_file(out, text.encode())
     return SOME_FAILED if failures else 0
+
+
+def _held_out(namespace: argparse.Namespace) -> int:
+    """What the folds of a cross-validation said of the images that each was not trained on, pooled."""
+    from dataclasses import replace
+
+    from foveate.atomic import replace_file
+    from foveate.cli.tables import print_tables
+    from foveate.models.ensemble import fold_folders
+    from foveate.training.folds import held_out
+
+    folder = Path(namespace.model)
+    folds = fold_folders(folder)
+    asked = {name: getattr(namespace, name) for name in ("split", "method", "localisation", "deletion", "seed")}
+    if given := [f"--{name}" for name, value in asked.items() if value] + ["--samples"] * (namespace.samples > 1):
+        raise ConfigError(
+            f"{folder} is a cross-validation, whose folds were tested as they were trained: leave out "
+            f"{', '.join(given)}, or give --data with images of which none was trained on, or one fold, e.g. {folds[0]}"
+        )
+    tested, _ = held_out(folder)
+    if namespace.by_group and all(one.group is None for one in tested.examples):
+        raise ConfigError("--by-group needs to know which images belong together: train with a column group")
+    told = json.loads((folder / "folds.json").read_text(encoding="utf-8"))["pooled"]
+    view = (int(told["view_size"][0]), int(told["view_size"][1]))
+    result = replace(tested.judged(namespace.by_group), patches_per_image=told["patches_per_image"], view_size=view)
+    text = json.dumps(result.plain() | {"split": "held out", "folds": len(folds)}, indent=2) + "\n"
+    if sys.stdout.isatty():
+        print_tables(result)
+    else:
+        print(text, end="")
+    replace_file(folder / "metrics.json" if namespace.out is None else Path(namespace.out), text.encode())
+    return 0
 
 
 def _figures_file(namespace: argparse.Namespace) -> Path | None:
@@ -241,12 +264,19 @@ def _open(
     )
     if any(example.split for example in images.examples):
         return images, split or "test"
-    known = {} if settings is None else _splits(run, settings)
+    known = _trained_on(run) if (run / "fold-1").is_dir() else {} if settings is None else _splits(run, settings)
     if any(known.get(example.id) == "train" for example in images.examples):
         return join_splits(images, known), split or "test"
     if split is not None:
         raise DataError(f"{manifest} names no splits: leave out --split to take all its images, or add a split column")
     return images, None
+
+
+def _trained_on(folds: Path) -> dict[str, str]:
+    """Image id → "train", of all that a fold was trained on: an ensemble of them is judged by others."""
+    from foveate.training.folds import held_out
+
+    return {example.id: "train" for example in held_out(folds)[1].examples}
 
 
 def _splits(run: Path, settings: "RunSettings") -> dict[str, str]:
@@ -259,90 +289,3 @@ def _splits(run: Path, settings: "RunSettings") -> dict[str, str]:
     except FoveateError:
         return {}
     return {example.id: example.split for example in examples if example.split is not None}
-
-
-def print_tables(
-    result: "Evaluation", localisation: "Localisation | None" = None, deletion: "AverageDeletion | None" = None
-) -> None:
-    """Tables for a terminal: the figures, a row per class, and what the maps are worth.
-
-    Arguments:
-        result: of the evaluation.
-        localisation: scores of the maps where the truth is known; None leaves them out.
-        deletion: how answers change as patches are covered; likewise.
-    """
-    from rich.console import Console
-
-    console = Console()
-    console.print(_figures(result))
-    console.print(_classes(result))
-    if localisation is not None:
-        console.print(_scores(localisation))
-    if deletion is not None:
-        console.print(_steps(deletion))
-
-
-def _figures(result: "Evaluation") -> "Table":
-    from rich.table import Table
-
-    figures = Table("figure", show_header=False)
-    figures.add_column(justify="right")
-    figures.add_row("error", _with_interval(result.error, result.interval))
-    named = {
-        "exact match error": result.exact_match_error,
-        "balanced error": result.balanced_error,
-        "AUC": result.auc,
-        "mean average precision": result.mean_average_precision,
-        "loss": result.loss,
-    }
-    for name, value in named.items():
-        if value is not None:
-            figures.add_row(name, f"{value:.4f}")
-    figures.add_row("groups" if result.by_group else "images", str(result.n))
-    figures.add_row("patches per image", f"{result.patches_per_image:.1f}")
-    seen = result.coverage
-    if seen is not None:
-        figures.add_row("objects covered", f"{seen.covered_per_image:.2f} of {seen.objects_per_image:.2f}")
-        if seen.error_floor is not None:
-            figures.add_row("error that this leaves", f"{seen.error_floor:.4f}")
-    return figures
-
-
-def _classes(result: "Evaluation") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    classes = Table("class", "recall")
-    counts = result.confusion
-    for name in result.classes if counts is not None else ():
-        classes.add_column(f"as {escape(name)}", justify="right")
-    for number, name in enumerate(result.classes):
-        recall = result.recalls[name]
-        row = [] if counts is None else [str(count) for count in counts[number]]
-        classes.add_row(escape(name), "–" if recall is None else f"{recall:.3f}", *row)
-    return classes
-
-
-def _scores(localisation: "Localisation") -> "Table":
-    from rich.table import Table
-
-    objects = f"{localisation.objects_per_image:.2f} objects in each of {localisation.images} images"
-    table = Table(objects, "mean (95 %)", "images")
-    for name, score in localisation.scores.items():
-        if score is not None:
-            table.add_row(NAMES[name], _with_interval(score.mean, score.interval), str(score.images))
-    return table
-
-
-def _steps(deletion: "AverageDeletion") -> "Table":
-    from rich.table import Table
-
-    table = Table("patches covered", "probability, most attended first", "by chance")
-    for count, attended, anywhere in zip(deletion.covered, deletion.by_attention, deletion.by_chance, strict=True):
-        table.add_row(str(count), f"{attended:.4f}", f"{anywhere:.4f}")
-    table.add_row("falls further by", _with_interval(deletion.drop.mean, deletion.drop.interval), "")
-    return table
-
-
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.4f}  ({interval[0]:.4f} to {interval[1]:.4f})"

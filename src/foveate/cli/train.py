@@ -129,6 +129,8 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
             _tell_cache(settings)
             found = f"{summary['mean']:.4f} ± {summary['standard_error']:.4f}"
             print(f"test error {found} over {summary['k']} folds, in {out / 'folds.json'}")
+            print(pooled_line(summary["pooled"]))
+            print(f"the {summary['k']} models as one: foveate predict {out} PATH")
         return 0
     from foveate.training.loop import train
 
@@ -141,6 +143,18 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
         if result.verdict is not None:
             print("\n".join(result.verdict.lines()))
     return 0
+
+
+def pooled_line(figures: dict[str, Any]) -> str:
+    """What all folds say together, in a line."""
+    low, high = figures["interval"]
+    told = f"{figures['n']} images pooled: error {figures['error']:.3f} ({low:.3f} to {high:.3f})"
+    if figures["auc"] is not None:
+        low, high = figures["auc_interval"]
+        told += f" · AUC {figures['auc']:.3f} ({low:.3f} to {high:.3f})"
+    known = {name: value for name, value in figures["recalls"].items() if value is not None}
+    told += f" · recall {', '.join(f'{name} {value:.2f}' for name, value in known.items())}"
+    return f"{told} · the answer is the same for all images" if figures["constant"] else told
 
 
 def _tell_cache(settings: RunSettings) -> None:

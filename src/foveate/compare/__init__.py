@@ -28,11 +28,12 @@ from foveate.compare.cost import MethodCost, pixels_read_share
 from foveate.compare.memory import activation_bytes
 from foveate.compare.plan import Part, read_part
 from foveate.compare.report import (
-    COLUMNS,
     Comparison,
     MethodResult,
     markdown_report,
     read_results,
+    remarks,
+    table_columns,
     table_rows,
     write_results,
 )
@@ -49,7 +50,6 @@ from foveate.compare.settings import (
 from foveate.compare.summary import Difference, Quality
 
 __all__ = [
-    "COLUMNS",
     "CompareSettings",
     "Comparison",
     "CostSettings",
@@ -67,7 +67,9 @@ __all__ = [
     "pixels_read_share",
     "read_part",
     "read_results",
+    "remarks",
     "save_comparison",
+    "table_columns",
     "table_rows",
     "with_images",
     "write_results",

@@ -105,34 +105,56 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-COLUMNS = (
-    "method",
-    "test error (95 %)",
-    "train ms/image",
-    "predict ms/image",
-    "activations MB/image",
-    "pixels read",
-    "training s",
-)
-"""Headings of the table on the terminal, in order."""
+_RANKED = ("AUC (95 %)", "balanced error")
+_COSTS = ("train ms/image", "predict ms/image", "activations MB/image", "pixels read", "training s")
 
 UNKNOWN = "–"
 
+UNEQUAL_TIMES = 1.5
+"""Training times apart by more than this factor are said to be unequal."""
+
+
+def table_columns(comparison: Comparison) -> tuple[str, ...]:
+    """Table on the terminal: its headings. Where classes are unequal the error says little, and others lead."""
+    if comparison.methods[0].quality.unequal:
+        return ("method", *_RANKED, "test error (95 %)", *_COSTS)
+    return ("method", "test error (95 %)", *_COSTS)
+
 
 def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Table on the terminal: its cells, a tuple per method in the order of `COLUMNS`."""
-    return [
-        (
-            one.name,
-            _error(one.quality),
-            UNKNOWN if one.cost is None else f"{one.cost.train_ms_per_image:.1f}",
-            UNKNOWN if one.cost is None else f"{one.cost.predict_ms_per_image:.1f}",
-            UNKNOWN if one.cost is None else f"{one.cost.activation_mb_per_image:.3g}",
-            UNKNOWN if one.cost is None else f"{100 * one.cost.pixels_read_share:.1f} %",
-            f"{one.quality.train_seconds:.0f}",
+    """Table on the terminal: its cells, a tuple per method in the order of `table_columns`."""
+    rows = []
+    for one in comparison.methods:
+        cells = {
+            "method": one.name,
+            "test error (95 %)": _error(one.quality),
+            "AUC (95 %)": _area(one.quality),
+            "balanced error": _balanced(one.quality),
+            "train ms/image": UNKNOWN if one.cost is None else f"{one.cost.train_ms_per_image:.1f}",
+            "predict ms/image": UNKNOWN if one.cost is None else f"{one.cost.predict_ms_per_image:.1f}",
+            "activations MB/image": UNKNOWN if one.cost is None else f"{one.cost.activation_mb_per_image:.3g}",
+            "pixels read": UNKNOWN if one.cost is None else f"{100 * one.cost.pixels_read_share:.1f} %",
+            "training s": f"{one.quality.train_seconds:.0f}",
+        }
+        rows.append(tuple(cells[name] for name in table_columns(comparison)))
+    return rows
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Remarks on a comparison: methods that give one answer to all images, and times of training that differ."""
+    found = []
+    for one in (method.quality for method in comparison.methods):
+        if one.constant_runs:
+            runs = "" if len(one.seeds) == 1 else f" with {one.constant_runs} of {len(one.seeds)} seeds"
+            found.append(f"{one.name} gives the same answer to all images{runs}: it tells no classes apart")
+    times = {one.name: one.quality.train_seconds for one in comparison.methods}
+    least, most = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
+    if times[most] > UNEQUAL_TIMES * times[least]:
+        found.append(
+            f"times of training are unequal: {most} {times[most]:.0f} s, {least} {times[least]:.0f} s; minutes: in the "
+            "configuration makes them equal"
         )
-        for one in comparison.methods
-    ]
+    return found
 
 
 def markdown_report(comparison: Comparison) -> str:
@@ -142,6 +164,8 @@ def markdown_report(comparison: Comparison) -> str:
         "qualities": [one.quality for one in comparison.methods],
         "costs": measured.items(),
         "base": measured[comparison.relative_to],
+        "remarks": remarks(comparison),
+        "unequal": comparison.methods[0].quality.unequal,
     }
     return _templates().get_template("report.md").render(vars(comparison) | shown)
 
@@ -152,7 +176,7 @@ def _templates() -> Environment:
         loader=PackageLoader("foveate.compare", ""), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    for fill in (_covered, _difference, _error, _folds, _number, _ratio, _seeds, _steps, _timed):
+    for fill in (_area, _balanced, _covered, _difference, _error, _folds, _number, _ratio, _seeds, _steps, _timed):
         made.filters[fill.__name__[1:]] = fill
     made.globals["UNKNOWN"] = UNKNOWN
     return made
@@ -160,6 +184,16 @@ def _templates() -> Environment:
 
 def _error(one: Quality) -> str:
     return f"{one.error:.3f} ({one.interval[0]:.3f}–{one.interval[1]:.3f})"
+
+
+def _area(one: Quality) -> str:
+    if one.auc is None or one.auc_interval is None:
+        return UNKNOWN
+    return f"{one.auc:.3f} ({one.auc_interval[0]:.3f}–{one.auc_interval[1]:.3f})"
+
+
+def _balanced(one: Quality) -> str:
+    return f"{one.balanced_error:.3f}"
 
 
 def _difference(found: Difference | None) -> str:

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from foveate.compare.store import Predictions, begun
 from foveate.errors import DataError
 from foveate.evaluation import scores
-from foveate.evaluation.intervals import Tally, error_interval, interval, resampled_errors, tally, wilson_interval
+from foveate.evaluation.intervals import (
+    Tally,
+    area_interval,
+    area_noise,
+    error_interval,
+    interval,
+    resampled_errors,
+    tally,
+    wilson_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,9 @@ class Quality:
         standard_error_folds: standard deviation of a seed's fold errors over √folds, mean over seeds; None
             without folds.
         auc: area under the ROC curve, folds pooled, mean over seeds; None where it is not defined.
+        auc_interval: 95 % interval of it, DeLong's by images (groups, where there are groups); None as `auc`.
+        constant_runs: number of seeds all of whose images, folds pooled, got the same answer.
+        unequal: whether a class has twice as many test images as another.
         balanced_error: mean over classes of the share of their images that are wrong; mean over seeds.
         recalls: class → share of its images that are right, seeds and folds pooled; None without any.
         confusion: true class × predicted class, counts over seeds and folds; None with several labels.
@@ -98,6 +110,9 @@ class Quality:
     objects_covered: float | None = None
     objects: float | None = None
     error_floor: float | None = None
+    auc_interval: tuple[float, float] | None = None
+    constant_runs: int = 0
+    unequal: bool = False
 
 
 @dataclass(frozen=True)
@@ -241,6 +256,7 @@ def _quality(
     of_folds = [_standard_error(errors) for errors in fold_errors]
     known = [one for one in of_folds if one is not None]
     areas = [scores.auc(one.labels, one.probabilities) for one in pooled]
+    noises = [area_noise(one.labels, one.probabilities, one.units) for one in pooled]
     losses = [run.training_loss for run in runs]
     coverages = [run.coverage for run in runs]
     curves = [run.curve for run in runs if run.curve is not None]
@@ -257,6 +273,9 @@ def _quality(
         standard_error_seeds=_standard_error(counted.seed_errors.tolist()),
         standard_error_folds=sum(known) / len(known) if known else None,
         auc=None if None in areas else float(np.mean([area for area in areas if area is not None])),
+        auc_interval=area_interval([noise for noise in noises if noise is not None]) if None not in noises else None,
+        constant_runs=sum(scores.is_constant(one.labels, one.probabilities) for one in pooled),
+        unequal=scores.unequal(pooled[0].labels),
         balanced_error=float(np.mean([scores.balanced_error(one.table) for one in pooled])),
         recalls=dict(zip(first.classes, scores.recalls(table), strict=True)),
         confusion=None if first.multi_label else tuple(tuple(row) for row in table.tolist()),

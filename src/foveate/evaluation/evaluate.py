@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation import scores
 from foveate.evaluation.coverage import Coverage, covered_objects, object_coverage
-from foveate.evaluation.intervals import error_interval
+from foveate.evaluation.intervals import area_interval, area_noise, error_interval, unit_names
 from foveate.models.probabilities import check_answers, cross_entropies
 from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Output
 from foveate.pipeline.inference import classify
@@ -50,6 +50,7 @@ class Evaluation:
         by_group: whether the images of a group were taken together.
         coverage: how many of the objects in the images were covered by patches; None where the data set knows none.
         attention: figures of the attention map of each image; none of a model without attention.
+        groups: the group of each of the n that are counted, None for one of its own; or empty, if all are.
     """
 
     indices: tuple[int, ...]
@@ -65,6 +66,7 @@ class Evaluation:
     by_group: bool = False
     coverage: Coverage | None = None
     attention: tuple[AttentionHealth, ...] = ()
+    groups: tuple[str | None, ...] = ()
 
     @property
     def n(self) -> int:
@@ -106,6 +108,22 @@ class Evaluation:
         """Area under the receiver operating characteristic; see `foveate.evaluation.scores.auc`."""
         return scores.auc(self.labels, self.probabilities)
 
+    @cached_property
+    def auc_interval(self) -> tuple[float, float] | None:
+        """95 % interval of it: DeLong's, by group where there are any (`area_interval`); None where there is no AUC."""
+        noise = area_noise(self.labels, self.probabilities, unit_names(self.groups or (None,) * self.n))
+        return None if noise is None else area_interval([noise])
+
+    @property
+    def unequal(self) -> bool:
+        """Whether the classes are so unequal that the error says little; see `foveate.evaluation.scores.unequal`."""
+        return scores.unequal(self.labels)
+
+    @property
+    def constant(self) -> bool:
+        """Whether the answer is the same for all images, of which there are several kinds."""
+        return scores.is_constant(self.labels, self.probabilities)
+
     @property
     def exact_match_error(self) -> float | None:
         """Share of images not all of whose labels are right; None unless there are several."""
@@ -129,6 +147,8 @@ class Evaluation:
             "loss": self.loss,
             "balanced_error": self.balanced_error,
             "auc": self.auc,
+            "auc_interval": None if self.auc_interval is None else list(self.auc_interval),
+            "constant": self.constant,
             "recalls": self.recalls,
             "confusion": None if self.confusion is None else self.confusion.tolist(),
             "patches_per_image": self.patches_per_image,
@@ -225,7 +245,8 @@ def _rows(
 ) -> list[_Row]:
     assert images.labels is not None
     logits = output.logits.double().cpu()
-    losses = cross_entropies(logits, images.labels).tolist()
+    calibrated = model.calibrated(logits)
+    losses = cross_entropies(calibrated, images.labels).tolist()
     patches = output.patches_read.tolist()
     health = _health(model, output, len(images))
     columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen, health)
@@ -246,32 +267,63 @@ def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row]
         raise ImageError(f"none of {asked} images could be read: see what was said of them, and check their paths")
     ordered = [found[index] for index in indices]
     examples = [dataset.examples[index] for index in indices]
-    ids, groups = [one.id for one in examples], [one.group for one in examples]
     labels = scores.label_array([one.label for one in examples], len(dataset.classes), dataset.multi_label)
     probabilities = np.array([row.probabilities for row in ordered], dtype=np.float64)
-    loss = float(np.mean([row.loss for row in ordered]))
-    check_answers(ids, probabilities, "among its pixels or the model's weights")
+    check_answers([one.id for one in examples], probabilities, "among its pixels or the model's weights")
+    result = judge(examples, labels, probabilities, dataset.classes, by_group)
+    return replace(
+        result,
+        indices=tuple(indices),
+        loss=result.loss if by_group else float(np.mean([row.loss for row in ordered])),
+        patches_per_image=float(np.mean([row.patches for row in ordered])),
+        view_size=Counter(row.view_size for row in ordered).most_common(1)[0][0],
+        coverage=object_coverage(dataset, indices, [row.covered for row in ordered]),
+        attention=tuple(row.attention for row in ordered if row.attention is not None),
+    )
+
+
+def judge(
+    examples: Sequence[Example],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    classes: Sequence[str],
+    by_group: bool = False,
+) -> Evaluation:
+    """Evaluation of answers that are known, whoever gave them: of a table of predictions, for one.
+
+    Arguments:
+        examples: ids and groups of n images, sorted by id.
+        labels: (n,) class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
+        probabilities: (n, classes).
+        classes: their names.
+        by_group: take the images of a group together.
+
+    Returns:
+        The evaluation; patches, view, coverage and attention are not known of it.
+
+    Raises:
+        ValueError: the images of a group differ in their labels.
+    """
+    ids, groups = [one.id for one in examples], [one.group for one in examples]
     if by_group:
-        ids, probabilities, labels = _by_group(dataset, indices, probabilities, labels)
+        ids, probabilities, labels = _by_group(examples, probabilities, labels)
         groups = [None] * len(ids)  # each is independent of the others now
-        means = torch.from_numpy(probabilities)
-        logits = means.logit(TINY) if labels.ndim == 2 else means.clamp(min=TINY).log()
-        loss = float(cross_entropies(logits, torch.from_numpy(labels)).mean())
+    means = torch.from_numpy(probabilities)
+    logits = means.logit(TINY) if labels.ndim == 2 else means.clamp(min=TINY).log()
     wrong = scores.wrong_shares(labels, probabilities).tolist()
     return Evaluation(
-        indices=tuple(indices),
+        indices=tuple(range(len(examples))),
         labels=labels,
         probabilities=probabilities,
         error=sum(wrong) / len(wrong),
-        loss=loss,
+        loss=float(cross_entropies(logits, torch.from_numpy(labels)).mean()),
         interval=error_interval(wrong, groups),
-        patches_per_image=float(np.mean([row.patches for row in ordered])),
-        view_size=Counter(row.view_size for row in ordered).most_common(1)[0][0],
+        patches_per_image=0.0,
+        view_size=(1, 1),
         ids=tuple(ids),
-        classes=tuple(dataset.classes),
+        classes=tuple(classes),
         by_group=by_group,
-        coverage=object_coverage(dataset, indices, [row.covered for row in ordered]),
-        attention=tuple(row.attention for row in ordered if row.attention is not None),
+        groups=tuple(groups),
     )
 
 
@@ -287,10 +339,9 @@ def _check_groups(dataset: ImageDataset, indices: Sequence[int]) -> None:
 
 
 def _by_group(
-    dataset: ImageDataset, indices: Sequence[int], probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+    examples: Sequence[Example], probabilities: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
     """Names, mean probabilities and labels of the groups, sorted; an image without a group is one of its own."""
-    examples = [dataset.examples[index] for index in indices]
     keys = [(one.id, False) if one.group is None else (one.group, True) for one in examples]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     found, means, common = scores.group_means([keys[i] for i in order], probabilities[order], labels[order])

@@ -65,6 +65,37 @@ def constant_error(labels: Sequence[int]) -> float:
     return 1 - Counter(labels).most_common(1)[0][1] / len(labels)
 
 
+def unequal(labels: Integers) -> bool:
+    """Class imbalance: whether a class has twice as many images as another, so that a low error may mean nothing.
+
+    Arguments:
+        labels: (n,) class numbers; with several labels (n, classes), of which each class is compared with its absence.
+
+    Example:
+        >>> unequal(np.array([0, 0, 0, 0, 1, 1])), unequal(np.array([0, 0, 1]))
+        (True, True)
+    """
+    if labels.ndim == 2:
+        return any(max(one, 1 - one) >= 2 * min(one, 1 - one) for one in labels.mean(0) if 0 < one < 1)
+    counts = Counter(labels.tolist()).values()
+    return max(counts) >= 2 * min(counts)
+
+
+def is_constant(labels: Integers, probabilities: Floats) -> bool:
+    """Constant predictor: whether the answer is the same for all images, though their labels are not.
+
+    Arguments:
+        labels: as `wrong_shares`.
+        probabilities: likewise.
+
+    Example:
+        >>> is_constant(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]]))
+        True
+    """
+    said = decisions(probabilities, labels.ndim == 2)
+    return bool((said == said[0]).all() and (labels != labels[0]).any())
+
+
 def wrong_shares(labels: Integers, probabilities: Floats) -> Floats:
     """Error of each image: how wrong the answer to it is.
 

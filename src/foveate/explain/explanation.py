@@ -53,7 +53,8 @@ class Explanation:
         affine: from cells to pixels; None as the attention.
         patches: what was read, draw by draw in order of draw; of a model that reads all, the most attended.
         logits: (draws, classes) of each draw by itself.
-        probabilities: (draws, classes) likewise; their mean over the draws is the prediction's.
+        probabilities: (draws, classes) likewise; their mean over the draws is the prediction's (not of an ensemble, of
+            which one member is shown, nor of several draws of a model with a temperature).
         bias: (classes,) what the logits are without any patch; None where no patch is read.
         rest: (draws, classes) what the patches that are not listed add; None as the bias.
         health: of the attention map; None as the attention.
@@ -107,14 +108,18 @@ class Explanation:
         return tuple(self.prediction.predicted.split("|")) if self.multi_label else (self.prediction.predicted,)
 
     @property
+    def _answer(self) -> Float64[np.ndarray, " class"]:
+        return np.array([self.prediction.probabilities[name] for name in self.classes])
+
+    @property
     def shown_class(self) -> int:
         """The class that contributions are shown of first: the most probable one."""
-        return int(self.probabilities.mean(0).argmax())
+        return int(self._answer.argmax())
 
     @property
     def shown_classes(self) -> list[int]:
         """Numbers of the most probable classes, which pages show, in their own order."""
-        return sorted(np.argsort(-self.probabilities.mean(0), kind="stable")[:MOST_CLASSES].tolist())
+        return sorted(np.argsort(-self._answer, kind="stable")[:MOST_CLASSES].tolist())
 
     @property
     def shown_contributions(self) -> Float64[np.ndarray, "patch shown"]:
@@ -148,19 +153,19 @@ def explain(
         >>> len(seen.patches), seen.attention.shape
         (4, (20, 30))
     """
-    output = look.output
-    parts = None if output.features is None else contributions(output, model.head)
+    output, seer = look.output, model.seer
+    parts = None if output.features is None else contributions(output, seer.head)
     patches: tuple[SeenPatch, ...] = ()
     rest = bias = None
     if parts is not None:
         patches, rest = _patches(look, parts)
-        bias = model.head.bias.detach().double().cpu().numpy()
+        bias = seer.head.bias.detach().double().cpu().numpy()
         logits = bias + parts.sum(1)
     else:
         logits = output.logits.detach().double().cpu().numpy()
-    shown = model.attends and output.attention is not None
+    shown = seer.attends and output.attention is not None
     attention, mask = (output.attention, output.cell_mask) if shown else (None, None)
-    health = None if attention is None or mask is None else diagnose(attention, mask, model.patches)[0]
+    health = None if attention is None or mask is None else diagnose(attention, mask, seer.patches)[0]
     return Explanation(
         path=look.prediction.path if path is None else path,
         prediction=look.prediction,
@@ -169,7 +174,7 @@ def explain(
         size=look.opened.size,
         attention=None if attention is None else attention[0].detach().float().cpu().numpy(),
         cell_mask=None if mask is None else mask[0].cpu().numpy(),
-        affine=model.grid.affine(look.grid_size, look.opened.size) if shown and model.grid is not None else None,
+        affine=seer.grid.affine(look.grid_size, look.opened.size) if shown and seer.grid is not None else None,
         patches=patches,
         logits=logits,
         probabilities=model.probabilities(torch.from_numpy(logits)).numpy(),
@@ -177,7 +182,7 @@ def explain(
         rest=rest,
         health=health,
         drawn=output.draw is not None,
-        note=_note(model, look, len(patches)),
+        note=f"{model.seer_note} {_note(seer, look, len(patches))}".strip(),
         georeference=look.opened.header.georeference,
         others=tuple(others),
     )
@@ -248,7 +253,8 @@ def _patches(
 
 
 def _note(model: Model, look: Look, listed: int) -> str:
-    name, patches, draw = model.settings.name, look.prediction.patches, look.output.draw
+    name, draw = model.settings.name, look.output.draw
+    patches = 0 if look.output.read is None else int(look.output.read.sum())
     if not patches:
         return (
             f"A {name} model looks at the whole image once, at low resolution: it has no attention map, reads no "

@@ -6,7 +6,8 @@
 - `preprocess.py`: from any image to what a model takes, to a batch, and from boxes to features of patches
 - `sampling.py`: attention sampling; `uniform.py`: its uniform baseline; `evidence.py`: what the view alone says;
   `deep_mil.py` and `cnn.py`, the other baselines
-- `probabilities.py`: softmax, sigmoid, cross-entropy; `receipts.py`: what it all cost
+- `ensemble.py`: several models as one
+- `probabilities.py`: softmax, sigmoid, cross-entropy, decisions; `receipts.py`: what it all cost
 
 Training, evaluation and prediction know no model by name. Nothing here knows data sets.
 """
@@ -15,8 +16,10 @@ from foveate.models.base import Model
 from foveate.models.build import build_model, resolve, view_of
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
+from foveate.models.ensemble import Ensemble
 from foveate.models.evidence import Evidence
 from foveate.models.preprocess import Intake, make_batch, wanted_channels
+from foveate.models.probabilities import Decision
 from foveate.models.sampling import AttentionSampling, PatchModel
 from foveate.models.store import load_model, save_model, shipped_models
 from foveate.models.types import BuildOptions, DrawOptions, Look
@@ -27,8 +30,10 @@ __all__ = [
     "CNN",
     "AttentionSampling",
     "BuildOptions",
+    "Decision",
     "DeepMil",
     "DrawOptions",
+    "Ensemble",
     "Evidence",
     "Intake",
     "Look",

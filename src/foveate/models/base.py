@@ -19,7 +19,7 @@ from foveate.models.kept import KeptFeatures
 from foveate.models.look import finish_looks, see, start_looks
 from foveate.models.patch_reading import PatchReading
 from foveate.models.preprocess import Intake, extents
-from foveate.models.probabilities import probabilities
+from foveate.models.probabilities import UNDECIDED, Decision, probabilities
 from foveate.models.receipts import Stages
 from foveate.models.types import ONE_DRAW, PLAIN, Batch, BuildOptions, DrawOptions, Look, Output, Prediction, Started
 from foveate.networks import FeatureNetwork, build_features
@@ -68,6 +68,8 @@ class Model(nn.Module, ABC):
     method: Method
     patches: int
     grid: Grid | None
+    decision: Decision = UNDECIDED
+    """Temperature of its probabilities, and how an answer is made of them; kept in its folder."""
     wants_view: ClassVar[bool] = True
     """Whether it looks at a low-resolution view first."""
     features: FeatureNetwork
@@ -151,6 +153,16 @@ class Model(nn.Module, ABC):
         return self.grid is not None
 
     @property
+    def seer(self) -> "Model":
+        """The model whose attention and patches an output shows: itself; of an ensemble, one of its members."""
+        return self
+
+    @property
+    def seer_note(self) -> str:
+        """Which model that is, in a sentence, if it is another."""
+        return ""
+
+    @property
     def eyes(self) -> CellFeatures | None:
         """Frozen network that sees the cells of a view, which then need not be seen twice; None if there is none."""
         return None
@@ -209,9 +221,13 @@ class Model(nn.Module, ABC):
         if patches is not None and self.patches:
             self.training_patches = patches
 
+    def calibrated(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch class"]:
+        """Logits over the temperature that was fitted to them, if one was."""
+        return logits / self.decision.temperature
+
     def probabilities(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch class"]:
-        """What (B, classes) logits say of each class: their softmax, with several labels their sigmoid."""
-        return probabilities(logits, self.multi_label)
+        """What (B, classes) logits say of each class: their softmax, calibrated; with several labels their sigmoid."""
+        return probabilities(self.calibrated(logits), self.multi_label)
 
     def normalised(self, batch: Batch) -> Batch:
         """The batch with the pixels of its views normalised, if they are to be; what lies outside an image stays 0."""

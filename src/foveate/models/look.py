@@ -13,7 +13,7 @@ from torch import Tensor
 from foveate.config.settings import Method, ViewSettings
 from foveate.images import Source
 from foveate.models.preprocess import Intake, SeenView, make_batch, see_source
-from foveate.models.probabilities import check_answers, name_predicted
+from foveate.models.probabilities import Decision, check_answers, name_predicted
 from foveate.models.receipts import Stages, covering, peak_memory
 from foveate.models.types import Batch, DrawOptions, Look, Output, Prediction, Receipt, Started
 from foveate.seeds import prediction_seed
@@ -32,6 +32,7 @@ class Looker(Protocol):
     classes: tuple[str, ...]
     multi_label: bool
     intake: Intake
+    decision: Decision
 
     @property
     def view(self) -> ViewSettings | None: ...  # noqa: D102
@@ -165,7 +166,7 @@ def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: S
     own = output if images == 1 else _rows(output, row, images)
     boxes = tuple(sight.source.to_file(box) for box in _read_boxes(own))
     stages = sight.stages | {stage: spent / images for stage, spent in output.seconds.items()}
-    read = sight.opened.bytes_read - sight.before
+    read, rule = sight.opened.bytes_read - sight.before, model.decision
     prediction = Prediction(
         path=sight.source.name,
         predicted=name_predicted(model.classes, values, model.multi_label),
@@ -182,6 +183,7 @@ def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: S
             seconds=stages,
             peak_memory=peak_memory(),
         ),
+        decision=rule.decide(model.classes, values, model.multi_label) if rule.decides else None,
     )
     return Look(prediction, sight.opened, sight.source, sight.size, own, begun.started, row)
 
@@ -191,12 +193,15 @@ def _rows(value: Kept, row: int, images: int) -> Kept:
     if isinstance(value, Tensor):
         each = len(value) // images
         return value[row * each : (row + 1) * each]  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(_rows(one, row, images) for one in value)  # type: ignore[return-value]
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{one.name: _rows(getattr(value, one.name), row, images) for one in fields(value)})
     return value
 
 
 def _read_boxes(output: Output) -> tuple[Box, ...]:
+    others = tuple(box for one in output.others for box in _read_boxes(one))
     if output.boxes is None or output.read is None:
-        return ()
-    return tuple(Box(*row) for row in output.boxes[output.read.to(output.boxes.device)].tolist())
+        return others
+    return others + tuple(Box(*row) for row in output.boxes[output.read.to(output.boxes.device)].tolist())

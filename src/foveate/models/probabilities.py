@@ -1,18 +1,131 @@
-"""Softmax and sigmoid probabilities, cross-entropy, and the answer in words: for one label and for several."""
+"""Softmax and sigmoid probabilities, cross-entropy, and the decision in words: for one label and for several."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from foveate.errors import ImageError
+from foveate.errors import ConfigError, ImageError
 
 SEPARATOR = "|"
 """Between the names of several labels, in manifests and in predictions."""
+
+UNSURE = "unsure"
+"""Decision of a model that abstains."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    r"""Decision rule of a model: the temperature of its probabilities, and thresholds, costs or abstention.
+
+    .. math:: p = \mathrm{softmax}(z / T), \qquad
+              \hat y = \operatorname{argmin}_k \sum_j \mathrm{cost}_{kj}\, p_j \quad \text{or} \quad
+              \hat y \in P \iff \sum_{j \in P} p_j \ge t
+
+    and within the chosen side the most probable class. It abstains where the probability of what it would decide is
+    below `abstain`. With several labels there is a threshold for each, ½ unless it is set.
+
+    Source: Elkan, "The Foundations of Cost-Sensitive Learning" (IJCAI 2001), for costs; Chow, "On Optimum Recognition
+    Error and Reject Tradeoff" (IEEE Transactions on Information Theory 1970), for abstention.
+
+    Attributes:
+        temperature: T of all probabilities; 1 leaves them as the network has them. It changes no order of classes.
+        positive: classes P counted as positive; empty without a threshold.
+        thresholds: t alone; with several labels one for each class.
+        costs: (classes, classes) of saying the row's class of an image of the column's; empty without.
+        abstain: least probability of a decision, in (0, 1]; None never abstains.
+
+    Raises:
+        ConfigError: a value is out of its range, or both costs and thresholds are given.
+
+    Example:
+        >>> rule = Decision(positive=("sign",), thresholds=(0.2,), abstain=0.6)
+        >>> [rule.decide(("none", "sign"), (1 - p, p)) for p in (0.1, 0.3, 0.7)]
+        ['none', 'unsure', 'sign']
+    """
+
+    temperature: float = 1.0
+    positive: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    costs: tuple[tuple[float, ...], ...] = ()
+    abstain: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"a temperature must be positive, got {self.temperature}: 1 leaves probabilities alone")
+        if self.abstain is not None and not 0 < self.abstain <= 1:
+            raise ConfigError(
+                f"abstain must be a probability above 0, got {self.abstain}: 0.9 decides where it is that sure"
+            )
+        if self.costs and self.thresholds:
+            raise ConfigError("costs and thresholds decide the same thing: give one of them")
+        if not all(0 <= one <= 1 for one in self.thresholds):
+            raise ConfigError(f"thresholds must lie in [0, 1], got {list(self.thresholds)}: they are probabilities")
+        if any(one < 0 or not math.isfinite(one) for row in self.costs for one in row):
+            raise ConfigError("costs must be at least 0: what is right costs nothing")
+
+    @property
+    def decides(self) -> bool:
+        """Whether it decides otherwise than for the most probable class."""
+        return bool(self.thresholds or self.costs or self.abstain is not None)
+
+    def abstaining(self, below: float | None) -> "Decision":
+        """The same rule with another least probability; None leaves it."""
+        return self if below is None else replace(self, abstain=below)
+
+    def fits(self, classes: Sequence[str], multi_label: bool) -> bool:
+        """Whether the rule is one for these classes."""
+        square = all(len(row) == len(classes) for row in self.costs) and len(self.costs) in (0, len(classes))
+        known = set(self.positive) <= set(classes)
+        if multi_label:
+            return not self.costs and not self.positive and len(self.thresholds) in (0, len(classes))
+        single = len(self.thresholds) == bool(self.positive) and len(set(self.positive)) < len(classes)
+        return square and known and single
+
+    def decided(
+        self, classes: Sequence[str], values: Float64[np.ndarray, "image class"], multi_label: bool = False
+    ) -> tuple[Int64[np.ndarray, " image"] | Int64[np.ndarray, "image class"], Bool[np.ndarray, " image"]]:
+        """Decisions on images.
+
+        Arguments:
+            classes: names.
+            values: probabilities of each.
+            multi_label: whether an image may have several labels.
+
+        Returns:
+            (n,) class numbers, with several labels (n, classes) of 0 and 1; and (n,) True where it abstains, whatever
+            the number beside it.
+        """
+        if multi_label:
+            said = (values >= (np.array(self.thresholds) if self.thresholds else 0.5)).astype(np.int64)
+            sure = np.where(said == 1, values, 1 - values).min(1)
+        else:
+            if self.costs:
+                said = (values @ np.array(self.costs).T).argmin(1)
+            elif self.thresholds:
+                side = np.isin(np.array(classes), self.positive)
+                yes = values[:, side].sum(1) >= self.thresholds[0]
+                said = np.where(side == yes[:, None], values, -1.0).argmax(1)
+            else:
+                said = values.argmax(1)
+            sure = values[np.arange(len(values)), said]
+        return said, np.zeros(len(values), bool) if self.abstain is None else sure < self.abstain
+
+    def decide(self, classes: Sequence[str], values: Sequence[float], multi_label: bool = False) -> str:
+        """The decision on one image in words: a class, or several joined by |, or "unsure"."""
+        (said,), (unsure,) = self.decided(classes, np.array([values], dtype=np.float64), multi_label)
+        if unsure:
+            return UNSURE
+        return SEPARATOR.join(classes[int(k)] for k in np.flatnonzero(said)) if multi_label else classes[int(said)]
+
+
+UNDECIDED = Decision()
+"""Probabilities as the network has them, and the most probable class."""
 
 
 def probabilities(logits: Float[Tensor, "batch class"], multi_label: bool = False) -> Float[Tensor, "batch class"]:

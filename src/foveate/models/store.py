@@ -21,6 +21,8 @@ from foveate.config.settings import ModelSettings
 from foveate.errors import ConfigError, MissingExtra, RunError
 from foveate.models.base import Model
 from foveate.models.build import build_model
+from foveate.models.ensemble import Ensemble, fold_folders
+from foveate.models.probabilities import UNDECIDED, Decision
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Where the models that come with foveate lie."""
@@ -31,7 +33,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 REQUIRED = {"format_version", "settings", "classes", "channels"}
 SWITCHES = {"multi_label", "own_features"}
 """True or False; False where absent, as in folders of older versions."""
-KNOWN = REQUIRED | SWITCHES | {"foveate", "card"}
+KNOWN = REQUIRED | SWITCHES | {"foveate", "card", "decision", "members"}
 
 
 def shipped_models() -> tuple[str, ...]:
@@ -67,6 +69,7 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
 
     Raises:
         RunError: if the folder cannot be written.
+        ConfigError: if it is an ensemble of models with a feature network of their maker's own.
 
     Example:
         >>> import tempfile
@@ -84,6 +87,8 @@ def save_model(model: Model, folder: str | Path, card: dict[str, Any] | None = N
         "channels": model.channels,
         "multi_label": model.multi_label,
         **({"own_features": True} if model.own_features else {}),
+        **({} if model.decision == UNDECIDED else {"decision": to_plain(model.decision)}),
+        **_members(model),
         **({"card": to_plain(card)} if card else {}),
     }
     # Copies: layers of a user's own may share one tensor under two names, which the file format refuses.
@@ -115,8 +120,9 @@ def load_model(
     """Load a model, in evaluation mode and on the CPU; no pretrained weights are fetched, and nothing is executed.
 
     Arguments:
-        name_or_folder: a model folder, or a run folder that contains `model/`; else the name of a model shipped with
-            foveate; else a hub id with a slash, optionally with a revision after an @.
+        name_or_folder: a model folder, or a run folder that contains `model/`, or the folder of a cross-validation,
+            whose folds are an `Ensemble`; else the name of a model shipped with foveate; else a hub id with a slash,
+            optionally with a revision after an @.
         features: layers like those the model was built with, where it was built with layers of your own; they take on
             the saved weights.
         allow_code: functions "package.module:function" that the folder may have imported and called, to build its
@@ -138,12 +144,30 @@ def load_model(
         foveate.errors.RunError: no folder and no shipped model is called no-such-run: give the folder of a run or ...
     """
     folder = _find(str(name_or_folder))
+    if not (folder / CONFIG).is_file():
+        folds = fold_folders(folder)
+        return Ensemble([load_model(one, features, allow_code) for one in folds], [one.name for one in folds])
     config = _read_config(folder / CONFIG)
     if config.get("own_features", False) and features is None:
         raise RunError(
             f"{folder} holds a model with a feature network of its maker's own: load it in Python with "
             "load_model(folder, features=the same layers)"
         )
+    try:
+        model: Model
+        if "members" in config:
+            members = [_built(config | one, folder, None, allow_code) for one in config["members"]]
+            model = Ensemble(members, [str(one["name"]) for one in config["members"]])
+        else:
+            model = _built(config, folder, features, allow_code)
+        model.decision = _decision(config, folder)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder / CONFIG} does not describe a model: {error}") from error
+    _load_tensors(model, folder / WEIGHTS)
+    return model.eval()
+
+
+def _built(config: dict[str, Any], folder: Path, features: nn.Module | None, allow_code: Collection[str]) -> Model:
     try:
         settings = from_plain(ModelSettings, config["settings"], "settings")
     except (ConfigError, TypeError) as error:
@@ -161,8 +185,34 @@ def load_model(
         )
     except (ConfigError, TypeError) as error:
         raise RunError(f"{folder / CONFIG} does not describe a model: {error}") from error
-    _load_tensors(model, folder / WEIGHTS)
-    return model.eval()
+    model.decision = _decision(config, folder)
+    return model
+
+
+def _decision(config: dict[str, Any], folder: Path) -> Decision:
+    try:
+        decision = from_plain(Decision, config.get("decision", {}), "decision")
+    except ConfigError as error:
+        raise RunError(f"{folder / CONFIG} has no decision rule that can be used: {error}") from error
+    if not decision.fits(config["classes"], config.get("multi_label", False)):
+        raise RunError(f"{folder / CONFIG} has a decision rule for other classes: foveate calibrate makes a new one")
+    return decision
+
+
+def _members(model: Model) -> dict[str, Any]:
+    """What config.json says of the members of an ensemble; nothing of another model."""
+    if not isinstance(model, Ensemble):
+        return {}
+    if model.own_features:
+        raise ConfigError(
+            "an ensemble of models with feature networks of their maker's own is not saved as one: keep their folders"
+        )
+    return {
+        "members": [
+            {"name": name, "settings": to_plain(one.settings), "decision": to_plain(one.decision)}
+            for name, one in zip(model.names, model.models, strict=True)
+        ]
+    }
 
 
 def _find(name: str) -> Path:
@@ -171,6 +221,8 @@ def _find(name: str) -> Path:
         for folder in (path, path / "model"):
             if (folder / CONFIG).is_file():
                 return folder
+        if fold_folders(path):
+            return path
         raise RunError(
             f"{path} is not a run or model folder, it has neither {CONFIG} nor model/{CONFIG}: "
             "give the folder that foveate train wrote"

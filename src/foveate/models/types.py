@@ -161,6 +161,7 @@ class Output:
             no such, or nothing is trained.
         kept: (B,) patches of each image whose features were kept, so that they were not read; None if none are kept.
         seconds: wall-clock time by stage: "attention", "draw", "read", "features", "classify".
+        others: outputs of the members of an ensemble that are not shown here, whose patches were read as well.
     """
 
     logits: "Float[Tensor, 'batch class']"
@@ -173,6 +174,7 @@ class Output:
     noise_left: "Float[Tensor, ''] | None" = None
     kept: "Int[Tensor, ' batch'] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)
+    others: "tuple[Output, ...]" = ()
 
     @property
     def patches_read(self) -> "Int[Tensor, ' batch']":
@@ -180,9 +182,11 @@ class Output:
         images = len(self.logits)
         read = self.read if self.read is not None else None if self.draw is None else self.draw.valid
         if read is not None:
-            return read.reshape(images, -1).sum(1)
-        count = 0 if self.boxes is None else self.boxes.shape[0] * self.boxes.shape[1] // images
-        return torch.full((images,), count, device=self.logits.device)
+            own = read.reshape(images, -1).sum(1)
+        else:
+            count = 0 if self.boxes is None else self.boxes.shape[0] * self.boxes.shape[1] // images
+            own = torch.full((images,), count, device=self.logits.device)
+        return torch.stack([own.cpu(), *(one.patches_read.cpu() for one in self.others)]).sum(0) if self.others else own
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,8 @@ class Prediction:
         seconds: wall-clock time, opening included.
         boxes: the patches read, in level-0 pixels of the file.
         receipt: what it cost, in detail.
+        decision: what the model's rule makes of the probabilities: a class, or "unsure" (`Model.decision`); None where
+            it has none but to name the most probable class.
     """
 
     path: str
@@ -230,6 +236,7 @@ class Prediction:
     seconds: float
     boxes: tuple[Box, ...] = field(default=(), repr=False)
     receipt: Receipt | None = field(default=None, repr=False)
+    decision: str | None = None
 
 
 @dataclass(frozen=True)

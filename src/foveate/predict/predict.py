@@ -19,6 +19,7 @@ from foveate.errors import UNREADABLE, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
 from foveate.models.look import LookStarted, Sight, finish_looks, see, start_looks
+from foveate.models.probabilities import UNDECIDED
 from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
 from foveate.pipeline.inference import on_cores
 from foveate.threads import one_ahead, read_ahead, reading_threads
@@ -171,6 +172,7 @@ def dependencies(model: Model, options: DrawOptions, **more: object) -> dict[str
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     drawn = {"samples": options.samples, "method": options.method or model.method, "seed": options.seed}
     known = {"foveate": __version__, "model": digest.hexdigest()[:16], "device": model.device.type}
+    known |= {} if model.decision == UNDECIDED else {"decision": repr(model.decision)}
     return known | drawn | more
 
 

@@ -1,14 +1,19 @@
 """Cross-validation: one run per fold, and what the folds say together; which image was in which split."""
 
+import csv
 import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from foveate.atomic import replace_file
 from foveate.config.training import RunSettings
@@ -16,8 +21,11 @@ from foveate.datasets import fill_splits, k_folds, open_dataset
 from foveate.datasets.open import named_manifest
 from foveate.datasets.types import Example, ImageDataset, Resplit
 from foveate.errors import DataError, RunError
-from foveate.evaluation.evaluate import evaluate
+from foveate.evaluation.evaluate import Evaluation, evaluate, judge
+from foveate.evaluation.scores import group_means, label_array
 from foveate.models import DrawOptions, load_model
+from foveate.models.ensemble import FOLDS
+from foveate.models.probabilities import SEPARATOR
 from foveate.pipeline.distributed import agreed, open_accelerator
 from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.loop import train
@@ -25,6 +33,106 @@ from foveate.training.progress import Progress, choose_progress, span
 
 SPLITS = "splits.json"
 """File in a fold's folder: image id → split, since its settings alone do not tell."""
+
+OUT_OF_FOLD, TEST = "out_of_fold.csv", "test.csv"
+"""Tables of predictions in the folder of the folds: of every image by the model of the fold that it was held out of;
+and, where the data name a test split, of its images by all models together."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out predictions of a cross-validation: each image once, by models that were not trained on it.
+
+    Attributes:
+        examples: n images, sorted by id, with their labels and groups.
+        folds: fold of the model that predicted each; 0 where all models did, and their mean counts.
+        probabilities: (n, classes).
+        classes: names of the classes.
+        multi_label: whether an image may have several labels.
+    """
+
+    examples: tuple[Example, ...]
+    folds: tuple[int, ...]
+    probabilities: NDArray[np.float64]
+    classes: tuple[str, ...]
+    multi_label: bool
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) class numbers; with several labels (n, classes), 1 for a class the image has and 0 else."""
+        return label_array([one.label for one in self.examples], len(self.classes), self.multi_label)
+
+    def judged(self, by_group: bool = False) -> Evaluation:
+        """Evaluation of them all, pooled.
+
+        Raises:
+            DataError: groups are judged, and the images of one differ in their labels.
+        """
+        try:
+            return judge(self.examples, self.labels, self.probabilities, self.classes, by_group)
+        except ValueError as error:
+            raise DataError(f"the images of group {error} have different labels: evaluate image by image") from error
+
+    def write(self, path: Path) -> None:
+        """Write them as CSV: `path, label, fold, group, p_<class> …`."""
+        text = StringIO(newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["path", "label", "fold", "group", *(f"p_{name}" for name in self.classes)])
+        for one, fold, values in zip(self.examples, self.folds, self.probabilities.tolist(), strict=True):
+            named = one.label if isinstance(one.label, tuple) else (one.label,)
+            label = SEPARATOR.join(self.classes[k] for k in named if k is not None)
+            rows.writerow([one.id, label, fold or "all", one.group or "", *(repr(value) for value in values)])
+        replace_file(path, text.getvalue().encode(errors="surrogateescape"))
+
+    @classmethod
+    def read(cls, path: Path, multi_label: bool) -> "HeldOut":
+        """The inverse of `write`.
+
+        Raises:
+            RunError: the table is missing or damaged.
+        """
+        try:
+            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                head, *rows = csv.reader(file)
+            classes = tuple(name.removeprefix("p_") for name in head[4:])
+            examples = tuple(_example(row, classes, multi_label) for row in rows)
+            folds = tuple(0 if row[2] == "all" else int(row[2]) for row in rows)
+            values = np.array([[float(value) for value in row[4:]] for row in rows]).reshape(-1, len(classes))
+            return cls(examples, folds, values, classes, multi_label)
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is missing: foveate train --resume --folds K writes it") from error
+        except (ValueError, IndexError) as error:
+            raise RunError(f"{path} is damaged: foveate train --resume --folds K writes it again") from error
+
+
+def _example(row: Sequence[str], classes: Sequence[str], multi_label: bool) -> Example:
+    named = tuple(classes.index(name) for name in row[1].split(SEPARATOR) if name or not multi_label)
+    return Example(row[0], named if multi_label else named[0], None, row[3] or None)
+
+
+def held_out(folder: Path) -> tuple[HeldOut, HeldOut]:
+    """Held-out predictions of a finished cross-validation: those that judge it, and those that may be tuned on.
+
+    Arguments:
+        folder: of the folds.
+
+    Returns:
+        Predictions of test images, and of validation images; the same where every image was tested once.
+
+    Raises:
+        RunError: a table or folds.json is missing or damaged.
+    """
+    try:
+        told = json.loads((folder / FOLDS).read_text(encoding="utf-8"))
+        several = bool(told["multi_label"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder / FOLDS} is missing, damaged or of an older foveate: foveate train --resume --folds K --out "
+            f"{folder} writes it again, and trains nothing twice"
+        ) from error
+    validated = HeldOut.read(folder / OUT_OF_FOLD, several)
+    tested = HeldOut.read(folder / TEST, several) if (folder / TEST).is_file() else validated
+    return tested, validated
 
 
 def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:
@@ -108,7 +216,9 @@ def train_folds(
         progress: who is told; chosen if None.
 
     Returns:
-        What folds.json holds: "k", "mean" test error, its "standard_error", and "folds" with a record each.
+        What folds.json holds: "k", "mean" test error, its "standard_error", "folds" with a record each, and "pooled":
+        figures of all held-out predictions together, which are in out_of_fold.csv (where the data name a test split,
+        of its images by the mean of all models, in test.csv).
 
     Raises:
         RunError: `out` is not empty and `resume` is False, or its folds were others.
@@ -124,6 +234,8 @@ def train_folds(
     records: list[dict[str, Any]] = []
     errors: list[float] = []
     took: list[float] = []
+    named = any(one.split == "test" for one in images.examples)
+    tests, validations = list[Evaluation](), list[Evaluation]()
     divided = k_folds(images.examples, folds, settings.seed, allow_crossing=crossing)
     for number, examples in enumerate(divided, start=1):
         filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed, allow_crossing=crossing)
@@ -138,16 +250,29 @@ def train_folds(
         model = load_model(folder, allow_code=settings.model.own_code).to(accelerator.device)
         test, loading = split_indices(split, "test"), LoadOptions(settings.training.batch)
         tested = evaluate(model, split, test, DrawOptions(seed=settings.seed), loading=loading)
+        tests.append(tested)
+        if named:  # every image that is no test image is a validation image once
+            others = split_indices(split, "validation")
+            validations.append(evaluate(model, split, others, DrawOptions(seed=settings.seed), loading=loading))
         errors.append(tested.error)
         records.append({"fold": number, "validation_error": result.validation_error, **tested.plain()})
+    out_of_fold = _held_out(images, validations if named else tests)
+    judged = _held_out(images, tests, together=True) if named else out_of_fold
+    patches = mean(one.patches_per_image for one in tests) * (folds if named else 1)
+    pooled = replace(judged.judged(), patches_per_image=patches, view_size=tests[0].view_size)
     summary = {
         "k": folds,
         "mean": mean(errors),
         "standard_error": stdev(errors) / math.sqrt(folds),
+        "multi_label": images.multi_label,
+        "pooled": pooled.plain(),
         "folds": records,
     }
     if accelerator.is_main_process:
-        replace_file(out / "folds.json", (json.dumps(summary, indent=2) + "\n").encode())
+        out_of_fold.write(out / OUT_OF_FOLD)
+        if named:
+            judged.write(out / TEST)
+        replace_file(out / FOLDS, (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 
@@ -162,6 +287,23 @@ def fold_line(number: int, folds: int, took: Sequence[float]) -> str:
         return f"fold {number} of {folds}"
     left = folds - number + 1
     return f"fold {number} of {folds} · about {span(mean(took) * left)} left for {left} fold{'s' if left > 1 else ''}"
+
+
+def _held_out(images: ImageDataset, evaluations: Sequence[Evaluation], together: bool = False) -> HeldOut:
+    """Predictions of all folds, sorted by id; those of one image are averaged, if all folds tested it together."""
+    pairs = [(index, fold) for fold, one in enumerate(evaluations, start=1) for index in one.indices]
+    values = np.concatenate([one.probabilities for one in evaluations])
+    if together:
+        indices, values, _ = group_means([index for index, _ in pairs], values)
+        pairs = [(index, 0) for index in indices]
+    order = sorted(range(len(pairs)), key=lambda place: images.examples[pairs[place][0]].id)
+    return HeldOut(
+        tuple(images.examples[pairs[place][0]] for place in order),
+        tuple(pairs[place][1] for place in order),
+        values[order],
+        tuple(images.classes),
+        images.multi_label,
+    )
 
 
 def _check_free(out: Path, resume: bool) -> None:

@@ -1,0 +1,122 @@
+"""Tables on a terminal: figures of an evaluation, what is said of each class, and what maps are worth."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from foveate.evaluation.evaluate import Evaluation
+    from foveate.explain import AverageDeletion, Localisation
+
+NAMES = {
+    "chance": "share of cells that show one",
+    "mass": "attention on them",
+    "pointing": "pointing game",
+    "average_precision": "average precision of the cells",
+    "draws_that_hit": "patches that hit one",
+    "objects_hit": "objects that are hit",
+}
+"""What the scores of maps are called."""
+
+
+def print_tables(
+    result: "Evaluation", localisation: "Localisation | None" = None, deletion: "AverageDeletion | None" = None
+) -> None:
+    """Tables for a terminal: the figures, a row per class, and what the maps are worth.
+
+    Arguments:
+        result: of the evaluation.
+        localisation: scores of the maps where the truth is known; None leaves them out.
+        deletion: how answers change as patches are covered; likewise.
+    """
+    from rich.console import Console
+
+    console = Console()
+    console.print(_figures(result))
+    if result.constant:
+        console.print("the answer is the same for all images: nothing that tells the classes apart was learnt")
+    console.print(_classes(result))
+    if localisation is not None:
+        console.print(_scores(localisation))
+    if deletion is not None:
+        console.print(_steps(deletion))
+
+
+def _figures(result: "Evaluation") -> "Table":
+    from rich.table import Table
+
+    figures = Table("figure", show_header=False)
+    figures.add_column(justify="right")
+    ranked = {"AUC": _area(result), "balanced error": f"{result.balanced_error:.4f}"}
+    if result.unequal:  # then the error says little
+        _add(figures, ranked)
+    figures.add_row("error", _with_interval(result.error, result.interval))
+    if result.constant_error is not None:
+        figures.add_row("of one answer for all", f"{result.constant_error:.4f}")
+    if not result.unequal:
+        _add(figures, ranked)
+    named = {
+        "exact match error": result.exact_match_error,
+        "mean average precision": result.mean_average_precision,
+        "loss": result.loss,
+    }
+    _add(figures, {name: None if value is None else f"{value:.4f}" for name, value in named.items()})
+    figures.add_row("groups" if result.by_group else "images", str(result.n))
+    figures.add_row("patches per image", f"{result.patches_per_image:.1f}")
+    seen = result.coverage
+    if seen is not None:
+        figures.add_row("objects covered", f"{seen.covered_per_image:.2f} of {seen.objects_per_image:.2f}")
+        if seen.error_floor is not None:
+            figures.add_row("error that this leaves", f"{seen.error_floor:.4f}")
+    return figures
+
+
+def _add(figures: "Table", named: dict[str, str | None]) -> None:
+    for name, value in named.items():
+        if value is not None:
+            figures.add_row(name, value)
+
+
+def _area(result: "Evaluation") -> str | None:
+    area, interval = result.auc, result.auc_interval
+    return None if area is None or interval is None else _with_interval(area, interval)
+
+
+def _classes(result: "Evaluation") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    classes = Table("class", "recall")
+    counts = result.confusion
+    for name in result.classes if counts is not None else ():
+        classes.add_column(f"as {escape(name)}", justify="right")
+    for number, name in enumerate(result.classes):
+        recall = result.recalls[name]
+        row = [] if counts is None else [str(count) for count in counts[number]]
+        classes.add_row(escape(name), "–" if recall is None else f"{recall:.3f}", *row)
+    return classes
+
+
+def _scores(localisation: "Localisation") -> "Table":
+    from rich.table import Table
+
+    objects = f"{localisation.objects_per_image:.2f} objects in each of {localisation.images} images"
+    table = Table(objects, "mean (95 %)", "images")
+    for name, score in localisation.scores.items():
+        if score is not None:
+            table.add_row(NAMES[name], _with_interval(score.mean, score.interval), str(score.images))
+    return table
+
+
+def _steps(deletion: "AverageDeletion") -> "Table":
+    from rich.table import Table
+
+    table = Table("patches covered", "probability, most attended first", "by chance")
+    for count, attended, anywhere in zip(deletion.covered, deletion.by_attention, deletion.by_chance, strict=True):
+        table.add_row(str(count), f"{attended:.4f}", f"{anywhere:.4f}")
+    table.add_row("falls further by", _with_interval(deletion.drop.mean, deletion.drop.interval), "")
+    return table
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.4f}  ({interval[0]:.4f} to {interval[1]:.4f})"
