@@ -28,6 +28,7 @@ FLOORS = (
         "threads",
         "devices",
         "config",
+        "notebook",
     },
     {"sampling", "images", "networks"},
     {"models", "datasets"},
@@ -35,7 +36,7 @@ FLOORS = (
     {"evaluation"},
     {"training", "predict", "convert"},
     {"compare", "explain"},
-    {"view"},
+    {"view", "classifier"},
     {"cli", "__main__", "__init__"},
 )
 TORCH_FREE = (
@@ -220,7 +221,7 @@ def test_package_fronts_hold_no_logic() -> None:
 
 def test_the_house_stays_small() -> None:
     lengths = [len(file.read_text().splitlines()) for file in FILES]
-    assert len(FILES) <= 212
+    assert len(FILES) <= 216
     assert sum(length < 40 for length in lengths) <= 20
 
 

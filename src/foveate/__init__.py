@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from foveate._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from foveate.classifier import Classifier
     from foveate.config.files import preset
     from foveate.config.settings import DataSettings, ModelSettings
     from foveate.config.training import RunSettings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Box",
+    "Classifier",
     "DataSettings",
     "Draw",
     "FoveateError",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "classifier": ("Classifier",),
     "config.files": ("preset",),
     "config.settings": ("DataSettings", "ModelSettings"),
     "config.training": ("RunSettings",),

@@ -12,12 +12,24 @@ class FoveateError(Exception):
     """
 
 
-class ConfigError(FoveateError):
+class ArgumentError(FoveateError, ValueError):
+    """Value error of an argument: a function of foveate was called with a value that it does not take."""
+
+
+class ArgumentTypeError(FoveateError, TypeError):
+    """Type error of an argument: a function of foveate was called with a thing of another kind than it takes."""
+
+
+class ConfigError(FoveateError, ValueError):
     """Configuration error: a setting is unknown, of the wrong type or contradicts another one."""
 
 
 class ImageError(FoveateError):
     """Image error: an image is missing, unreadable or not of the kind a model wants."""
+
+
+class PixelError(ImageError, ValueError, TypeError):
+    """Array that is no image: its values are of a type, or its axes of a number, that no image has."""
 
 
 class Absent(ImageError):  # noqa: N818  a row taken out, not a fault
@@ -44,8 +56,8 @@ class TooLarge(ImageError):  # noqa: N818  a size, not a fault
     """Too large an image to be decoded whole, of a format that is; the message says whether it can be converted."""
 
 
-class DataError(FoveateError):
-    """Data error: a manifest, folder or archive does not hold what it should."""
+class DataError(FoveateError, ValueError):
+    """Data error: a manifest, folder, archive, or a list of images and labels does not hold what it should."""
 
 
 class RunError(FoveateError):

@@ -1,6 +1,6 @@
 """Configuration files: presets, and YAML read, merged, compared and saved."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -11,7 +11,7 @@ from foveate.atomic import replace_file
 from foveate.config.serial import from_plain, to_plain
 from foveate.config.settings import ModelSettings
 from foveate.config.training import RunSettings
-from foveate.errors import ConfigError
+from foveate.errors import ArgumentTypeError, ConfigError
 
 PRESETS = (
     "colon-cancer-paper",
@@ -26,22 +26,85 @@ PRESETS = (
 """Names of the settings shipped with foveate, each a commented YAML file in `config/presets`."""
 
 
-def preset(name: str) -> RunSettings:
-    """Preset: settings shipped with foveate.
+def preset(name: str, /, **changes: Any) -> RunSettings:
+    """Preset: settings shipped with foveate, and some of them changed.
 
     Arguments:
         name: one of `PRESETS`.
+        changes: settings by their dotted keys, `**{"training.epochs": 5}`, as `changed` takes them.
 
     Raises:
-        ConfigError: there is no such preset; the message lists them.
+        ConfigError: there is no such preset, the message lists them; an unknown key, or a value of the wrong type.
 
     Example:
         >>> preset("megapixel-mnist-paper").training.batch
         128
+        >>> preset("manifest", **{"training.epochs": 5, "model.patch": (96, 96)}).model.patch
+        (96, 96)
     """
     if name not in PRESETS:
         raise ConfigError(f'unknown preset "{name}": choose one of {", ".join(PRESETS)}, or give --config FILE')
-    return _load(files("foveate.config") / "presets" / f"{name}.yaml", RunSettings())
+    return changed(_load(files("foveate.config") / "presets" / f"{name}.yaml", RunSettings()), changes)
+
+
+def changed(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
+    """Settings with some changed, by dotted keys.
+
+    Arguments:
+        settings: what keeps its value.
+        changes: `{"training.epochs": 5}`, `{"training": {"epochs": 5}}` or settings in the place of a section; numbers
+            of NumPy, tuples and paths will do.
+
+    Raises:
+        ConfigError: an unknown key, with the one that was meant; a value of the wrong type; or a key that is set twice.
+
+    Example:
+        >>> changed(RunSettings(), {"data.manifest": Path("images.csv"), "seed": 3}).data.manifest
+        'images.csv'
+    """
+    nested: dict[str, Any] = {}
+    for key, value in changes.items():
+        *sections, last = str(key).split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{key} is set, and {section} as a whole as well: set one of them")
+        if last in inner:
+            raise ConfigError(f"{key} is set twice, by itself and within {last}: set it once")
+        inner[last] = _settled(value)
+    return merge_settings(settings, nested) if nested else settings
+
+
+def combined(name: str | None, given: object, changes: Mapping[str, Any]) -> RunSettings:
+    """Settings of a preset, with others over them or in its place, and some changed.
+
+    Arguments:
+        name: of the preset; None for the defaults.
+        given: `RunSettings`, which take the place of the preset; a mapping as `changed` takes it; or None.
+        changes: what is changed last.
+
+    Raises:
+        ConfigError: as `preset` and `changed`.
+        ArgumentTypeError: what is given is none of these.
+    """
+    base = RunSettings() if name is None else preset(name)
+    if isinstance(given, Mapping):
+        base = changed(base, given)
+    elif given is not None:
+        if not isinstance(given, RunSettings):
+            raise ArgumentTypeError(f"settings are RunSettings or a mapping of keys, got {type(given).__name__}")
+        base = given
+    return changed(base, changes)
+
+
+def _settled(value: Any) -> Any:
+    """Plain value of what Python code may hand over: settings, paths, numbers and arrays of NumPy."""
+    if isinstance(value, Mapping):
+        return {str(key): _settled(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_settled(one) for one in value]
+    return to_plain(value.tolist() if hasattr(value, "tolist") else value)
 
 
 def load_settings(path: Path | str, base: RunSettings | None = None) -> RunSettings:

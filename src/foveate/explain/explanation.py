@@ -83,6 +83,10 @@ class Explanation:
     georeference: Georeference | None
     others: tuple[tuple[int, Prediction], ...] = ()
 
+    def _repr_html_(self) -> str:
+        """Picture, map, patches and probabilities, which a notebook shows."""
+        return self.prediction._repr_html_()
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with the attention map, a line each with its remedy."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
-from foveate.errors import FoveateError, ImageError, one_line
+from foveate.errors import FoveateError, ImageError, PixelError, one_line
 from foveate.seeds import derive_seed
 from foveate.types import Affine, Level, Size
 
@@ -43,10 +43,10 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
         name: what to call the image in the error.
 
     Raises:
-        ImageError: if the type is none of bool, uint8, uint16 and floating point.
+        PixelError: if the type is none of bool, uint8, uint16 and floating point.
     """
     if dtype not in FULL_SCALE and dtype.kind != "f":
-        raise ImageError(
+        raise PixelError(
             f"{name or 'array'}: pixels must be bool, uint8, uint16 or floating point, got {dtype}: "
             "convert it first, e.g. to float32 between 0 and 1"
         )

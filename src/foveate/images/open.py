@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Shaped
-
-from foveate.errors import ImageError, Unsupported
-from foveate.images.formats.arrays import ArraySource, NpySource
+from foveate.errors import ArgumentTypeError, ImageError, Unsupported
+from foveate.images.formats.arrays import ArraySource, NpySource, array_of
 from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.library import installed
 from foveate.images.formats.openslide import OpenSlideSource, is_slide
@@ -127,15 +124,13 @@ OVERLAPPING = ("leica", "trestle", "ventana")
 """Vendors whose TIFF files are no single picture, or one of tiles that overlap: read as plain TIFF they are wrong."""
 
 
-def open_image(
-    path_or_array: str | Path | Shaped[np.ndarray, "..."] | Source, mpp: float | None = None, reader: Reader = "auto"
-) -> Source:
+def open_image(path_or_array: object, mpp: float | None = None, reader: Reader = "auto") -> Source:
     """Image source: the header is read, the pixels are not.
 
     Arguments:
         path_or_array: a file, known by its content and not by its name; a folder of Zarr; an address (https://…,
-            s3://…) of one of both; an array (H, W) or (H, W, C) of bool, uint8, uint16 or floating point; or a source,
-            which is given back.
+            s3://…) of one of both; an array (H, W) or (H, W, C) of bool, uint8, uint16 or floating point; a tensor
+            (C, H, W) or a Pillow image; or a source, which is given back.
         mpp: microns per pixel at full resolution; overrides what the file says.
         reader: what is to read a file; "auto" chooses. GeoTIFF is read by rasterio and slides by OpenSlide where they
             are installed, other TIFF by ourselves, what nobody else knows by libvips.
@@ -144,10 +139,12 @@ def open_image(
         The image.
 
     Raises:
-        ImageError: if the file is missing or cannot be read, what reads it is not installed, or the array is not an
-            image.
+        ImageError: if the file is missing or cannot be read, what reads it is not installed, or (PixelError) the array
+            is not an image.
+        ArgumentTypeError: it is none of these.
 
     Example:
+        >>> import numpy as np
         >>> open_image(np.zeros((600, 800, 3), np.uint8)).size
         (600, 800)
     """
@@ -157,8 +154,14 @@ def open_image(
         source = copy.copy(path_or_array)
         source.mpp = mpp
         return source
-    if isinstance(path_or_array, np.ndarray):
-        return ArraySource(path_or_array, mpp)
+    if not isinstance(path_or_array, str | Path):
+        pixels = array_of(path_or_array)
+        if pixels is None:
+            raise ArgumentTypeError(
+                "an image is a path, an array, a Pillow image, a tensor or a Source, got "
+                f"{type(path_or_array).__name__}: give one image at a time, or many to predict_paths or a Classifier"
+            )
+        return ArraySource(pixels, mpp)
     name = str(path_or_array)
     remote = isinstance(path_or_array, str) and "://" in name
     with Reading(name):

@@ -5,10 +5,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from foveate.config.settings import Method, ModelSettings, ViewSettings
 from foveate.images import Source, open_image
 from foveate.models.kept import KeptFeatures
-from foveate.models.look import finish_looks, see, start_looks
+from foveate.models.look import finish_looks, see, sketched, start_looks
 from foveate.models.patch_reading import PatchReading
 from foveate.models.preprocess import Intake, extents
 from foveate.models.probabilities import UNDECIDED, Decision, probabilities
@@ -265,7 +263,7 @@ class Model(nn.Module, ABC):
 
     def predict(
         self,
-        image: str | Path | Source | np.ndarray,
+        image: object,
         samples: int = 1,
         method: Method | None = None,
         seed: int = 0,
@@ -275,7 +273,7 @@ class Model(nn.Module, ABC):
         The same code path as training, in evaluation mode; the draws depend on `seed` and the file's name alone.
 
         Arguments:
-            image: a path, an array (H, W) or (H, W, C), or an opened image.
+            image: a path, an array (H, W) or (H, W, C), a Pillow image, a tensor (C, H, W), or an opened image.
             samples: independent draws whose probabilities are averaged.
             method: how cells are drawn; None as the model was set, "top" for the most attended cells.
             seed: of the draws.
@@ -296,9 +294,15 @@ class Model(nn.Module, ABC):
             >>> prediction.patches, sorted(prediction.probabilities)
             (4, ['cat', 'dog'])
         """
-        return self.look(image, DrawOptions(samples, method, seed)).prediction
+        return self.sketched(self.look(image, DrawOptions(samples, method, seed)))
 
-    def look(self, image: str | Path | Source | np.ndarray, options: DrawOptions = ONE_DRAW) -> Look:
+    def sketched(self, look: Look) -> Prediction:
+        """The prediction of a look, with a sketch of the image and its map, by which a notebook shows it."""
+        grid = self.grid if self.attends else None
+        affine = None if grid is None else grid.affine(look.grid_size, look.opened.size)
+        return sketched(look, affine, self.settings.input.normalise == "none")
+
+    def look(self, image: object, options: DrawOptions = ONE_DRAW) -> Look:
         """Classify one image as `predict` does, and keep what was seen on the way.
 
         Arguments:

@@ -9,17 +9,23 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from foveate.config.settings import Method, ViewSettings
 from foveate.images import Source
+from foveate.images.view import shrunk_size
 from foveate.models.preprocess import Intake, SeenView, make_batch, see_source
 from foveate.models.probabilities import Decision, check_answers, name_predicted
 from foveate.models.receipts import Stages, covering, peak_memory
 from foveate.models.types import Batch, DrawOptions, Look, Output, Prediction, Receipt, Started
+from foveate.notebook import SIDE, Sketch, picture_jpeg
 from foveate.seeds import prediction_seed
-from foveate.types import Box, Size
+from foveate.types import Affine, Box, Size
 
 Kept = TypeVar("Kept")
+
+MOST_CELLS = 128
+"""Cells of the longest side of a map that a sketch keeps."""
 
 SUSPECTS = "among its pixels, in values too large for float32 arithmetic, or in the model's weights"
 """Where an answer that is not a number may come from."""
@@ -159,6 +165,32 @@ def look_again(model: Looker, look: Look, options: Sequence[DrawOptions]) -> lis
         started = model.draw_again(look.started, look.row, seeds)
         looks = finish_looks(model, LookStarted((sight,) * len(options), started, options[0], 0.0))
     return [one.prediction for one in looks]
+
+
+def sketched(look: Look, affine: Affine | None, unit: bool) -> Prediction:
+    """The prediction of a look, with a sketch of what was seen.
+
+    Arguments:
+        look: at an image.
+        affine: from cells of its map to level-0 pixels; None where there is no map to show.
+        unit: whether views are in the unit range, not normalised.
+    """
+    view = look.started.batch.views[look.row : look.row + 1]
+    rows, columns = look.started.batch.view_sizes[look.row]
+    if max(view.shape[2:]) == 1:  # of a model without a view
+        unit, small = True, look.opened.view(shrunk_size(look.opened.size, SIDE))
+    else:
+        shown = functional.interpolate(view[:, :, :rows, :columns], shrunk_size((rows, columns), SIDE), mode="area")
+        small = shown[0].permute(1, 2, 0).cpu().numpy()
+    sketch = Sketch(picture_jpeg(small, unit), look.opened.size)
+    attention = look.output.attention
+    if affine is not None and attention is not None:
+        a, _, left, _, e, top = affine
+        block = -(-max(attention.shape[1:]) // MOST_CELLS)
+        blocks = functional.max_pool2d(attention.detach().float()[:, None], block, ceil_mode=True)[0, 0]
+        extent = (top, left, top + e * block * blocks.shape[0], left + a * block * blocks.shape[1])
+        sketch = replace(sketch, attention=blocks.cpu().numpy(), extent=extent)
+    return replace(look.prediction, sketch=sketch)
 
 
 def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: Sequence[float], shared: float) -> Look:

@@ -9,9 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.config.settings import Method
-from foveate.errors import ConfigError
-from foveate.images import Source
+from foveate.errors import UNREADABLE, ConfigError
+from foveate.images import Source, open_image
+from foveate.images.view import shrunk_size
 from foveate.networks.normalise import BandStatistics
+from foveate.notebook import SIDE, Sketch, picture_jpeg, prediction_html
 from foveate.types import Box, Draw, Size
 
 
@@ -226,6 +228,12 @@ class Prediction:
         receipt: what it cost, in detail.
         decision: what the model's rule makes of the probabilities: a class, or "unsure" (`Model.decision`); None where
             it has none but to name the most probable class.
+        sketch: what the image and the attention looked like, by which it draws itself in a notebook; of
+            `Model.predict`. Predictions of many images have none, and are drawn from their files.
+
+    Example:
+        >>> Prediction("a.png", "cat", {"cat": 0.75, "dog": 0.25}, 10, 2000, 0.125).predicted
+        'cat'
     """
 
     path: str
@@ -237,6 +245,28 @@ class Prediction:
     boxes: tuple[Box, ...] = field(default=(), repr=False)
     receipt: Receipt | None = field(default=None, repr=False)
     decision: str | None = None
+    sketch: Sketch | None = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        """Picture, map, patches and probabilities, which a notebook shows."""
+        sketch = self.sketch or sketch_of_file(self.path)
+        of = None if self.receipt is None else self.receipt.patches_of
+        patches = f"{self.patches} patches" + (f" of {of:,}" if of else "")
+        if self.decision not in (None, self.predicted):
+            patches = f"decided: {self.decision} · {patches}"
+        facts = f"{patches} · {self.bytes_read / 1e6:.1f} MB read · {self.seconds:.2f} s"
+        return prediction_html(self.path, self.predicted, self.probabilities, self.boxes, facts, sketch)
+
+
+def sketch_of_file(path: str) -> Sketch | None:
+    """Sketch of an image by its path, without a map; None if it cannot be read any more."""
+    try:
+        source = open_image(path) if path else None
+        if source is None:
+            return None
+        return Sketch(picture_jpeg(source.view(shrunk_size(source.size, SIDE))), source.size)
+    except UNREADABLE:
+        return None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from foveate._version import __version__
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
-from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, image_files, passed_over
+from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, TABLES, image_files, passed_over
 from foveate.datasets.manifest.rows import PLAIN, Layout
 from foveate.errors import UNREADABLE, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
@@ -24,9 +24,6 @@ from foveate.models.types import ONE_DRAW, DrawOptions, Prediction
 from foveate.pipeline.inference import on_cores
 from foveate.threads import one_ahead, read_ahead, reading_threads
 from foveate.types import Size
-
-TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
-"""Ends of the names of manifests; those of which no program makes text are refused by their content."""
 
 BATCH = 32
 """Images looked at together on a GPU."""

@@ -109,7 +109,7 @@ class Journal:
         """Write an outcome; boxes of patches are left out."""
         path, nth = self._keys[row]
         failed = isinstance(outcome, Failure)
-        told = asdict(outcome if isinstance(outcome, Failure) else replace(outcome, boxes=()))
+        told = asdict(outcome if isinstance(outcome, Failure) else replace(outcome, boxes=(), sketch=None))
         kept = {"prediction": None, "failure": told} if failed else {"prediction": told, "failure": None}
         self._write({"path": path, "nth": nth, **kept, "kept": None if failed else self._keep(row)})
 

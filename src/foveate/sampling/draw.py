@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from foveate.errors import FoveateError
+from foveate.errors import ArgumentError
 from foveate.sampling.exponential_race import race_with_replacement, race_without_replacement
 from foveate.sampling.gumbel import (
     Distribution,
@@ -88,7 +88,7 @@ def draw(
         tensor([[ True,  True,  True, False, False]])
     """
     if n < 1:
-        raise FoveateError(f"n must be at least 1, got {n}: ask for one cell or more per image")
+        raise ArgumentError(f"n must be at least 1, got {n}: ask for one cell or more per image")
     host = on_host(log_prob)
     with torch.autocast(device_type=log_prob.device.type, enabled=False):
         source = drawn_from(log_prob, method, mask, proposal, wait=host)
@@ -170,7 +170,7 @@ def weigh(
     with torch.autocast(device_type=log_prob.device.type, enabled=False):
         source = drawn_from(log_prob, method, mask, proposal)
         if method == "priority" and threshold is None:
-            raise FoveateError("method 'priority' weighs by its threshold: pass threshold, the (n+1)-th key")
+            raise ArgumentError("method 'priority' weighs by its threshold: pass threshold, the (n+1)-th key")
         _check_drawable(source, index, method)
         kappa = None if threshold is None or method in ("iid", "top") else threshold.detach().double()
         return _describe(log_prob, source, index, method, kappa)
@@ -205,14 +205,14 @@ def _valid(source: Distribution, index: Int[Tensor, "batch draw"], method: str) 
 def _check_drawable(source: Distribution, index: Int[Tensor, "batch draw"], method: str) -> None:
     cells = source.log_prob.shape[1]
     if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < cells:
-        raise FoveateError(f"index must lie in 0 … {cells - 1}, got {int(index.min())} … {int(index.max())}")
+        raise ArgumentError(f"index must lie in 0 … {cells - 1}, got {int(index.min())} … {int(index.max())}")
     never = source.log_prob.gather(1, index) == -math.inf
     if never.any():
         image, slot = never.nonzero()[0].tolist()
-        raise FoveateError(f"cell {int(index[image, slot])} of image {image} is masked and cannot have been drawn")
+        raise ArgumentError(f"cell {int(index[image, slot])} of image {image} is masked and cannot have been drawn")
     if method == "iid":
         return
     times = torch.zeros_like(source.log_prob).scatter_add(1, index, _valid(source, index, method).double())
     if (times > 1).any():
         image, cell = (times > 1).nonzero()[0].tolist()
-        raise FoveateError(f"cell {cell} of image {image} is given twice, but method {method!r} draws no cell twice")
+        raise ArgumentError(f"cell {cell} of image {image} is given twice, but method {method!r} draws no cell twice")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from foveate.errors import FoveateError
+from foveate.errors import ArgumentError
 from foveate.sampling.weights import thresholds
 from foveate.types import Draw
 
@@ -87,9 +87,9 @@ def expectation(
     """
     if features.shape[:2] != draw.index.shape:
         expected, got = tuple(draw.index.shape), tuple(features.shape)
-        raise FoveateError(f"features must have one row per drawn cell, {expected} of them, got shape {got}")
+        raise ArgumentError(f"features must have one row per drawn cell, {expected} of them, got shape {got}")
     if baseline not in (None, "leave-one-out"):
-        raise FoveateError(f"unknown baseline {baseline!r}: choose 'leave-one-out' or None")
+        raise ArgumentError(f"unknown baseline {baseline!r}: choose 'leave-one-out' or None")
     with torch.autocast(device_type=features.device.type, enabled=False):
         dtype = torch.promote_types(features.dtype, draw.log_prob.dtype)
         features = features.to(dtype).masked_fill(~draw.valid[:, :, None], 0.0)
@@ -180,7 +180,7 @@ def _check_control(draw: Draw, features: Float[Tensor, "batch draw feature"], co
     rows, (images, cells, width) = len(draw.index), control.values.shape
     if control.log_prob.shape != (images, cells) or width != features.shape[2] or images == 0 or rows % images:
         log_prob, values, got = (tuple(one.shape) for one in (control.log_prob, control.values, features))
-        raise FoveateError(
+        raise ArgumentError(
             "a control variate must have values (images, cells, features) and log_prob (images, cells), with a whole "
             f"number of the draw's rows per image: got {values} and {log_prob} for features of shape {got}"
         )
@@ -256,7 +256,7 @@ def leave_one_out(draw: Draw) -> Float64[Tensor, "batch draw draw"]:
         FoveateError: the draw was made by "top", which has no gradient noise to reduce.
     """
     if draw.method == "top":
-        raise FoveateError("method 'top' draws nothing at random and has no baseline: pass baseline=None")
+        raise ArgumentError("method 'top' draws nothing at random and has no baseline: pass baseline=None")
     n = draw.index.shape[1]
     log_prob = draw.log_prob.double()
     diagonal = torch.eye(n, dtype=torch.bool, device=log_prob.device)

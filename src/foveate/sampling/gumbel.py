@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from foveate.errors import FoveateError, ImageError
+from foveate.errors import ArgumentError, ImageError
 
 METHODS = ("iid", "des_raj", "priority", "murthy", "uniform", "top")
 """Methods of drawing, as in the table of `foveate.sampling.draw`."""
@@ -61,13 +61,13 @@ def drawn_from(
         FoveateError: shapes differ, an image has no valid cell, or a distribution is not one.
     """
     if method not in METHODS:
-        raise FoveateError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+        raise ArgumentError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     if proposal is not None and method in ("uniform", "top"):
-        raise FoveateError(f"method {method!r} has no use for a proposal: leave it out, or draw with 'murthy'")
+        raise ArgumentError(f"method {method!r} has no use for a proposal: leave it out, or draw with 'murthy'")
     for name, given in (("mask", mask), ("proposal", proposal)):
         if given is not None and given.shape != log_prob.shape:
             expected, got = tuple(log_prob.shape), tuple(given.shape)
-            raise FoveateError(f"{name} must have the shape of log_prob, {expected}, got {got}: one value per cell")
+            raise ArgumentError(f"{name} must have the shape of log_prob, {expected}, got {got}: one value per cell")
 
     source, evidence = _distribution(log_prob, mask)
     cells = torch.full_like(evidence[:, 0], log_prob.shape[1])
@@ -126,13 +126,13 @@ def refuse(checks: Sequence[Sequence[float]], names: Sequence[str] = ()) -> None
             if math.isnan(mass):
                 raise ImageError(f"{name} of {called(row)} is NaN at a valid cell: look for the first NaN upstream")
             if abs(mass) > tolerance:
-                raise FoveateError(
+                raise ArgumentError(
                     f"{name} must be normalised over the valid cells, but {called(row)} sums to "
                     f"{_exponential(mass):.6g}: apply log_softmax over the valid cells"
                 )
     for row, values in enumerate(checks):
         if values[7] >= 0:
-            raise FoveateError(
+            raise ArgumentError(
                 f"proposal must be positive wherever log_prob is, but is 0 at cell {values[7]:.0f} of {called(row)}: "
                 "mix in a share of the attention or of a constant"
             )
@@ -235,7 +235,7 @@ def per_image(generator: Generators, images: int) -> Sequence[torch.Generator | 
     if generator is None or isinstance(generator, torch.Generator):
         return [generator] * images
     if len(generator) != images:
-        raise FoveateError(f"one generator per image: got {len(generator)} generators for {images} images")
+        raise ArgumentError(f"one generator per image: got {len(generator)} generators for {images} images")
     return generator
 
 

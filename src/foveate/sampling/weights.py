@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from foveate.errors import FoveateError
+from foveate.errors import ArgumentError
 from foveate.types import Thresholds
 
 _LARGEST_LOG = 700.0
@@ -72,7 +72,7 @@ def importance_weights(
     elif method == "murthy" and nodes is not None:
         weight = murthy_log_weights(nodes).clamp(max=_LARGEST_LOG).exp()
     else:
-        raise FoveateError(f"method {method!r} has no importance weights")
+        raise ArgumentError(f"method {method!r} has no importance weights")
     return torch.where((log_rest == -math.inf)[:, None], 1.0, weight) * valid
 
 

@@ -15,6 +15,7 @@ from foveate.config.training import RunSettings
 from foveate.errors import RunError
 from foveate.evaluation.evaluate import Evaluation
 from foveate.evaluation.permutation import Verdict
+from foveate.notebook import History
 from foveate.training.checkpoint import Position, State, load_state
 from foveate.training.optimisation import Annealed
 from foveate.training.step import receipt_record
@@ -68,6 +69,17 @@ class TrainResult:
     def learnt(self) -> bool | None:
         """Whether the model has learnt anything; None where nothing tells."""
         return None if self.verdict is None else self.verdict.learnt
+
+    @property
+    def history(self) -> History:
+        """What was measured epoch by epoch, as its folder has it."""
+        log = self.folder / "metrics.jsonl"
+        chance = None if self.verdict is None else self.verdict.constant
+        return History.of(read_metrics(log, "epoch") if log.is_file() else (), chance)
+
+    def _repr_html_(self) -> str:
+        """Curves of the history, which a notebook shows."""
+        return self.history._repr_html_()
 
 
 class MetricsLog:

@@ -18,6 +18,9 @@ IMAGE_SUFFIXES = (
 """Ends of the names of files in a folder that are taken for images; of others, slides of DICOM alone are."""
 
 
+TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
+"""Ends of the names of manifests; those of which no program makes text are refused by their content."""
+
 COMPANION = ".companion.ome"
 """End of the name of the metadata of an OME-TIFF in several files, a part of it."""
 

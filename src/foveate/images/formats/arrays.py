@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
+from PIL import Image, ImageOps
 
-from foveate.errors import ImageError, one_line
+from foveate.errors import ImageError, PixelError, one_line
 from foveate.images.header import CacheKey, Header, check_dtype, kept_type
 from foveate.images.io.local import LocalFile, changed, file_stamp, stream
 from foveate.images.source import Source
@@ -16,6 +17,9 @@ from foveate.types import Box, Level
 
 BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
 """What NumPy raises on files that are not what they say."""
+
+ARRAYS = ("__array__", "__array_interface__")
+"""What an object has that NumPy makes an array of."""
 
 GAP = 8 * 1024
 """Bytes between two lines of a file that are rather read than left out: asking the system once more takes as long."""
@@ -30,7 +34,7 @@ class ArraySource(Source):
         name: what to call the image in reports and errors.
 
     Raises:
-        ImageError: if the array has another number of axes, an empty one, or another type.
+        PixelError: if the array has another number of axes, an empty one, or another type.
 
     Example:
         >>> source = ArraySource(np.arange(6, dtype=np.uint8).reshape(2, 3))
@@ -52,6 +56,52 @@ class ArraySource(Source):
 
     def _read(self, box: Box, level: int) -> Shaped[np.ndarray, "height width *channel"]:  # noqa: ARG002
         return self._array[box.top : box.bottom, box.left : box.right]
+
+
+def array_of(image: Any) -> np.ndarray | None:
+    """Array of an image that another library holds in memory; None of what is no such image.
+
+    A Pillow image is laid down as its EXIF orientation says and becomes grey or RGB as its file would, transparency
+    over black; a tensor has its channels first and becomes (H, W, C); whatever gives an array is taken by that.
+
+    Arguments:
+        image: a Pillow image, a tensor (C, H, W) or (H, W), an array, or anything with `__array__`.
+
+    Raises:
+        PixelError: the tensor has another number of axes, or its channels are last.
+
+    Example:
+        >>> import torch
+        >>> array_of(torch.zeros(3, 40, 60)).shape, array_of("image.png")
+        ((40, 60, 3), None)
+    """
+    if isinstance(image, Image.Image):
+        return _of_pillow(ImageOps.exif_transpose(image))
+    if hasattr(image, "detach") and hasattr(image, "movedim"):
+        shape = tuple(image.shape)
+        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] > 4 >= shape[2]):
+            raise PixelError(
+                f"a tensor of an image must be (channels, height, width) or (height, width), got shape {shape}: "
+                "move its channels to the front, e.g. permute(2, 0, 1), and give one image at a time"
+            )
+        tensor = image.detach().cpu()
+        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+        return np.asarray((tensor.movedim(0, -1) if len(shape) == 3 else tensor).numpy())
+    if isinstance(image, np.ndarray):
+        return image
+    return np.asarray(image) if any(hasattr(image, name) for name in ARRAYS) else None
+
+
+def _of_pillow(image: Image.Image) -> np.ndarray:
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        deep = image.mode != "F" and values.min() >= 0 and values.max() < 2**16
+        return values.astype(np.uint16) if deep else values
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
+    return np.asarray(image.convert("L" if grey else "RGB"))
 
 
 class ArrayFile:
@@ -170,7 +220,7 @@ class NpySource(Source):
 
 def _check_shape(shape: tuple[int, ...], name: str, remedy: str) -> None:
     if len(shape) not in (2, 3) or 0 in shape:
-        raise ImageError(
+        raise PixelError(
             f"{name}: an array must be (height, width) or (height, width, channels) and not empty, "
             f"got shape {shape}: {remedy}"
         )
