@@ -7,17 +7,19 @@ import sys
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from foveate.cli.parser import add_layout, add_loading, add_model, check_looking
+from foveate.cli.parser import add_abstain, add_layout, add_loading, add_model, check_looking
 from foveate.cli.predict import SOME_FAILED, progress
 from foveate.errors import ConfigError, DataError, FoveateError, RunError
 
 if TYPE_CHECKING:
     from foveate.config.training import RunSettings
     from foveate.datasets.types import ImageDataset
+    from foveate.evaluation.decisions import DecisionScores
+    from foveate.evaluation.evaluate import Evaluation
     from foveate.explain import AverageDeletion, Localisation
-    from foveate.models import DrawOptions, Model
+    from foveate.models import Decision, DrawOptions, Model
 
 SUMMARY = "measure a trained model's error on labelled images, with its confidence interval"
 
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--localisation", action="store_true", help="score the maps where it is known what lies where")
     parser.add_argument("--deletion", action="store_true", help="cover what the maps point at, and predict again")
     parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
+    add_abstain(parser)
     add_loading(parser)
     add_layout(parser)
     parser.add_argument("--out", metavar="FILE", help="where to write the figures as JSON (default: RUN/metrics.json)")
@@ -74,6 +77,7 @@ def run(namespace: argparse.Namespace) -> int:
 
     from foveate.atomic import replace_file
     from foveate.cli.tables import print_tables
+    from foveate.evaluation.calibration import reliability
     from foveate.evaluation.evaluate import evaluate
     from foveate.models import DrawOptions, load_model
     from foveate.pipeline.distributed import ending_together, open_accelerator
@@ -82,8 +86,9 @@ def run(namespace: argparse.Namespace) -> int:
 
     accelerator = open_accelerator()
     model = load_model(namespace.model, allow_code=namespace.allow_code).to(accelerator.device)
-    settings = _run_settings(Path(namespace.model))
-    dataset, split = _open(namespace, settings, model)
+    model.decision = model.decision.abstaining(namespace.abstain)
+    settings = settings_of(Path(namespace.model))
+    dataset, split = open_images(namespace, settings, model)
     indices = split_indices(dataset, split)
     if not indices:
         raise DataError(f"no image is in the {split} split: choose another --split, or give another --data")
@@ -115,11 +120,16 @@ def run(namespace: argparse.Namespace) -> int:
     figures |= {"split": split or "all", "samples": namespace.samples, "method": namespace.method or model.method}
     if accelerator.is_main_process:
         localisation, deletion = _judge_maps(namespace, model, dataset, indices, options)
-        judged = {"localisation": localisation, "deletion": deletion}
+        judged: dict[str, Any] = {"localisation": localisation, "deletion": deletion}
+        decisions = _judge_decisions(model.decision, result)
+        judged |= {
+            "decisions": decisions,
+            "calibration": reliability(result.labels, result.probabilities, result.groups),
+        }
         figures |= {name: one.plain() for name, one in judged.items() if one is not None}
         text = json.dumps(figures, indent=2) + "\n"
         if sys.stdout.isatty():
-            print_tables(result, localisation, deletion)
+            print_tables(result, localisation, deletion, decisions)
         else:
             print(text, end="")
         _tell_failures(failures, errors, len(indices))
@@ -139,7 +149,9 @@ def _held_out(namespace: argparse.Namespace) -> int:
 
     folder = Path(namespace.model)
     folds = fold_folders(folder)
-    asked = {name: getattr(namespace, name) for name in ("split", "method", "localisation", "deletion", "seed")}
+    asked = {
+        name: getattr(namespace, name) for name in ("split", "method", "localisation", "deletion", "seed", "abstain")
+    }
     if given := [f"--{name}" for name, value in asked.items() if value] + ["--samples"] * (namespace.samples > 1):
         raise ConfigError(
             f"{folder} is a cross-validation, whose folds were tested as they were trained: leave out "
@@ -158,6 +170,15 @@ def _held_out(namespace: argparse.Namespace) -> int:
         print(text, end="")
     replace_file(folder / "metrics.json" if namespace.out is None else Path(namespace.out), text.encode())
     return 0
+
+
+def _judge_decisions(rule: "Decision", result: "Evaluation") -> "DecisionScores | None":
+    """What the model's decision rule is worth on the images, if it has one."""
+    from foveate.evaluation.decisions import judge_decisions
+
+    if not rule.decides:
+        return None
+    return judge_decisions(rule, result.classes, result.labels, result.probabilities, result.groups)
 
 
 def _figures_file(namespace: argparse.Namespace) -> Path | None:
@@ -224,7 +245,7 @@ def _judge_maps(
     )
 
 
-def _run_settings(folder: Path) -> "RunSettings | None":
+def settings_of(folder: Path) -> "RunSettings | None":
     """The settings of the run, or None for a model without one."""
     from foveate.training.run_folder import run_settings
 
@@ -234,13 +255,13 @@ def _run_settings(folder: Path) -> "RunSettings | None":
         return None
 
 
-def _open(
-    namespace: argparse.Namespace, settings: "RunSettings | None", model: "Model"
+def open_images(
+    namespace: argparse.Namespace, settings: "RunSettings | None", model: "Model", default: str = "test"
 ) -> "tuple[ImageDataset, str | None]":
     """The images and the split to take; None where a manifest names no splits, and all images count.
 
     The run's own images are split as they were in training, by whatever manifest they come, so that no training image
-    comes into the test.
+    comes into the test; `default` is the split that is taken unless another is asked for.
     """
     from foveate.datasets import open_dataset, read_manifest
     from foveate.datasets.manifest.rows import Layout
@@ -258,15 +279,15 @@ def _open(
                 f"the images have the classes {', '.join(dataset.classes)}, the model {', '.join(model.classes)}: "
                 "give --data with the images it was trained for"
             )
-        return read_splits(run, dataset), split or "test"
+        return read_splits(run, dataset), split or default
     images = read_manifest(
         manifest, classes=model.classes, check_files=False, multi_label=model.multi_label, layout=layout
     )
     if any(example.split for example in images.examples):
-        return images, split or "test"
+        return images, split or default
     known = _trained_on(run) if (run / "fold-1").is_dir() else {} if settings is None else _splits(run, settings)
     if any(known.get(example.id) == "train" for example in images.examples):
-        return join_splits(images, known), split or "test"
+        return join_splits(images, known), split or default
     if split is not None:
         raise DataError(f"{manifest} names no splits: leave out --split to take all its images, or add a split column")
     return images, None

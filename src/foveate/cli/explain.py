@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _draw_evolution(arguments)
     from foveate.explain.page import Entry
     from foveate.pipeline.inference import join_processes
-    from foveate.predict import PredictionFile, ReceiptTally, receipt_line
+    from foveate.predict import PredictionFile, ReceiptTally, more_columns, receipt_line
 
     processes = join_processes()
     explainer, journal, seen = processes.together(partial(_task, arguments, processes))
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     costs, out = ReceiptTally(), arguments.out / "predictions.csv"
     explainer.entries.clear()  # of this process and this call
-    with PredictionFile(out, explainer.model.classes) as file:
+    with PredictionFile(out, explainer.model.classes, more_columns(explainer.model)) as file:
         for row, outcome, entry in journal.outcomes():
             costs(row, outcome)
             file(row, outcome)

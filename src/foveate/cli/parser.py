@@ -161,6 +161,13 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="DIR", help="what the manifest's paths are relative to (default: itself)")
 
 
+def add_abstain(parser: argparse.ArgumentParser) -> None:
+    """Argument of how sure a decision has to be."""
+    parser.add_argument(
+        "--abstain", type=float, metavar="P", help='decide "unsure" below this probability (default: as calibrated)'
+    )
+
+
 def add_resume(parser: argparse.ArgumentParser) -> None:
     """Argument of whether to go on where an earlier call was stopped."""
     parser.add_argument(

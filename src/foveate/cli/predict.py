@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from foveate.atomic import writing
-from foveate.cli.parser import add_looking, add_resume, check_looking
+from foveate.cli.parser import add_abstain, add_looking, add_resume, check_looking
 from foveate.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ examples:
 
   torchrun --nproc_per_node 8 -m foveate predict runs/mine slides.csv --out all.csv     eight GPUs, one table
 
-The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds; --receipts FILE gets, image by image,
-what that is of how much, seconds by stage and peak memory, a JSON object a line. --by-group averages the probabilities
-of images with the same entry in the manifest's column group: group, predicted, p_<class> ..., images. Images that
+The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds, and for a model with a decision rule
+(foveate calibrate, --abstain) decision: a class, or unsure, while predicted is the most probable class. --receipts FILE
+gets, image by image, what that is of how much, seconds by stage and peak memory, a JSON object a line. --by-group
+averages the probabilities of images with the same entry in the manifest's column group: group, predicted, p_<class>
+..., images. Images that
 cannot be read go to errors.csv beside the output, and the exit code is 3; it is 2 if none could be read. What is done
 lies in FILE.partial until all is; after a stop, of any number of processes, the same call goes on with --resume.
 """
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write (default: print the rows)")
     parser.add_argument("--receipts", type=Path, metavar="FILE", help="JSON lines to write: what each image cost")
     parser.add_argument("--by-group", action="store_true", help="also write groups.csv, one row per group of images")
+    add_abstain(parser)
     add_resume(parser)
 
 
@@ -101,6 +104,7 @@ def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
     rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images), say if processes.first else None)
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
+    model.decision = model.decision.abstaining(arguments.abstain)
     return _Task(rows, model, DrawOptions(arguments.samples, arguments.method, arguments.seed), file, groups)
 
 
@@ -111,17 +115,18 @@ def say(line: str) -> None:
 
 def _stream(arguments: argparse.Namespace, task: _Task) -> int:
     """Rows on the terminal, or to a pipe or a device, as they are made."""
-    from foveate.predict import CsvRows, ReceiptTally, Summary, predict_rows
+    from foveate.predict import CsvRows, ReceiptTally, Summary, more_columns, predict_rows
 
-    summary, classes = Summary(), task.model.classes
+    summary, columns = Summary(), (task.model.classes, more_columns(task.model))
     with ExitStack() as stack:
         sinks: list[Sink] = [summary, ReceiptTally(stack.enter_context(_receipts(arguments)))]
         if arguments.out is not None:  # appended to, never replaced
             stack.enter_context(writing(arguments.out))
             stream = arguments.out.open("a", newline="", encoding="utf-8", errors="surrogateescape")
-            sinks.append(CsvRows(stack.enter_context(stream), classes))
+            sinks.append(CsvRows(stack.enter_context(stream), *columns))
         else:
-            sinks.append(stack.enter_context(_table()) if sys.stdout.isatty() else CsvRows(sys.stdout, classes))
+            rich = sys.stdout.isatty()
+            sinks.append(stack.enter_context(_table(columns[1])) if rich else CsvRows(sys.stdout, *columns))
         predict_rows(task.model, task.rows, sinks, task.options, batch=arguments.batch)
     return conclude(summary, None)
 
@@ -136,17 +141,18 @@ def _write(arguments: argparse.Namespace, task: _Task, file: Path, processes: "P
         Summary,
         check_output,
         dependencies,
+        more_columns,
         receipt_line,
     )
 
     model = task.model
-    tally = None if task.groups is None else GroupTally(model.classes, model.multi_label)
+    tally = None if task.groups is None else GroupTally(model.classes, model.multi_label, model.decision)
     journal = Journal(check_output(file), task.rows, dependencies(model, task.options))
     with processes.together(lambda: _receipts(arguments) if processes.first else nullcontext()) as receipts:
         if not predict_rest(model, journal, task.options, arguments, processes):
             return DONE
         summary, costs = Summary(), ReceiptTally(receipts)
-        with PredictionFile(file, model.classes) as table:
+        with PredictionFile(file, model.classes, more_columns(model)) as table:
             sinks: list[Sink] = [costs, summary, table, *([] if tally is None else [tally])]
             for row, outcome, _ in journal.outcomes():
                 for sink in sinks:
@@ -213,16 +219,17 @@ def _receipts(arguments: argparse.Namespace) -> "TextIO | nullcontext[None]":
 
 
 @contextmanager
-def _table() -> "Iterator[Sink]":
-    """The short form for a terminal: one probability instead of one a class."""
+def _table(more: Sequence[str] = ()) -> "Iterator[Sink]":
+    """The short form for a terminal: one probability instead of one a class; and `more` of the predictions."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from foveate.predict import Failure
+    from foveate.predict.sinks import cell
 
     table = Table("path", "predicted")
-    for name in ("probability", "patches", "MB read", "seconds"):
+    for name in ("probability", "patches", "MB read", "seconds", *more):
         table.add_column(name, justify="right")
 
     def add(row: "Row", outcome: "Prediction | Failure") -> None:  # noqa: ARG001  of a sink
@@ -232,7 +239,8 @@ def _table() -> "Iterator[Sink]":
         names = [name for name in shares if name == outcome.predicted] or outcome.predicted.split("|")
         probability = " ".join(f"{shares[name]:.3f}" for name in names if name)
         counts = (str(outcome.patches), f"{outcome.bytes_read / 1e6:.2f}", f"{outcome.seconds:.2f}")
-        table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts)
+        told = (escape(cell(getattr(outcome, name))) for name in more)
+        table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts, *told)
 
     yield add
     if table.row_count:

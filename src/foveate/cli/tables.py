@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from foveate.evaluation.calibration import Reliability
+    from foveate.evaluation.decisions import DecisionScores
     from foveate.evaluation.evaluate import Evaluation
     from foveate.explain import AverageDeletion, Localisation
 
@@ -20,7 +22,10 @@ NAMES = {
 
 
 def print_tables(
-    result: "Evaluation", localisation: "Localisation | None" = None, deletion: "AverageDeletion | None" = None
+    result: "Evaluation",
+    localisation: "Localisation | None" = None,
+    deletion: "AverageDeletion | None" = None,
+    decisions: "DecisionScores | None" = None,
 ) -> None:
     """Tables for a terminal: the figures, a row per class, and what the maps are worth.
 
@@ -28,6 +33,7 @@ def print_tables(
         result: of the evaluation.
         localisation: scores of the maps where the truth is known; None leaves them out.
         deletion: how answers change as patches are covered; likewise.
+        decisions: what a decision rule makes of the probabilities; likewise.
     """
     from rich.console import Console
 
@@ -36,10 +42,23 @@ def print_tables(
     if result.constant:
         console.print("the answer is the same for all images: nothing that tells the classes apart was learnt")
     console.print(_classes(result))
+    if decisions is not None:
+        console.print(_decisions(decisions))
     if localisation is not None:
         console.print(_scores(localisation))
     if deletion is not None:
         console.print(_steps(deletion))
+
+
+def print_reliability(found: "Reliability") -> None:
+    """Table of how often answers of a probability are right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("probability of the answer", "are right (95 %)", "answers")
+    for row in found.bins:
+        table.add_row(f"{row.confidence:.3f}", with_interval(row.share, row.interval, 3), str(row.n))
+    Console().print(table)
 
 
 def _figures(result: "Evaluation") -> "Table":
@@ -50,7 +69,7 @@ def _figures(result: "Evaluation") -> "Table":
     ranked = {"AUC": _area(result), "balanced error": f"{result.balanced_error:.4f}"}
     if result.unequal:  # then the error says little
         _add(figures, ranked)
-    figures.add_row("error", _with_interval(result.error, result.interval))
+    figures.add_row("error", with_interval(result.error, result.interval))
     if result.constant_error is not None:
         figures.add_row("of one answer for all", f"{result.constant_error:.4f}")
     if not result.unequal:
@@ -79,7 +98,7 @@ def _add(figures: "Table", named: dict[str, str | None]) -> None:
 
 def _area(result: "Evaluation") -> str | None:
     area, interval = result.auc, result.auc_interval
-    return None if area is None or interval is None else _with_interval(area, interval)
+    return None if area is None or interval is None else with_interval(area, interval)
 
 
 def _classes(result: "Evaluation") -> "Table":
@@ -97,6 +116,25 @@ def _classes(result: "Evaluation") -> "Table":
     return classes
 
 
+def _decisions(found: "DecisionScores") -> "Table":
+    from rich.table import Table
+
+    table = Table("decisions", "(95 %)")
+    named = {
+        "unsure": found.unsure,
+        "error of the others": found.error,
+        "error if all were decided": found.error_without,
+        "sensitivity": found.sensitivity,
+        "specificity": found.specificity,
+        "cost of a decision": found.cost,
+        "without costs": found.cost_without,
+    }
+    for name, share in named.items():
+        if share is not None:
+            table.add_row(name, with_interval(*share))
+    return table
+
+
 def _scores(localisation: "Localisation") -> "Table":
     from rich.table import Table
 
@@ -104,7 +142,7 @@ def _scores(localisation: "Localisation") -> "Table":
     table = Table(objects, "mean (95 %)", "images")
     for name, score in localisation.scores.items():
         if score is not None:
-            table.add_row(NAMES[name], _with_interval(score.mean, score.interval), str(score.images))
+            table.add_row(NAMES[name], with_interval(score.mean, score.interval), str(score.images))
     return table
 
 
@@ -114,9 +152,11 @@ def _steps(deletion: "AverageDeletion") -> "Table":
     table = Table("patches covered", "probability, most attended first", "by chance")
     for count, attended, anywhere in zip(deletion.covered, deletion.by_attention, deletion.by_chance, strict=True):
         table.add_row(str(count), f"{attended:.4f}", f"{anywhere:.4f}")
-    table.add_row("falls further by", _with_interval(deletion.drop.mean, deletion.drop.interval), "")
+    table.add_row("falls further by", with_interval(deletion.drop.mean, deletion.drop.interval), "")
     return table
 
 
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.4f}  ({interval[0]:.4f} to {interval[1]:.4f})"
+def with_interval(value: float, interval: tuple[float, float], digits: int = 4) -> str:
+    """A figure and its interval, in words."""
+    low, high = (f"{bound:.{digits}f}" for bound in interval)
+    return f"{value:.{digits}f}  ({low} to {high})" if digits == 4 else f"{value:.{digits}f} ({low} to {high})"

@@ -130,7 +130,7 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
             found = f"{summary['mean']:.4f} ± {summary['standard_error']:.4f}"
             print(f"test error {found} over {summary['k']} folds, in {out / 'folds.json'}")
             print(pooled_line(summary["pooled"]))
-            print(f"the {summary['k']} models as one: foveate predict {out} PATH")
+            print(f"the {summary['k']} models as one: foveate predict {out} PATH · foveate calibrate {out}")
         return 0
     from foveate.training.loop import train
 

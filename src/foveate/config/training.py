@@ -171,6 +171,9 @@ class TrainingSettings:
     """End after so many minutes of training and validation, finding evidence included, if the epochs are not over
     before; learning rate and ramps follow the share of the time, so that both have come to their end. None trains all
     epochs."""
+    calibrate: bool = False
+    """Fit a temperature to the answers to the validation images at the end, so that probabilities mean what they say;
+    `foveate calibrate RUN` does it afterwards."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "watch_every", "log_every"):

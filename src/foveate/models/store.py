@@ -143,7 +143,7 @@ def load_model(
         ...
         foveate.errors.RunError: no folder and no shipped model is called no-such-run: give the folder of a run or ...
     """
-    folder = _find(str(name_or_folder))
+    folder = find_model(name_or_folder)
     if not (folder / CONFIG).is_file():
         folds = fold_folders(folder)
         return Ensemble([load_model(one, features, allow_code) for one in folds], [one.name for one in folds])
@@ -215,7 +215,9 @@ def _members(model: Model) -> dict[str, Any]:
     }
 
 
-def _find(name: str) -> Path:
+def find_model(name_or_folder: str | Path) -> Path:
+    """Folder of a model: that of its config.json, or one of folds; downloaded, if need be. As `load_model` finds it."""
+    name = str(name_or_folder)
     path = Path(name).expanduser()
     if path.is_dir():
         for folder in (path, path / "model"):
@@ -257,6 +259,11 @@ def _download(name: str) -> Path:
         raise RunError(
             f"{name} is no folder here and could not be had from the hub ({first}): check the name and the network"
         ) from error
+
+
+def saved_card(folder: Path) -> dict[str, Any]:
+    """What `save_model` was handed beside the model in a folder; nothing where it is one of folds."""
+    return dict(_read_config(folder / CONFIG).get("card", {})) if (folder / CONFIG).is_file() else {}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -14,14 +14,16 @@ from foveate.predict.predict import (
     Failure,
     Row,
     Sink,
+    Summary,
     dependencies,
     find_rows,
     look_at_rows,
+    more_columns,
     predict_paths,
     predict_row,
     predict_rows,
 )
-from foveate.predict.sinks import CsvRows, Journal, PredictionFile, ReceiptTally, Summary, check_output
+from foveate.predict.sinks import CsvRows, Journal, PredictionFile, ReceiptTally, check_output
 
 __all__ = [
     "CsvRows",
@@ -41,6 +43,7 @@ __all__ = [
     "find_rows",
     "forecast",
     "look_at_rows",
+    "more_columns",
     "predict_paths",
     "predict_row",
     "predict_rows",

@@ -11,7 +11,7 @@ import numpy as np
 from foveate.atomic import replace_file
 from foveate.errors import ConfigError
 from foveate.evaluation.scores import group_means
-from foveate.models.probabilities import name_predicted
+from foveate.models.probabilities import UNDECIDED, Decision, name_predicted
 from foveate.models.types import Prediction
 from foveate.predict.predict import Failure, Row
 from foveate.predict.sinks import refuse_others
@@ -43,10 +43,11 @@ class GroupTally:
     Arguments:
         classes: names of the classes.
         multi_label: whether an image may have several labels.
+        rule: what decides on the means; where it does more than name the most probable class, there is a column for it.
     """
 
-    def __init__(self, classes: Sequence[str], multi_label: bool = False) -> None:
-        self._classes, self._multi_label = tuple(classes), multi_label
+    def __init__(self, classes: Sequence[str], multi_label: bool = False, rule: Decision = UNDECIDED) -> None:
+        self._classes, self._multi_label, self._rule = tuple(classes), multi_label, rule
         self._keys: list[tuple[bool, str]] = []
         self._probabilities: list[list[float]] = []
 
@@ -57,7 +58,7 @@ class GroupTally:
             self._probabilities.append([outcome.probabilities[name] for name in self._classes])
 
     def write(self, path: Path) -> int:
-        """Write the groups as CSV, all at once: `group, predicted, p_<class> …, images`, in order of first images.
+        """Write the groups as CSV: `group, predicted, p_<class> …, images[, decision]`, in order of first images.
 
         Returns:
             The number of groups; 0 where every image failed, and then nothing is written.
@@ -65,11 +66,12 @@ class GroupTally:
         if not self._keys:
             return 0
         stream, counts = StringIO(newline=""), Counter(self._keys)
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["group", "predicted", *(f"p_{name}" for name in self._classes), "images"])
+        writer, more = csv.writer(stream, lineterminator="\n"), ["decision"] if self._rule.decides else []
+        writer.writerow(["group", "predicted", *(f"p_{name}" for name in self._classes), "images", *more])
         groups, means, _ = group_means(self._keys, np.array(self._probabilities))
         for key, mean in zip(groups, means.tolist(), strict=True):
             predicted = name_predicted(self._classes, mean, self._multi_label)
-            writer.writerow([key[1], predicted, *(format(share, ".9g") for share in mean), counts[key]])
+            decision = [self._rule.decide(self._classes, mean, self._multi_label)] if more else []
+            writer.writerow([key[1], predicted, *(format(share, ".9g") for share in mean), counts[key], *decision])
         replace_file(path, stream.getvalue().encode(errors="surrogateescape"))
         return len(groups)

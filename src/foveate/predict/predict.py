@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -57,6 +57,21 @@ class Failure:
     path: str
     stage: str
     message: str
+
+
+@dataclass
+class Summary:
+    """Summary of what became of the rows: the number of predictions, and the failures."""
+
+    done: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:  # noqa: ARG002  a sink
+        """Count an outcome."""
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+        else:
+            self.done += 1
 
 
 Sink = Callable[[Row, Prediction | Failure], None]
@@ -171,6 +186,11 @@ def dependencies(model: Model, options: DrawOptions, **more: object) -> dict[str
     known = {"foveate": __version__, "model": digest.hexdigest()[:16], "device": model.device.type}
     known |= {} if model.decision == UNDECIDED else {"decision": repr(model.decision)}
     return known | drawn | more
+
+
+def more_columns(model: Model) -> tuple[str, ...]:
+    """Columns of a table of predictions beside the usual ones: what else the model says of an image."""
+    return ("decision",) if model.decision.decides else ()
 
 
 def _outcome(row: Row, look: Look | Failure, seen: Callable[[Row, Look], None] | None) -> Prediction | Failure:

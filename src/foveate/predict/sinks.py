@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -14,25 +14,10 @@ from foveate.atomic import not_written
 from foveate.errors import ConfigError, FoveateError
 from foveate.models.receipts import add_receipts, complete_receipt
 from foveate.models.types import Prediction, Receipt
-from foveate.predict.predict import Failure, Row
+from foveate.predict.predict import Failure, Row, Summary
 
 ERRORS = "errors.csv"
 ERROR_COLUMNS = ("path", "stage", "message")
-
-
-@dataclass
-class Summary:
-    """Summary of what became of the rows: the number of predictions, and the failures."""
-
-    done: int = 0
-    failures: list[Failure] = field(default_factory=list)
-
-    def __call__(self, row: Row, outcome: Prediction | Failure) -> None:  # noqa: ARG002  a sink
-        """Count an outcome."""
-        if isinstance(outcome, Failure):
-            self.failures.append(outcome)
-        else:
-            self.done += 1
 
 
 class Journal:
@@ -192,21 +177,30 @@ class CsvRows:
     Arguments:
         stream: where to write; the header at once: `path, predicted, p_<class> …, patches, bytes_read, seconds`.
         classes: names of the classes, in the order of their columns.
+        more: what else of a prediction has a column, e.g. "decision"; last.
     """
 
-    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
-        self._stream, self._classes = stream, tuple(classes)
+    def __init__(self, stream: TextIO, classes: Sequence[str], more: Sequence[str] = ()) -> None:
+        self._stream, self._classes, self._more = stream, tuple(classes), tuple(more)
         self._writer = csv.writer(stream, lineterminator="\n")
         shares = [f"p_{name}" for name in classes]
-        self._writer.writerow(["path", "predicted", *shares, "patches", "bytes_read", "seconds"])
+        self._writer.writerow(["path", "predicted", *shares, "patches", "bytes_read", "seconds", *more])
 
     def __call__(self, row: Row, outcome: Prediction | Failure) -> None:  # noqa: ARG002  a sink
         """Write the row of a prediction."""
         if isinstance(outcome, Prediction):
             shares = [format(outcome.probabilities[name], ".9g") for name in self._classes]
             counts = [outcome.patches, outcome.bytes_read, format(outcome.seconds, ".4f")]
-            self._writer.writerow([outcome.path, outcome.predicted, *shares, *counts])
+            told = [cell(getattr(outcome, name)) for name in self._more]
+            self._writer.writerow([outcome.path, outcome.predicted, *shares, *counts, *told])
             self._stream.flush()
+
+
+def cell(value: object) -> str:
+    """Of a column: numbers as short as they may be, yes and no in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format(value, ".3g") if isinstance(value, float) else "" if value is None else str(value)
 
 
 class PredictionFile:
@@ -217,7 +211,7 @@ class PredictionFile:
 
     Arguments:
         path: the CSV file; its folder is made if need be.
-        classes: names of the classes, in the order of their columns.
+        classes, more: as `CsvRows`.
 
     Attributes:
         summary: of what was written so far.
@@ -226,15 +220,15 @@ class PredictionFile:
         ConfigError: as `check_output`.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
-        self._path, self._classes = check_output(path), classes
+    def __init__(self, path: Path, classes: Sequence[str], more: Sequence[str] = ()) -> None:
+        self._path, self._classes, self._more = check_output(path), classes, more
         self._unfinished = self._path.with_name(f".{self._path.name}.part")
         self._errors = self._path.parent / ERRORS
         self._files, self.summary = ExitStack(), Summary()
 
     def __enter__(self) -> "PredictionFile":
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = CsvRows(self._opened(self._unfinished), self._classes)
+        self._rows = CsvRows(self._opened(self._unfinished), self._classes, self._more)
         return self
 
     def __call__(self, row: Row, outcome: Prediction | Failure) -> None:

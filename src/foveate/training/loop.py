@@ -15,6 +15,7 @@ from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError, ImageError
+from foveate.evaluation.calibration import calibrate_best
 from foveate.evaluation.evaluate import Evaluation, evaluate
 from foveate.evaluation.permutation import Verdict
 from foveate.models import Evidence, Model, load_model
@@ -92,7 +93,10 @@ def train(
     run = _Run(settings, Path(out), images, accelerator, progress, remedy, stage, gone)
     with memory_limits(settings.data):
         run.start(resume, features)
-        return run.finish()
+        result = run.finish()
+    if settings.training.calibrate and stage == "all":
+        calibrate_best(result.model_folder, settings, images, run.validation_indices, accelerator, features)
+    return result
 
 
 class _Run:
