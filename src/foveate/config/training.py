@@ -65,6 +65,9 @@ class FindSettings:
     starts: int = 4
     """Small networks that are taught at once and begin differently; those that fail are left out. 0 finds nothing
     beforehand."""
+    novel: float = 0.5
+    """Share of the starts that at first look among the cells that are least like those of background images, if there
+    are any: for what is small and rare, upon which few starts hit by chance."""
     epochs: int = 40
     """Passes over what was seen of the training images."""
     least_steps: int = 300
@@ -91,6 +94,8 @@ class FindSettings:
         for name, least in (("starts", 0), ("epochs", 1), ("least_steps", 0), ("batch", 1), ("weight_decay", 0)):
             _at_least(f"find.{name}", getattr(self, name), least)
         _at_least("find.kind_steps", self.kind_steps, 0)
+        if not 0 <= self.novel <= 1:
+            raise ConfigError(f"training.find.novel must be in [0, 1], got {self.novel}: set it to e.g. 0.5")
         if not 0 <= self.share < 1:
             raise ConfigError(f"training.find.share must be in [0, 1), got {self.share}: set it to e.g. 0.5")
         if not self.learning_rate > 0 or not all(top > 0 for top in self.tops):

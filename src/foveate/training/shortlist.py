@@ -8,6 +8,7 @@ from torch import Tensor
 
 from foveate.networks.evidence import EvidenceHead, cells_of_top
 from foveate.training.bags import Bags
+from foveate.training.novelty import Novelty
 
 LISTED = 48
 """Cells on an image's list, at least; and of those that are pooled, the most that a step learns from."""
@@ -18,7 +19,8 @@ class Shortlist:
 
     The k cells with the most evidence are looked for among all cells, or among those that were best when that was last
     done, whose evidence is computed anew. Neither takes a gradient; nothing is dropped. Of more than `LISTED` cells
-    that are pooled so many are taken by lot, whose mean is theirs in the mean.
+    that are pooled so many are taken by lot, whose mean is theirs in the mean. The lists of the first starts may begin
+    with the most novel cell alone, which `widen` makes more and at last all.
 
     Arguments:
         head: S members and E questions; as it is whenever it is asked.
@@ -26,6 +28,8 @@ class Shortlist:
         top: k, or if less than 1 a share of an image's cells.
         device: where the head is.
         generator: of the lots.
+        novelty: of cells; None where all starts find their own.
+        beginning: number of starts that begin with the most novel cell.
 
     Example:
         >>> bags, head = Bags(10**6), EvidenceHead(1, 1, 1)
@@ -44,7 +48,11 @@ class Shortlist:
         top: float,
         device: torch.device,
         generator: torch.Generator | None = None,
+        novelty: Novelty | None = None,
+        beginning: int = 0,
     ) -> None:
+        self._novelty, self._beginning, self._reach = novelty, beginning, 1
+        self._novel: dict[int, Int[Tensor, " place"]] = {}
         self._head, self._bags, self._device, self._generator = head, bags, device, generator
         counts = torch.tensor([bags.cells(row) for row in range(len(bags))])
         self._counts = counts
@@ -77,6 +85,8 @@ class Shortlist:
         own = own.masked_fill(~there[:, None].to(self._device), -torch.inf)
         wanted = self._wanted[list(rows)].clamp(max=LISTED)
         most = int(wanted.max())
+        if self._novelty is not None:
+            own[: self._beginning, :, :, max(self._reach, most) :] = -torch.inf
         best = own.topk(most, 3).indices
         found = cells.gather(3, best[..., None].expand(-1, -1, -1, -1, width))
         share = (torch.arange(most) < wanted[:, None]) / wanted[:, None]
@@ -94,4 +104,15 @@ class Shortlist:
         found = self._head.each(cells).masked_fill(~allowed[:, :, None], -torch.inf)
         for place, row in enumerate(rows):
             size = min(int(self._counts[row]), max(LISTED, int(self._wanted[row])))
-            self._lists[row] = found[:, place].topk(size, 1).indices.transpose(1, 2).cpu()
+            listed = found[:, place].topk(size, 1).indices.transpose(1, 2).cpu()
+            if self._novelty is not None:
+                if row not in self._novel:
+                    self._novel[row] = self._novelty.most(self._bags, row, size)
+                listed[: self._beginning] = self._novel[row]
+            self._lists[row] = listed
+
+    def widen(self, share: float) -> None:
+        """Let starts that began with novelty choose among more cells: 48^share of the most novel, or all from 1 on."""
+        self._reach = round(LISTED**share)
+        if share >= 1 and self._novelty is not None:
+            self._novelty, self._lists = None, [None] * len(self._bags)

@@ -18,6 +18,7 @@ from foveate.models.probabilities import cross_entropies
 from foveate.networks.evidence import ALL_CELLS, EvidenceHead, attention_logits
 from foveate.seeds import derive_seed
 from foveate.training.bags import Bags
+from foveate.training.novelty import Novelty
 from foveate.training.shortlist import Shortlist
 from foveate.types import Label
 
@@ -30,6 +31,10 @@ TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0)
 
 ANEW = 5
 """Every so many epochs, and in the first ones, all cells are asked; in the others, those that were best then."""
+
+BEGINNING = 0.2
+"""Share of the steps in which some starts keep to cells that are least like those of background images: one an image at
+first, then ever more."""
 
 WARM_UP = 0.1
 """Share of the steps over which the learning rate rises."""
@@ -87,8 +92,10 @@ class Teacher:
     .. math:: L = -\log \sigma\bigl(\pm(\tfrac1k \textstyle\sum_{i \in \mathrm{top}_k} z_i + b)\bigr)
 
     on "background or not", or the cross-entropy of evidence of every class. The k cells are chosen without dropout and
-    without gradient, which then is computed of these alone: a step costs one pass over all cells. Where all cells
-    answer, as for what a whole image is made of, the network is a linear model of their mean, which has one optimum.
+    without gradient, which then is computed of these alone: a step costs one pass over all cells. Some of the networks
+    begin with the cell that is least like those of background images, and choose among ever more: what is small and
+    rare is hard to hit upon by chance. Where all cells answer, as for what a whole image is made of, the network is a
+    linear model of their mean, which has one optimum.
 
     Arguments:
         settings: starts, epochs, learning rate.
@@ -111,6 +118,7 @@ class Teacher:
         self.settings, self.moments, self.seed = settings, moments, seed
         self.classes, self.multi_label = classes, multi_label
         self.attention, self.device = model.settings.attention, model.device
+        self._novelties: dict[tuple[str, int], Novelty] = {}
         self._taught: dict[tuple[Question, int, int], tuple[EvidenceHead, Tensor]] = {}
 
     def taught(self, question: Question, bags: Bags, starts: int) -> tuple[EvidenceHead, Float[Tensor, " start"]]:
@@ -128,7 +136,9 @@ class Teacher:
         head = self._head(question, starts, generator)
         optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         steps = max(settings.least_steps, settings.epochs * math.ceil(len(bags) / settings.batch))
-        shortlist = Shortlist(head, bags, question.top, self.device, generator)
+        novelty = self._novelty(question, bags)
+        beginning = round(settings.novel * starts)
+        shortlist = Shortlist(head, bags, question.top, self.device, generator, novelty, beginning)
         counted, total = 0, torch.zeros(starts, device=self.device)
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(derive_seed(self.seed, "find dropout"))
@@ -136,6 +146,7 @@ class Teacher:
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * one_cycle(step / steps)
                 targets = self.targets(question, [bags.labels[row] for row in rows]).to(self.device)
                 epoch = step * settings.batch // len(bags)
+                shortlist.widen(step / (BEGINNING * steps))
                 losses = self._losses(head, shortlist, rows, epoch < ANEW or epoch % ANEW == 0, targets)
                 optimizer.zero_grad()
                 losses.sum().backward()  # type: ignore[no-untyped-call]
@@ -143,6 +154,19 @@ class Teacher:
                 if step >= 0.75 * steps:
                     total, counted = total + losses.detach(), counted + 1
         return head.eval(), (total / max(counted, 1)).cpu()
+
+    def _novelty(self, question: Question, bags: Bags) -> Novelty | None:
+        """Novelty of cells, if there are background images and starts that are to begin with it; measured but once."""
+        if question.background is None or not self.settings.novel:
+            return None
+        none = self.classes.index(question.background)
+        background = [row for row, label in enumerate(bags.labels) if label == none]
+        if not background:
+            return None
+        known = (question.background, id(bags))
+        if known not in self._novelties:
+            self._novelties[known] = Novelty(bags, background)
+        return self._novelties[known]
 
     def _head(self, question: Question, members: int, generator: torch.Generator | None = None) -> EvidenceHead:
         """Head that has been taught nothing, but what features are like."""
