@@ -28,6 +28,7 @@ FLOORS = (
         "threads",
         "devices",
         "config",
+        "hooks",
         "notebook",
     },
     {"sampling", "images", "networks"},
@@ -40,7 +41,19 @@ FLOORS = (
     {"cli", "__main__", "__init__"},
 )
 TORCH_FREE = (
-    *("_version", "types", "errors", "seeds", "atomic", "cache", "disk_cache", "devices", "config"),
+    *(
+        "_version",
+        "types",
+        "errors",
+        "seeds",
+        "atomic",
+        "cache",
+        "disk_cache",
+        "devices",
+        "config",
+        "hooks",
+        "notebook",
+    ),
     *("cli", "__init__", "__main__"),
 )
 LONGEST_FILE = 350

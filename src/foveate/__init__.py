@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from foveate.datasets import open_dataset
     from foveate.errors import FoveateError
     from foveate.evaluation.evaluate import evaluate
+    from foveate.hooks import register
     from foveate.images import Source, open_image
     from foveate.images.tensors import gather
     from foveate.models import Model, build_model, load_model, save_model
@@ -46,6 +47,7 @@ __all__ = [
     "open_image",
     "predict_paths",
     "preset",
+    "register",
     "save_model",
     "train",
 ]
@@ -58,6 +60,7 @@ _HOMES = {
     "datasets": ("open_dataset",),
     "errors": ("FoveateError",),
     "evaluation.evaluate": ("evaluate",),
+    "hooks": ("register",),
     "images": ("Source", "open_image"),
     "images.tensors": ("gather",),
     "models": ("Model", "build_model", "load_model", "save_model"),

@@ -144,7 +144,8 @@ def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
     paths = parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)"
     )
-    parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
+    methods = get_args(get_args(Method)[0])
+    parser.add_argument("--method", choices=methods, help="how patches are drawn (default: as in training)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")

@@ -85,8 +85,10 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], RunSettings]:
         if path is not None:  # a run is resumed and evaluated from wherever the user is
             changes["data"][place] = str(Path(path).resolve())
     settings = merge_settings(_base(name, file, out), changes)
-    typed = changes.get("model", {}).get("features", {}).get("name")
-    check_code(settings.model, [*allowed, typed], file or out)
+    typed = changes.get("model", {})
+    sections = (typed.get("features", {}), typed.get("attention", {}), typed)
+    meant = [*(one.get("name") for one in sections), typed.get("method")]
+    check_code(settings.model, [*allowed, *meant], file or out)
     return {**options, "resume": resume}, settings
 
 

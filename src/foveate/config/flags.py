@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from foveate.config.serial import from_plain
 from foveate.config.training import RunSettings
 from foveate.errors import ConfigError
+from foveate.hooks import Own
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}", type(None): "null", Ellipsis: "…"}
 
@@ -94,7 +95,8 @@ def _metavar(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"{{{','.join(map(str, get_args(kind)))}}}"
     between = " " if get_origin(kind) is tuple else "|"
-    return between.join(METAVARS[one] for one in get_args(kind) or (kind,))
+    kinds = [one for one in get_args(kind) or (kind,) if one is not Own]
+    return between.join(_metavar(one) if get_origin(one) is Literal else METAVARS[one] for one in kinds)
 
 
 def _typed(default: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from foveate.errors import ConfigError
+from foveate.hooks import Own, is_own
 
 Kind = TypeVar("Kind")
 
@@ -112,6 +113,15 @@ def _join(where: str, key: object) -> str:
 def _union(kinds: tuple[Any, ...], plain: Any, where: str) -> Any:
     if plain is None and type(None) in kinds:
         return None
+    if Own in kinds:
+        if isinstance(plain, str) and is_own(plain):
+            return plain
+        kinds = tuple(kind for kind in kinds if kind is not Own)
+        try:
+            return from_plain(kinds[0], plain, where)
+        except ConfigError as error:
+            hint = "" if str(error).endswith("?") else "; your own is to be registered first (foveate.register)"
+            raise ConfigError(f"{error}{hint}") from error
     *others, last = (kind for kind in kinds if kind is not type(None))
     for kind in others:
         try:

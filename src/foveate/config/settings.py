@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from foveate.errors import ConfigError
+from foveate.hooks import Own
 from foveate.types import Size
 
-Method = Literal["iid", "des_raj", "priority", "murthy", "uniform", "top"]
+Method = Literal["iid", "des_raj", "priority", "murthy", "uniform", "top"] | Own
 """How cells are drawn; see `foveate.sampling.draw`."""
 
 
@@ -78,7 +79,7 @@ class AttentionSettings:
     """Share of uniform probability mixed into the attention, over valid cells."""
     name: str = "convolutional"
     """"convolutional": foveate's own, from pixels; or "timm:NAME": evidence read off the maps of a pretrained backbone,
-    which `training.find` teaches. The settings from `widths` to `pool` are those of the first, but for `stride`."""
+    which `training.find` teaches; or your own (docs/hooks.md). `widths` to `pool` are the first's, but for `stride`."""
     weights: str | None = None
     """Pretrained weights of a backbone, as `features.weights`."""
     stages: tuple[int, ...] = (3, 4)
@@ -186,7 +187,7 @@ class ModelSettings:
     """Model: a classifier of large images."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
-    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil", "evidence"] = "attention-sampling"
+    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil", "evidence"] | Own = "attention-sampling"
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
     over all patches of a grid (Deep MIL), or evidence of the view's cells, which reads no patch."""
     input: InputSettings = field(default_factory=InputSettings)
@@ -218,8 +219,8 @@ class ModelSettings:
     @property
     def own_code(self) -> tuple[str, ...]:
         """Functions that would be imported and called to build it: none of a model of foveate's and timm's networks."""
-        name = self.features.name
-        return (name,) if ":" in name and not name.startswith("timm:") else ()
+        names = (self.features.name, self.attention.name, self.method, self.name)
+        return tuple(name for name in names if ":" in name and not name.startswith("timm:"))
 
 
 @dataclass(frozen=True)
@@ -267,9 +268,7 @@ class AugmentSettings:
                     f"augment.{name} must go from low to high, got {low} {high}: write the smaller number first"
                 )
         if not self.patch_scale[0] > 0:
-            raise ConfigError(
-                f"augment.patch_scale must be positive, got {self.patch_scale[0]}: set it to e.g. 0.9 1.1"
-            )
+            raise ConfigError(f"augment.patch_scale must be positive, got {self.patch_scale[0]}: set it to 0.9 1.1")
         if not 0 <= self.patch_turn <= 180:
             raise ConfigError(
                 f"augment.patch_turn must be in [0, 180] degrees, got {self.patch_turn}: set it to e.g. 15"

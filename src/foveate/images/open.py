@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from foveate.errors import ArgumentTypeError, ImageError, Unsupported
-from foveate.images.formats.arrays import ArraySource, NpySource, array_of
+from foveate.hooks import READERS, reader_of
+from foveate.images.formats.arrays import ArraySource, NpySource, array_of, read_by
 from foveate.images.formats.canvas import Canvas
 from foveate.images.formats.library import installed
 from foveate.images.formats.openslide import OpenSlideSource, is_slide
@@ -165,7 +166,10 @@ def open_image(path_or_array: object, mpp: float | None = None, reader: Reader =
     name = str(path_or_array)
     remote = isinstance(path_or_array, str) and "://" in name
     with Reading(name):
-        if reader != "auto":
+        own = reader_of(name) if READERS and reader == "auto" else None
+        if own is not None:
+            source = open_image(read_by(own, name), mpp)
+        elif reader != "auto":
             source = _forced(name, mpp, reader, remote)
         else:
             source = _remote(name, mpp) if remote else placed(_local(Path(path_or_array), mpp))

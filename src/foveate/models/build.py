@@ -9,6 +9,7 @@ from torch import nn
 
 from foveate.config.settings import InputSettings, ModelSettings, ViewSettings
 from foveate.errors import ConfigError
+from foveate.hooks import find, is_own
 from foveate.images.tensors import check_view
 from foveate.models.base import Model
 from foveate.models.cnn import CNN
@@ -84,7 +85,27 @@ def build_model(
     options = BuildOptions(multi_label, bands, features, pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return MODELS[settings.name](settings, tuple(classes), channels, options)
+        return model_class(settings.name)(settings, tuple(classes), channels, options)
+
+
+def model_class(name: str) -> type[Model]:
+    """Class of a model by its name: foveate's, or one of a user's own.
+
+    Raises:
+        ConfigError: there is none of that name, or it is no `Model`.
+
+    Example:
+        >>> model_class("cnn").__name__
+        'CNN'
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if not is_own(name):
+        raise ConfigError(f"no model {name!r}, there are {', '.join(sorted(MODELS))}: set model.name to one of them")
+    found = find("model", name, "model.name")
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise ConfigError(f"model.name {name} names {getattr(found, '__name__', found)}: let it be a subclass of Model")
+    return found
 
 
 def view_of(settings: ModelSettings) -> ViewSettings | None:
@@ -94,7 +115,7 @@ def view_of(settings: ModelSettings) -> ViewSettings | None:
         >>> view_of(ModelSettings(name="deep-mil")) is None
         True
     """
-    return settings.view if MODELS[settings.name].wants_view else None
+    return settings.view if model_class(settings.name).wants_view else None
 
 
 def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSettings:
@@ -189,10 +210,7 @@ def _check_input(settings: InputSettings, channels: int) -> None:
 
 
 def _check(settings: ModelSettings, channels: int) -> None:
-    if settings.name not in MODELS:
-        raise ConfigError(
-            f"no model {settings.name!r}, there are {', '.join(sorted(MODELS))}: set model.name to one of them"
-        )
+    model_class(settings.name)
     check_view(settings.view)
     _check_input(settings.input, channels)
     attention, mil = settings.attention, settings.mil

@@ -20,8 +20,10 @@ from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import AttentionNetwork, ContrastPrior, ForetoldFeatures, log_attention, receptive_field
+from foveate.networks.custom import OwnAttention, import_network
 from foveate.networks.evidence import CellFeatures, EvidenceNetwork, attention_logits, has_backbone
 from foveate.sampling import ControlVariate, draw, expectation, fetch, noise_left
+from foveate.sampling.estimator import BASELINED
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.types import Draw, Size
@@ -50,8 +52,7 @@ class PatchModel(Model):
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
         super().__init__(settings, classes, channels, options)
-        seen = 1 if has_backbone(settings.attention) else receptive_field(settings.attention)
-        self.grid = Grid(stride=settings.attention.stride or 1, field=seen)
+        self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
 
     @property
     def reads_patches(self) -> bool:
@@ -141,7 +142,7 @@ class PatchModel(Model):
         log_prob = looked.log_prob
         features = self._features(started)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
-        noisy = self.training and log_prob.requires_grad and drawn.method != "top"
+        noisy = self.training and log_prob.requires_grad and drawn.method in BASELINED
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
         control = None if looked.foretold is None else ControlVariate(log_prob, looked.foretold)
         with stages("classify"):
@@ -259,7 +260,8 @@ class AttentionSampling(PatchModel):
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
         super().__init__(settings, classes, channels, options)
-        self.attention: AttentionNetwork | EvidenceNetwork
+        self.attention: AttentionNetwork | EvidenceNetwork | OwnAttention
+        name = settings.attention.name
         if has_backbone(settings.attention):
             questions = questions_of(settings, self.classes)
             standardised = settings.input.normalise != "none"
@@ -268,6 +270,9 @@ class AttentionSampling(PatchModel):
                 self.first = FirstAnswer(self, self.attention)
             if settings.control:
                 self.foreteller = ForetoldFeatures(self.attention.cells.dimension, self.features.dimension)
+        elif name != "convolutional":
+            network = import_network(name, channels, "attention", "model.attention.name")
+            self.attention = OwnAttention(network, self.grid.stride, settings.attention.pool, name)  # type: ignore[arg-type]
         else:
             self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
         contrast = settings.prior.contrast

@@ -34,7 +34,9 @@ def receptive_field(settings: AttentionSettings) -> int:
         >>> receptive_field(AttentionSettings(widths=(8, 8), padding="same"))
         1
     """
-    return 1 + (KERNEL - 1) * (len(settings.widths) + 1) if settings.padding == "valid" else 1
+    if settings.padding == "same" or settings.name != "convolutional":
+        return 1
+    return 1 + (KERNEL - 1) * (len(settings.widths) + 1)
 
 
 class AttentionNetwork(nn.Module):

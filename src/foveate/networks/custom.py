@@ -1,14 +1,15 @@
-"""Custom feature networks, a user's own: imported by name, and measured by running them on zeros."""
+"""Custom networks, a user's own, of attention and features: found by name, and measured by running them on zeros."""
 
-import importlib
 from bisect import bisect_left
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foveate.errors import ConfigError, FoveateError, one_line
+from foveate.hooks import find
 from foveate.networks.cnn import Body
 from foveate.types import Size
 
@@ -70,12 +71,17 @@ def own_body(network: nn.Module, channels: int, patch: Size | None, what: str = 
     return Body(layers, measure(layers, channels, patch or (smallest, smallest), what), smallest)
 
 
-def import_network(name: str, channels: int) -> nn.Module:
+def import_network(
+    name: str, channels: int, kind: Literal["attention", "features"] = "features", key: str = "model.features.name"
+) -> nn.Module:
     """Custom network that a function of the user's gives.
 
     Arguments:
-        name: "package.module:function"; the function is called with the number of channels and gives an `nn.Module`.
-        channels: channels of a patch.
+        name: of a function that is registered, or "package.module:function"; it is called with the number of channels
+            and gives an `nn.Module`.
+        channels: channels of a patch or a view.
+        kind: of network.
+        key: setting that names it, for errors.
 
     Returns:
         What the function gave.
@@ -87,24 +93,7 @@ def import_network(name: str, channels: int) -> nn.Module:
         >>> import_network("torch.nn:InstanceNorm2d", channels=3).num_features
         3
     """
-    where, _, function_name = name.partition(":")
-    if not function_name.isidentifier() or not all(part.isidentifier() for part in where.split(".")):
-        raise ConfigError(
-            f"model.features.name {name!r} names no function of yours: write it as package.module:function"
-        )
-    try:
-        module = importlib.import_module(where)
-    except Exception as error:
-        raise ConfigError(
-            f"the module {where} of model.features.name {name} cannot be imported ({one_line(error)}): install it, or "
-            "name the folder it lies in in PYTHONPATH"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ConfigError(
-            f"the module {where} ({getattr(module, '__file__', None)}) has no function {function_name}: "
-            "write model.features.name as package.module:function"
-        )
+    function = find(kind, name, key)
     try:
         network = function(channels)
     except Exception as error:
@@ -117,6 +106,65 @@ def import_network(name: str, channels: int) -> nn.Module:
             f"{name}, called with {channels} channels, gave {type(network).__name__}: let it give an nn.Module"
         )
     return network
+
+
+class OwnAttention(nn.Module):
+    """Custom attention network: a module of the user's, its logits pooled into cells, the same however it is padded.
+
+    Images of different sizes that share a batch are looked at one by one, so that none is seen with another's padding.
+
+    Arguments:
+        network: (B, C, h, w) views → (B, h, w) or (B, 1, h, w) logits, one a view pixel; or one a cell,
+            (B, ⌈h / stride⌉, ⌈w / stride⌉).
+        stride: view pixels per cell.
+        pool: "mean", or "max" for any other, by which logits of pixels become one of a cell.
+        name: for errors.
+
+    Example:
+        >>> OwnAttention(nn.Conv2d(3, 1, 3, padding=1), 4, "max", "mine")(torch.zeros(2, 3, 10, 7)).shape
+        torch.Size([2, 3, 2])
+    """
+
+    def __init__(self, network: nn.Module, stride: int, pool: str, name: str) -> None:
+        super().__init__()
+        self.network, self.stride, self.pool, self.name = network, stride, pool, name
+
+    def forward(
+        self,
+        views: Float[Tensor, "batch channel height width"],
+        inside: Bool[Tensor, "batch height width"] | None = None,
+    ) -> Float[Tensor, "batch row column"]:
+        """Score every cell; as `AttentionNetwork.forward`."""
+        if inside is None:
+            return self._cells(views)
+        rows, columns = (-(-side // self.stride) for side in views.shape[2:])
+        logits = []
+        for view, own in zip(views, inside, strict=True):
+            height, width = int(own.any(1).sum()), int(own.any(0).sum())
+            cells = self._cells(view[None, :, :height, :width])
+            around = (0, columns - cells.shape[2], 0, rows - cells.shape[1])
+            logits.append(functional.pad(cells, around, value=torch.finfo(cells.dtype).min))
+        return torch.cat(logits)
+
+    def _cells(self, views: Tensor) -> Tensor:
+        batch, _, height, width = views.shape
+        logits = self.network(views.contiguous())
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
+        rows, columns = (-(-side // self.stride) for side in (height, width))
+        if shape in ((batch, rows, columns), (batch, 1, rows, columns)):
+            return Tensor.reshape(logits, (batch, rows, columns))
+        if shape not in ((batch, height, width), (batch, 1, height, width)):
+            raise ConfigError(
+                f"the attention network {self.name} gives {shape or type(logits).__name__} for views of "
+                f"{tuple(views.shape)}: let it give one logit a view pixel, {(batch, height, width)}, or one a cell of "
+                f"{self.stride} pixels, {(batch, rows, columns)}"
+            )
+        logits = logits.reshape(batch, 1, height, width)
+        if self.pool == "mean":
+            count = functional.avg_pool2d(torch.ones_like(logits), self.stride, ceil_mode=True, divisor_override=1)
+            sums = functional.avg_pool2d(logits, self.stride, ceil_mode=True, divisor_override=1)
+            return (sums / count)[:, 0]
+        return functional.max_pool2d(logits, self.stride, ceil_mode=True)[:, 0]
 
 
 def measure(layers: nn.Module, channels: int, size: Size, what: str) -> int:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from foveate.config.settings import FeatureSettings
 from foveate.errors import ConfigError
+from foveate.hooks import REGISTERED
 from foveate.networks.cnn import (
     Body,
     colon_cancer_paper,
@@ -303,7 +304,7 @@ def build_features(
             f"model.features.weights, stages and frozen_stages are for networks of timm, and model.features.name is "
             f"{name}: set them to null, [] and 0, or the name to e.g. {PREFIX}tf_efficientnet_lite0"
         )
-    elif ":" in name:
+    elif ":" in name or ("features", name) in REGISTERED:
         body = own_body(import_network(name, channels), channels, patch, name)
     else:
         body = _named_body(settings, channels, patch)

@@ -1,7 +1,7 @@
 """Sampling of cells from an attention map, each with the weight that says what it stands for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,13 +9,16 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from foveate.errors import ArgumentError
+from foveate.hooks import REGISTERED, find
 from foveate.sampling.exponential_race import race_with_replacement, race_without_replacement
 from foveate.sampling.gumbel import (
+    METHODS,
     Distribution,
     Generators,
     drawn_from,
     independent,
     largest,
+    per_image,
     refuse,
     without_replacement,
 )
@@ -64,7 +67,7 @@ def draw(
     Arguments:
         log_prob: (B, K) log attention over the cells, normalised over the valid ones; −inf is allowed.
         n: cells to draw per image.
-        method: how to draw, a row of the table.
+        method: how to draw, a row of the table; or one of your own (`foveate.register`).
         mask: (B, K) True where a cell may be drawn; None allows every cell with log_prob > −inf.
         generator: a generator, one per image, or None for torch's default one.
         proposal: (B, K) log distribution to draw from instead, normalised and positive wherever the attention is.
@@ -89,6 +92,11 @@ def draw(
     """
     if n < 1:
         raise ArgumentError(f"n must be at least 1, got {n}: ask for one cell or more per image")
+    own = REGISTERED.get(("method", method)) if method not in METHODS else None
+    if own is None and ":" in method:
+        own = find("method", method, "model.method")
+    if own is not None:
+        return _drawn_by(own, method, log_prob, n, mask, per_image(generator, len(log_prob)), proposal)
     host = on_host(log_prob)
     with torch.autocast(device_type=log_prob.device.type, enabled=False):
         source = drawn_from(log_prob, method, mask, proposal, wait=host)
@@ -101,6 +109,47 @@ def draw(
             index, threshold = (without_replacement if host else race_without_replacement)(source, n, generator)
         drawn = _describe(log_prob, source, index, method, threshold)
     return drawn if host else replace(drawn, checks=source.checks)
+
+
+def _drawn_by(
+    function: Callable[..., tuple[Tensor, Tensor]],
+    method: str,
+    log_prob: Float[Tensor, "batch cell"],
+    n: int,
+    mask: Bool[Tensor, "mask_batch mask_cell"] | None,
+    generators: Sequence[torch.Generator | None],
+    proposal: Float[Tensor, "proposal_batch proposal_cell"] | None,
+) -> Draw:
+    """Draw by a function of the user's, image by image, of the valid cells alone; a few are summed exactly.
+
+    Raises:
+        ArgumentError: it gives anything but cells and weights.
+    """
+    source = drawn_from(log_prob, "iid", mask, proposal)
+    index = torch.zeros(len(log_prob), n, dtype=torch.int64)
+    weight, valid = torch.zeros(len(log_prob), n, dtype=torch.float64), torch.zeros(len(log_prob), n, dtype=torch.bool)
+    for row, (values, generator) in enumerate(zip(source.log_prob.cpu(), generators, strict=True)):
+        cells = (values > -math.inf).nonzero()[:, 0]
+        if len(cells) <= n:
+            chosen, weights = cells, torch.ones(len(cells), dtype=torch.float64)
+        else:
+            drawn, given = function(values[cells], n, torch.default_generator if generator is None else generator)
+            drawn, weights = torch.as_tensor(drawn), torch.as_tensor(given).detach().double().cpu()
+            fine = drawn.ndim == 1 and 1 <= len(drawn) <= n and weights.shape == drawn.shape
+            if not fine or drawn.is_floating_point() or not (0 <= int(drawn.min()) <= int(drawn.max()) < len(cells)):
+                raise ArgumentError(
+                    f"method {method!r} of your own gave {tuple(drawn.shape)} cells, {tuple(weights.shape)} weights: "
+                    f"let it give at most {n} numbers of the {len(cells)} cells it is told of, and as many weights"
+                )
+            if not bool(weights.isfinite().all()):
+                raise ArgumentError(f"method {method!r} of your own gave a weight that is no finite number: look at it")
+            chosen = cells[drawn.cpu()]
+        index[row] = chosen[0]
+        index[row, : len(chosen)], weight[row, : len(chosen)], valid[row, : len(chosen)] = chosen, weights, True
+    index, weight, valid = (one.to(log_prob.device) for one in (index, weight, valid))
+    log_rest = source.log_prob.scatter(1, index, -math.inf).logsumexp(1)
+    log_proposal = source.log_prob.gather(1, index)
+    return Draw(index, log_prob.gather(1, index), weight, valid, log_rest, None, method, log_proposal)
 
 
 def on_host(values: Tensor) -> bool:

@@ -16,6 +16,9 @@ from foveate.errors import ArgumentError
 from foveate.sampling.weights import thresholds
 from foveate.types import Draw
 
+BASELINED = ("iid", "des_raj", "priority", "murthy", "uniform")
+"""Methods whose draws have a leave-one-out baseline: one of a user's own says not how likely two cells are together."""
+
 _LARGEST = 1e30
 """Bound of the baseline's matrix: finite in float32 under any proposal, so that a baseline times 0 is 0."""
 
@@ -255,6 +258,8 @@ def leave_one_out(draw: Draw) -> Float64[Tensor, "batch draw draw"]:
     Raises:
         FoveateError: the draw was made by "top", which has no gradient noise to reduce.
     """
+    if draw.method not in BASELINED and draw.method != "top":
+        raise ArgumentError(f"method {draw.method!r} of your own has no baseline: pass baseline=None")
     if draw.method == "top":
         raise ArgumentError("method 'top' draws nothing at random and has no baseline: pass baseline=None")
     n = draw.index.shape[1]

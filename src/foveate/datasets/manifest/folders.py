@@ -7,6 +7,7 @@ from pathlib import Path
 
 from foveate.datasets.manifest.rows import SPLIT_NAMES, ManifestRow, ManifestTable
 from foveate.errors import DataError, ImageError
+from foveate.hooks import READERS
 from foveate.images.formats.several import holds_slide, image_of, is_part_of, may_be_dicom, read_instance
 from foveate.images.formats.zarr import ZARR_FILES
 
@@ -109,7 +110,7 @@ def contents(folder: Path | str) -> Contents:
             images += [entry.name] if _is_alone(Path(entry.path)) else []
         else:
             folders.append(entry.name)
-    named = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+    named = [name for name in files if name.lower().endswith((*IMAGE_SUFFIXES, *READERS))]
     unnamed = [name for name in files if may_be_dicom(name) and _is_dicom_slide(Path(folder, name))]
     parts = is_part_of(Path(folder), [*named, *unnamed])
     known = {*named, *unnamed, *(name for name in files if name.lower().endswith(COMPANION))}

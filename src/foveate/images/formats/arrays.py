@@ -1,7 +1,7 @@
 """NumPy arrays as images: in memory, and in .npy files, of which parts are read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,29 @@ def array_of(image: Any) -> np.ndarray | None:
     if isinstance(image, np.ndarray):
         return image
     return np.asarray(image) if any(hasattr(image, name) for name in ARRAYS) else None
+
+
+def read_by(reader: Callable[[str], object], name: str) -> Source:
+    """Image that a reader of the user's gives: a source, or an array.
+
+    Arguments:
+        reader: called with the name.
+        name: of the file.
+
+    Raises:
+        ImageError: it failed, or gave something else.
+    """
+    try:
+        given = reader(name)
+    except (ImageError, OSError):
+        raise
+    except Exception as error:
+        raise ImageError(f"{name}: the reader that is registered for it failed ({one_line(error)})") from error
+    source = ArraySource(given, name=name) if isinstance(given, np.ndarray) else given
+    if not isinstance(source, Source):
+        raise ImageError(f"{name}: its reader gave {type(given).__name__}: let it give a Source or an array")
+    source.name = source.name or name
+    return source
 
 
 def _of_pillow(image: Image.Image) -> np.ndarray:
