@@ -263,7 +263,8 @@ def test_a_run_says_what_it_trains_on_what_and_an_epoch_is_a_line_in_a_pipe(plai
     assert lines[1].startswith("note: 7 validation images are few: their loss, not their error, chooses the model")
     model = "model: attention sampling, 3 patches of 26×28 pixels from a view of at most 24 pixels a side · "
     assert lines[2].startswith(model)
-    assert lines[2].endswith(f" weights to train · on cpu, {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    assert lines[2].endswith(f" weights to train · on cpu, {threads} thread{'' if threads == 1 else 's'}")
     assert lines[3] == "schedule: 2 epochs of 4 steps of 4 images"
     assert re.fullmatch(r"pace: \d+\.\d images a second · 2 epochs of 14 images take about \d s", lines[4])
     assert lines[5].startswith("epoch 1 · step 4 · loss ")

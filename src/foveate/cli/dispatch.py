@@ -24,7 +24,7 @@ VERBS: dict[str, str] = {
     "data": "make data sets, check manifests, split them",
     "info": "say what images are, and what a prediction would read of them",
     "convert": "make a tiled pyramid of an image, of which only what is looked at is read",
-    "doctor": "check this installation and say what to do about what is wrong",
+    "doctor": "check this installation, or dry-run a configuration, and say what to do about what is wrong",
 }
 """Verb → what `foveate --help` says of it; equal to its module's SUMMARY, without importing the module."""
 

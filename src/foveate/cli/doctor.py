@@ -1,4 +1,4 @@
-"""Installation check, `foveate doctor`: what foveate needs to work, looked at one thing after another.
+"""Installation check, `foveate doctor`: what foveate needs to work, one thing after another; or a run's dry run.
 
 Nothing heavy is imported before it is looked at.
 """
@@ -14,12 +14,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from itertools import permutations
+from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Literal, cast
 
-SUMMARY = "check this installation and say what to do about what is wrong"
+from foveate.cli.parser import add_code
+from foveate.errors import ConfigError
 
-EPILOG = "The exit code is 0 if all is well, 2 if something needs your hand, 1 if foveate itself computes wrongly."
+SUMMARY = "check this installation, or dry-run a configuration, and say what to do about what is wrong"
+
+EPILOG = """examples:
+  foveate doctor                                              the installation
+  foveate doctor --config config.yaml                         a step of a run: memory, seconds an epoch and in all
+  foveate doctor --config photographs --data images.csv --memory 8
+
+The exit code is 0 if all is well, 2 if something needs your hand, 1 if foveate itself computes wrongly."""
 
 TOLERANCE = 1e-10
 """Largest error of the enumerated estimator that counts as exact in float64."""
@@ -53,17 +62,41 @@ class Check:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `foveate doctor`."""
     parser.add_argument("--json", action="store_true", help="print one JSON object a check, one a line")
+    parser.add_argument("--config", metavar="FILE", help="dry-run a step with this configuration file, or preset")
+    parser.add_argument("--data", metavar="MANIFEST", help="with --config: the images, if not those that FILE names")
+    parser.add_argument(
+        "--memory", type=float, metavar="GB", help="with --config: what may be taken (default: all free)"
+    )
+    add_code(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Report of every check; the exit code says whether all is well."""
-    report = list(checks())
+    if arguments.config is None and (arguments.data is not None or arguments.memory is not None):
+        raise ConfigError("--data and --memory belong to a dry run: give --config FILE, or a preset, too")
+    report = list(checks()) if arguments.config is None else _rehearsed(arguments)
     if arguments.json:
         print("\n".join(json.dumps(asdict(check)) for check in report))
     else:
         _print_table(report)
     states = {check.state for check in report}
     return 1 if "fault" in states else 2 if "wrong" in states else 0
+
+
+def _rehearsed(arguments: argparse.Namespace) -> list[Check]:
+    """Checks of a run: a step of it is taken."""
+    from foveate.config.files import PRESETS, check_code, load_settings, merge_settings, preset
+    from foveate.training.rehearsal import rehearse, verdicts
+
+    name = arguments.config
+    settings = preset(name) if name in PRESETS and not Path(name).exists() else load_settings(name)
+    if arguments.data is not None:
+        settings = merge_settings(settings, {"data": {"manifest": str(Path(arguments.data).resolve())}})
+    if arguments.memory is not None and not arguments.memory > 0:
+        raise ConfigError(f"--memory must be positive, got {arguments.memory:g}: give gigabytes, e.g. 8")
+    check_code(settings.model, arguments.allow_code, name)
+    found = rehearse(settings, arguments.memory)
+    return [Check(name, cast("State", state), told, remedy) for name, state, told, remedy in verdicts(found)]
 
 
 def _print_table(report: list[Check]) -> None:

@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.models import Model, load_model
+from foveate.models.receipts import Resident
 from foveate.models.types import Batch
 from foveate.pipeline.distributed import open_accelerator
 from foveate.pipeline.loader import Loader, LoadOptions, shares
@@ -197,7 +197,7 @@ def step_growth(model: Model, settings: RunSettings, images: ImageDataset, indic
         before = torch.cuda.memory_allocated()
         _steps(stepper, loader, plan)
         return torch.cuda.max_memory_allocated() - before
-    with _Resident() as resident:
+    with Resident() as resident:
         _steps(stepper, loader, plan)
     return resident.growth
 
@@ -206,30 +206,3 @@ def _steps(stepper: Stepper, loader: Loader, plan: Sequence[Any]) -> None:
     for epoch in (1, 2):
         for share, images in zip(plan, loader.training(epoch, plan), strict=True):
             stepper(images, share)
-
-
-class _Resident:
-    """Resident memory of this process, watched from a thread."""
-
-    def __enter__(self) -> "_Resident":
-        import psutil
-
-        self._process = psutil.Process()
-        self._before = self._most = self._process.memory_info().rss
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    @property
-    def growth(self) -> int:
-        """Bytes more than at the start, at most."""
-        return int(self._most - self._before)
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.002):
-            self._most = max(self._most, self._process.memory_info().rss)

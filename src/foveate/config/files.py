@@ -1,6 +1,7 @@
 """Configuration files: presets, and YAML read, merged, compared and saved."""
 
-from collections.abc import Collection, Iterator, Mapping
+import textwrap
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -19,7 +20,9 @@ PRESETS = (
     "manifest",
     "megapixel-mnist",
     "megapixel-mnist-paper",
+    "pathology",
     "photographs",
+    "remote-sensing",
     "smoke",
     "speed-limits-paper",
 )
@@ -148,6 +151,52 @@ def read_yaml(path: Path | Traversable, what: str) -> Any:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         line = f" (line {mark.line + 1})" if mark else ""
         raise ConfigError(f"{path} is not YAML{line}: write `key: value` lines, nested by two spaces") from error
+
+
+Value = tuple[str, Any, str]
+"""Dotted key of a setting, its plain value, and the reason for it."""
+
+WIDTH = 118
+"""Columns of a commented file."""
+
+
+def commented_yaml(head: Iterable[str], values: Sequence[Value]) -> str:
+    """Commented YAML: settings, each with its reason, beside it where there is room and above it elsewhere.
+
+    Arguments:
+        head: lines at the top; "" is an empty comment.
+        values: those of a section one after the other.
+
+    Example:
+        >>> print(commented_yaml(["mine"], [("model.patches", 5, "there are few"), ("training.epochs", 3, "try")]))
+        # mine
+        <BLANKLINE>
+        model:
+          patches: 5                                # there are few
+        <BLANKLINE>
+        training:
+          epochs: 3                                 # try
+        <BLANKLINE>
+    """
+    import yaml
+
+    lines = [f"# {part}".rstrip() for line in head for part in textwrap.wrap(line, WIDTH - 2) or [""]]
+    before: list[str] = []
+    for key, value, reason in values:
+        *sections, name = key.split(".")
+        for depth, section in enumerate(sections):
+            if before[: depth + 1] != sections[: depth + 1]:
+                lines += [*([] if depth else [""]), f"{'  ' * depth}{section}:"]
+                before = sections[: depth + 1]
+        before, indent = sections, "  " * len(sections)
+        written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+        line = f"{indent}{name}: {written.removesuffix('...' + chr(10)).strip()}"
+        room = max(44, len(line) + 2)
+        if room + len(reason) + 2 <= WIDTH:
+            lines.append(f"{line:{room}}# {reason}")
+        else:
+            lines += [*(f"{indent}# {part}" for part in textwrap.wrap(reason, WIDTH - len(indent) - 2)), line]
+    return "\n".join(lines) + "\n"
 
 
 def save_settings(settings: RunSettings, path: Path | str) -> None:

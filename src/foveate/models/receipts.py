@@ -1,6 +1,7 @@
 """Receipts of time, memory and patches read: stopwatch, peak memory, and the line they are told in."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,45 @@ def peak_memory() -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+class Resident:
+    """Resident memory of this process, watched from a thread, every 2 ms: a shorter peak is missed.
+
+    Example:
+        >>> with Resident() as resident:
+        ...     block = bytearray(10**8)
+        >>> resident.peak >= resident.growth >= 0
+        True
+    """
+
+    def __enter__(self) -> "Resident":
+        import psutil
+
+        self._process = psutil.Process()
+        self._before = self._most = self._process.memory_info().rss
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def growth(self) -> int:
+        """Bytes more than at the start, at most."""
+        return int(self._most - self._before)
+
+    @property
+    def peak(self) -> int:
+        """Bytes, at most."""
+        return int(self._most)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.002):
+            self._most = max(self._most, self._process.memory_info().rss)
 
 
 def complete_receipt(receipt: Receipt, seconds: float) -> Receipt:

@@ -277,7 +277,8 @@ def opening_lines(settings: RunSettings, dataset: ImageDataset, model: "Model", 
     labels = {split: [one.label for one in dataset.examples if one.split == split] for split in _SPLITS}
     parts = [f"{len(some):,} {_SPLITS[split]}{_counted(some, dataset)}" for split, some in labels.items() if some]
     training, on = settings.training, str(device)
-    on += f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = torch.get_num_threads()
+    on += f", {threads} thread{'' if threads == 1 else 's'}" if device.type == "cpu" else ""
     steps = -(-len(labels["train"]) // training.batch)
     limit = "" if training.max_minutes is None else f", or {training.max_minutes:g} minutes if these are over first"
     limit += "" if training.max_steps is None else f", or {training.max_steps:,} steps"

@@ -40,13 +40,14 @@ def progress_line(what: str) -> Callable[[int, int], None]:
 SUMMARY = "make data sets, check manifests, split them"
 
 EPILOG = """examples:
+  foveate data init photos/
   foveate data megapixel-mnist --out digits --size 1000 1500 --train 500 --test 100
   foveate data check digits/manifest.csv
   foveate data split slides.csv --out slides-split.csv --test 0.2 --validation 0.1
   foveate data split slides.csv --out fold-0.csv --folds 5 --fold 0
 """
 
-ACTIONS = ("megapixel-mnist", "circuit-boards", "colon-cancer", "speed-limits", "check", "split")
+ACTIONS = ("init", "megapixel-mnist", "circuit-boards", "colon-cancer", "speed-limits", "check", "split")
 """Each a module of this package with SUMMARY, add_arguments and run; EPILOG if it has one."""
 
 

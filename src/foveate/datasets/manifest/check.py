@@ -79,13 +79,13 @@ def check_manifest(
             progress(done + 1, len(rows))
         file = table.file(row.path)
         try:
-            source = _look_at(file, row.mpp, pixels or deep)
+            source = look_at(file, row.mpp, pixels or deep)
             if deep:
                 _read_all(source)
             if pixels and Path(file).is_file():
                 by_length[Path(file).stat().st_size].append(row)
         except Exception as error:  # decoders stumble in ways of their own; here it is always the file's fault
-            unreadable[file] = _reason(file, error)
+            unreadable[file] = reason_of(file, error)
         else:
             sizes.append(source.size)
             unused += [f"{row.path}: {', '.join(source.header.unused)}"] if source.header.unused else []
@@ -142,8 +142,8 @@ def _row_problems(table: ManifestTable, multi_label: bool) -> Iterator[Finding]:
         yield from (Finding("label", f"no label: {row.path}") for row in table.rows if row.label is None)
 
 
-def _look_at(file: str, mpp: float | None, pixels: bool) -> Source:
-    """The image, its header read, and its last pixel if wanted; pipes and devices might never end and are refused."""
+def look_at(file: str, mpp: float | None, pixels: bool) -> Source:
+    """Image, its header read, and its last pixel if wanted; pipes and devices might never end and are refused."""
     mode = stat.S_IFREG if "://" in file else Path(file).stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ImageError(f"{file}: a pipe or a device, not an image: name a file")
@@ -188,12 +188,12 @@ def _empty_findings(source: Source, mask: str | None) -> list[Finding]:
         share = Masked(source, mask).valid(MASK_LOOK)
     except Exception as error:  # as with images
         kind = "unreadable" if mask is None else "mask"
-        return [Finding(kind, f"{kind}: {_reason(mask or source.name, error)}")]
+        return [Finding(kind, f"{kind}: {reason_of(mask or source.name, error)}")]
     return [] if share.any() else [Finding("mask", f"mask: {mask} leaves nothing of {source.name} to look at")]
 
 
-def _reason(file: str, error: Exception) -> str:
-    """Why a file cannot be read, in a line."""
+def reason_of(file: str, error: Exception) -> str:
+    """Reason why a file cannot be read, in a line."""
     if isinstance(error, FoveateError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -215,7 +215,7 @@ def _copies(table: ManifestTable, of_a_length: Iterable[list[ManifestRow]], unre
             with Path(file).open("rb") as content:
                 by_content[hashlib.file_digest(content, "sha256").hexdigest()].append(row)
         except OSError as error:
-            unreadable[file] = _reason(file, error)
+            unreadable[file] = reason_of(file, error)
     return [_copy(same) for same in by_content.values() if len(same) > 1]
 
 
