@@ -60,6 +60,11 @@ def test_a_folder_becomes_a_manifest_and_a_configuration_that_trains(photos: Pat
     assert told[0].startswith("images: 12 to train on (") or told[0].startswith("images: 11 to train on (")
     assert any(" was learnt" in line for line in told)
     assert "04.png" in Path("runs/first/skipped.csv").read_text()
+    few = ["photos/ok/00.png", "photos/spot/01.png"]
+    assert main(["predict", "runs/first", *few, "--out", "predictions.csv"]) == 0
+    assert len(Path("predictions.csv").read_text().splitlines()) == 3
+    assert main(["explain", "runs/first", *few, "--out", "seen"]) == 0
+    assert Path("seen/index.html").is_file()
 
 
 @pytest.mark.slow
