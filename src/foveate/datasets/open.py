@@ -14,7 +14,7 @@ from foveate.datasets.published.scenes import SignScenes
 from foveate.datasets.published.swedish import swedish_traffic_signs
 from foveate.datasets.splits import fill_splits
 from foveate.datasets.types import ImageDataset
-from foveate.errors import ConfigError, DataError
+from foveate.errors import ArgumentTypeError, ConfigError, DataError
 
 _PUBLISHED: dict[str, tuple[Callable[[str], ColonCancer | SignScenes], str]] = {
     "colon-cancer": (colon_cancer, "CRCHistoPhenotypes_2016_04_28.zip, or the folder it unpacks to"),
@@ -45,6 +45,10 @@ def open_dataset(settings: DataSettings, seed: int = 0, check_files: bool = True
         >>> [sum(example.split == split for example in data.examples) for split in ("train", "validation", "test")]
         [45, 5, 9]
     """
+    if not isinstance(settings, DataSettings):
+        raise ArgumentTypeError(
+            f"settings must be DataSettings, got {type(settings).__name__}: DataSettings(manifest='images.csv')"
+        )
     if settings.source == "megapixel-mnist":
         canvases = megapixel_mnist(settings)
         return replace(canvases, examples=tuple(fill_splits(canvases.examples, settings.validation, 0.0, seed)))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from foveate.config.settings import InputSettings, ModelSettings, ViewSettings
-from foveate.errors import ConfigError
+from foveate.errors import ArgumentTypeError, ConfigError
 from foveate.hooks import find, is_own
 from foveate.images.tensors import check_view
 from foveate.models.base import Model
@@ -76,6 +76,8 @@ def build_model(
         >>> model.parameter_count, model.settings.attention.stride
         (24355, 3)
     """
+    if isinstance(classes, str):
+        raise ArgumentTypeError(f"classes are the names of all classes, got the text {classes!r}: give a list of names")
     _check(settings, channels)
     _check_classes(tuple(classes), multi_label)
     _check_evidence(settings, tuple(classes), multi_label)

@@ -15,7 +15,7 @@ from foveate.config.settings import Method
 from foveate.datasets import read_manifest
 from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, TABLES, image_files, passed_over
 from foveate.datasets.manifest.rows import PLAIN, Layout
-from foveate.errors import UNREADABLE, DataError, FoveateError
+from foveate.errors import UNREADABLE, ArgumentTypeError, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
 from foveate.models.look import LookStarted, Sight, finish_looks, see, start_looks
@@ -162,7 +162,13 @@ def predict_paths(
 
     Raises:
         ConfigError: if `samples` is not valid.
+        ArgumentTypeError: a path alone is given.
     """
+    if isinstance(rows, str | Path):
+        raise ArgumentTypeError(
+            f"rows are the images to predict, got one path {str(rows)!r}: give a list of paths, or find_rows([path]), "
+            "for a folder or a manifest"
+        )
     options = DrawOptions(samples, method, seed)
     given = [row if isinstance(row, Row) else _file_row(row) for row in rows]
     return (

@@ -18,7 +18,7 @@ from foveate.atomic import replace_file
 from foveate.config.settings import EvidenceSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
-from foveate.errors import ConfigError
+from foveate.errors import ArgumentTypeError, ConfigError
 from foveate.models import AttentionSampling, Evidence, Model, build_model, load_model, save_model
 from foveate.models.evidence import guess_background
 from foveate.networks import count_cells
@@ -88,6 +88,10 @@ def check_stage(settings: RunSettings, stage: Stage) -> None:
     Raises:
         ConfigError: nothing is.
     """
+    if not isinstance(settings, RunSettings):
+        raise ArgumentTypeError(
+            f"settings must be RunSettings, got {type(settings).__name__}: preset('manifest', **{{'data.manifest': …}})"
+        )
     if stage == "find" and not finds(settings):
         raise ConfigError(
             f"the stage find needs a model whose attention has a backbone, got model.name {settings.model.name}, "
