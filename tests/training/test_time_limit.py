@@ -163,3 +163,13 @@ def test_a_fold_has_its_name_before_what_it_says() -> None:
     progress = LineProgress(stream, name="fold 2 of 5")
     progress.epoch({"epoch": 3, "step": 12, "loss": 0.5, "training_error": 0.25, "seconds": 9.0})
     assert stream.getvalue() == "fold 2 of 5 · epoch 3 · step 12 · loss 0.5000 · training error 0.250 · 9 s\n"
+
+
+@pytest.mark.usefixtures("ticking", "unchecked")
+def test_a_run_whose_time_is_over_before_its_first_step_says_so(
+    squares: Any, settings_of: Settings, tmp_path: Path
+) -> None:
+    stream = io.StringIO()
+    settings = limited(settings_of, 1e-3)
+    assert train(settings, tmp_path / "run", dataset=squares, progress=LineProgress(stream)).steps == 1
+    assert "note: finding took all of training.max_minutes 0.001" in stream.getvalue().splitlines()

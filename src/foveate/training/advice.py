@@ -18,6 +18,9 @@ THAWED = 0.4
 SEEN = 0.28
 """Seconds of one core in which the eyes see a view of 768 × 1024 (docs/performance.md)."""
 
+TAUGHT = 2.0
+"""Minutes in which evidence is taught, of a few hundred images."""
+
 ENOUGH = 100
 """Training images fewer than which a feature network that learns would learn them by heart."""
 
@@ -136,11 +139,12 @@ class _Planner:
 
     def _thaws(self) -> tuple[bool, str]:
         epochs = preset("photographs").training.epochs
-        minutes = epochs * self.training * THAWED / 60 / min(4, self.means.cores)
+        cores = min(4, self.means.cores)
+        minutes, finding = epochs * self.training * THAWED / 60 / cores, TAUGHT + self.found.images * SEEN / 60 / cores
         told = f"{epochs} epochs of about {self.training} images would take about {minutes:.0f} minutes of these cores"
         if self.training < ENOUGH:
             return False, f"about {self.training} training images would be learnt by heart"
-        return 2 * self.means.minutes >= minutes, f"{told}, {self.means.minutes:g} are given"
+        return 2 * (self.means.minutes - finding) >= minutes, f"{told}, {self.means.minutes:g} are given"
 
     def choices(self) -> Iterator[Value]:
         """Every value that the data, or the means, have a say in."""

@@ -198,6 +198,8 @@ class _Run:
                     self._begin_with_found()
                     self.clock.tick()
                     position.begun = position.seconds
+                    if self.clock.share() >= 1 and self.stage == "all" and self.total:
+                        self.progress.say(f"note: finding took all of training.max_minutes {training.max_minutes:g}")
                     self._save()
                     self._watch(0)
                     self.clock.tick()
@@ -228,9 +230,8 @@ class _Run:
     def _begin_with_found(self) -> None:
         """The evidence is the run's first model: what comes later has to be better."""
         if self.found is not None:
-            result = self._validate(self.found)
+            self.kept = result = self._validate(self.found)
             self.checkpoints.keep_best(self.position, result, self.found)
-            self.kept = result
             if result is not None:
                 self.progress.say(f"evidence alone · validation error {result.error:.3f}")
 
@@ -337,8 +338,7 @@ class _Run:
 
     def _out_of_patience(self) -> bool:
         """Early stopping: too many epochs without a better validation."""
-        patience = self.settings.training.patience
-        return bool(patience and self.position.stale >= patience)
+        return 0 < self.settings.training.patience <= self.position.stale
 
     def _over(self) -> bool:
         return self.position.step >= self.total or (self.position.share >= 1 and self.position.step > 0)
