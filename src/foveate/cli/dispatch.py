@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "data": "make data sets, check manifests, split them",
     "info": "say what images are, and what a prediction would read of them",
     "convert": "make a tiled pyramid of an image, of which only what is looked at is read",
+    "export": "write a trained model as ONNX or torch.export graphs that need no foveate, or push it to a hub",
     "doctor": "check this installation, or dry-run a configuration, and say what to do about what is wrong",
 }
 """Verb → what `foveate --help` says of it; equal to its module's SUMMARY, without importing the module."""
