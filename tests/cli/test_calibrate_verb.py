@@ -172,3 +172,27 @@ def test_a_run_calibrates_itself_if_asked(images: Path, config: Path, tmp_path: 
     assert main(command("calibrate", run)) == 0
     assert load_model(run).decision.temperature == pytest.approx(kept, rel=1e-6)
     assert "validation images of" in capsys.readouterr().out
+
+
+def test_predict_draws_until_the_class_is_settled(run: Path, tmp_path: Path, capsys: Any) -> None:
+    manifest, out = write_coloured(tmp_path, 8), tmp_path / "all.csv"
+    words = command("predict", run, manifest, "--max-patches", 24, "--confidence", 0.9, "--out", out)
+    for _ in range(2):  # a finished table is made again
+        assert main(words) == 0
+    table = rows(out.read_text())
+    assert list(table[0])[-3:] == ["seconds", "spread", "settled"]
+    model = load_model(run)
+    for row in table:
+        found = model.predict(tmp_path / row["path"], max_patches=24, confidence=0.9)
+        assert (row["settled"], row["patches"]) == ("yes" if found.settled else "no", str(found.patches))
+        assert float(row["spread"]) == pytest.approx(found.spread, rel=1e-2, abs=1e-6)
+        assert int(row["patches"]) in (3, 6, 12, 24)
+        assert found.settled or found.patches == 24
+    capsys.readouterr()
+    for given, said in [
+        (("--confidence", 0.9), "--confidence says when to stop drawing: add --max-patches"),
+        (("--max-patches", 8, "--samples", 2), "goes with one sample"),
+        (("--max-patches", 8, "--method", "top"), "draws by method murthy, got top"),
+    ]:
+        assert main(command("predict", run, manifest, *given)) == 2
+        assert said in capsys.readouterr().err

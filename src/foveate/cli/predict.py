@@ -34,7 +34,8 @@ The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds,
 (foveate calibrate, --abstain) decision: a class, or unsure, while predicted is the most probable class. --receipts FILE
 gets, image by image, what that is of how much, seconds by stage and peak memory, a JSON object a line. --by-group
 averages the probabilities of images with the same entry in the manifest's column group: group, predicted, p_<class>
-..., images. Images that
+..., images. With --max-patches there are columns spread (standard deviation of the predicted class' probability over
+draws) and settled (yes or no). Images that
 cannot be read go to errors.csv beside the output, and the exit code is 3; it is 2 if none could be read. What is done
 lies in FILE.partial until all is; after a stop, of any number of processes, the same call goes on with --resume.
 """
@@ -68,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--receipts", type=Path, metavar="FILE", help="JSON lines to write: what each image cost")
     parser.add_argument("--by-group", action="store_true", help="also write groups.csv, one row per group of images")
     add_abstain(parser)
+    parser.add_argument(
+        "--max-patches", type=int, metavar="N", help="draw until the class is settled, at most N patches an image"
+    )
+    parser.add_argument(
+        "--confidence", type=float, metavar="C", help="with --max-patches: how sure the class must be (default: 0.95)"
+    )
     add_resume(parser)
 
 
@@ -99,13 +106,17 @@ def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
         raise ConfigError(f"{need}: add --out FILE, e.g. predictions.csv")
     if file is not None:
         check_output(file)
+    if arguments.confidence is not None and arguments.max_patches is None:
+        raise ConfigError("--confidence says when to stop drawing: add --max-patches, e.g. 200")
+    sure = 0.95 if arguments.confidence is None else arguments.confidence
+    options = DrawOptions(arguments.samples, arguments.method, arguments.seed, arguments.max_patches, sure)
     device = choose_device(arguments.device, processes.local)
     set_reading_threads(arguments.threads)
     rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images), say if processes.first else None)
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
     model.decision = model.decision.abstaining(arguments.abstain)
-    return _Task(rows, model, DrawOptions(arguments.samples, arguments.method, arguments.seed), file, groups)
+    return _Task(rows, model, options, file, groups)
 
 
 def say(line: str) -> None:
@@ -117,7 +128,7 @@ def _stream(arguments: argparse.Namespace, task: _Task) -> int:
     """Rows on the terminal, or to a pipe or a device, as they are made."""
     from foveate.predict import CsvRows, ReceiptTally, Summary, more_columns, predict_rows
 
-    summary, columns = Summary(), (task.model.classes, more_columns(task.model))
+    summary, columns = Summary(), (task.model.classes, more_columns(task.model, task.options))
     with ExitStack() as stack:
         sinks: list[Sink] = [summary, ReceiptTally(stack.enter_context(_receipts(arguments)))]
         if arguments.out is not None:  # appended to, never replaced
@@ -152,7 +163,7 @@ def _write(arguments: argparse.Namespace, task: _Task, file: Path, processes: "P
         if not predict_rest(model, journal, task.options, arguments, processes):
             return DONE
         summary, costs = Summary(), ReceiptTally(receipts)
-        with PredictionFile(file, model.classes, more_columns(model)) as table:
+        with PredictionFile(file, model.classes, more_columns(model, task.options)) as table:
             sinks: list[Sink] = [costs, summary, table, *([] if tally is None else [tally])]
             for row, outcome, _ in journal.outcomes():
                 for sink in sinks:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.config.settings import Method, ModelSettings, ViewSettings
+from foveate.errors import ConfigError
 from foveate.images import Source, open_image
 from foveate.models.kept import KeptFeatures
 from foveate.models.look import finish_looks, see, sketched, start_looks
@@ -141,6 +142,10 @@ class Model(nn.Module, ABC):
     def keep_features(self, kept: KeptFeatures | None) -> None:
         """Keep what the feature network says of patches, which must be frozen, from now on; None keeps no more."""
 
+    def settle(self, batch: Batch, options: DrawOptions) -> Output:  # noqa: ARG002  for subclasses
+        """Forward pass that draws until the answer is settled; `ConfigError` of models that draw nothing."""
+        raise ConfigError("max_patches is for a single model that draws patches, and this is none: leave it out")
+
     @abstractmethod
     def finish(self, started: Started) -> Output:
         """Second half of `forward`: everything after what `start` has done."""
@@ -155,10 +160,8 @@ class Model(nn.Module, ABC):
         """The model whose attention and patches an output shows: itself; of an ensemble, one of its members."""
         return self
 
-    @property
-    def seer_note(self) -> str:
-        """Which model that is, in a sentence, if it is another."""
-        return ""
+    seer_note = ""
+    """Which model that is, in a sentence, if it is another."""
 
     @property
     def eyes(self) -> CellFeatures | None:
@@ -267,23 +270,24 @@ class Model(nn.Module, ABC):
         samples: int = 1,
         method: Method | None = None,
         seed: int = 0,
+        max_patches: int | None = None,
+        confidence: float = 0.95,
     ) -> Prediction:
-        """Classify one image, opened lazily.
-
-        The same code path as training, in evaluation mode; the draws depend on `seed` and the file's name alone.
+        """Classify one image, opened lazily; the draws depend on `seed` and the file's name alone.
 
         Arguments:
             image: a path, an array (H, W) or (H, W, C), a Pillow image, a tensor (C, H, W), or an opened image.
             samples: independent draws whose probabilities are averaged.
             method: how cells are drawn; None as the model was set, "top" for the most attended cells.
             seed: of the draws.
+            max_patches: draw until the class is settled, at most so many patches; see `DrawOptions`.
+            confidence: how sure that has to be.
 
         Returns:
             The class (or classes), all probabilities, and the receipt: patches and bytes read, seconds.
 
         Raises:
-            ImageError: if the image is missing, broken or cannot be made what the model wants, or the answer to it is
-                not a number.
+            ImageError: if the image is missing, broken or not what the model wants, or the answer is not a number.
             ConfigError: if samples is less than 1.
 
         Example:
@@ -294,7 +298,7 @@ class Model(nn.Module, ABC):
             >>> prediction.patches, sorted(prediction.probabilities)
             (4, ['cat', 'dog'])
         """
-        return self.sketched(self.look(image, DrawOptions(samples, method, seed)))
+        return self.sketched(self.look(image, DrawOptions(samples, method, seed, max_patches, confidence)))
 
     def sketched(self, look: Look) -> Prediction:
         """The prediction of a look, with a sketch of the image and its map, by which a notebook shows it."""

@@ -14,7 +14,7 @@ from foveate.errors import ConfigError, RunError
 from foveate.models.base import Model
 from foveate.models.kept import KeptFeatures
 from foveate.models.probabilities import average_samples
-from foveate.models.types import Batch, Output, Started
+from foveate.models.types import Batch, DrawOptions, Output, Started
 
 FOLDS = "folds.json"
 """File of a folder of folds that says the cross-validation is done."""
@@ -69,6 +69,10 @@ class Ensemble(Model):
         attending = [place for place, one in enumerate(members) if one.attends]
         reading = [place for place, one in enumerate(members) if one.reads_patches]
         self._seer = (attending or reading or [0])[0]
+        self.seer_note = (
+            f"The answer is the mean of {len(members)} models; the map, the patches and what they add are those of "
+            f"one of them, {self.names[self._seer]}."
+        )
         self.members = nn.ModuleList(members)
         seer = members[self._seer]
         self.settings, self.classes, self.channels = seer.settings, seer.classes, seer.channels
@@ -94,14 +98,6 @@ class Ensemble(Model):
     def seer(self) -> Model:
         """The member whose attention, patches and contributions an output shows."""
         return self.models[self._seer]
-
-    @property
-    def seer_note(self) -> str:
-        """Which member is shown, in a sentence."""
-        return (
-            f"The answer is the mean of {len(self.names)} models; the map, the patches and what they add are those of "
-            f"one of them, {self.names[self._seer]}."
-        )
 
     @property
     def reads_patches(self) -> bool:
@@ -140,6 +136,13 @@ class Ensemble(Model):
             seconds[stage] = seconds.get(stage, 0.0) + spent
         others = tuple(one for place, one in enumerate(outputs) if place != self._seer)
         return replace(outputs[self._seer], logits=mean, seconds=seconds, others=others)
+
+    def settle(self, batch: Batch, options: DrawOptions) -> Output:  # noqa: ARG002
+        """No such of several models, each of which draws for itself."""
+        name = self.names[self._seer]
+        raise ConfigError(
+            f"the members of an ensemble draw each for itself: leave out max_patches, or predict by one, e.g. {name}"
+        )
 
     def keep_features(self, kept: KeptFeatures | None) -> None:
         """Not of several networks at once."""

@@ -49,6 +49,7 @@ class Looker(Protocol):
     def start(self, batch: Batch, samples: int = 1) -> Started: ...  # noqa: D102
     def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> Started: ...  # noqa: D102
     def finish(self, started: Started) -> Output: ...  # noqa: D102
+    def settle(self, batch: Batch, options: DrawOptions) -> Output: ...  # noqa: D102
     def probabilities(self, logits: Tensor) -> Tensor: ...  # noqa: D102
     def evaluating(self, method: Method | None = None) -> AbstractContextManager[None]: ...  # noqa: D102
 
@@ -83,12 +84,14 @@ class LookStarted:
         started: forward pass of the model.
         options: how it draws.
         seconds: so far, for all images together.
+        output: of a model that has drawn until its answers were settled.
     """
 
     sights: tuple[Sight, ...]
     started: Started
     options: DrawOptions
     seconds: float
+    output: Output | None = None
 
 
 def see(model: Looker, opened: Source) -> Sight:
@@ -124,8 +127,12 @@ def start_looks(model: Looker, sights: Sequence[Sight], options: DrawOptions) ->
         made=[sight.seen for sight in sights],
     )
     batch = batch.pin_memory() if model.device.type == "cuda" else batch
-    started = model.start(batch.to(model.device, non_blocking=True), options.samples)
-    return LookStarted(tuple(sights), started, options, time.perf_counter() - began)
+    batch = batch.to(model.device, non_blocking=True)
+    if options.max_patches is not None:
+        output = model.settle(batch, options)
+        spent = time.perf_counter() - began
+        return LookStarted(tuple(sights), Started(batch, 1), options, spent, output)
+    return LookStarted(tuple(sights), model.start(batch, options.samples), options, time.perf_counter() - began)
 
 
 def finish_looks(model: Looker, begun: LookStarted) -> list[Look]:
@@ -137,7 +144,7 @@ def finish_looks(model: Looker, begun: LookStarted) -> list[Look]:
         ImageError: a patch cannot be read, or an answer is not a number.
     """
     began = time.perf_counter()
-    output = model.finish(begun.started)
+    output = begun.output or model.finish(begun.started)
     every = model.probabilities(output.logits.double()).tolist()
     check_answers([sight.source.name or "the array" for sight in begun.sights], np.array(every), SUSPECTS)
     seconds = begun.seconds + time.perf_counter() - began
@@ -216,6 +223,8 @@ def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: S
             peak_memory=peak_memory(),
         ),
         decision=rule.decide(model.classes, values, model.multi_label) if rule.decides else None,
+        spread=None if own.spread is None else float(own.spread[0]),
+        settled=None if own.settled is None else bool(own.settled[0]),
     )
     return Look(prediction, sight.opened, sight.source, sight.size, own, begun.started, row)
 

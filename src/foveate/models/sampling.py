@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.config.settings import Method, ModelSettings
+from foveate.errors import ConfigError
 from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
 from foveate.models.evidence import FirstAnswer, questions_of, seen_cells
@@ -18,7 +19,8 @@ from foveate.models.patch_reading import PatchReading
 from foveate.models.preprocess import extents
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
-from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
+from foveate.models.settle import Looked, settle
+from foveate.models.types import PLAIN, Batch, BuildOptions, DrawOptions, Output, Started
 from foveate.networks import AttentionNetwork, ContrastPrior, ForetoldFeatures, log_attention, receptive_field
 from foveate.networks.custom import OwnAttention, import_network
 from foveate.networks.evidence import CellFeatures, EvidenceNetwork, attention_logits, has_backbone
@@ -84,12 +86,26 @@ class PatchModel(Model):
             FoveateError: if an image has no cell to look at.
         """
         stages = Stages()
+        batch, looked = self._look(batch, stages)
+        return self._draw(batch, samples, looked, stages)
+
+    def _look(self, batch: Batch, stages: Stages) -> tuple[Batch, Looked]:
         with stages("attention"):
             batch = self.seen(batch)
             cell_mask = self.grid.cell_mask(batch.mask, batch.view_sizes)
-            log_prob = self.log_attention(batch, cell_mask)
-            foretold = self.foretold(batch)
-        return self._draw(batch, samples, _Looked(log_prob, cell_mask, foretold), stages)
+            return batch, Looked(self.log_attention(batch, cell_mask), cell_mask, self.foretold(batch))
+
+    def settle(self, batch: Batch, options: DrawOptions) -> Output:
+        """Draw until the answer is settled; see `foveate.models.settle.settle`."""
+        if (method := options.method or self.draw_method) not in ("murthy", "uniform"):
+            raise ConfigError(f"max_patches draws by method murthy, got {method}: leave out one of them")
+        stages = Stages()
+        batch, looked = self._look(batch, stages)
+        nothing = looked.log_prob.new_zeros(len(batch), len(self.classes))
+        added = self.answer(nothing, batch, looked.cell_mask)
+        share = float((self.answer(nothing + 1, batch, looked.cell_mask) - added).mean())
+        generators = [_generator(seed, 0) for seed in batch.seeds]
+        return settle(self, batch, looked, options, generators, (added, share), stages)
 
     def seen(self, batch: Batch) -> Batch:
         """The batch as the attention sees it: normalised."""
@@ -103,10 +119,10 @@ class PatchModel(Model):
     def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> "Drawn":
         """Same look, other draws; see `Model.draw_again`."""
         assert isinstance(started, Drawn)
-        looked = started.looked.repeat(row, len(seeds))
+        looked = started.looked.rows([row] * len(seeds))
         return self._draw(started.batch.repeat(row, seeds), started.samples, looked, Stages())
 
-    def _draw(self, batch: Batch, samples: int, looked: "_Looked", stages: Stages) -> "Drawn":
+    def _draw(self, batch: Batch, samples: int, looked: "Looked", stages: Stages) -> "Drawn":
         log_prob, cell_mask = looked.log_prob, looked.cell_mask
         allowed = cell_mask.flatten(1)
         with stages("draw"):
@@ -150,7 +166,7 @@ class PatchModel(Model):
             logits = self.head(estimate.to(self.head.weight.dtype))
         cell_mask = looked.cell_mask
         return Output(
-            logits=self.answer(average_samples(logits, started.samples, self.multi_label), started),
+            logits=self.answer(average_samples(logits, started.samples, self.multi_label), started.batch, cell_mask),
             # Masked once more: the entropy of an exact 0 has an infinite slope.
             attention=log_prob.exp().masked_fill(~cell_mask.flatten(1), 0).view(cell_mask.shape),
             draw=drawn,
@@ -169,7 +185,12 @@ class PatchModel(Model):
         not_read = started.drawn.valid.cpu() & ~started.unread
         return not_read.reshape(len(started.batch), -1).sum(1)
 
-    def answer(self, logits: Float[Tensor, "batch class"], started: "Drawn") -> Float[Tensor, "batch class"]:  # noqa: ARG002  for subclasses
+    def answer(
+        self,
+        logits: Float[Tensor, "batch class"],
+        batch: Batch,  # noqa: ARG002  for subclasses
+        cell_mask: Bool[Tensor, "batch row column"],  # noqa: ARG002
+    ) -> Float[Tensor, "batch class"]:
         """Logits of the classes, from those of the patches."""
         return logits
 
@@ -186,26 +207,6 @@ class PatchModel(Model):
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """What an attention said of a batch.
-
-    Attributes:
-        log_prob: (B, K) log attention over the cells of the map.
-        cell_mask: (B, rows, columns) True where it may look.
-        foretold: (B, K, D) features foretold of the patches behind all cells; or None.
-    """
-
-    log_prob: Float[Tensor, "batch cell"]
-    cell_mask: Bool[Tensor, "batch row column"]
-    foretold: Float[Tensor, "batch cell feature"] | None
-
-    def repeat(self, row: int, times: int) -> "_Looked":
-        """Of one image, as many times."""
-        every = (self.log_prob, self.cell_mask, self.foretold)
-        return _Looked(*(None if one is None else one[row : row + 1].expand(times, *one.shape[1:]) for one in every))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
 class Drawn(Started):
     """Forward pass under way, of which the cells are drawn.
 
@@ -219,7 +220,7 @@ class Drawn(Started):
         unread: (B · samples, n) those whose features are not kept; on the CPU.
     """
 
-    looked: "_Looked"
+    looked: Looked
     drawn: Draw
     boxes: Int[Tensor, "rows draw 4"]
     reading: PatchReading
@@ -300,12 +301,14 @@ class AttentionSampling(PatchModel):
         if prior is not None and self.prior is not None:
             self.prior.strength.fill_(prior)
 
-    def answer(self, logits: Float[Tensor, "batch class"], started: "Drawn") -> Float[Tensor, "batch class"]:
+    def answer(
+        self, logits: Float[Tensor, "batch class"], batch: Batch, cell_mask: Bool[Tensor, "batch row column"]
+    ) -> Float[Tensor, "batch class"]:
         """Logits of the classes: those of the patches and, but in training, their share of the first answer."""
-        cells, share = started.batch.cells, self.settings.evidence.share
+        cells, share = batch.cells, self.settings.evidence.share
         if self.training or cells is None or not share:
             return logits
-        first: Tensor = self.first(cells, started.looked.cell_mask)
+        first: Tensor = self.first(cells, cell_mask)
         return (1 - share) * logits + share * first
 
     def seen(self, batch: Batch) -> Batch:

@@ -25,20 +25,32 @@ class DrawOptions:
         samples: independent draws per image, whose probabilities are averaged.
         method: how cells are drawn; None as the model was set, "top" for the most attended cells.
         seed: draws depend on it, the image's name and the sample alone (`foveate.models.prediction_seed`).
+        max_patches: most patches to draw, in rounds that end when the answer is settled; None draws once, as many as
+            the model is set to.
+        confidence: how sure it must be that the class would stay the same if all cells were read; with `max_patches`.
 
     Raises:
-        ConfigError: samples is less than 1.
+        ConfigError: samples or max_patches is less than 1, both are asked for, or confidence is not in [0.5, 1).
 
     Example:
         >>> DrawOptions(samples=4)
-        DrawOptions(samples=4, method=None, seed=0)
+        DrawOptions(samples=4, method=None, seed=0, max_patches=None, confidence=0.95)
     """
 
     samples: int = 1
     method: Method | None = None
     seed: int = 0
+    max_patches: int | None = None
+    confidence: float = 0.95
 
     def __post_init__(self) -> None:
+        if self.max_patches is not None and (self.max_patches < 1 or self.samples > 1):
+            raise ConfigError(
+                f"max_patches must be at least 1, and goes with one sample, got {self.max_patches} and "
+                f"{self.samples}: leave one of them out"
+            )
+        if not 0.5 <= self.confidence < 1:
+            raise ConfigError(f"confidence must be at least 0.5 and below 1, got {self.confidence}: 0.95 is usual")
         if self.samples < 1:
             raise ConfigError(f"samples must be at least 1, got {self.samples}: 1 is one draw, 4 averages four")
 
@@ -163,6 +175,9 @@ class Output:
             no such, or nothing is trained.
         kept: (B,) patches of each image whose features were kept, so that they were not read; None if none are kept.
         seconds: wall-clock time by stage: "attention", "draw", "read", "features", "classify".
+        spread: (B,) standard deviation over draws of the predicted class' probability, where draws were made until the
+            answer was settled; and `settled`, whether it was; else None.
+        settled: see there.
         others: outputs of the members of an ensemble that are not shown here, whose patches were read as well.
     """
 
@@ -176,6 +191,8 @@ class Output:
     noise_left: "Float[Tensor, ''] | None" = None
     kept: "Int[Tensor, ' batch'] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)
+    spread: "Float[Tensor, ' batch'] | None" = None
+    settled: "Bool[Tensor, ' batch'] | None" = None
     others: "tuple[Output, ...]" = ()
 
     @property
@@ -228,6 +245,9 @@ class Prediction:
         receipt: what it cost, in detail.
         decision: what the model's rule makes of the probabilities: a class, or "unsure" (`Model.decision`); None where
             it has none but to name the most probable class.
+        spread: standard deviation of the predicted class' probability over draws, as the estimate's own variance gives
+            it; None unless patches were drawn until the answer was settled.
+        settled: whether it was, with the confidence asked for; likewise.
         sketch: what the image and the attention looked like, by which it draws itself in a notebook; of
             `Model.predict`. Predictions of many images have none, and are drawn from their files.
 
@@ -245,6 +265,8 @@ class Prediction:
     boxes: tuple[Box, ...] = field(default=(), repr=False)
     receipt: Receipt | None = field(default=None, repr=False)
     decision: str | None = None
+    spread: float | None = None
+    settled: bool | None = None
     sketch: Sketch | None = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:

@@ -189,14 +189,16 @@ def dependencies(model: Model, options: DrawOptions, **more: object) -> dict[str
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     drawn = {"samples": options.samples, "method": options.method or model.method, "seed": options.seed}
-    known = {"foveate": __version__, "model": digest.hexdigest()[:16], "device": model.device.type}
+    known: dict[str, object] = {"foveate": __version__, "model": digest.hexdigest()[:16], "device": model.device.type}
+    known |= {} if options.max_patches is None else {"draws until": [options.max_patches, options.confidence]}
     known |= {} if model.decision == UNDECIDED else {"decision": repr(model.decision)}
     return known | drawn | more
 
 
-def more_columns(model: Model) -> tuple[str, ...]:
+def more_columns(model: Model, options: DrawOptions = ONE_DRAW) -> tuple[str, ...]:
     """Columns of a table of predictions beside the usual ones: what else the model says of an image."""
-    return ("decision",) if model.decision.decides else ()
+    settles = ("spread", "settled") if options.max_patches is not None else ()
+    return (*settles, *(("decision",) if model.decision.decides else ()))
 
 
 def _outcome(row: Row, look: Look | Failure, seen: Callable[[Row, Look], None] | None) -> Prediction | Failure:

@@ -34,15 +34,14 @@ Files:
 - `gumbel.py`: what cells are drawn from, checked; random keys; draws with and without replacement, and the top n.
 - `exponential_race.py`: the same draws for accelerators, from few random numbers and without waiting.
 - `weights.py`: importance weights, and the integral over κ.
-- `estimator.py`: `expectation`, its coefficients and its baseline; features foretold from the view, as its control
-  variate.
+- `estimator.py`: `expectation`, its coefficients, baseline and variance; a control variate foretold from the view.
 - `geometry.py`: which patch lies behind a cell.
 - `attention_health.py`: whether a map has collapsed, sticks to the border or is uniform.
 """
 
 from foveate.sampling.attention_health import REMEDIES, AttentionHealth, common_warnings, diagnose
 from foveate.sampling.draw import draw, fetch, weigh
-from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation, noise_left
+from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation, noise_left, variance
 
 __all__ = [
     "REMEDIES",
@@ -56,5 +55,6 @@ __all__ = [
     "expectation",
     "fetch",
     "noise_left",
+    "variance",
     "weigh",
 ]

@@ -277,3 +277,48 @@ def leave_one_out(draw: Draw) -> Float64[Tensor, "batch draw draw"]:
     matrix = torch.bmm(given, kept.transpose(1, 2))
     matrix = torch.where(diagonal, log_prob.exp()[:, None, :], matrix)
     return matrix.masked_fill(~draw.valid[:, None, :] | alone[:, None, None], 0.0).clamp(max=_LARGEST)
+
+
+@torch.no_grad()
+def variance(draw: Draw, values: Float[Tensor, "batch draw value"]) -> Float64[Tensor, "batch value"]:
+    r"""Variance of an estimate of Σ_i a_i g_i, estimated without bias from the cells drawn: Murthy's, never negative.
+
+    .. math:: \hat V = \sum_{s < t} (R_{st} - w_s w_t)\, a_s a_t\, (g_s - g_t)^2, \qquad
+              R_{st} = \mathbb{E}_\kappa[1/(q_s q_t) \mid S]
+
+    It is 0 where nothing is left to draw, and where all drawn cells are alike: what none of them shows is not in it.
+
+    Source: Murthy, "Ordered and Unordered Estimators in Sampling without Replacement" (1957); Pathak & Shukla,
+    "Non-negativity of a variance estimator" (1966).
+
+    Arguments:
+        draw: the cells drawn, with method "murthy"; two or more, unless there is but one.
+        values: (B, n, V) of numbers g of each drawn cell, such as its part of a logit.
+
+    Returns:
+        (B, V) estimates of Var Σ_s a_s w_s g_s; infinite where a single cell was drawn of several.
+
+    Example:
+        >>> import torch
+        >>> from foveate.sampling import draw
+        >>> log_prob = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> drawn = draw(log_prob, 3)
+        >>> variance(drawn, torch.tensor([[[1.0], [2.0], [4.0]]]))  # all are drawn
+        tensor([[0.]], dtype=torch.float64)
+    """
+    if draw.method != "murthy":
+        raise ArgumentError(f"the variance is that of Murthy's estimate, got a draw by {draw.method!r}: draw by murthy")
+    nodes = draw.nodes or thresholds(draw.log_proposal, draw.log_rest, draw.valid)
+    kept = (draw.log_prob.double() + nodes.log_scale).exp()[:, :, None] * nodes.inverse
+    kept = kept.masked_fill(~draw.valid[:, :, None], 0.0)
+    share = coefficients(draw)
+    values = values.double().masked_fill(~draw.valid[:, :, None], 0.0)
+    centred = values - (share[:, :, None] * values).sum(1, keepdim=True)  # differences alone count
+    weight = nodes.probability[:, None, :]
+    whole = kept.sum(1)[:, None, :]
+    first, second = (torch.bmm(one.transpose(1, 2), kept) for one in (centred, centred.square()))
+    spread = ((whole * second - first.square()) * weight).sum(2)
+    means = [(one * weight).sum(2) for one in (whole, first, second)]
+    found = (spread - (means[0] * means[2] - means[1].square())).clamp(min=0.0)
+    alone = (draw.valid.sum(1) == 1) & (draw.log_rest > -math.inf)
+    return found.masked_fill(alone[:, None], math.inf).masked_fill((draw.log_rest == -math.inf)[:, None], 0.0)
