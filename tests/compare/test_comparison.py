@@ -108,6 +108,7 @@ def test_nothing_is_run_or_measured_twice(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_runs_kept_before_a_setting_existed_still_count(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,7 @@ def test_costs_are_measured_again_if_forced_or_if_asked_otherwise(
     assert measured == [(["ats-3", "cnn"], 4), (["ats-3", "cnn"], 3), (["ats-3", "cnn"], 4)]
 
 
+@pytest.mark.slow
 def test_parts_make_up_the_whole(
     folded: Path, tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:
@@ -245,6 +247,7 @@ def test_predictions_are_made_again_where_they_are_missing_and_a_damaged_file_is
     assert differing <= {"seconds", "test_seconds"}
 
 
+@pytest.mark.slow
 def test_the_method_that_is_to_train_as_long_does(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:
@@ -258,6 +261,7 @@ def test_the_method_that_is_to_train_as_long_does(
     assert len(read_metrics(tmp_path / "cnn" / "metrics.jsonl", "epoch")) == cnn.epochs
 
 
+@pytest.mark.slow
 def test_all_get_the_same_time_by_the_pace_of_a_trial(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def kept(
     return out
 
 
+@pytest.mark.slow
 def test_a_comparison_keeps_and_shows_how_its_runs_learnt(kept: Path) -> None:
     run = read_predictions(kept / "two" / "seed-1")
     assert run is not None
@@ -103,6 +104,7 @@ def test_a_comparison_keeps_and_shows_how_its_runs_learnt(kept: Path) -> None:
     assert (kept / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
+@pytest.mark.slow
 def test_runs_kept_without_a_curve_count_and_are_not_drawn(
     kept: Path,
     tmp_path: Path,
@@ -131,6 +133,7 @@ def test_runs_kept_without_a_curve_count_and_are_not_drawn(
     assert read_results(tmp_path / "results.json") == comparison
 
 
+@pytest.mark.slow
 def test_the_picture_shows_every_run_and_says_whose_error_it_is(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,9 +63,10 @@ def one_by_one(model: Model, source: ArraySource, strides: tuple[int, int]) -> t
     return model.head(total), weights, boxes
 
 
-@pytest.mark.parametrize("pooling", ["attention", "gated"])
-@pytest.mark.parametrize("memory", ["plain", "chunked"])
-@pytest.mark.parametrize("stride", [None, 31])
+@pytest.mark.parametrize(
+    ("pooling", "memory", "stride"),
+    [("attention", "plain", 31), ("attention", "chunked", None), ("gated", "plain", None), ("gated", "chunked", 31)],
+)
 def test_is_the_papers_sum_over_all_patches(
     pooling: Any, memory: Any, stride: int | None, make_model: Models, make_source: Sources
 ) -> None:
@@ -122,6 +123,7 @@ def test_chunked_is_plain(chunk: int, features: str, make_model: Models, make_so
         torch.testing.assert_close(others[key], gradient, rtol=1e-4, atol=rounding, msg=key)
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_same_in_any_chunks(make_model: Models, make_source: Sources) -> None:
     """In float64, for how float32 rounds a chunk of some size depends on the processor."""
     outputs = []
@@ -247,6 +249,7 @@ def costs(memory: str, side: int, make_model: Models, make_source: Sources) -> t
     return live.peak, sum(sizes)
 
 
+@pytest.mark.slow
 def test_memory_of_a_chunked_step_does_not_grow_with_the_patches(make_model: Models, make_source: Sources) -> None:
     """16 and 64 patches in chunks of 4: all but a few numbers per patch, and a vector per chunk, is forgotten."""
     small, large = 4 * 22, 8 * 22

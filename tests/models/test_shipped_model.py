@@ -44,6 +44,7 @@ def test_it_is_small_and_on_the_shelf() -> None:
 
 
 @pytest.mark.parametrize(("strokes", "bar"), OTHER.items())
+@pytest.mark.slow
 def test_it_reads_digits_among_strokes_of_other_kinds(strokes: str, bar: float) -> None:
     assert measured("bundled", True, strokes).error <= bar
 

@@ -303,7 +303,9 @@ def test_what_only_networks_of_timm_have(name: str, given: dict[str, object]) ->
     )
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "channels", [4, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_saved_model_never_needs_the_file(channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = FeatureSettings(LITE, weights="bundled", stages=(4, 0), pool="both", frozen_stages=3, batch_norm="running")
     settings = ModelSettings(name="cnn", view=ViewSettings(scale=1.0), features=chosen)
