@@ -37,7 +37,7 @@ FLOORS = (
     {"evaluation"},
     {"training", "predict", "convert"},
     {"compare", "explain", "export"},
-    {"view", "classifier"},
+    {"view", "report", "classifier"},
     {"cli", "__main__", "__init__"},
 )
 TORCH_FREE = (
@@ -234,7 +234,7 @@ def test_package_fronts_hold_no_logic() -> None:
 
 def test_the_house_stays_small() -> None:
     lengths = [len(file.read_text().splitlines()) for file in FILES]
-    assert len(FILES) <= 231
+    assert len(FILES) <= 235
     assert sum(length < 40 for length in lengths) <= 20
 
 

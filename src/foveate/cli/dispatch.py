@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "demo": "train attention sampling and two baselines on megapixel images it makes itself",
     "train": "train a model from a preset or a configuration file",
     "evaluate": "measure a trained model's error on labelled images, with its confidence interval",
+    "report": "say on a page what a trained model learnt, how sure it is, and where it is wrong",
     "calibrate": "make a model's probabilities mean what they say, and decide by thresholds, costs or not at all",
     "predict": "classify images with a trained model",
     "explain": "show where a trained model looked in images, what it saw there, and what that was worth",

@@ -86,7 +86,8 @@ class Verdict:
         p: of the permutation test, `permutation_p`; likewise.
         faultless: p that a model without fault would have.
         known: error of the training images in the last epoch; None where it was not seen.
-        others: number of test images, which have not chosen the model.
+        others: number of test images, which have not chosen the model as these have; 0 where these have not, either.
+        split: what the images are called.
 
     Example:
         >>> verdict = Verdict(12, 0.5, (0.25, 0.75), "intact", 0.5, 0.56, 0.31, 0.003)
@@ -106,6 +107,7 @@ class Verdict:
     faultless: float | None
     known: float | None = None
     others: int = 0
+    split: str = "validation"
 
     @classmethod
     def of(cls, result: Evaluation, examples: Sequence[Example], known: float | None = None) -> "Verdict":
@@ -160,7 +162,7 @@ class Verdict:
         low, high = self.interval
         between = f" (95 %: {low:.3f}–{high:.3f})" if low < high else ""
         one = f'"{self.majority}" is' if self.majority is not None else "the commoner answer to every class is"
-        images = f"{self.images} validation image{'' if self.images == 1 else 's'}"
+        images = f"{self.images} {self.split} image{'' if self.images == 1 else 's'}"
         return f"of {images} it errs on {self.error:.3f}{between}, and on {self.constant:.3f} if {one} always answered"
 
     def _test(self) -> Iterator[str]:

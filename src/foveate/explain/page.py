@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from foveate._version import __version__
 from foveate.explain.explanation import Explanation
@@ -108,8 +108,9 @@ def number(value: float) -> str:
 
 
 @cache
-def _templates() -> Environment:
-    loader = PackageLoader("foveate.explain", "template")
+def environment(package: str = "foveate.explain") -> Environment:
+    """Templates of a package's folder `template`, which may build upon those of this one."""
+    loader = ChoiceLoader([PackageLoader(one, "template") for one in dict.fromkeys((package, "foveate.explain"))])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals["version"] = __version__
     # style sheet and script are no templates, whatever braces they have, and go in as they are
@@ -120,7 +121,7 @@ def _templates() -> Environment:
 
 def _write(path: Path, name: str, fields: Mapping[str, Any]) -> None:
     # names of files need not be UTF-8: what of them is not becomes a question mark
-    path.write_text(_templates().get_template(name).render(fields), encoding="utf-8", errors="replace")
+    path.write_text(environment().get_template(name).render(fields), encoding="utf-8", errors="replace")
 
 
 def _answer(seen: Explanation) -> str:

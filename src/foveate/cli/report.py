@@ -1,0 +1,91 @@
+"""`foveate report RUN`: a page that says what a run learnt, how sure it is, and where it is wrong."""
+
+import argparse
+from pathlib import Path
+
+from foveate.cli.evaluate import open_images, settings_of
+from foveate.cli.parser import add_layout, add_loading, add_model, check_looking
+from foveate.cli.predict import progress
+from foveate.errors import ConfigError, DataError
+
+SUMMARY = "say on a page what a trained model learnt, how sure it is, and where it is wrong"
+
+EPILOG = """\
+examples:
+  foveate report runs/mine                               RUN/report.html, by the run's own test images
+  foveate report runs/mine --split validation            by those that chose the model
+  foveate report runs/mine --data other.csv --out other.html --worst 12
+
+The page needs nothing beside it: figures with their intervals and whether anything was learnt, learning curves with the
+line of one answer for all, attention in the course of training (training.watch), confusion, ROC and precision-recall
+curves, decisions, calibration, and the mistakes that the model is surest of, with where it looked.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the verb takes."""
+    add_model(parser, "model")
+    parser.add_argument("--data", metavar="MANIFEST", help="CSV or folder of classes; the run's own images if left out")
+    parser.add_argument(
+        "--split", help="train, validation or test (default: test; all images of a MANIFEST of others without splits)"
+    )
+    parser.add_argument("--samples", type=int, default=1, metavar="K", help="average K draws per image (default: 1)")
+    parser.add_argument(
+        "--method", help="how cells are drawn: iid, des_raj, priority, murthy, uniform, or top for none"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
+    parser.add_argument("--worst", type=int, default=6, metavar="K", help="mistakes to show (default: 6)")
+    add_loading(parser)
+    add_layout(parser)
+    parser.add_argument("--out", metavar="FILE", help="page to write (default: RUN/report.html)")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Evaluate, and write the page.
+
+    Returns:
+        0.
+    """
+    check_looking(namespace)
+    if namespace.worst < 0:
+        raise ConfigError(f"--worst must be at least 0, got {namespace.worst}: 6 shows the six worst mistakes")
+    folder = Path(namespace.model)
+    if namespace.out is None and not folder.is_dir():
+        raise DataError(f"{namespace.model} is no folder that a report could be put into: name a file with --out")
+    from foveate.devices import best_device
+    from foveate.evaluation.evaluate import evaluate
+    from foveate.models import DrawOptions, load_model
+    from foveate.pipeline.loader import LoadOptions, split_indices
+    from foveate.report import worst_mistakes, write_report
+    from foveate.threads import set_reading_threads
+
+    model = load_model(namespace.model, allow_code=namespace.allow_code).to(best_device())
+    settings = settings_of(folder)
+    dataset, split = open_images(namespace, settings, model)
+    indices = split_indices(dataset, split)
+    if not indices:
+        raise DataError(f"no image is in the {split} split: choose another --split, or give another --data")
+    seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
+    options = DrawOptions(namespace.samples, namespace.method, seed)
+    set_reading_threads(namespace.threads)
+    with progress(len(indices), "evaluating") as bar:
+
+        def told(images: int) -> None:
+            for _ in range(images):
+                bar()
+
+        result = evaluate(model, dataset, indices, options, loading=LoadOptions(namespace.batch), told=told)
+    out = Path(namespace.out) if namespace.out is not None else folder / "report.html"
+    write_report(
+        out,
+        model,
+        dataset,
+        result,
+        name=namespace.model,
+        split=split or "given",
+        settings=settings,
+        run=folder if settings is not None else None,
+        mistakes=worst_mistakes(model, dataset, result, namespace.worst, options),
+    )
+    print(out)
+    return 0

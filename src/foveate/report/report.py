@@ -1,0 +1,223 @@
+"""Report page: what is told of a run, put together; how it is said stands in the template."""
+
+import base64
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from foveate.atomic import whole_file
+from foveate.config.serial import to_plain
+from foveate.config.training import RunSettings
+from foveate.datasets.types import ImageDataset
+from foveate.errors import FoveateError
+from foveate.evaluation.calibration import reliability
+from foveate.evaluation.decisions import Share, judge_decisions
+from foveate.evaluation.evaluate import Evaluation
+from foveate.evaluation.permutation import Verdict
+from foveate.evaluation.scores import decisions, wrong_shares
+from foveate.explain import draw_evolution, explain
+from foveate.explain.page import environment
+from foveate.explain.picture import Rendering, Scale, jpeg, write_overlay
+from foveate.images.view import shrunk_size
+from foveate.models import DrawOptions, Model
+from foveate.models.types import ONE_DRAW
+from foveate.report import figures
+
+SIDE, MOST_BYTES = 640, 90_000
+"""Longest side of the picture of a mistake, in pixels, and the most bytes that it takes."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Mistake of a model: an image that it answers wrongly, and what it saw.
+
+    Attributes:
+        id: of the image.
+        truth: its label, or labels.
+        answer: what the model says.
+        probability: of the wrong answer; with several labels, the largest error of a class's probability.
+        picture: JPEG of the image with the attention map and the patches; None if it cannot be read any more.
+    """
+
+    id: str
+    truth: str
+    answer: str
+    probability: float
+    picture: bytes | None
+
+
+def write_report(
+    path: Path,
+    model: Model,
+    dataset: ImageDataset,
+    result: Evaluation,
+    *,
+    name: str,
+    split: str,
+    settings: RunSettings | None = None,
+    run: Path | None = None,
+    mistakes: Sequence[Mistake] = (),
+) -> None:
+    """Write the report of a model: one HTML file that needs nothing beside it.
+
+    Arguments:
+        path: file to write.
+        model: that was evaluated.
+        dataset: the images.
+        result: of `foveate.evaluation.evaluate.evaluate`.
+        name: of the run.
+        split: that was evaluated.
+        settings: of the run; None of a model without one.
+        run: its folder, whose learning curves and attention maps are shown.
+        mistakes: of `worst_mistakes`.
+    """
+    epochs = _epochs(run)
+    known = epochs[-1].get("training_error") if epochs else None
+    verdict = replace(Verdict.of(result, dataset.examples, known), split=split)
+    if split != "validation":
+        verdict = replace(verdict, others=0)
+    calibrated = reliability(result.labels, result.probabilities, result.groups)
+    fields = {
+        "name": name,
+        "split": split,
+        "result": result,
+        "verdict": verdict,
+        "curves": _uri(figures.learning_curves(epochs, result.constant_error)) if epochs else None,
+        "thresholds": _uri(figures.threshold_curves(result)),
+        "reliability": calibrated,
+        "reliability_curve": _uri(figures.reliability_curve(calibrated)),
+        "rule": model.decision,
+        "decisions": _decided(model, result),
+        "counts": _counts(result),
+        "evolution": _evolution(run, dataset),
+        "mistakes": [(one, None if one.picture is None else _uri(one.picture, "jpeg")) for one in mistakes],
+        "wrong": int((wrong_shares(result.labels, result.probabilities) > 0).sum()),
+        "settings": _settings(settings),
+    }
+    text = environment("foveate.report").get_template("report.html").render(fields)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", errors="replace")
+
+
+def worst_mistakes(
+    model: Model, dataset: ImageDataset, result: Evaluation, count: int, options: DrawOptions = ONE_DRAW
+) -> list[Mistake]:
+    """Worst mistakes: of the images that are answered wrongly, those that the model is surest of, and what it saw.
+
+    Arguments:
+        model: on its device.
+        dataset: the images.
+        result: evaluation of the model on some of them, image by image.
+        count: how many mistakes, at most.
+        options: how to draw.
+    """
+    if result.by_group:
+        return []
+    wrong = np.flatnonzero(wrong_shares(result.labels, result.probabilities) > 0)
+    answers = decisions(result.probabilities, result.several)
+    if result.several:
+        surety = np.abs(result.probabilities - result.labels).max(1)
+    else:
+        surety = np.take_along_axis(result.probabilities, answers[:, None], 1)[:, 0]
+    rows = wrong[np.argsort(-surety[wrong], kind="stable")][:count]
+    return [
+        Mistake(
+            id=result.ids[row],
+            truth=_called(result, result.labels[row]),
+            answer=_called(result, answers[row]),
+            probability=float(surety[row]),
+            picture=_picture(model, dataset, result.indices[row], options),
+        )
+        for row in rows.tolist()
+    ]
+
+
+def _called(result: Evaluation, label: Any) -> str:
+    if not result.several:
+        return result.classes[int(label)]
+    return ", ".join(name for name, has in zip(result.classes, label, strict=True) if has) or "none of them"
+
+
+def _picture(model: Model, dataset: ImageDataset, index: int, options: DrawOptions) -> bytes | None:
+    """JPEG of an image with its map and patches, or None if it cannot be read."""
+    try:
+        look = model.look(dataset.open(index), options)
+        view = look.opened.view(shrunk_size(look.opened.size, SIDE))
+        seen = explain(model, look)
+        picture = Rendering.of(look.opened, view, model.settings.input.bands)(view)
+    except FoveateError:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "overlay.png"
+        write_overlay(file, seen, picture, Scale.over(seen))
+        with Image.open(file) as drawn:
+            return jpeg(np.asarray(drawn.convert("RGB")), MOST_BYTES)
+
+
+def _epochs(run: Path | None) -> list[dict[str, Any]]:
+    """Lines of the epochs of a run, the last of those that were repeated; none where it has no log."""
+    file = None if run is None else run / "metrics.jsonl"
+    if file is None or not file.is_file():
+        return []
+    lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    return list({line["epoch"]: line for line in lines if line.get("kind") == "epoch"}.values())
+
+
+def _evolution(run: Path | None, dataset: ImageDataset) -> str | None:
+    """Picture of the maps in the course of training, if the run kept any and their images are still there."""
+    if run is None or not (run / "attention").is_dir():
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "evolution.png"
+        try:
+            draw_evolution(run, dataset, file)
+        except FoveateError:
+            return None
+        return _uri(file.read_bytes(), "png")
+
+
+def _decided(model: Model, result: Evaluation) -> list[tuple[str, Share]]:
+    """What the model's decision rule is worth on the images, each share with its interval; nothing without a rule."""
+    rule = model.decision
+    if not rule.decides:
+        return []
+    judged = judge_decisions(rule, result.classes, result.labels, result.probabilities, result.groups)
+    named = {
+        "undecided": judged.unsure,
+        "error of what is decided": judged.error,
+        "sensitivity": judged.sensitivity,
+        "specificity": judged.specificity,
+        "mean cost": judged.cost,
+    }
+    return [(name, share) for name, share in named.items() if share is not None]
+
+
+def _counts(result: Evaluation) -> list[tuple[str, int, float | None]]:
+    """Class, its images, and the share of them that is recognised."""
+    hot = result.labels if result.several else result.labels[:, None] == np.arange(len(result.classes))
+    return [(name, int(number), result.recalls[name]) for name, number in zip(result.classes, hot.sum(0), strict=True)]
+
+
+def _settings(settings: RunSettings | None) -> list[tuple[str, str]]:
+    """Settings that are not what they are where nobody sets them, key and value."""
+    if settings is None:
+        return []
+
+    def flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in plain.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return found
+
+    usual = flat(to_plain(RunSettings()))
+    return [(key, str(value)) for key, value in flat(to_plain(settings)).items() if usual.get(key) != value]
+
+
+def _uri(content: bytes, kind: str = "svg+xml") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
