@@ -95,8 +95,9 @@ def receiver_points(positive: NDArray[np.bool_], scores: NDArray[np.float64]) ->
 
 def threshold_curves(result: Evaluation) -> bytes:
     """ROC and precision-recall curves of every class that has images with and without it; of two, of the second."""
-    hot = result.labels if result.several else result.labels[:, None] == np.arange(len(result.classes))
-    hot = hot.astype(bool)
+    hot: NDArray[np.bool_] = (
+        result.labels == 1 if result.several else result.labels[:, None] == np.arange(len(result.classes))
+    )
     told = [number for number in range(hot.shape[1]) if 0 < hot[:, number].sum() < len(hot)]
     if len(result.classes) == 2 and not result.several:
         told = told[1:]
