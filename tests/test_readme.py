@@ -86,7 +86,7 @@ def test_commands_are_understood(words: list[str], tmp_path: Path) -> None:
     module = import_module(f"foveate.cli.{words[1]}")
     if words[1] == "train":
         written = tmp_path / "config.yaml"  # what another command of the page has written
-        written.write_text("preset: manifest\n")
+        written.write_text("seed: 1\n")
         read_arguments([str(written) if word == "config.yaml" else word for word in words[2:]])
     else:
         parser = Parser(" ".join(words[:2]))
