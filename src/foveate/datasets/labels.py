@@ -13,6 +13,8 @@ from foveate.types import Label
 
 def column_of(values: Any) -> list[Any]:
     """A list of what may be a list, an array, a tensor or a column of a table."""
+    if hasattr(values, "__array__") and not isinstance(values, Iterable):
+        values = np.asarray(values)
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ArgumentTypeError(f"expected a list with one entry an image, got {values!r}")
     column = values.tolist() if hasattr(values, "tolist") else list(values)
