@@ -92,6 +92,7 @@ def test_what_is_written_and_said(house: Path, tmp_path: Path, capsys: pytest.Ca
         "attention.tif",
         "explanation.html",
         "explanation.json",
+        "heatmap.geojson",
         "overlay.png",
         "patches",
         "patches.geojson",

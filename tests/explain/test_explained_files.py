@@ -18,7 +18,7 @@ from tiffs import write_pyramid
 from foveate.config.settings import PriorSettings, ViewSettings
 from foveate.explain import Explainer
 from foveate.explain.export import compose, cut, ring
-from foveate.explain.picture import Scale
+from foveate.explain.picture import FAINTEST, Scale
 from foveate.images import ArraySource, Georeference, Header, Masked, Source, open_image
 from foveate.models import DrawOptions, Model
 from foveate.types import Box
@@ -119,6 +119,25 @@ def test_the_map_and_its_affine_in_every_file(tmp_path: Path, pointing: Make, ca
         column = ((left + width / 2) - affine[2]) / affine[0] - 0.5
         cell = round(row), round(column)
         assert attention[cell] == pytest.approx(patch["attention"], rel=1e-5)
+
+
+def test_the_heatmap_is_a_detection_for_every_cell_where_it_lies(tmp_path: Path, pointing: Make, canvas: Draw) -> None:
+    folder = explained(pointing(), ArraySource(canvas((417, 605), (120, 430))), tmp_path)
+    attention, affine = read_map(folder)
+    features = json.loads((folder / "heatmap.geojson").read_text())["features"]
+    assert len(features) == attention.size
+    values = [one["properties"]["measurements"]["attention"] for one in features]
+    assert values == sorted(attention.flatten().tolist(), reverse=True)
+    assert {one["properties"]["objectType"] for one in features} == {"detection"}
+    corners = np.array([one["geometry"]["coordinates"][0] for one in features])  # (cell, corner, x and y)
+    assert (corners[:, 0] == corners[:, -1]).all()
+    assert (corners.min((0, 1)) >= 0).all()
+    assert (corners.max((0, 1)) <= (605, 417)).all()
+    inside = (corners.min(1) > 0).all(1) & (corners.max(1) < (605, 417)).all(1)
+    assert inside.any()
+    for middle, value in zip((corners.min(1) + corners.max(1))[inside] / 2, np.array(values)[inside], strict=True):
+        column, row = (middle[0] - affine[2]) / affine[0] - 0.5, (middle[1] - affine[5]) / affine[4] - 0.5
+        assert attention[round(row), round(column)] == pytest.approx(value)
 
 
 def test_geojson_is_valid_and_comes_back_as_a_mask(tmp_path: Path, pointing: Make, canvas: Draw) -> None:
@@ -352,6 +371,7 @@ def test_a_scale_spans_percentiles_and_never_nothing() -> None:
     assert 0 < scale.high < 0.01
     colours = scale.colour(values, everywhere)
     assert colours[3, 4].tolist() != colours[0, 0].tolist()
+    assert (colours[3, 4, 3], colours[0, 0, 3]) == (255, round(255 * FAINTEST))  # what is under little of it is seen
     half = everywhere.copy()
     half[:10] = False
     assert scale.colour(values, half)[:10].max() == 0

@@ -9,6 +9,7 @@ import pytest
 from browsers import Watched, open_browser
 
 from foveate.explain import Explainer
+from foveate.explain.page import Entry, write_index
 from foveate.images import ArraySource
 from foveate.models import DrawOptions, Model
 
@@ -153,6 +154,26 @@ def test_the_index_leads_to_every_page(browser: Any, written: Path) -> None:
     watched.page.wait_for_selector("#stage")
     assert watched.complaints == []
     assert all(url.startswith(("file:", "data:")) for url in watched.requests)
+
+
+def test_the_index_is_sorted_by_a_click_on_a_title(browser: Any, tmp_path: Path) -> None:
+    answers = [("b", "red", 0.7), ("a", "green", 0.95), ("image 10", "blue", 0.8), ("image 9", "red", 0.6)]
+    write_index(tmp_path / "index.html", [Entry(path, path, answer, p, ()) for path, answer, p in answers])
+    page = Watched(browser, tmp_path / "index.html").page
+
+    def shown() -> list[str]:
+        return page.eval_on_selector_all("#entries tr", "rows => rows.map(row => row.cells[1].textContent)")
+
+    assert shown() == ["b", "a", "image 10", "image 9"]
+    title = page.get_by_role("button", name="image")
+    title.focus()
+    page.keyboard.press("Enter")
+    assert shown() == ["a", "b", "image 9", "image 10"]
+    assert page.locator("[aria-sort=ascending]").inner_text().startswith("image")
+    title.click()
+    assert shown() == ["image 10", "image 9", "b", "a"]
+    page.get_by_role("button", name="probability").click()
+    assert shown() == ["image 9", "b", "image 10", "a"]
 
 
 @pytest.mark.parametrize("name", ["cnn", "uniform", "deep-mil"])

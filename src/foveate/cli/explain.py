@@ -28,8 +28,9 @@ examples:
 
 DIR gets index.html, predictions.csv (that of foveate predict with the same options) and a folder per image:
 explanation.html, a page that needs nothing else; overlay.png; patches/; patches.geojson for QuPath, in level-0 pixels;
-attention.tif and attention.npz, the map at its own resolution with the affine map from cells to level-0 pixels; and
-explanation.json. Where an image has a place on earth, attention.tif is a GeoTIFF and patches-wgs84.geojson is in
+attention.tif and attention.npz, the map at its own resolution with the affine map from cells to level-0 pixels, and
+heatmap.geojson, the same as detections for QuPath; and explanation.json. Where an image has a place on earth,
+attention.tif is a GeoTIFF and patches-wgs84.geojson is in
 degrees. Images that cannot be read go to errors.csv, and the exit code is 3; it is 2 if none could be read. Several
 processes (torchrun, accelerate launch) share the images; a call that was stopped goes on with --resume.
 

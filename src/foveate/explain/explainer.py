@@ -9,7 +9,7 @@ from pathlib import Path
 from foveate.atomic import whole_file, whole_folder
 from foveate.errors import ConfigError
 from foveate.explain.explanation import Explanation, explain
-from foveate.explain.export import write_geojson, write_geotiff, write_map, write_record, write_wgs84
+from foveate.explain.export import write_geojson, write_geotiff, write_heatmap, write_map, write_record, write_wgs84
 from foveate.explain.page import Entry, write_index, write_page
 from foveate.explain.picture import Rendering, Scale, jpeg, png, shrunk, write_overlay
 from foveate.images import Source
@@ -28,8 +28,8 @@ class Explainer:
     """Explanation writer: what a model saw, image by image; `foveate.predict.predict_rows` calls it with every look.
 
     Every image gets a folder: explanation.html, explanation.json, overlay.png, patches/, patches.geojson, and of a
-    model with attention attention.tif and attention.npz. Where the image lies on earth, attention.tif is a GeoTIFF and
-    patches-wgs84.geojson is beside it. A folder appears when it is complete.
+    model with attention attention.tif, attention.npz and heatmap.geojson. Where the image lies on earth, attention.tif
+    is a GeoTIFF and patches-wgs84.geojson is beside it. A folder appears when it is complete.
 
     Attributes:
         model: the one that looks.
@@ -95,6 +95,7 @@ class Explainer:
         where = seen.georeference
         if seen.attention is not None:
             write_map(folder, seen)
+            write_heatmap(folder / "heatmap.geojson", seen)
             if where is not None:
                 write_geotiff(folder / "attention.tif", seen, where)
         if seen.patches:

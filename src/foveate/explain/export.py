@@ -28,6 +28,9 @@ NOWHERE = -1.0
 HEALTH = ("findings", "cells", "effective_cells", "border_mass", "border_cells")
 """What a record says of the health of an attention map."""
 
+MOST_DETECTIONS = 5_000
+"""Cells of a heatmap as GeoJSON, at most."""
+
 LEAST_DEGREES = 1e-9
 """Parts of a polygon less wide are rounding."""
 
@@ -168,6 +171,28 @@ def write_geojson(path: Path, seen: Explanation) -> None:
         seen: whose patches.
     """
     path.write_text(json.dumps(feature_collection(seen), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_heatmap(path: Path, seen: Explanation) -> None:
+    """GeoJSON of the heatmap: detections that QuPath (0.4 and later) colours by their measurements, a rectangle a cell.
+
+    Of more than `MOST_DETECTIONS` cells that may be looked at, those with the most attention.
+    """
+    assert seen.attention is not None
+    assert seen.cell_mask is not None
+    assert seen.affine is not None
+    a, _, c, _, e, f = seen.affine
+    values = np.where(seen.cell_mask, seen.attention, NOWHERE)
+    most = np.argsort(-values, axis=None, kind="stable")[: min(MOST_DETECTIONS, int(seen.cell_mask.sum()))]
+    features = []
+    for row, column in np.stack(np.unravel_index(most, values.shape), 1).tolist():
+        top, left, bottom, right = (
+            round(one) for one in (f + e * row, c + a * column, f + e * row + e, c + a * column + a)
+        )
+        told = {"objectType": "detection", "measurements": {"attention": float(values[row, column])}}
+        corners = ring(Box(top, left, bottom - top, right - left), seen.size)
+        features.append({"type": "Feature", "geometry": polygon(corners), "properties": told})
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}) + "\n", encoding="utf-8")
 
 
 def polygon(points: Sequence[Point]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from foveate.types import Box
 MAP = "plasma"
 """Matplotlib's colour map: its order survives grey prints and colour blindness."""
 
+FAINTEST = 0.15
+"""Opacity of the cells with the least attention: what is under them can still be read."""
+
 CLASS_COLOURS = (
     (0, 114, 178),
     (230, 159, 0),
@@ -82,9 +85,10 @@ class Scale:
     def colour(
         self, attention: Float32[np.ndarray, "row column"], cell_mask: Bool[np.ndarray, "row column"]
     ) -> UInt8[np.ndarray, "row column 4"]:
-        """RGBA of every cell; transparent where the attention may not look."""
+        """RGBA of every cell: the less attention, the more transparent; wholly where the attention may not look."""
         place = np.clip((attention.astype(np.float64) - self.low) / (self.high - self.low), 0, 1)
         colours = _table()[np.rint(255 * place).astype(np.int64)]
+        colours[:, :, 3] = np.rint(255 * (FAINTEST + (1 - FAINTEST) * place))
         return np.where(cell_mask[:, :, None], colours, np.uint8(0))
 
     def stops(self, count: int = 9) -> list[str]:
@@ -96,7 +100,7 @@ class Scale:
 def _table() -> Shaped[np.ndarray, "256 4"]:
     from matplotlib import colormaps
 
-    return np.asarray(colormaps[MAP](np.arange(256), bytes=True))
+    return np.array(colormaps[MAP](np.arange(256), bytes=True))
 
 
 @dataclass(frozen=True)
