@@ -30,6 +30,7 @@ from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
 from foveate.models.sampling import AttentionSampling, PatchModel
+from foveate.networks.custom import OwnAttention
 from foveate.networks.evidence import EvidenceNetwork, attention_logits
 from foveate.networks.features import enlarged
 from foveate.sampling.estimator import coefficients, expectation
@@ -205,6 +206,8 @@ class AttentionView(Graph):
                 answers = (first_answer(model.first, looked, cell_mask),)
             if model.settings.control:
                 answers += (model.foreteller(model.attention.head.standardised(looked).flatten(1, 2)),)
+        elif isinstance(model.attention, OwnAttention):
+            logits = model.attention(view)
         else:
             logits = convolutional_logits(model.attention, view)
         if model.prior is not None:
