@@ -5,14 +5,15 @@ Boards of 1280 × 1280 pixels are four tiles side by side. What frozen eyes see 
 of "a defect or none" is then taught as `foveate train` teaches it, of the single best cell; of averages of the
 backbone's maps, and of these and their maxima; with `training.find.novel` 0 and 1. Printed for each: the starts'
 losses, and on validation and test boards, most of which are of another make than those trained on, the error of "defect
-or none", its AUC, and the share of defects that one of the ten best cells of 1,600 touches.
+or none", its AUC, the share of defects that one of the ten best cells of 1,600 touches, and the error of the kind, of
+six or none.
 
     python experiments/board_evidence.py DeepPCB.zip --cells cells.npy [--train 1000] [--starts 4] [--seed 0]
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from foveate.config.settings import AttentionSettings, DataSettings, ModelSettings
+from foveate.config.settings import AttentionSettings, DataSettings, EvidenceSettings, ModelSettings
 from foveate.config.training import FindSettings
 from foveate.datasets import open_dataset
 from foveate.datasets.published.circuit_boards import CLASSES, CircuitBoards
 from foveate.models import Evidence, build_model
-from foveate.networks.evidence import EvidenceHead
+from foveate.models.evidence import attended, kinds_of_evidence
+from foveate.networks.evidence import EvidenceHead, attention_logits
 from foveate.training.bags import Bags
 from foveate.training.teacher import Question, Teacher, kept_starts
 from foveate.types import Box
@@ -118,6 +120,30 @@ def judged(head: EvidenceHead, bags: Bags, boards: Sequence[Board], columns: int
     return f"error {error:.3f} · AUC {roc_auc_score(truth, evidence):.3f} · hit {np.mean(hits):.3f}"
 
 
+def with_kinds(teacher: Teacher, settings: ModelSettings, head: EvidenceHead, members: int, bags: Bags) -> Evidence:
+    """Model that tells the kinds apart as well, by what is seen in the best cells of the boards that have one."""
+    attention = replace(settings.attention, members=members)
+    asked = replace(settings, attention=attention, evidence=EvidenceSettings(1.0, CLASSES[0]))
+    model = build_model(asked, CLASSES, channels=3, seed=0)
+    assert isinstance(model, Evidence)
+    model.attention.head.load_state_dict(head.state_dict())
+    teacher.teach_kinds(model, bags)
+    return model.eval()
+
+
+@torch.no_grad()
+def kinds_error(model: Evidence, bags: Bags, boards: Sequence[Board]) -> float:
+    """Share of boards whose kind of defect, or that there is none, is told wrongly."""
+    head, wrong = model.attention.head, 0
+    for row, board in enumerate(boards):
+        cells = bags.batch([row])[0]
+        logits = head(cells)
+        evidence = logits[:, :, 0].max(1).values + head.bias.mean()
+        kinds = model.head(attended(head, cells, attention_logits(logits, 1.0).log_softmax(1)))
+        wrong += int(kinds_of_evidence(evidence, kinds, 0).argmax()) != board.label
+    return wrong / len(boards)
+
+
 def main() -> None:
     """Print what each kind of cells finds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,7 +166,8 @@ def main() -> None:
     attention = AttentionSettings(
         name="timm:tf_efficientnet_lite0", weights="bundled", stride=STRIDE, maxima=True, dropout=DROPOUT
     )
-    model = build_model(ModelSettings(name="evidence", attention=attention), CLASSES, channels=3, seed=0).eval()
+    asked = ModelSettings(name="evidence", attention=attention)
+    model = build_model(asked, CLASSES, channels=3, seed=0).eval()
     assert isinstance(model, Evidence)
     boards, shown = listed(data)
     cells = seen(model, data, shown, given.cells)
@@ -148,6 +175,7 @@ def main() -> None:
     half = cells.shape[-1] // 2
     for name, part in (("averages", cells[..., :half]), ("averages and maxima", cells)):
         bags = {split: bags_of(some, part) for split, some in boards.items()}
+        own = replace(asked, attention=replace(attention, maxima=part is cells))
         for novel in (0.0, 1.0):
             find = FindSettings(starts=given.starts, epochs=EPOCHS, novel=novel)
             teacher = Teacher(find, model, bags["train"].moments(), given.seed, CLASSES, multi_label=False)
@@ -156,8 +184,10 @@ def main() -> None:
             head.keep(kept)
             told = ", ".join(f"{loss:.3f}" for loss in losses.tolist())
             print(f"{name}, novel {novel:g}: {len(kept)} of {given.starts} starts kept (losses {told})", flush=True)
+            whole = with_kinds(teacher, own, head, len(kept), bags["train"])
             for split in ("validation", "test"):
-                print(f"    {split}: {judged(head, bags[split], boards[split], 2 * cells.shape[2])}", flush=True)
+                figures = judged(head, bags[split], boards[split], 2 * cells.shape[2])
+                print(f"    {split}: {figures} · kind {kinds_error(whole, bags[split], boards[split]):.3f}", flush=True)
 
 
 if __name__ == "__main__":

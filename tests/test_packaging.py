@@ -91,6 +91,7 @@ def test_what_is_imported_is_declared(project: dict[str, Any]) -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"version = {{{__version__}}}" in (ROOT / "README.md").read_text()
     sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert sections[:1] == ["Unreleased"]
     assert sections[1:2] in ([], [__version__]), "before the first release there is nothing else"
@@ -183,7 +184,7 @@ def test_a_wheel_has_what_the_pages_need(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     package = ROOT / "src" / "foveate"
-    folders = ("view/vendor", "view/page", "explain/template")
+    folders = ("view/vendor", "view/page", "explain/template", "report/template")
     expected = [file for folder in folders for file in (package / folder).iterdir() if file.is_file()]
     assert {"openseadragon.min.js", "openseadragon-LICENSE.txt", "page.html"} <= {file.name for file in expected}
     with zipfile.ZipFile(wheel) as built:

@@ -17,7 +17,8 @@ from tiffs import write_pyramid
 
 from foveate.config.settings import PriorSettings, ViewSettings
 from foveate.explain import Explainer
-from foveate.explain.export import compose, cut, ring
+from foveate.explain.export import compose, ring
+from foveate.explain.ground import cut
 from foveate.explain.picture import FAINTEST, Scale
 from foveate.images import ArraySource, Georeference, Header, Masked, Source, open_image
 from foveate.models import DrawOptions, Model

@@ -1,8 +1,9 @@
 """`foveate export RUN --out DIR`: a trained model as ONNX graphs or torch.export programs, or on the hub."""
 
 import argparse
+import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from foveate.cli.parser import add_model
 from foveate.errors import ConfigError
@@ -65,6 +66,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.push is not None:
         from foveate.export.write import push_to_hub
 
-        address = push_to_hub(model, arguments.push, license=arguments.license, private=arguments.private)
+        card = _card(arguments.run)
+        address = push_to_hub(model, arguments.push, license=arguments.license, card=card, private=arguments.private)
         print(f"{address}: load it with load_model({arguments.push!r}) or foveate predict {arguments.push} IMAGE")
     return 0
+
+
+def _card(run: str) -> dict[str, Any]:
+    """What the run's own card tells, and what `foveate evaluate` has found since."""
+    from foveate.models.store import find_model, saved_card
+
+    card = saved_card(find_model(run))
+    file = Path(run) / "metrics.json"
+    if file.is_file():
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        split, (low, high) = figures.get("split", "test"), figures["interval"]
+        told = {f"{split} error": f"{figures['error']:.3f} ({low:.3f}–{high:.3f}), {figures['n']} images"}
+        if figures.get("auc") is not None:
+            told[f"{split} AUC"] = f"{figures['auc']:.3f}"
+        card["metrics"] = {**card.get("metrics", {}), **told}
+    return card

@@ -14,6 +14,7 @@ from foveate.cli.parser import add_abstain, add_looking, add_resume, check_looki
 from foveate.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from foveate.explain.layer import Layer
     from foveate.models import DrawOptions, Look, Model
     from foveate.models.types import Prediction
     from foveate.pipeline.inference import Processes
@@ -34,9 +35,10 @@ The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds,
 (foveate calibrate, --abstain) decision: a class, or unsure, while predicted is the most probable class. --receipts FILE
 gets, image by image, what that is of how much, seconds by stage and peak memory, a JSON object a line. --by-group
 averages the probabilities of images with the same entry in the manifest's column group: group, predicted, p_<class>
-..., images. With --max-patches there are columns spread (standard deviation of the predicted class' probability over
-draws) and settled (yes or no). Images that
-cannot be read go to errors.csv beside the output, and the exit code is 3; it is 2 if none could be read. What is done
+..., images. --geojson FILE gets the footprint of every image that has a place on earth, in degrees, with its row: a
+layer for QGIS and the like. With --max-patches there are columns spread (standard deviation of the predicted class'
+probability over draws) and settled (yes or no). Images that cannot be read go to errors.csv beside the output, and the
+exit code is 3; it is 2 if none could be read. What is done
 lies in FILE.partial until all is; after a stop, of any number of processes, the same call goes on with --resume.
 """
 
@@ -67,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_looking(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write (default: print the rows)")
     parser.add_argument("--receipts", type=Path, metavar="FILE", help="JSON lines to write: what each image cost")
+    parser.add_argument(
+        "--geojson", type=Path, metavar="FILE", help="also write a layer for maps: footprints and answers, in degrees"
+    )
     parser.add_argument("--by-group", action="store_true", help="also write groups.csv, one row per group of images")
     add_abstain(parser)
     parser.add_argument(
@@ -101,6 +106,7 @@ def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
     file = None if is_stream else out
     needs = {"--by-group writes groups.csv beside the predictions": arguments.by_group}
     needs |= {"--resume goes on with what lies beside the predictions": arguments.resume}
+    needs |= {"--geojson writes a layer when all is predicted": arguments.geojson is not None}
     needs |= {f"{processes.world} processes predict for one file": processes.world > 1}
     for need in (need for need, asked in needs.items() if asked and file is None):
         raise ConfigError(f"{need}: add --out FILE, e.g. predictions.csv")
@@ -159,12 +165,13 @@ def _write(arguments: argparse.Namespace, task: _Task, file: Path, processes: "P
     model = task.model
     tally = None if task.groups is None else GroupTally(model.classes, model.multi_label, model.decision)
     journal = Journal(check_output(file), task.rows, dependencies(model, task.options))
+    layer = _layer(arguments, task)
     with processes.together(lambda: _receipts(arguments) if processes.first else nullcontext()) as receipts:
         if not predict_rest(model, journal, task.options, arguments, processes):
             return DONE
         summary, costs = Summary(), ReceiptTally(receipts)
         with PredictionFile(file, model.classes, more_columns(model, task.options)) as table:
-            sinks: list[Sink] = [costs, summary, table, *([] if tally is None else [tally])]
+            sinks: list[Sink] = [costs, summary, table, *(one for one in (tally, layer) if one is not None)]
             for row, outcome, _ in journal.outcomes():
                 for sink in sinks:
                     sink(row, outcome)
@@ -173,7 +180,20 @@ def _write(arguments: argparse.Namespace, task: _Task, file: Path, processes: "P
     print(receipt_line(costs.total()))
     if tally is not None and task.groups is not None:
         print(f"{tally.write(task.groups)} groups in {task.groups}")
+    if layer is not None:
+        print(layer.write(arguments.geojson))
     return code
+
+
+def _layer(arguments: argparse.Namespace, task: _Task) -> "Layer | None":
+    """The layer that is asked for, before anything is predicted for it."""
+    if arguments.geojson is None:
+        return None
+    from foveate.explain.layer import Layer
+    from foveate.predict import check_output, more_columns
+
+    check_output(arguments.geojson)
+    return Layer(task.model.classes, more_columns(task.model, task.options))
 
 
 def predict_rest(

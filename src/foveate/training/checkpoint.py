@@ -242,7 +242,9 @@ class Checkpoints:
             result: of the validation, or None.
             model: what was validated; that of the run if None.
         """
+        data = self.settings.data
         card: dict[str, Any] = {"epoch": position.epoch, "step": position.step, "seed": self.settings.seed}
+        card["data"] = f"Trained on {data.source if data.manifest is None else Path(data.manifest).name}."
         epoch = position.epoch if model is None else 0
         if result is not None:
             best, lowest = position.best, (epoch, _losses(result) if few(result) else ())
