@@ -53,6 +53,7 @@ def test_the_next_step_finds_the_memory_of_the_last() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.slow
 def test_blocks_of_any_size_are_kept_in_their_context_alone() -> None:
     _, kept = faults("keep", "large", "context")
     _, mapped = faults("keep", "large")

@@ -100,7 +100,7 @@ def test_every_model_travels(variant: str, make_model: Models, make_images: Imag
         same(model, runner, path, seed=number, samples=1 + 2 * number)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(get_args(Method)[0]))
 def test_every_way_of_drawing_travels(
     method: Method, make_model: Models, make_images: Images, here: Callable[..., Any]
 ) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import time
 import zipfile
@@ -24,6 +25,7 @@ from foveate.config.settings import AugmentSettings, DataSettings, GuideSettings
 from foveate.datasets.manifest.dataset import read_manifest
 from foveate.datasets.types import Example
 from foveate.disk_cache import RECENT, DiskCache, cache_folder
+from foveate.errors import Interrupted
 from foveate.images import ArraySource, Canvas, Masked, PillowSource, Source, open_image, open_zip_member, original
 from foveate.images.formats import pillow
 from foveate.images.formats.tiled import TiledSource
@@ -156,11 +158,19 @@ def test_runs_are_equal_to_the_bit_whatever_is_kept(
     assert found["off"] == found["memory"] == found["disk"] == found["again"]
 
 
+class StopAtTheThird(SilentProgress):
+    """Ctrl-C at the third step."""
+
+    def step(self, record: dict[str, Any]) -> None:
+        if record["step"] == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_a_run_goes_on_with_another_cache(photographs: Path, settings_of: Callable[..., Any], tmp_path: Path) -> None:
     settings = settings_for(settings_of, photographs, "disk")
     whole = train(settings, tmp_path / "whole", progress=SilentProgress())
-    first = replace(settings, training=replace(settings.training, max_minutes=1e-9))
-    train(first, tmp_path / "parts", progress=SilentProgress())
+    with pytest.raises(Interrupted):
+        train(settings, tmp_path / "parts", progress=StopAtTheThird())
     other = replace(settings, data=replace(settings.data, cache="off", memory_gigabytes=0.0, tile_gigabytes=0.0))
     train(other, tmp_path / "parts", progress=SilentProgress(), resume=True)
     assert whole.steps == 6
@@ -591,6 +601,7 @@ def test_images_elsewhere_are_kept_where_the_server_tells_their_version(
         assert not np.array_equal(seen(), before)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_what_they_keep(
     photographs: Path, settings_of: Callable[..., Any], tmp_path: Path
 ) -> None:

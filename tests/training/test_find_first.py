@@ -65,7 +65,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def settings(weights: str) -> RunSettings:
     find = FindSettings(
-        starts=2, epochs=2, least_steps=50, batch=16, learning_rate=1e-2, tops=(2.0,), linear=False, share=0.0
+        starts=2,
+        novel=0.0,
+        epochs=2,
+        least_steps=50,
+        batch=16,
+        learning_rate=1e-2,
+        tops=(2.0,),
+        linear=False,
+        share=0.0,
     )
     return RunSettings(
         data=DataSettings(cache="memory"),

@@ -99,7 +99,7 @@ def test_a_run_stopped_by_an_image_goes_on_without_it_or_without_its_row_and_bot
     train(skipping, tmp_path / "skip", dataset=data, resume=True, progress=SilentProgress())
     told = Told()
     train(settings, tmp_path / "gone", dataset=without(data, TRAINED), resume=True, progress=told)
-    assert told.lines == ["goes on without 1 of its images, which are no longer there"]
+    assert "goes on without 1 of its images, which are no longer there" in told.lines
     close(tensors_of(tmp_path / "skip"), tensors_of(tmp_path / "gone"))
     assert skipped(tmp_path / "skip") == [TRAINED], "once, in two epochs"
     assert not (tmp_path / "gone" / "skipped.csv").exists()

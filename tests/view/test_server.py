@@ -49,6 +49,7 @@ def picture(body: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(body)))
 
 
+@pytest.mark.slow
 def test_two_thousand_tiles_at_random_all_answer(server: ViewServer) -> None:
     random = np.random.default_rng(5)
     asked = []

@@ -61,13 +61,16 @@ def test_the_slider_changes_the_picture(browser: Any, server: ViewServer) -> Non
         watched.page.keyboard.press(key)
         watched.page.wait_for_timeout(300)
         shots.append(shot(watched))
-    assert np.abs(shots[0] - shots[1]).mean() > 20
+    changed = np.abs(shots[0] - shots[1])
+    assert changed.max() > 100  # where the attention is; elsewhere the map is nearly transparent
+    assert changed.mean() > 5
     assert watched.page.locator("#opacity-value").inner_text() == "100 %"
     ground = shots[1][shots[1].shape[0] // 2, shots[1].shape[1] // 2]
     assert ground.tolist() != shots[0][shots[0].shape[0] // 2, shots[0].shape[1] // 2].tolist()
 
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])
+@pytest.mark.slow
 def test_a_click_on_a_patch_centres_it(how: str, browser: Any, server: ViewServer) -> None:
     watched = visit(browser, server)
     said = watched.page.request.get(f"{server.address}images/0.json").json()
@@ -114,6 +117,7 @@ def test_pixels_lie_where_the_page_says(browser: Any, server: ViewServer, folder
     assert apart[best] < 12
 
 
+@pytest.mark.slow
 def test_a_box_on_the_image_chooses_its_patch(browser: Any, server: ViewServer) -> None:
     watched = visit(browser, server)
     watched.page.locator(".box[data-patch='2']").click()
@@ -146,6 +150,7 @@ def test_the_keyboard_and_the_buttons_move_the_image(browser: Any, server: ViewS
     assert watched.page.locator("#place").inner_text() == before
 
 
+@pytest.mark.slow
 def test_draws_and_classes_are_chosen(browser: Any, server: ViewServer) -> None:
     watched = visit(browser, server)
     page = watched.page
@@ -162,6 +167,7 @@ def test_draws_and_classes_are_chosen(browser: Any, server: ViewServer) -> None:
         assert float(shown) == pytest.approx(said["patches"][5]["adds"][place], rel=6e-3)
 
 
+@pytest.mark.slow
 def test_images_are_chosen_from_a_list(browser: Any, server: ViewServer) -> None:
     watched = visit(browser, server)
     page = watched.page
@@ -179,6 +185,7 @@ def test_images_are_chosen_from_a_list(browser: Any, server: ViewServer) -> None
     assert watched.complaints == []
 
 
+@pytest.mark.slow
 def test_it_follows_light_and_dark_and_fits_small_windows(browser: Any, server: ViewServer) -> None:
     papers = []
     for scheme, width in (("light", 1600), ("dark", 390)):

@@ -46,7 +46,7 @@ def graphs_of(model: Model, method: Method) -> "dict[str, Graph]":
         method: how cells are drawn, which decides on the weights in the head.
 
     Returns:
-        "view" for models that look at one; "patch" for those that read patches; "head" for what comes after.
+        "view" for models that look at one, "patch" for those that read patches, "head" for what comes after.
 
     Example:
         >>> from foveate.models import build_model
@@ -202,8 +202,7 @@ class AttentionView(Graph):
             assert self.maps is not None
             looked = cell_features(model.attention.cells, self.maps, view)
             logits = attention_logits(model.attention(looked), model.settings.evidence.top)
-            if model.settings.evidence.share:
-                answers = (first_answer(model.first, looked, cell_mask),)
+            answers = (first_answer(model.first, looked, cell_mask),) if model.settings.evidence.share else ()
             if model.settings.control:
                 answers += (model.foreteller(model.attention.head.standardised(looked).flatten(1, 2)),)
         elif isinstance(model.attention, OwnAttention):

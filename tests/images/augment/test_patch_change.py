@@ -108,7 +108,7 @@ def test_models_read_changed_patches_of_an_augmented_image() -> None:
     ("given", "message"),
     [
         ({"patch_turn": 200.0}, "augment.patch_turn must be in [0, 180] degrees, got 200.0: set it to e.g. 15"),
-        ({"patch_scale": (0.0, 1.0)}, "augment.patch_scale must be positive, got 0.0: set it to e.g. 0.9 1.1"),
+        ({"patch_scale": (0.0, 1.0)}, "augment.patch_scale must be positive, got 0.0: set it to 0.9 1.1"),
         (
             {"patch_scale": (1.2, 0.9)},
             "augment.patch_scale must go from low to high, got 1.2 0.9: write the smaller number first",
