@@ -128,6 +128,8 @@ def test_cross_validation(images: Path, config: Path, tmp_path: Path, capsys: An
     assert main(command("evaluate", tmp_path / "run" / "fold-1")) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["n"], again["error"]) == (10, errors[0]), "a fold is evaluated on the images it never saw"
+    assert main(command("report", tmp_path / "run")) == 0
+    assert "held-out images" in (tmp_path / "run" / "report.html").read_text()
     assert (tmp_path / "run" / "fold-1" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 

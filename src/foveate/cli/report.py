@@ -14,6 +14,7 @@ EPILOG = """\
 examples:
   foveate report runs/mine                               RUN/report.html, by the run's own test images
   foveate report runs/mine --split validation            by those that chose the model
+  foveate report runs/cv                                 a cross-validation, by its held-out predictions
   foveate report runs/mine --data other.csv --out other.html --worst 12
 
 The page needs nothing beside it: figures with their intervals and whether anything was learnt, learning curves with the
@@ -52,6 +53,9 @@ def run(namespace: argparse.Namespace) -> int:
     folder = Path(namespace.model)
     if namespace.out is None and not folder.is_dir():
         raise DataError(f"{namespace.model} is no folder that a report could be put into: name a file with --out")
+    out = Path(namespace.out) if namespace.out is not None else folder / "report.html"
+    if namespace.data is None and (folder / "fold-1").is_dir():
+        return _of_folds(namespace, folder, out)
     from foveate.devices import best_device
     from foveate.evaluation.evaluate import evaluate
     from foveate.models import DrawOptions, load_model
@@ -75,17 +79,30 @@ def run(namespace: argparse.Namespace) -> int:
                 bar()
 
         result = evaluate(model, dataset, indices, options, loading=LoadOptions(namespace.batch), told=told)
-    out = Path(namespace.out) if namespace.out is not None else folder / "report.html"
     write_report(
         out,
         model,
-        dataset,
+        dataset.examples,
         result,
         name=namespace.model,
         split=split or "given",
         settings=settings,
         run=folder if settings is not None else None,
+        dataset=dataset,
         mistakes=worst_mistakes(model, dataset, result, namespace.worst, options),
     )
+    print(out)
+    return 0
+
+
+def _of_folds(namespace: argparse.Namespace, folder: Path, out: Path) -> int:
+    """The report of a cross-validation, by what each fold said of the images that it was not trained on."""
+    from foveate.models import load_model
+    from foveate.report import write_report
+    from foveate.training.folds import held_out
+
+    tested, _ = held_out(folder)
+    model = load_model(namespace.model, allow_code=namespace.allow_code)
+    write_report(out, model, tested.examples, tested.judged(False), name=namespace.model, split="held-out")
     print(out)
     return 0

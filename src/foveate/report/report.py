@@ -14,7 +14,7 @@ from PIL import Image
 from foveate.atomic import whole_file
 from foveate.config.serial import to_plain
 from foveate.config.training import RunSettings
-from foveate.datasets.types import ImageDataset
+from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import FoveateError
 from foveate.evaluation.calibration import reliability
 from foveate.evaluation.decisions import Share, judge_decisions
@@ -55,13 +55,14 @@ class Mistake:
 def write_report(
     path: Path,
     model: Model,
-    dataset: ImageDataset,
+    examples: Sequence[Example],
     result: Evaluation,
     *,
     name: str,
     split: str,
     settings: RunSettings | None = None,
     run: Path | None = None,
+    dataset: ImageDataset | None = None,
     mistakes: Sequence[Mistake] = (),
 ) -> None:
     """Write the report of a model: one HTML file that needs nothing beside it.
@@ -69,17 +70,18 @@ def write_report(
     Arguments:
         path: file to write.
         model: that was evaluated.
-        dataset: the images.
+        examples: of the data set, in which `result.indices` are places.
         result: of `foveate.evaluation.evaluate.evaluate`.
         name: of the run.
         split: that was evaluated.
         settings: of the run; None of a model without one.
-        run: its folder, whose learning curves and attention maps are shown.
+        run: its folder, whose learning curves are shown.
+        dataset: its images, of which attention maps are shown if the run kept any; None shows none.
         mistakes: of `worst_mistakes`.
     """
     epochs = _epochs(run)
     known = epochs[-1].get("training_error") if epochs else None
-    verdict = replace(Verdict.of(result, dataset.examples, known), split=split)
+    verdict = replace(Verdict.of(result, examples, known), split=split)
     if split != "validation":
         verdict = replace(verdict, others=0)
     calibrated = reliability(result.labels, result.probabilities, result.groups)
@@ -169,9 +171,9 @@ def _epochs(run: Path | None) -> list[dict[str, Any]]:
     return list({line["epoch"]: line for line in lines if line.get("kind") == "epoch"}.values())
 
 
-def _evolution(run: Path | None, dataset: ImageDataset) -> str | None:
+def _evolution(run: Path | None, dataset: ImageDataset | None) -> str | None:
     """Picture of the maps in the course of training, if the run kept any and their images are still there."""
-    if run is None or not (run / "attention").is_dir():
+    if run is None or dataset is None or not (run / "attention").is_dir():
         return None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "evolution.png"
