@@ -1,10 +1,19 @@
-"""A tiny model and images of two colours, as files that commands are given."""
+"""Small models; a tiny one and images of two colours, as files that commands are given."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from foveate.config.settings import (
+    AttentionSettings,
+    FeatureSettings,
+    MilSettings,
+    ModelSettings,
+    PriorSettings,
+    ViewSettings,
+)
 
 TINY: dict[str, Any] = {
     "model.view.longest_side": 24,
@@ -18,6 +27,21 @@ TINY: dict[str, Any] = {
     "data.cache": "off",
 }
 """Settings over the preset smoke that make a fit a matter of a tenth of a second."""
+
+
+def small_settings(name: str = "attention-sampling", **changes: object) -> ModelSettings:
+    """Settings of a small model of any name, some of them replaced."""
+    given = {
+        "name": name,
+        "view": ViewSettings(scale=0.25),
+        "patch": (22, 26),
+        "patches": 4,
+        "attention": AttentionSettings(widths=(4,), stride=2),
+        "prior": PriorSettings(contrast=1.5),
+        "features": FeatureSettings(width=6),
+        "mil": MilSettings(hidden=5, chunk=7),
+    } | changes
+    return ModelSettings(**given)  # type: ignore[arg-type]
 
 
 def tiny_config(epochs: int) -> str:

@@ -12,15 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import small_settings
 
 from foveate.config.settings import (
-    AttentionSettings,
-    FeatureSettings,
     Method,
-    MilSettings,
-    ModelSettings,
-    PriorSettings,
-    ViewSettings,
 )
 from foveate.export import graphs_of, preprocess
 from foveate.models import Model, build_model
@@ -48,17 +43,7 @@ def make_model() -> Callable[..., Model]:
     def make(
         name: str = "attention-sampling", channels: int = 3, extras: dict[str, Any] | None = None, **changes: object
     ) -> Model:
-        given = {
-            "name": name,
-            "view": ViewSettings(scale=0.25),
-            "patch": (22, 26),
-            "patches": 4,
-            "attention": AttentionSettings(widths=(4,), stride=2),
-            "prior": PriorSettings(contrast=1.5),
-            "features": FeatureSettings(width=6),
-            "mil": MilSettings(hidden=5, chunk=7),
-        } | changes
-        model = build_model(ModelSettings(**given), CLASSES, channels, **extras or {})  # type: ignore[arg-type]
+        model = build_model(small_settings(name, **changes), CLASSES, channels, **extras or {})
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for parameter in model.parameters():

@@ -3,15 +3,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import small_settings
 
-from foveate.config.settings import (
-    AttentionSettings,
-    FeatureSettings,
-    MilSettings,
-    ModelSettings,
-    PriorSettings,
-    ViewSettings,
-)
 from foveate.images import ArraySource
 from foveate.models import Model, build_model
 
@@ -38,16 +31,6 @@ def make_model() -> Callable[..., Model]:
         classes: tuple[str, ...] = CLASSES,
         **changes: object,
     ) -> Model:
-        given = {
-            "name": name,
-            "view": ViewSettings(scale=0.25),
-            "patch": (22, 26),
-            "patches": 4,
-            "attention": AttentionSettings(widths=(4,), stride=2),
-            "prior": PriorSettings(contrast=1.5),
-            "features": FeatureSettings(width=6),
-            "mil": MilSettings(hidden=5, chunk=7),
-        } | changes
-        return build_model(ModelSettings(**given), classes, channels, **extras or {})  # type: ignore[arg-type]
+        return build_model(small_settings(name, **changes), classes, channels, **extras or {})
 
     return make

@@ -111,13 +111,10 @@ def run(namespace: argparse.Namespace) -> int:
 
 def _answers(namespace: argparse.Namespace, model: "Model") -> _Answers:
     """What the model says of images that it was not trained on: predictions that are there, or new ones."""
-    from foveate.cli.evaluate import open_images, settings_of
-    from foveate.cli.predict import progress
-    from foveate.evaluation.evaluate import evaluate
+    from foveate.cli.evaluate import judged_by, open_images, seed_of, settings_of
     from foveate.models import DrawOptions
     from foveate.pipeline.distributed import open_accelerator
-    from foveate.pipeline.loader import LoadOptions, split_indices
-    from foveate.threads import set_reading_threads
+    from foveate.pipeline.loader import split_indices
     from foveate.training.folds import held_out
 
     folder = Path(namespace.model)
@@ -131,17 +128,9 @@ def _answers(namespace: argparse.Namespace, model: "Model") -> _Answers:
     indices = split_indices(dataset, split)
     if not indices:
         raise DataError("no labelled image is in the validation split: give --data with images of which some are")
-    seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
-    set_reading_threads(namespace.threads)
     model.to(open_accelerator().device)
-    with progress(len(indices), "calibrating") as bar:
-
-        def told(images: int) -> None:
-            for _ in range(images):
-                bar()
-
-        options, loading = DrawOptions(namespace.samples, None, seed), LoadOptions(namespace.batch)
-        result = evaluate(model, dataset, indices, options, loading=loading, told=told)
+    options = DrawOptions(namespace.samples, None, seed_of(namespace, settings))
+    result = judged_by(namespace, model, dataset, indices, options, "calibrating")
     source = f"{len(indices)} {'' if split is None else f'{split} '}images of {namespace.data or folder}"
     return _Answers(result.labels, result.probabilities, result.groups, source)
 

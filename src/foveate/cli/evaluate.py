@@ -44,6 +44,20 @@ Images that cannot be read are not counted: errors.csv beside the figures names 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the verb takes."""
     add_model(parser, "model")
+    add_images(parser)
+    parser.add_argument(
+        "--by-group", action="store_true", help="average the images of a group (a patient), and count groups"
+    )
+    parser.add_argument("--localisation", action="store_true", help="score the maps where it is known what lies where")
+    parser.add_argument("--deletion", action="store_true", help="cover what the maps point at, and predict again")
+    add_abstain(parser)
+    add_loading(parser)
+    add_layout(parser)
+    parser.add_argument("--out", metavar="FILE", help="where to write the figures as JSON (default: RUN/metrics.json)")
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Arguments of which labelled images a model is judged by, and of how it draws."""
     parser.add_argument("--data", metavar="MANIFEST", help="CSV or folder of classes; the run's own images if left out")
     parser.add_argument(
         "--split", help="train, validation or test (default: test; all images of a MANIFEST of others without splits)"
@@ -52,16 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", help="how cells are drawn: iid, des_raj, priority, murthy, uniform, or top for none"
     )
-    parser.add_argument(
-        "--by-group", action="store_true", help="average the images of a group (a patient), and count groups"
-    )
-    parser.add_argument("--localisation", action="store_true", help="score the maps where it is known what lies where")
-    parser.add_argument("--deletion", action="store_true", help="cover what the maps point at, and predict again")
     parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
-    add_abstain(parser)
-    add_loading(parser)
-    add_layout(parser)
-    parser.add_argument("--out", metavar="FILE", help="where to write the figures as JSON (default: RUN/metrics.json)")
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -95,7 +100,7 @@ def run(namespace: argparse.Namespace) -> int:
     if namespace.by_group and all(dataset.examples[index].group is None for index in indices):
         raise ConfigError("--by-group needs to know which images belong together: give --data with a column group")
     _check_maps(namespace, model, dataset, indices)
-    seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
+    seed = seed_of(namespace, settings)
     failures: list[tuple[str, str, str]] = []
 
     def failed(index: int, error: Exception) -> None:
@@ -253,6 +258,34 @@ def settings_of(folder: Path) -> "RunSettings | None":
         return run_settings(folder)
     except RunError:
         return None
+
+
+def seed_of(namespace: argparse.Namespace, settings: "RunSettings | None") -> int:
+    """Seed of the draws: the one that is asked for, else the run's, else 0."""
+    return namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
+
+
+def judged_by(
+    namespace: argparse.Namespace,
+    model: "Model",
+    dataset: "ImageDataset",
+    indices: Sequence[int],
+    options: "DrawOptions",
+    doing: str,
+) -> "Evaluation":
+    """Evaluation by this process alone, under a bar; an image that cannot be read ends it."""
+    from foveate.evaluation.evaluate import evaluate
+    from foveate.pipeline.loader import LoadOptions
+    from foveate.threads import set_reading_threads
+
+    set_reading_threads(namespace.threads)
+    with progress(len(indices), doing) as bar:
+
+        def told(images: int) -> None:
+            for _ in range(images):
+                bar()
+
+        return evaluate(model, dataset, indices, options, loading=LoadOptions(namespace.batch), told=told)
 
 
 def open_images(

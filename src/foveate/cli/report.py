@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from foveate.cli.evaluate import open_images, settings_of
+from foveate.cli.evaluate import add_images, judged_by, open_images, seed_of, settings_of
 from foveate.cli.parser import add_layout, add_loading, add_model, check_looking
-from foveate.cli.predict import progress
 from foveate.errors import ConfigError, DataError
 
 SUMMARY = "say on a page what a trained model learnt, how sure it is, and where it is wrong"
@@ -26,15 +25,7 @@ curves, decisions, calibration, and the mistakes that the model is surest of, wi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the verb takes."""
     add_model(parser, "model")
-    parser.add_argument("--data", metavar="MANIFEST", help="CSV or folder of classes; the run's own images if left out")
-    parser.add_argument(
-        "--split", help="train, validation or test (default: test; all images of a MANIFEST of others without splits)"
-    )
-    parser.add_argument("--samples", type=int, default=1, metavar="K", help="average K draws per image (default: 1)")
-    parser.add_argument(
-        "--method", help="how cells are drawn: iid, des_raj, priority, murthy, uniform, or top for none"
-    )
-    parser.add_argument("--seed", type=int, help="seed of the draws (default: the run's)")
+    add_images(parser)
     parser.add_argument("--worst", type=int, default=6, metavar="K", help="mistakes to show (default: 6)")
     add_loading(parser)
     add_layout(parser)
@@ -57,11 +48,9 @@ def run(namespace: argparse.Namespace) -> int:
     if namespace.data is None and (folder / "fold-1").is_dir():
         return _of_folds(namespace, folder, out)
     from foveate.devices import best_device
-    from foveate.evaluation.evaluate import evaluate
     from foveate.models import DrawOptions, load_model
-    from foveate.pipeline.loader import LoadOptions, split_indices
+    from foveate.pipeline.loader import split_indices
     from foveate.report import worst_mistakes, write_report
-    from foveate.threads import set_reading_threads
 
     model = load_model(namespace.model, allow_code=namespace.allow_code).to(best_device())
     settings = settings_of(folder)
@@ -69,16 +58,8 @@ def run(namespace: argparse.Namespace) -> int:
     indices = split_indices(dataset, split)
     if not indices:
         raise DataError(f"no image is in the {split} split: choose another --split, or give another --data")
-    seed = namespace.seed if namespace.seed is not None else settings.seed if settings is not None else 0
-    options = DrawOptions(namespace.samples, namespace.method, seed)
-    set_reading_threads(namespace.threads)
-    with progress(len(indices), "evaluating") as bar:
-
-        def told(images: int) -> None:
-            for _ in range(images):
-                bar()
-
-        result = evaluate(model, dataset, indices, options, loading=LoadOptions(namespace.batch), told=told)
+    options = DrawOptions(namespace.samples, namespace.method, seed_of(namespace, settings))
+    result = judged_by(namespace, model, dataset, indices, options, "evaluating")
     write_report(
         out,
         model,

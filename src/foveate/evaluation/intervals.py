@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.evaluation.scores import one_hot
+
 BLOCK = 4_000_000
 """Numbers drawn at a time."""
 
@@ -232,7 +234,7 @@ def area_noise(labels: NDArray[np.int64], probabilities: NDArray[np.float64], un
         None where no class has images with and without it.
     """
     classes = probabilities.shape[1]
-    hot = labels if labels.ndim == 2 else (labels[:, None] == np.arange(classes)).astype(np.int64)
+    hot = one_hot(labels, classes)
     chosen = [1] if labels.ndim == 1 and classes == 2 else range(classes)
     counted = [k for k in chosen if 0 < hot[:, k].sum() < len(hot)]
     if not counted:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from foveate.datasets.types import Example
 from foveate.evaluation.evaluate import Evaluation
 from foveate.evaluation.intervals import unit_names
+from foveate.evaluation.scores import one_hot
 
 LEVEL = 0.05
 """p up to which something has been learnt."""
@@ -50,7 +51,7 @@ def permutation_p(
     from scipy.stats import rankdata
 
     classes = probabilities.shape[1]
-    hot = labels if labels.ndim == 2 else (labels[:, None] == np.arange(classes)).astype(np.int64)
+    hot = one_hot(labels, classes)
     chosen = slice(1, 2) if labels.ndim == 1 and classes == 2 else slice(None)
     hot, ranks = hot[:, chosen], rankdata(probabilities[:, chosen], axis=0)
     if not ((hot.sum(0) > 0) & (hot.sum(0) < len(hot))).any():
@@ -119,7 +120,7 @@ class Verdict:
             known: see above.
         """
         labels, groups = result.labels, [examples[index].group for index in result.indices]
-        hot = labels if result.several else (labels[:, None] == np.arange(len(result.classes))).astype(np.int64)
+        hot = one_hot(labels, len(result.classes))
         shares = hot.mean(0)
         constant = float(np.minimum(shares, 1 - shares).mean()) if result.several else 1 - float(shares.max())
         return cls(

@@ -55,6 +55,16 @@ def label_array(labels: Sequence[Label | None], classes: int, several: bool) -> 
     return hot
 
 
+def one_hot(labels: Integers, classes: int) -> Integers:
+    """(n, classes) 1 for a class that an image has and 0 else; labels of that form, of several classes, are left alone.
+
+    Example:
+        >>> one_hot(np.array([1, 0]), 3).tolist(), one_hot(np.array([[1, 1]]), 2).tolist()
+        ([[0, 1, 0], [1, 0, 0]], [[1, 1]])
+    """
+    return labels if labels.ndim == 2 else (labels[:, None] == np.arange(classes)).astype(np.int64)
+
+
 def constant_error(labels: Sequence[int]) -> float:
     """Error of an answer that is the same for all images: the most frequent class.
 
@@ -227,7 +237,7 @@ def auc(labels: Integers, probabilities: Floats) -> float | None:
     from sklearn.metrics import roc_auc_score
 
     classes = probabilities.shape[1]
-    hot = labels if labels.ndim == 2 else (labels[:, None] == np.arange(classes)).astype(np.int64)
+    hot = one_hot(labels, classes)
     chosen = [1] if labels.ndim == 1 and classes == 2 else range(classes)
     areas = [roc_auc_score(hot[:, k], probabilities[:, k]) for k in chosen if 0 < hot[:, k].sum() < len(hot)]
     return float(np.mean(areas)) if areas else None

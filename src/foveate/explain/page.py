@@ -86,7 +86,7 @@ def write_page(
         "name": Path(seen.path).name or "image",
         "answer": _answer(seen),
         "draws": len({patch.draw for patch in seen.patches}),
-        "image": _data_uri(jpeg(picture, IMAGE_BYTES), "jpeg"),
+        "image": data_uri(jpeg(picture, IMAGE_BYTES), "jpeg"),
         "heatmap": None if scale is None else _heatmap(seen, scale),
         "cards": _cards(seen, small_jpegs(patches, PATCH_BYTES)),
         "other_boxes": [(seed, _place(box, seen)) for seed, other in seen.others for box in other.boxes],
@@ -144,7 +144,7 @@ def _heatmap(seen: Explanation, scale: Scale) -> dict[str, Any]:
     place = (100 * c / width, 100 * f / height, 100 * a * columns / width, 100 * e * rows / height)
     return {
         "scale": scale,
-        "picture": _data_uri(png(scale.colour(attention, mask)), "png"),
+        "picture": data_uri(png(scale.colour(attention, mask)), "png"),
         "place": "left:{:.9g}%;top:{:.9g}%;width:{:.9g}%;height:{:.9g}%".format(*place),
     }
 
@@ -172,7 +172,7 @@ def _cards(seen: Explanation, pictures: Sequence[bytes]) -> list[dict[str, Any]]
     """Patches that were read, each with its picture, its place and what it added to the answer."""
     adds = seen.shown_contributions[:, seen.shown_classes.index(seen.shown_class)].tolist()
     return [
-        {"patch": patch, "place": _place(patch.box, seen), "picture": _data_uri(picture, "jpeg"), "adds": value}
+        {"patch": patch, "place": _place(patch.box, seen), "picture": data_uri(picture, "jpeg"), "adds": value}
         for patch, picture, value in zip(seen.patches, pictures, adds, strict=True)
     ]
 
@@ -194,5 +194,6 @@ def _sums(seen: Explanation) -> list[list[str]]:
     return told
 
 
-def _data_uri(content: bytes, kind: str) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """Address that holds a picture itself, so that a page needs nothing beside it."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

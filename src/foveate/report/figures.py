@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.evaluation.calibration import Reliability
 from foveate.evaluation.evaluate import Evaluation
+from foveate.evaluation.scores import one_hot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,9 +96,7 @@ def receiver_points(positive: NDArray[np.bool_], scores: NDArray[np.float64]) ->
 
 def threshold_curves(result: Evaluation) -> bytes:
     """ROC and precision-recall curves of every class that has images with and without it; of two, of the second."""
-    hot: NDArray[np.bool_] = (
-        result.labels == 1 if result.several else result.labels[:, None] == np.arange(len(result.classes))
-    )
+    hot = one_hot(result.labels, len(result.classes)) == 1
     told = [number for number in range(hot.shape[1]) if 0 < hot[:, number].sum() < len(hot)]
     if len(result.classes) == 2 and not result.several:
         told = told[1:]

@@ -1,7 +1,5 @@
 """Report page: what is told of a run, put together; how it is said stands in the template."""
 
-import base64
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +18,17 @@ from foveate.evaluation.calibration import reliability
 from foveate.evaluation.decisions import Share, judge_decisions
 from foveate.evaluation.evaluate import Evaluation
 from foveate.evaluation.permutation import Verdict
-from foveate.evaluation.scores import decisions, wrong_shares
+from foveate.evaluation.scores import decisions, one_hot, wrong_shares
 from foveate.explain import draw_evolution, explain
-from foveate.explain.page import environment
+from foveate.explain.page import data_uri, environment
 from foveate.explain.picture import Rendering, Scale, jpeg, write_overlay
 from foveate.images.view import shrunk_size
 from foveate.models import DrawOptions, Model
 from foveate.models.types import ONE_DRAW
 from foveate.report import figures
+from foveate.training.run_folder import read_metrics
+
+SVG = "svg+xml"
 
 SIDE, MOST_BYTES = 640, 90_000
 """Longest side of the picture of a mistake, in pixels, and the most bytes that it takes."""
@@ -81,24 +82,24 @@ def write_report(
     """
     epochs = _epochs(run)
     known = epochs[-1].get("training_error") if epochs else None
-    verdict = replace(Verdict.of(result, examples, known), split=split)
+    verdict = Verdict.of(result, examples, known)
     if split != "validation":
-        verdict = replace(verdict, others=0)
+        verdict = replace(verdict, split=split, others=0)
     calibrated = reliability(result.labels, result.probabilities, result.groups)
     fields = {
         "name": name,
         "split": split,
         "result": result,
         "verdict": verdict,
-        "curves": _uri(figures.learning_curves(epochs, result.constant_error)) if epochs else None,
-        "thresholds": _uri(figures.threshold_curves(result)),
+        "curves": data_uri(figures.learning_curves(epochs, result.constant_error), SVG) if epochs else None,
+        "thresholds": data_uri(figures.threshold_curves(result), SVG),
         "reliability": calibrated,
-        "reliability_curve": _uri(figures.reliability_curve(calibrated)),
+        "reliability_curve": data_uri(figures.reliability_curve(calibrated), SVG),
         "rule": model.decision,
         "decisions": _decided(model, result),
         "counts": _counts(result),
         "evolution": _evolution(run, dataset),
-        "mistakes": [(one, None if one.picture is None else _uri(one.picture, "jpeg")) for one in mistakes],
+        "mistakes": [(one, None if one.picture is None else data_uri(one.picture, "jpeg")) for one in mistakes],
         "wrong": int((wrong_shares(result.labels, result.probabilities) > 0).sum()),
         "settings": _settings(settings),
     }
@@ -167,8 +168,7 @@ def _epochs(run: Path | None) -> list[dict[str, Any]]:
     file = None if run is None else run / "metrics.jsonl"
     if file is None or not file.is_file():
         return []
-    lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    return list({line["epoch"]: line for line in lines if line.get("kind") == "epoch"}.values())
+    return list({line["epoch"]: line for line in read_metrics(file, "epoch")}.values())
 
 
 def _evolution(run: Path | None, dataset: ImageDataset | None) -> str | None:
@@ -181,7 +181,7 @@ def _evolution(run: Path | None, dataset: ImageDataset | None) -> str | None:
             draw_evolution(run, dataset, file)
         except FoveateError:
             return None
-        return _uri(file.read_bytes(), "png")
+        return data_uri(file.read_bytes(), "png")
 
 
 def _decided(model: Model, result: Evaluation) -> list[tuple[str, Share]]:
@@ -202,7 +202,7 @@ def _decided(model: Model, result: Evaluation) -> list[tuple[str, Share]]:
 
 def _counts(result: Evaluation) -> list[tuple[str, int, float | None]]:
     """Class, its images, and the share of them that is recognised."""
-    hot = result.labels if result.several else result.labels[:, None] == np.arange(len(result.classes))
+    hot = one_hot(result.labels, len(result.classes))
     return [(name, int(number), result.recalls[name]) for name, number in zip(result.classes, hot.sum(0), strict=True)]
 
 
@@ -219,7 +219,3 @@ def _settings(settings: RunSettings | None) -> list[tuple[str, str]]:
 
     usual = flat(to_plain(RunSettings()))
     return [(key, str(value)) for key, value in flat(to_plain(settings)).items() if usual.get(key) != value]
-
-
-def _uri(content: bytes, kind: str = "svg+xml") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
