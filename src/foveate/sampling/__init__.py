@@ -33,6 +33,7 @@ Files:
 - `draw.py`: `draw`, `fetch` and `weigh`, the table of methods.
 - `gumbel.py`: what cells are drawn from, checked; random keys; draws with and without replacement, and the top n.
 - `exponential_race.py`: the same draws for accelerators, from few random numbers and without waiting.
+- `tree.py`: `draw_tree`, the same draw from the leaves of a tree, of which only what is reached is looked at.
 - `weights.py`: importance weights, and the integral over κ.
 - `estimator.py`: `expectation`, its coefficients, baseline and variance; a control variate foretold from the view.
 - `geometry.py`: which patch lies behind a cell.
@@ -42,16 +43,20 @@ Files:
 from foveate.sampling.attention_health import REMEDIES, AttentionHealth, common_warnings, diagnose
 from foveate.sampling.draw import draw, fetch, weigh
 from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation, noise_left, variance
+from foveate.sampling.tree import Children, Descent, draw_tree
 
 __all__ = [
     "REMEDIES",
     "AttentionHealth",
+    "Children",
     "ControlVariate",
+    "Descent",
     "coefficients",
     "common_warnings",
     "control_loss",
     "diagnose",
     "draw",
+    "draw_tree",
     "expectation",
     "fetch",
     "noise_left",

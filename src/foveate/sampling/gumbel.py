@@ -100,12 +100,13 @@ def _distribution(
     return Distribution(log_prob - total[:, None], count, evidence), evidence
 
 
-def refuse(checks: Sequence[Sequence[float]], names: Sequence[str] = ()) -> None:
+def refuse(checks: Sequence[Sequence[float]], names: Sequence[str] = (), what: str = "image") -> None:
     """Checks of distributions, on the host: refuse what cannot be drawn from.
 
     Arguments:
         checks: a row of `Distribution.checks` for each image.
         names: what to call the images, or fewer, each of which stands for as many rows; may be empty.
+        what: a row is.
 
     Raises:
         FoveateError: an image has no valid cell, or a distribution is not one.
@@ -113,7 +114,7 @@ def refuse(checks: Sequence[Sequence[float]], names: Sequence[str] = ()) -> None
 
     def called(row: int) -> str:
         image = row * len(names) // len(checks) if names else row
-        return f"image {image} ({names[image]})" if names else f"image {image}"
+        return f"{what} {image} ({names[image]})" if names else f"{what} {image}"
 
     for name, start in (("log_prob", 0), ("proposal", 3)):
         for row, values in enumerate(checks):
@@ -145,7 +146,7 @@ def _exponential(value: float) -> float:
 _SMALLEST = 2.0**-54
 """Half the spacing of float64 uniform numbers near 0."""
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Generators = torch.Generator | Sequence[torch.Generator | None] | None
 """One generator for a batch, one per image, or torch's default one."""
 
 
@@ -173,21 +174,39 @@ def without_replacement(
     Raises:
         FoveateError: the number of generators is not the number of images.
     """
-    device, counts = source.log_prob.device, source.count.tolist()
+    keys = gumbel_keys(source.log_prob, source.count.tolist(), generator)
+    best = keys.topk(min(n + 1, keys.shape[1]), dim=1)
+    value, index = _pad(best.values, n + 1, -math.inf), _pad(best.indices, n + 1, 0.0)
+    return index[:, :n].where(value[:, :n] > -math.inf, index[:, :1]), value[:, n]
+
+
+def gumbel_keys(
+    log_prob: Float64[Tensor, "batch cell"], counts: Sequence[int], generator: Generators
+) -> Float64[Tensor, "batch cell"]:
+    """Gumbel keys of cells: log probability plus independent Gumbel noise, made for valid cells only.
+
+    Arguments:
+        log_prob: (B, K) log probabilities, not necessarily normalised; −inf for cells that are not valid.
+        counts: B numbers of valid cells.
+        generator: one generator, B of them, or None.
+
+    Returns:
+        (B, K) keys; −inf for cells that are not valid.
+
+    Raises:
+        FoveateError: the number of generators is not the number of images.
+    """
+    device = log_prob.device
     uniform = [
         torch.rand(count, dtype=torch.float64, device=device if one is None else one.device, generator=one).to(device)
         for count, one in zip(counts, per_image(generator, len(counts)), strict=True)
     ]
     # −log(1 − u) is what `exponential_` computes, at a third of its cost; u = 0 would be a key of ∞.
     noise = torch.cat(uniform).clamp_(min=_SMALLEST).neg_().log1p_().neg_().log_()
-    if sum(counts) == source.log_prob.numel():
-        keys = source.log_prob - noise.view_as(source.log_prob)
-    else:  # noise goes to valid cells only, in row-major order: padding a map with masked cells changes no draw
-        valid = source.log_prob > -math.inf
-        keys = source.log_prob - torch.zeros_like(source.log_prob).masked_scatter_(valid, noise)
-    best = keys.topk(min(n + 1, keys.shape[1]), dim=1)
-    value, index = _pad(best.values, n + 1, -math.inf), _pad(best.indices, n + 1, 0.0)
-    return index[:, :n].where(value[:, :n] > -math.inf, index[:, :1]), value[:, n]
+    if sum(counts) == log_prob.numel():
+        return log_prob - noise.view_as(log_prob)
+    # noise goes to valid cells only, in row-major order: padding a map with masked cells changes no draw
+    return log_prob - torch.zeros_like(log_prob).masked_scatter_(log_prob > -math.inf, noise)
 
 
 def independent(source: Distribution, n: int, generator: Generators) -> Int[Tensor, "batch draw"]:
