@@ -4,6 +4,8 @@
 #   TORCH="torch torchvision --index-url ADDRESS"   what pip installs as torch, before everything else and over the one
 #                                                   that is there (another build, another version)
 #   JOBS=2              processes that `make test` runs on
+#   ROWS="lowest 3.13" TESTS=tests/images   what `make test-matrix` makes environments for (default: lowest 3.11 3.12 3.13),
+#                                           and the tests that it runs (default: the fast ones)
 #   MINUTES=60 SEED=0   how long `make fuzz` and `make soak` go on, and where they begin
 #
 # A torch that is already there, in .venv or in PYTHON itself, is used as it is: only when there is none
@@ -14,6 +16,8 @@
 PYTHON ?= python3
 TORCH ?=
 JOBS ?= 2
+ROWS ?= lowest 3.11 3.12 3.13
+TESTS ?=
 MINUTES ?= 60
 SEED ?= 0
 VENV := .venv
@@ -24,18 +28,20 @@ BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: force help setup demo test test-slow fuzz soak lint format docs bench
+.PHONY: force help setup demo test test-slow test-matrix fuzz soak lint format docs bench dist
 
 help:
 	@echo "make setup      make .venv and install foveate with its development tools"
 	@echo "make demo       train the demonstration and print its table (about five minutes on two cores)"
 	@echo "make test       lint, types, then the fast tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-matrix  the fast tests on Python 3.11 to 3.13 and with the lowest dependencies, in environments of their own"
 	@echo "make fuzz       mutated files and model folders, for an hour (MINUTES=60) from SEED=0 on"
 	@echo "make soak       trains, predicts and kills, for an hour (MINUTES=60)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make format     let ruff rewrite what it can"
 	@echo "make docs       build the documentation's site into build/site, strictly"
+	@echo "make dist       build the sdist and, of it, the wheel into dist/"
 	@echo "make bench      run every benchmark in benchmarks/, beside libraries installed for it"
 
 setup: $(STAMP)
@@ -81,6 +87,10 @@ test: lint
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# Each in an environment of its own, made, tested in and removed one after the other.
+test-matrix: setup
+	$(BIN)/python tests/matrix.py --rows $(ROWS) --jobs $(JOBS) --torch "$(TORCH)" -- $(TESTS)
+
 fuzz: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes $(MINUTES) --seed $(SEED)
 
@@ -89,6 +99,13 @@ soak: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The wheel is made of what the sdist holds, as whoever packages foveate makes it.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t sdist -d dist
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist dist/*.tar.gz
+	@ls -l dist
 
 bench: $(BENCH_STAMP)
 	@for benchmark in benchmarks/*.py; do \

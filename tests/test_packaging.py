@@ -1,25 +1,31 @@
 """The files around the code agree with it and with each other."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import venv
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matrix import LOWEST, OLDEST, ROWS, lowest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from foveate import __version__
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ("setup", "demo", "test", "test-slow", "lint", "bench")
+TARGETS = ("setup", "demo", "test", "test-slow", "test-matrix", "lint", "bench", "dist")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,18 @@ def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any], 
             assert requirement.extras <= set(installed[1].split(","))
             continue
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+def test_the_matrix_tests_what_is_promised(project: dict[str, Any]) -> None:
+    """Every Python of the classifiers, and of each dependency the version that its bound names."""
+    versions = [text.rpartition(" ")[2] for text in project["classifiers"] if re.search(r":: 3\.\d+$", text)]
+    assert set(ROWS) == {LOWEST, *versions}
+    assert project["requires-python"] == f">={OLDEST}"
+    held = dict(line.split("==") for line in lowest(project))
+    for text in (*project["dependencies"], *project["optional-dependencies"]["geo"], "pytest>=8.3"):
+        requirement = Requirement(text)
+        for one in requirement.specifier:
+            assert one.operator not in (">=", "==") or held[canonicalize_name(requirement.name)] == one.version, text
 
 
 def third_party_imports(node: ast.AST, at_once: bool = True) -> Iterator[tuple[str, bool]]:
@@ -178,18 +196,73 @@ esac
     assert not (clone / ".venv").exists()
 
 
-def test_a_wheel_has_what_the_pages_need(tmp_path: Path) -> None:
-    """Built by hatchling as pip would: nothing is fetched, and what is no Python is in it, too."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    package = ROOT / "src" / "foveate"
-    folders = ("view/vendor", "view/page", "explain/template", "report/template")
-    expected = [file for folder in folders for file in (package / folder).iterdir() if file.is_file()]
-    assert {"openseadragon.min.js", "openseadragon-LICENSE.txt", "page.html"} <= {file.name for file in expected}
-    with zipfile.ZipFile(wheel) as built:
+PACKAGE = ROOT / "src" / "foveate"
+
+
+def built(kind: str, where: Path, source: Path = ROOT) -> Path:
+    """A wheel or an sdist, built by hatchling as pip would: nothing is fetched."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(where)]
+    subprocess.run(build, cwd=source, capture_output=True, text=True, check=True)
+    (file,) = where.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return file
+
+
+def test_a_wheel_has_every_file_of_the_package(tmp_path: Path) -> None:
+    """Pages, scripts, presets, the card, the shipped model: what is no Python is in it, too, and nothing else."""
+    expected = {file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    names = ("openseadragon.min.js", "openseadragon-LICENSE.txt", "page.html", "report.html", "index.js", "card.md")
+    names += ("predict.py.txt", "py.typed", "model.safetensors", "photographs.yaml")
+    assert set(names) <= {file.name for file in expected}
+    with zipfile.ZipFile(built("wheel", tmp_path)) as wheel:
+        inside = {name for name in wheel.namelist() if name.startswith("foveate/")}
+        assert inside == {f"foveate/{file.relative_to(PACKAGE).as_posix()}" for file in expected}
         for file in expected:
-            assert built.read(f"foveate/{file.relative_to(package).as_posix()}") == file.read_bytes()
+            assert wheel.read(f"foveate/{file.relative_to(PACKAGE).as_posix()}") == file.read_bytes()
+
+
+@pytest.mark.slow
+def test_what_is_released_works_from_an_empty_folder(tmp_path: Path) -> None:
+    """The sdist makes the wheel that the checkout makes, to the byte; installed by pip, it predicts and explains."""
+    (tmp_path / "of-sdist").mkdir()
+    with tarfile.open(built("sdist", tmp_path)) as sdist:
+        sdist.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    for name in ("tests/test_packaging.py", "Makefile", "constraints.txt", "docs/index.md", "examples/onnx_predict.py"):
+        assert (source / name).read_bytes() == (ROOT / name).read_bytes()
+    assert not {".venv", "runs", "dist", "build"} & {file.name for file in source.iterdir()}
+    wheel, ours = built("wheel", tmp_path / "of-sdist", source), built("wheel", tmp_path)
+    assert wheel.read_bytes() == ours.read_bytes()
+
+    venv.create(tmp_path / "fresh", with_pip=False)
+    python = tmp_path / "fresh" / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python), "install"]
+    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True, capture_output=True, text=True)
+    (packages,) = (tmp_path / "fresh" / "lib").glob("*/site-packages")
+    assert (packages / "foveate" / "__init__.py").is_file()
+    # What foveate needs is not installed again; `foveate` itself is found where it was installed, before these.
+    there = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (packages / "there.pth").write_text("\n".join(there) + "\n")
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 900), np.uint8)).save(empty / "digits.png")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def said(program: str, *words: str) -> str:
+        command = [str(python.with_name(program)), *words]
+        done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said("python", "-c", "import foveate; print(foveate.__file__)").startswith(str(packages))
+    assert said("foveate", "--version").split()[-1] == __version__
+    assert "predict" in said("foveate", "--help")
+    assert "digits.png" in said("foveate", "predict", "megapixel-mnist", "digits.png")
+    said("foveate", "explain", "megapixel-mnist", "digits.png", "--out", "seen")
+    assert (empty / "seen" / "index.html").is_file()
+    code = "from foveate import load_model; from foveate.models import save_model; from foveate.export import program;"
+    said("python", "-c", f"{code} save_model(load_model('megapixel-mnist'), 'copy', None); print(program())")
+    assert (empty / "copy" / "README.md").is_file()
 
 
 def test_what_only_benchmarks_need_is_installed_for_them_alone(clone: Path) -> None:

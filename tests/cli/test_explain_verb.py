@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,35 @@ def test_what_is_written_and_said(house: Path, tmp_path: Path, capsys: pytest.Ca
         "thumbnail.jpg",
     }
     assert not [file for file in out.iterdir() if file.name.startswith(".")]
+
+
+def test_the_truth_is_shown_where_it_is_known(house: Path, tmp_path: Path) -> None:
+    """By the labels of a manifest and by class folders; of classes that the model does not have nothing is said."""
+    for name in ("left", "right", "else"):
+        (tmp_path / "sorted" / name).mkdir(parents=True)
+        shutil.copy(house / "a.png", tmp_path / "sorted" / name / f"{name}.png")
+    (tmp_path / "listed.csv").write_text(f"path,label\n{house / 'a.png'},right\n{house / 'b.png'},\n")
+    words = [str(tmp_path / "sorted"), str(tmp_path / "listed.csv")]
+    assert main(["explain", str(house / "model"), *words, "--out", str(tmp_path / "seen")]) == 0
+    truths = {"left": ["left"], "right": ["right"], "else": None, "a": ["right"], "b": None}
+    index = (tmp_path / "seen" / "index.html").read_text()
+    rows = re.findall(r'<a href="(\w+)/.*?</th>(.*?)</tr>', index, re.DOTALL)
+    assert [name for name, _ in rows] == ["else", "left", "right", "a", "b"]
+    wrong = 0
+    for name, row in rows:
+        record = json.loads((tmp_path / "seen" / name / "explanation.json").read_text())
+        page = (tmp_path / "seen" / name / "explanation.html").read_text()
+        assert record["truth"] == (truth := truths[name])
+        answer, _, told, right = re.findall(r"<td[^>]*>(.*?)</td>", row)[:4]
+        assert (answer, told) == (record["predicted"], "" if truth is None else truth[0])
+        assert right == ("" if truth is None else "yes" if truth == [answer] else "no")
+        wrong += right == "no"
+        said = {"yes": f"Right: in truth it is {told}<", "no": f"Wrong: in truth it is {told}<", "": "</h1>"}[right]
+        assert said in page
+        assert ("in truth" in page) == (truth is not None)
+    assert f"5 images, {wrong} of 3 answered wrongly" in index
+    assert main(["explain", str(house / "model"), str(house / "b.png"), "--out", str(tmp_path / "unknown")]) == 0
+    assert "in truth" not in (tmp_path / "unknown" / "index.html").read_text()
 
 
 def test_explaining_again_replaces_what_was_there(house: Path, tmp_path: Path) -> None:

@@ -121,6 +121,11 @@ def test_bands_types_and_missing_data() -> None:
     assert mixed["model.input.colour"][0] == "rgb"
     several = told(advise(replace(FOUND, kinds=Counter({(6, "uint8"): 300, (5, "uint8"): 100})), MEANS))
     assert several["model.input.bands"][0] == [0, 1, 2, 3, 4]
+    orders = Counter({("red", "green", "nir"): 300, ("nir", "blue", "red"): 100})
+    named = told(advise(replace(FOUND, kinds=Counter({(3, "uint16"): 400}), bands=orders), MEANS))
+    assert named["model.input.bands"] == (["red", "nir"], "images differ in their bands: those that all have")
+    for alike in (Counter({("red", "nir"): 400}), Counter({("red", "nir"): 300, (): 100})):
+        assert "model.input.bands" not in told(advise(replace(FOUND, bands=alike), MEANS))
 
 
 def test_slides_are_brought_to_the_coarsest_scale_and_glass_is_looked_at_less() -> None:

@@ -108,7 +108,7 @@ def _task(
 
     about = dependencies(model, options, what_if=arguments.what_if)
     journal = Journal(table, rows, about, lambda _: asdict(explainer.entries[-1]), is_kept)
-    return explainer, journal, lambda row, look: explainer(row.path, look, names[row])
+    return explainer, journal, lambda row, look: explainer(row.path, look, names[row], row.labels)
 
 
 def _check(arguments: argparse.Namespace) -> None:

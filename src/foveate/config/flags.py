@@ -96,7 +96,7 @@ def _metavar(kind: Any) -> str:
         return f"{{{','.join(map(str, get_args(kind)))}}}"
     between = " " if get_origin(kind) is tuple else "|"
     kinds = [one for one in get_args(kind) or (kind,) if one is not Own]
-    return between.join(_metavar(one) if get_origin(one) is Literal else METAVARS[one] for one in kinds)
+    return between.join(METAVARS[one] if get_origin(one) is None else _metavar(one) for one in kinds)
 
 
 def _typed(default: Any) -> str:

@@ -45,8 +45,8 @@ class InputSettings:
 
     colour: Literal["auto", "rgb", "grey"] = "auto"
     """"rgb" and "grey" convert; "auto" takes grey images as RGB where the training images have both."""
-    bands: tuple[int, ...] = ()
-    """Bands to use, counted from 0, in this order; all if empty. Band 0 is the first of the file."""
+    bands: tuple[int | str, ...] = ()
+    """Bands to use, in this order, by number, 0 the first of the file, or by name: [red, nir]; all if empty."""
     normalise: Literal["auto", "none", "bands", "image"] = "auto"
     """"auto" is "none" for 8-bit grey and RGB, and "bands" where the training images are of another type or of more
     bands, whose range nobody knows; what it was is kept with the model. "bands" subtracts each band's mean and divides

@@ -47,13 +47,14 @@ class Explainer:
     run: str = ""
     entries: list[Entry] = field(default_factory=list)
 
-    def __call__(self, path: str, look: Look, name: str | None = None) -> None:
+    def __call__(self, path: str, look: Look, name: str | None = None, truth: Sequence[str] | None = None) -> None:
         """Write the folder of one image.
 
         Arguments:
             path: what to call it.
             look: at it, with these options.
             name: of its folder, of `folder_names`; one that no entry has if None.
+            truth: names of the classes that it shows, None where nobody knows.
 
         Raises:
             ImageError: its pixels cannot be read.
@@ -64,11 +65,12 @@ class Explainer:
         first = self.options.seed + 1
         again = [replace(self.options, seed=seed) for seed in range(first, first + count)]
         others = list(zip((one.seed for one in again), look_again(self.model, look, again), strict=True))
-        seen = explain(self.model, look, path, others)
+        seen = explain(self.model, look, path, others, truth)
         folder = self._folder(name or folder_names([*(entry.path for entry in self.entries), path])[-1])
         with whole_folder(folder) as unfinished:
             self._write(unfinished, seen, look.opened)
-        self.entries.append(Entry(folder.name, path, seen.prediction.predicted, _certainty(seen), seen.warnings))
+        answer = seen.prediction.predicted, _certainty(seen)
+        self.entries.append(Entry(folder.name, path, *answer, seen.warnings, seen.truth, seen.right))
 
     def finish(self, failures: Sequence[tuple[str, str]] = ()) -> Path | None:
         """Write index.html over all images that were explained; None if there is none.

@@ -62,6 +62,7 @@ class Explanation:
         note: what is not shown, and why; "" where nothing is to be said.
         georeference: where on earth the image lies, or None.
         others: what other seeds would have given, seed by seed.
+        truth: names of the classes that it shows in truth; None where that is not known.
     """
 
     path: str
@@ -82,6 +83,7 @@ class Explanation:
     note: str
     georeference: Georeference | None
     others: tuple[tuple[int, Prediction], ...] = ()
+    truth: tuple[str, ...] | None = None
 
     def _repr_html_(self) -> str:
         """Picture, map, patches and probabilities, which a notebook shows."""
@@ -112,6 +114,11 @@ class Explanation:
         return tuple(self.prediction.predicted.split("|")) if self.multi_label else (self.prediction.predicted,)
 
     @property
+    def right(self) -> bool | None:
+        """Whether the answer is the truth; None where that is not known."""
+        return None if self.truth is None else {name for name in self.answers if name} == set(self.truth)
+
+    @property
     def _answer(self) -> Float64[np.ndarray, " class"]:
         return np.array([self.prediction.probabilities[name] for name in self.classes])
 
@@ -138,7 +145,11 @@ class Explanation:
 
 
 def explain(
-    model: Model, look: Look, path: str | None = None, others: Sequence[tuple[int, Prediction]] = ()
+    model: Model,
+    look: Look,
+    path: str | None = None,
+    others: Sequence[tuple[int, Prediction]] = (),
+    truth: Sequence[str] | None = None,
 ) -> Explanation:
     """Explanation of a look: what was seen; nothing is computed again but sums.
 
@@ -147,6 +158,7 @@ def explain(
         look: of `Model.look`.
         path: what to call the image; the look's own name if None.
         others: seeds and predictions of other draws.
+        truth: names of what the image shows, None where nobody knows; what is no class of the model counts as unknown.
 
     Example:
         >>> import numpy as np
@@ -189,6 +201,7 @@ def explain(
         note=f"{model.seer_note} {_note(seer, look, len(patches))}".strip(),
         georeference=look.opened.header.georeference,
         others=tuple(others),
+        truth=None if truth is None or not {*truth} <= {*model.classes} else tuple(truth),
     )
 
 

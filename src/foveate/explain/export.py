@@ -51,6 +51,7 @@ def _plain(seen: Explanation) -> dict[str, Any]:
         "path": seen.path,
         "predicted": prediction.predicted,
         "probabilities": prediction.probabilities,
+        "truth": seen.truth,
         "classes": seen.classes,
         "size": seen.size,
         "patches": [vars(patch) | {"box": astuple(patch.box)} for patch in seen.patches],

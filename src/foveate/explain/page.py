@@ -34,6 +34,8 @@ class Entry:
         predicted: the answer.
         probability: of the answer; with several labels, of the most probable class.
         warnings: what is wrong with its attention map.
+        truth: names of the classes that it shows; None where nobody knows.
+        right: whether the answer is the truth; None as the truth.
     """
 
     folder: str
@@ -41,6 +43,8 @@ class Entry:
     predicted: str
     probability: float
     warnings: tuple[str, ...]
+    truth: Sequence[str] | None = None
+    right: bool | None = None
 
 
 def write_index(path: Path, entries: Sequence[Entry], failures: Sequence[tuple[str, str]] = ()) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from foveate.explain.explanation import Explanation
 from foveate.images import Source
 from foveate.images.view import shrunk_size
+from foveate.images.wrappers.channels import find_bands
 from foveate.types import Box
 
 MAP = "plasma"
@@ -121,16 +122,16 @@ class Rendering:
 
     @classmethod
     def of(
-        cls, source: Source, view: Float32[np.ndarray, "height width channel"], chosen: Sequence[int]
+        cls, source: Source, view: Float32[np.ndarray, "height width channel"], chosen: Sequence[int | str]
     ) -> "Rendering":
         """8-bit grey and RGB as they are; anything else from its 1st to its 99th percentile, band by band.
 
         Arguments:
             source: the image.
             view: what it looks like small, in the unit range.
-            chosen: the bands that a model uses, all if empty.
+            chosen: the bands that a model uses, by number or name; all if empty.
         """
-        bands = tuple(chosen) or tuple(range(source.channels))
+        bands = find_bands(source, chosen) or tuple(range(source.channels))
         bands = bands[:3] if len(bands) >= 3 else bands[:1]
         if source.dtype in (np.uint8, np.bool_) and source.channels in (1, 3, 4) and not chosen:
             return cls(bands, (0.0,) * len(bands), (1.0,) * len(bands), False)

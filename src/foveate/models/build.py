@@ -201,7 +201,7 @@ def _check_input(settings: InputSettings, channels: int) -> None:
         raise ConfigError(
             f"model.input.bands chooses bands and model.input.colour {settings.colour} makes others: set one of them"
         )
-    if min(settings.bands, default=0) < 0:
+    if min((band for band in settings.bands if isinstance(band, int)), default=0) < 0:
         raise ConfigError(f"model.input.bands must be at least 0, got {list(settings.bands)}: the first band is 0")
     wanted = len(settings.bands) or {"rgb": 3, "grey": 1}.get(settings.colour, channels)
     if channels != wanted:

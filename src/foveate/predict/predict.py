@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import torch
 
 from foveate._version import __version__
 from foveate.config.settings import Method
 from foveate.datasets import read_manifest
-from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, TABLES, image_files, passed_over
-from foveate.datasets.manifest.rows import PLAIN, Layout
+from foveate.datasets.manifest.folders import IMAGE_SUFFIXES, TABLES, class_folder, image_files, passed_over
+from foveate.datasets.manifest.rows import PLAIN, Layout, label_names
 from foveate.errors import UNREADABLE, ArgumentTypeError, DataError, FoveateError
 from foveate.images import Source, is_zarr, open_image
 from foveate.models import Look, Model
@@ -37,11 +38,13 @@ class Row:
         path: what the image is called in the results: the path as the user gave it, or as the manifest says.
         open: opens it, reading no pixel; may raise.
         group: what it belongs to (a patient), by the manifest's group column; or None.
+        labels: what it shows, by the manifest or the class folder it lies in; None where nothing says so.
     """
 
     path: str
     open: Callable[[], Source]
     group: str | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -313,16 +316,22 @@ def _rows(path: str | Path, layout: Layout, say: Callable[[str], None] | None) -
     if path.suffix.lower() in TABLES:
         dataset = read_manifest(path, require_labels=False, check_files=False, layout=layout)
         for i, (file, example) in enumerate(zip(dataset.files, dataset.examples, strict=True)):
-            yield file, Row(example.id, partial(dataset.open, i), example.group)
+            label = None if example.label is None else dataset.classes[cast(int, example.label)]
+            labels = None if label is None else tuple(label_names(label))
+            yield file, Row(example.id, partial(dataset.open, i), example.group, labels)
         return
-    whole, passed = not path.is_dir() or is_zarr(path), list[str]()
-    images = [path] if whole else [path / name for name in image_files(path, passed)]
+    if not path.is_dir() or is_zarr(path):
+        yield str(path), _file_row(path)
+        return
+    passed: list[str] = []
+    images = image_files(path, passed)
     if passed and say is not None:
         say(f"{path}: {passed_over(passed)}")
     if not images:
         raise DataError(f"folder {path} holds no images ({' '.join(IMAGE_SUFFIXES)}): name the files themselves")
     for image in images:
-        yield str(image), _file_row(image)
+        folder = class_folder(image)
+        yield str(path / image), replace(_file_row(path / image), labels=None if folder is None else (folder,))
 
 
 def _file_row(path: str | Path) -> Row:

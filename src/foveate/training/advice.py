@@ -187,7 +187,9 @@ class _Planner:
     def _input(self) -> Iterator[Value]:
         found, channels = self.found, {c for c, _ in self.found.kinds}
         told = " and ".join(f"{n} of {t} with {c} band{'s'[: c - 1]}" for (c, t), n in sorted(found.kinds.items()))
-        if len(channels) > 1 and channels <= {1, 3, 4}:
+        if found.shared_bands:
+            yield "model.input.bands", list(found.shared_bands), "images differ in their bands: those that all have"
+        elif len(channels) > 1 and channels <= {1, 3, 4}:
             yield "model.input.colour", "rgb", f"grey, RGB or opacity are mixed ({told}): all become RGB"
         elif len(channels) > 1:
             yield "model.input.bands", list(range(min(channels))), f"images are mixed ({told}): the bands that all have"

@@ -1,5 +1,6 @@
 """Chosen bands and converted colours, by hand and by definition; that they read like arrays is in test_sources."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,57 @@ def test_impossible_bands_and_colours_are_refused(make, message: str | None) -> 
     with pytest.raises(ImageError) as caught:
         make(ArraySource(pixels(np.uint8, 5)))
     assert message is None or str(caught.value) == message
+
+
+def named(channels: int, *bands: str, dtype: type = np.uint16) -> Source:
+    class Named(ArraySource):
+        def _measure(self) -> Header:
+            return replace(super()._measure(), bands=bands)
+
+    return Named(pixels(dtype, channels))
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "indices"),
+    [
+        (named(4, "red", "green", "blue", "nir"), ("nir", "red"), (3, 0)),
+        (named(4, "nir", "blue", "red", "green"), ("nir", "red", 1, "nir"), (0, 2, 1, 0)),  # whatever the file's order
+        (named(3, "B04 (Red)", "B05 (Red edge)", "B08 (NIR)"), ("b08", "B04 (red)"), (2, 0)),
+        (named(2, "Near-Infrared", "SWIR 1.6"), ("NIR", "swir16"), (0, 1)),
+        (named(2, "red", "red edge"), ("Red", "red-edge"), (0, 1)),  # a whole name goes before a word of another's
+        (named(3, "DAPI", "GFP", "DAPI 2"), ("gfp", "dapi"), (1, 0)),
+        (named(3), ("b", "Green"), (2, 1)),
+        (named(4), ("opacity", "red"), (3, 0)),
+        (named(1, dtype=np.float32), ("gray",), (0,)),
+    ],
+)
+def test_bands_by_name(source: Source, wanted: tuple[int | str, ...], indices: tuple[int, ...]) -> None:
+    chosen = Bands(source, wanted)
+    assert chosen.indices == indices
+    np.testing.assert_array_equal(whole(chosen), whole(source)[:, :, list(indices)])
+    assert chosen.header.bands == tuple(source.header.bands[index] for index in indices if source.header.bands)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "message"),
+    [
+        (
+            named(2, "red", "nir"),
+            "swir",
+            "no band is called 'swir', its bands are red, nir: set model.input.bands to those it has, or to numbers "
+            "counted from 0",
+        ),
+        (named(5), "red", "no band is called 'red', its 5 bands have no names: set model.input.bands to those it has"),
+        (named(3, dtype=np.float32), "red", "no band is called 'red', its 3 bands have no names"),
+        (
+            named(2, "red 1", "red 2"),
+            "red",
+            "'red' may be any of the bands red 1, red 2: set model.input.bands to one's whole name or number",
+        ),
+        (named(1, "red"), "", "no band is called ''"),
+    ],
+)
+def test_names_that_no_band_has_are_refused(source: Source, wanted: str, message: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        Bands(source, (wanted,))
+    assert str(caught.value).startswith(f"image in memory: {message}")

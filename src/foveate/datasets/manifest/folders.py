@@ -66,6 +66,21 @@ def read_class_folders(folder: Path, require_labels: bool = True) -> ManifestTab
     return ManifestTable(folder, folder, tuple(rows), notes=(passed_over(passed),) if passed else ())
 
 
+def class_folder(path: str) -> str | None:
+    """Class that the folders of an image name, `<class>/…` or `<split>/<class>/…`; None of one in no such folder.
+
+    Arguments:
+        path: relative to the outer folder, with forward slashes.
+
+    Example:
+        >>> class_folder("cat/1.png"), class_folder("val/cat/1.png"), class_folder("1.png")
+        ('cat', 'cat', None)
+    """
+    folders = path.split("/")[:-1]
+    inner = folders[1:] if folders and folders[0].lower() in SPLIT_NAMES else folders
+    return inner[0] if inner else None
+
+
 def _class_rows(
     place: Path, prefix: str, split: str | None, require_labels: bool, passed: list[str]
 ) -> list[ManifestRow]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +57,7 @@ class Survey:
         whole: how many can only be decoded whole, and are not small.
         tissue: share of tissue on each thumbnail where glass could be told from it.
         faults: what cannot be read, a line each, with the name of the file.
+        bands: names of the bands as files give them, in their order; () of those without → images.
     """
 
     table: ManifestTable
@@ -74,6 +75,7 @@ class Survey:
     whole: int
     tissue: tuple[float, ...]
     faults: tuple[str, ...]
+    bands: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
     @property
     def images(self) -> int:
@@ -114,6 +116,7 @@ class Survey:
             f"{self.images:,} images{seen}, median {height:,}×{width:,} (height × width), longest sides {sides[0]:,} "
             f"to {sides[-1]:,} pixels",
             f"pixels (images × bands × type): {kinds}",
+            *(f"bands of {n:,}: {', '.join(names)}" for names, n in self.bands.most_common(4) if names),
             f"classes: {', '.join(f'{name} {n:,}' for name, n in self.labels.most_common(8))}{more}",
             *([f"splits: {splits}"] if splits else []),
             *([f"groups: {self.groups:,}"] if self.groups else []),
@@ -121,6 +124,12 @@ class Survey:
             *(f"cannot be read: {fault}" for fault in self.faults[:20]),
             *([f"cannot be read: {len(self.faults) - 20} more"] if len(self.faults) > 20 else []),
         )
+
+    @property
+    def shared_bands(self) -> tuple[str, ...]:
+        """Names of the bands that all images have, where they have different ones, or in a different order."""
+        first, *others = (names for names, _ in self.bands.most_common()) if self.bands else ((),)
+        return tuple(name for name in first if all(name in names for names in others)) if others else ()
 
     @property
     def masks(self) -> int:
@@ -191,6 +200,7 @@ def survey(
         whole=sum(not is_lazy(source) and max(source.size) > 4 * SIDE for source in sources),
         tissue=tissue,
         faults=tuple(faults),
+        bands=Counter(source.header.bands for source in sources),
     )
     return found, len(unlabelled) < len(table.rows)
 

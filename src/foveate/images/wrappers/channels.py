@@ -1,5 +1,6 @@
-"""Channels of images: some of the bands, grey as RGB, RGB as grey, transparency over black."""
+"""Channels of images: some of the bands, by number or by name, grey as RGB, RGB as grey, transparency over black."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -23,15 +24,37 @@ KINDS = {"rgb": 3, "grey": 1}
 """Kinds of images that can be asked for, and their channels."""
 
 
+RGB = ("red", "green", "blue", "opacity")
+
+SAME = {
+    "r": "red",
+    "g": "green",
+    "b": "blue",
+    "gray": "grey",
+    "nearinfrared": "nir",
+    "alpha": "opacity",
+    "swir16": "swir1",
+    "swir22": "swir2",
+    "shortwaveinfrared1": "swir1",
+    "shortwaveinfrared2": "swir2",
+}
+"""Names that bands have beside the usual one; capitals, spaces and signs do not count. Numbers of bands (B4) are not
+among them: what they mean depends on the sensor."""
+
+
 class Bands(PixelWrapper):
     """Band selection: an image of some of another image's bands; everything stays lazy, levels and type are kept.
 
     Arguments:
         source: the image; its header is read.
-        indices: bands wanted, counted from 0, in the order wanted; one may come twice.
+        indices: bands wanted, in the order wanted, by their numbers from 0 or their names, as `find_bands` takes them;
+            one may come twice.
+
+    Attributes:
+        indices: their numbers in this image.
 
     Raises:
-        ImageError: if no band is named, or one that the image does not have.
+        ImageError: if no band is wanted, or one that the image does not have.
 
     Example:
         >>> from foveate.images import ArraySource
@@ -42,9 +65,9 @@ class Bands(PixelWrapper):
 
     _made_with = ("indices",)
 
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+    def __init__(self, source: Source, indices: Sequence[int | str]) -> None:
         super().__init__(source)
-        self.indices = tuple(indices)
+        self.indices = find_bands(source, indices, self._label())
         last = source.channels - 1
         if not self.indices or not all(0 <= index <= last for index in self.indices):
             wanted = ", ".join(map(str, self.indices)) or "none"
@@ -74,6 +97,62 @@ class Bands(PixelWrapper):
         if share is not None and share.shape[2] > 1:
             share = share[:, :, list(self.indices)]
         return sums[:, :, list(self.indices)], share
+
+
+def find_bands(source: Source, wanted: Sequence[int | str], label: str = "the image") -> tuple[int, ...]:
+    """Numbers of bands, of which some may be given by name: each image is looked up by itself, whatever its order.
+
+    A name is what the file says, but for capitals, spaces and signs, or a word of it where one band alone has it; red,
+    green and blue of RGB images need no saying, and `SAME` are one.
+
+    Arguments:
+        source: the image; its header is read.
+        wanted: numbers from 0, which are given back as they are, and names.
+        label: what errors call the image.
+
+    Raises:
+        ImageError: if no band has such a name, or several have.
+
+    Example:
+        >>> from foveate.images import ArraySource
+        >>> find_bands(ArraySource(np.zeros((2, 3, 3), np.uint8)), ("Blue", 0))
+        (2, 0)
+    """
+    return tuple(one if isinstance(one, int) else _numbered(source.header, one, label) for one in wanted)
+
+
+def band_names(header: Header) -> tuple[str, ...]:
+    """Names of an image's bands: those that its file gives them, or their colours; () if they have none."""
+    if header.bands:
+        return header.bands
+    if header.channels in (3, 4) and header.dtype.kind == "u":
+        return RGB[: header.channels]
+    return ("grey",) if header.channels == 1 else ()
+
+
+def _numbered(header: Header, name: str, label: str) -> int:
+    names, plain = band_names(header), _plain(name)
+    words = [{_plain(word) for word in re.findall(r"[^\W_]+", own)} for own in names]
+    for called in ([{_plain(own)} for own in names], words):
+        found = [number for number, own in enumerate(called) if plain in own]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(names[number] for number in found)
+            raise ImageError(
+                f"{label}: {name!r} may be any of the bands {several}: set model.input.bands to one's whole name or "
+                "number"
+            )
+    known = f"its bands are {', '.join(names)}" if names else f"its {header.channels} bands have no names"
+    raise ImageError(
+        f"{label}: no band is called {name!r}, {known}: set model.input.bands to those it has, or to numbers counted "
+        "from 0"
+    )
+
+
+def _plain(name: str) -> str:
+    text = re.sub(r"[\W_]+", "", name.casefold())
+    return SAME.get(text, text)
 
 
 class Colour(PixelWrapper):
