@@ -48,11 +48,10 @@ class InputSettings:
     bands: tuple[int | str, ...] = ()
     """Bands to use, in this order, by number, 0 the first of the file, or by name: [red, nir]; all if empty."""
     normalise: Literal["auto", "none", "bands", "image"] = "auto"
-    """"auto" is "none" for 8-bit grey and RGB, and "bands" where the training images are of another type or of more
-    bands, whose range nobody knows; what it was is kept with the model. "bands" subtracts each band's mean and divides
-    by its standard deviation, measured on the training images and kept with the model. "none" divides uint8 by 255 and
-    uint16 by 65535, and takes others as they are. "image" takes each image's own mean and deviation: where light or
-    stain differ from image to image and mean nothing."""
+    """"auto" is "none" for 8-bit grey and RGB, else "bands", for nobody knows the range. "bands" subtracts each band's
+    mean and divides by its standard deviation, measured on the training images and kept with the model. "none" divides
+    uint8 by 255, uint16 by 65535, and takes others as they are. "image" takes each image's own mean and deviation:
+    where light or stain differ from image to image and mean nothing."""
     mpp: float | None = None
     """Microns per pixel that every image is brought to, so that a patch of p pixels is p · mpp microns wide, whatever
     the scanner; needs images whose microns per pixel are known. None takes images as they are."""
@@ -94,6 +93,9 @@ class AttentionSettings:
     """Small networks whose evidence is averaged; `training.find` sets it to the starts that have not failed."""
     frozen: bool = True
     """Leave the backbone as it is: what it says of an image is computed once and kept (`data.cache`)."""
+    runtime: Literal["auto", "torch", "onnxruntime"] = "auto"
+    """What computes a frozen backbone on a CPU: "onnxruntime" takes half the time where foveate[onnx] is installed
+    (torch is used elsewhere); "auto" is that for training views of 100 million pixels together, or more."""
     learning_rate: float | None = None
     """Peak learning rate of the attention network; that of the others if None."""
 
@@ -105,8 +107,7 @@ class EvidenceSettings:
     top: float = 3.0
     """k, cells with the most evidence, whose mean is the image's; below 1 a share of all, from 1e9 on all, alike."""
     background: str | None = None
-    """The class of images that show nothing, against which evidence is sought; None seeks evidence of every class.
-    `data.background` sets it."""
+    """Class that shows nothing, against which evidence is sought; None seeks that of all. `data.background` sets it."""
     share: float = 0.0
     """Share w of the first answer, evidence as it was found, in the answers of attention sampling: its logits are
     (1 − w) times those of the patches and w times those of the evidence. `training.find.share` sets it."""
@@ -137,8 +138,8 @@ class FeatureSettings:
     pretrained: bool = True
     """Start a timm network from its pretrained weights."""
     weights: str | None = None
-    """Where the pretrained weights of a timm network are: null for those that timm downloads, "bundled" for those of
-    "timm:tf_efficientnet_lite0" that are installed with foveate, or a path to a .safetensors file or a state dict."""
+    """Pretrained weights of a timm network: null for those that timm downloads, "bundled" for those that are installed
+    with foveate (timm:tf_efficientnet_lite0), or a path to a .safetensors file or a state dict."""
     stages: tuple[int, ...] = ()
     """Stages of a timm network that features are taken from, side by side: s is its last map of stride 2^s, 0 its own
     last features, which it is alone if empty. "timm:tf_efficientnet_lite0" has stages 1 to 5 of 16, 24, 40, 112, 320

@@ -13,7 +13,7 @@ Training, evaluation and prediction know no model by name. Nothing here knows da
 """
 
 from foveate.models.base import Model
-from foveate.models.build import build_model, resolve, view_of
+from foveate.models.build import build_model, resolve, view_of, view_scale
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.ensemble import Ensemble
@@ -48,5 +48,6 @@ __all__ = [
     "save_model",
     "shipped_models",
     "view_of",
+    "view_scale",
     "wanted_channels",
 ]

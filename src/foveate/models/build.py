@@ -142,12 +142,13 @@ def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSet
     """
     if settings.attention.stride is not None:
         return settings
-    scale = _view_scale(settings.view, image_size)
+    scale = view_scale(settings.view, image_size)
     stride = 1 if scale is None else max(1, math.floor(min(settings.patch) * scale / 2 + 0.5))
     return replace(settings, attention=replace(settings.attention, stride=stride))
 
 
-def _view_scale(view: ViewSettings, image_size: Size | None) -> float | None:
+def view_scale(view: ViewSettings, image_size: Size | None) -> float | None:
+    """View pixels per full-resolution pixel of images of a typical size; None where that says nothing."""
     if view.scale is not None:
         return view.scale
     if view.longest_side is not None and image_size is not None:

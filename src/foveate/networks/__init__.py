@@ -22,6 +22,7 @@ Files:
 - `cnn.py`: foveate's own feature networks, those of the paper, and how they are initialised.
 - `timm.py`: those of the library timm, pretrained or not.
 - `stages.py`: their feature maps, as they are or pooled, and layers left as they are up to one.
+- `runtime.py`: a frozen backbone computed by onnxruntime on a CPU.
 - `weights.py`: pretrained weights of a file, or those that are installed with foveate.
 - `custom.py`: a user's own, measured by running it on zeros.
 - `mil.py`: attention over the patches of a bag, for deep multiple-instance learning.

@@ -12,6 +12,8 @@ from torch.nn import functional
 from foveate.config.settings import AttentionSettings
 from foveate.devices import keeping_large_blocks
 from foveate.networks.features import standardised
+from foveate.networks.runtime import CompiledMaps, is_installed
+from foveate.networks.stages import StageMaps
 from foveate.networks.timm import PREFIX, BackboneChoice, stage_maps
 from foveate.types import Size
 
@@ -39,9 +41,11 @@ class CellFeatures(nn.Module):
         stride: view pixels per cell.
         frozen: whether the backbone stays as it is.
         maxima: whether the maxima follow the averages.
+        compiled: whether the maps of a frozen backbone are computed by onnxruntime on a CPU, if it is installed.
 
     Attributes:
         dimension: D, features of a cell.
+        compiled: whether they are, here.
 
     Example:
         >>> mean = CellFeatures(lambda views: [views], dimension=1, stride=2)
@@ -57,9 +61,13 @@ class CellFeatures(nn.Module):
         stride: int,
         frozen: bool = True,
         maxima: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.maps, self.stride, self.frozen, self.maxima = maps, stride, frozen, maxima
+        self.compiled = compiled and frozen and isinstance(maps, StageMaps) and is_installed()
+        self._graph = CompiledMaps(maps) if self.compiled and isinstance(maps, StageMaps) else None
+        self.register_load_state_dict_post_hook(_forget_graph)  # type: ignore[no-untyped-call]  # it is torch's
         self.dimension = 2 * dimension if maxima else dimension
         if isinstance(maps, nn.Module) and frozen:
             maps.requires_grad_(False).eval()
@@ -75,9 +83,20 @@ class CellFeatures(nn.Module):
         memory = nullcontext() if torch.is_grad_enabled() else keeping_large_blocks()
         with memory, torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             size = (views.shape[2], views.shape[3])
-            maps = [one.float() for one in self.maps(views)]
+            maps = [one.float() for one in self._maps_of(views)]
             pools = (_cell_averages, _cell_maxima) if self.maxima else (_cell_averages,)
             return torch.cat([pool(one, size, self.stride) for pool in pools for one in maps], -1)
+
+    def _maps_of(self, views: Tensor) -> Sequence[Tensor]:
+        if self._graph is None or views.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return self.maps(views)
+        return self._graph(views)
+
+
+def _forget_graph(cells: nn.Module, _: object) -> None:
+    assert isinstance(cells, CellFeatures)
+    if cells._graph is not None:
+        cells._graph.forget()
 
 
 def _cell_averages(
@@ -288,7 +307,8 @@ class EvidenceNetwork(nn.Module):
         )
         maps = stage_maps(choice, settings.stages).to(memory_format=torch.channels_last)
         self.stride = settings.stride or 1
-        self.cells = CellFeatures(maps, maps.dimension, self.stride, settings.frozen, settings.maxima)
+        compiled = settings.runtime == "onnxruntime"
+        self.cells = CellFeatures(maps, maps.dimension, self.stride, settings.frozen, settings.maxima, compiled)
         self.head = EvidenceHead(self.cells.dimension, settings.hidden, questions, settings.members, settings.dropout)
 
     def forward(self, cells: Float[Tensor, "batch row column feature"]) -> Float[Tensor, "batch row column question"]:

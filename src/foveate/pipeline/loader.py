@@ -191,8 +191,8 @@ def digest(model: Model) -> str:
 
     The weights alone do not tell: a network up to a stage is the same whichever of its earlier maps are looked at.
     """
-    attention = model.settings.attention
-    kind = (attention.name, attention.stages, attention.stride, attention.maxima, model.device.type)
+    own, compiled = model.settings.attention, model.eyes is not None and model.eyes.compiled
+    kind = (own.name, own.stages, own.stride, own.maxima, compiled, model.device.type)
     found = hashlib.sha256(repr(kind).encode())
     for network in (model.eyes, model.normalise):
         for name, tensor in ({} if network is None else network.state_dict()).items():

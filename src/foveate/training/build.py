@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foveate.config.settings import DataSettings, InputSettings, ViewSettings
+from foveate.config.settings import AttentionSettings, DataSettings, InputSettings, ModelSettings, ViewSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ConfigError, ImageError
 from foveate.images import Source
 from foveate.images.tensors import view_size
-from foveate.models import Intake, Model, build_model, view_of, wanted_channels
+from foveate.models import Intake, Model, build_model, view_of, view_scale, wanted_channels
 from foveate.networks import FeatureNetwork
+from foveate.networks.evidence import has_backbone
 from foveate.networks.normalise import BandStatistics
+from foveate.networks.runtime import WORTH, is_installed
 from foveate.pipeline.distributed import agreed
 from foveate.pipeline.inference import answered
 from foveate.pipeline.loader import Failed, Loader, readable, shares
@@ -194,6 +196,7 @@ def build_for(
                 f"note: images are {unknown}: each band is normalised by its mean and deviation over the training "
                 "images (model.input.normalise bands)"
             )
+    model = replace(model, attention=_with_runtime(model, len(indices), size, accelerator.device.type, say))
     bands: BandStatistics | None = None
     if model.input.normalise == "bands":
         intake = Intake(model.input, channels)
@@ -211,6 +214,20 @@ def build_for(
         features=features,
         pretrained=pretrained,
     )
+
+
+def _with_runtime(
+    model: ModelSettings, images: int, size: Size, device: str, say: Callable[[str], None] | None
+) -> AttentionSettings:
+    """Attention settings whose runtime is settled: by how many pixels of views there are to be seen."""
+    attention, view = model.attention, view_of(model)
+    if attention.runtime != "auto":
+        return attention
+    scale = None if view is None or not (has_backbone(attention) and attention.frozen) else view_scale(view, size)
+    worth = scale is not None and device == "cpu" and images * size[0] * size[1] * scale**2 >= WORTH
+    if worth and not is_installed() and say is not None:
+        say("note: pip install 'foveate[onnx]' halves the time in which the views are seen (docs/performance.md)")
+    return replace(attention, runtime="onnxruntime" if worth and is_installed() else "torch")
 
 
 def as_it_began(settings: RunSettings, folder: Path) -> RunSettings:
