@@ -3,13 +3,39 @@
 import os
 import socket
 import tempfile
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+SHAPES = ("sampling", "images", "networks", "models")
+"""Rooms whose functions state shapes, which every test of theirs executes."""
+ONE_IN = 8
+"""Of the tests of other rooms, so many execute them: of a training's time, they take half."""
+
+
+def executes_shapes(item: pytest.Item) -> bool:
+    """Whether the shapes in signatures are checked while a test runs: the same in every run, whatever else runs."""
+    tests = Path(__file__).parent
+    if not item.path.is_relative_to(tests) or item.get_closest_marker("slow") is not None:
+        return True
+    return item.path.relative_to(tests).parts[0] in SHAPES or zlib.crc32(item.nodeid.encode()) % ONE_IN == 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Switch shapes on or off for a test and what it sets up."""
+    jaxtyping.config.update("jaxtyping_disable", not executes_shapes(item))
+    try:
+        return (yield)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -90,9 +90,10 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Shapes are not checked: many steps take a fraction of the time, and other tests take the same steps checked."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture

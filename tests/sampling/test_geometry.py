@@ -1,5 +1,6 @@
 """Which patch is that: worked by hand, then as laws. Nothing here is square."""
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -256,3 +257,8 @@ def test_the_affine_map_puts_full_cells_where_their_centres_are(grid: Grid, view
     torch.testing.assert_close(placed, grid.centres(cells, view, image), rtol=1e-12, atol=1e-9)
     back = grid.cells(placed.clamp(max=1e9), view, image)
     assert (back == cells).all()
+
+
+def test_shapes_in_signatures_are_executed_in_tests() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError, match=r"Grid\.boxes"):
+        Grid(1).boxes(torch.zeros(3, dtype=torch.long), 5, [(4, 5)], [(40, 50)], (6, 8))

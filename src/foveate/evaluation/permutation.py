@@ -17,6 +17,9 @@ LEVEL = 0.05
 SHUFFLES = 1999
 """Of the labels."""
 
+TOGETHER = 2**20
+"""Labels that are shuffled at a time, of all shuffles together: they take 8 bytes each."""
+
 
 def permutation_p(
     labels: NDArray[np.int64],
@@ -60,17 +63,23 @@ def permutation_p(
     if (hot[first][member] != hot).any():  # labels differ within groups: image by image
         first = member = np.arange(len(hot))
     of_units, generator = hot[first], np.random.default_rng(seed)
-    least = _mean_auc(hot, ranks) - 1e-9
-    shuffled = (of_units[generator.permutation(len(first))][member] for _ in range(shuffles))
-    return (1 + sum(_mean_auc(one, ranks) >= least for one in shuffled)) / (1 + shuffles)
+    least, reached = _mean_auc(hot[None], ranks)[0] - 1e-9, 0
+    at_once = max(1, TOGETHER // hot.size)
+    for start in range(0, shuffles, at_once):
+        count = min(at_once, shuffles - start)
+        orders = np.stack([generator.permutation(len(first)) for _ in range(count)])
+        reached += int((_mean_auc(of_units[orders[:, member]], ranks) >= least).sum())
+    return (1 + reached) / (1 + shuffles)
 
 
-def _mean_auc(hot: NDArray[np.int64], ranks: NDArray[np.float64]) -> float:
-    """Mean over the classes of the Mann-Whitney statistic, from (n, classes) labels and ranks."""
-    positives = hot.sum(0)
-    pairs = positives * (len(hot) - positives)
-    wins = (hot * ranks).sum(0) - positives * (positives + 1) / 2
-    return float((wins[pairs > 0] / pairs[pairs > 0]).mean()) if (pairs > 0).any() else 0.5
+def _mean_auc(hot: NDArray[np.int64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the classes of the Mann-Whitney statistic, from labels (shuffle, n, classes) and ranks (n, classes)."""
+    positives = hot.sum(1)
+    pairs = positives * (hot.shape[1] - positives)
+    wins = np.einsum("bnc,nc->bc", hot, ranks) - positives * (positives + 1) / 2
+    shares, told = wins / np.maximum(pairs, 1), pairs > 0
+    mean: NDArray[np.float64] = (shares * told).sum(1) / np.maximum(told.sum(1), 1)
+    return np.where(told.any(1), mean, 0.5)
 
 
 @dataclass(frozen=True)
