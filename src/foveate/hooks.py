@@ -26,7 +26,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
         *("timm",),
     ),
     "method": ("iid", "des_raj", "priority", "murthy", "uniform", "top"),
-    "model": ("attention-sampling", "uniform", "cnn", "deep-mil", "evidence"),
+    "model": ("attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "zoom"),
     "reader": (),
 }
 """Kind → names of foveate's own."""

@@ -17,7 +17,7 @@ from foveate.models.types import Batch
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
 
-NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil"]
+NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil", "zoom"]
 SIZES = [(160, 100), (90, 210), (160, 100), (81, 127)]
 SEEDS = [11, 12, 13, 14]
 
@@ -33,7 +33,7 @@ def test_the_contract_answers(name: str, make_model: Models) -> None:
     assert model.view == (None if name == "deep-mil" else ViewSettings(scale=0.25))
     assert model.reads_patches == (name != "cnn")
     assert model.patch == ((22, 26) if model.reads_patches else None)
-    assert model.patches == (4 if name in ("attention-sampling", "uniform") else 0)
+    assert model.patches == (4 if name in ("attention-sampling", "uniform", "zoom") else 0)
     assert model.device == torch.device("cpu")
     assert model.parameter_count == sum(parameter.numel() for parameter in model.parameters())
     assert model.classes == ("cat", "dog", "owl")
@@ -87,10 +87,11 @@ def test_every_parameter_gets_a_finite_gradient(name: str, make_model: Models, m
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
         # Softmax does not see a constant, so the bias of the last attention layer has gradient 0.
-        assert parameter.grad.abs().max() > 0 or key in ("attention.layers.1.bias", "attention.score.bias"), key
+        constant = ("attention.layers.1.bias", "attention.score.bias", "further.0.layers.1.bias")
+        assert parameter.grad.abs().max() > 0 or key in constant, key
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "zoom"])
 def test_samples_average_probabilities_and_share_the_attention(
     name: str, make_model: Models, make_source: Sources
 ) -> None:
@@ -162,7 +163,7 @@ def test_only_what_the_mask_allows_is_drawn(name: str, make_model: Models, make_
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "zoom"])
 def test_an_image_without_a_cell_is_named(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name)
     batch = batch_of(model, make_source, [0, 3])

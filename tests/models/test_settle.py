@@ -16,7 +16,7 @@ from foveate.images import ArraySource
 from foveate.models import DrawOptions, Ensemble, Model
 from foveate.models.look import finish_looks, see, start_looks
 from foveate.models.receipts import Stages
-from foveate.models.settle import Looked, round_sizes, settle
+from foveate.models.settle import Drawn, Looked, round_sizes, settle
 from foveate.models.types import Batch
 from foveate.sampling import draw, expectation, variance, weigh
 from foveate.sampling.geometry import Grid
@@ -143,7 +143,10 @@ def test_what_is_called_settled_is_what_all_cells_say(control: bool) -> None:
     generators = [torch.Generator().manual_seed(number) for number in range(images)]
     with torch.no_grad():
         looked = Looked(log_prob, mask, foretold)
-        found = settle(Table(table, head), batch, looked, options, generators, (torch.zeros(images, 3), 1.0), Stages())
+        drawn = draw(log_prob, 160, generator=generators)
+        boxes = Grid(1).boxes(drawn.index, SIDES[1], [SIDES] * images, [SIDES] * images, (1, 1))
+        lot = Drawn(batch, 1, looked, drawn, boxes, None, Stages(), drawn.index, drawn.valid)
+        found = settle(Table(table, head), batch, looked, options, lot, (torch.zeros(images, 3), 1.0), Stages())
     assert found.settled is not None
     assert found.read is not None
     truth = torch.bmm(log_prob.exp()[:, None], table.double())[:, 0].argmax(1)

@@ -6,6 +6,7 @@ The string under each field is its help text. Nothing here imports torch.
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from foveate.config.zoom import ZoomSettings
 from foveate.errors import ConfigError
 from foveate.hooks import Own
 from foveate.types import Size
@@ -150,8 +151,7 @@ class FeatureSettings:
     """Leave the feature network as it is, and train the rest. What it says of a patch of an unchanged image is then
     computed once, and kept in memory."""
     enlarge: float = 1.0
-    """Factor by which patches are enlarged before the feature network sees them, by bilinear interpolation: a network
-    that halves its resolution five times tells more of 128 pixels than of the same 64."""
+    """Factor by which patches are enlarged, bilinearly, for a feature network that tells more of more pixels."""
     project: int = 0
     """Features that a trained layer makes of a network's own, which it sees standardised; 0 leaves these as they are.
     With a pretrained network it is what keeps few labels from being learnt by heart."""
@@ -188,9 +188,9 @@ class ModelSettings:
     """Model: a classifier of large images."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
-    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil", "evidence"] | Own = "attention-sampling"
+    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "zoom"] | Own = "attention-sampling"
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
-    over all patches of a grid (Deep MIL), or evidence of the view's cells, which reads no patch."""
+    over all patches of a grid (Deep MIL), evidence of the view's cells, or attention level by level (zoom)."""
     input: InputSettings = field(default_factory=InputSettings)
     """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
@@ -216,6 +216,8 @@ class ModelSettings:
     """The feature network."""
     mil: MilSettings = field(default_factory=MilSettings)
     """Deep MIL's grid and attention."""
+    zoom: ZoomSettings = field(default_factory=ZoomSettings)
+    """The levels of the model zoom."""
 
     @property
     def own_code(self) -> tuple[str, ...]:
@@ -297,13 +299,12 @@ class DataSettings:
     images: str | None = None
     """Folder that the manifest's paths are relative to; its own if None."""
     published: str | None = None
-    """Where the files of a published data set lie, as they were published: a folder, or the zip file of
-    colon cancer or of DeepPCB."""
+    """Where the files of a published data set lie: a folder, or the zip file of colon cancer or of DeepPCB."""
     multi_label: bool = False
     """Whether an image may have several labels, or none: in a manifest, separated by |."""
     background: str | None = "auto"
-    """The class of images that show nothing, such as "none", "normal" or "ok", against which evidence is sought first;
-    "auto" looks for such a name and says what it found, null seeks evidence of every class."""
+    """The class of images that show nothing, such as "none" or "ok", against which evidence is sought first; "auto"
+    looks for such a name and says what it found, null seeks evidence of every class."""
     allow_crossing_groups: bool = False
     """Accept groups with images in training and in test, whose test error then says little."""
     validation: float = 0.1
@@ -333,8 +334,7 @@ class DataSettings:
     """Seed of the generated canvases or boards; a seed determines every pixel."""
     cache: Literal["off", "memory", "disk"] = "disk"
     """What is kept of images from epoch to epoch: "memory" keeps their views; "disk" also what JPEG, PNG and the like
-    are decoded to, for the next run, too; "off" neither. What was decoded last stays in memory in any case. No result
-    depends on it."""
+    are decoded to, for the next run, too; "off" neither, but for what was decoded last. No result depends on it."""
     cache_folder: str | None = None
     """Where "disk" keeps it; "images" in $FOVEATE_CACHE, or in the user's cache folder, if None."""
     cache_gigabytes: float = 50.0

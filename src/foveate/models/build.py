@@ -19,6 +19,7 @@ from foveate.models.probabilities import SEPARATOR
 from foveate.models.sampling import AttentionSampling
 from foveate.models.types import BuildOptions
 from foveate.models.uniform import Uniform
+from foveate.models.zoom import Zoom, check_zoom
 from foveate.networks import receptive_field
 from foveate.networks.evidence import has_backbone
 from foveate.networks.normalise import BandStatistics
@@ -30,8 +31,9 @@ MODELS: dict[str, type[Model]] = {
     "deep-mil": DeepMil,
     "evidence": Evidence,
     "uniform": Uniform,
+    "zoom": Zoom,
 }
-SIGHTED = {"attention-sampling", "evidence", "uniform"}
+SIGHTED = {"attention-sampling", "evidence", "uniform", "zoom"}
 """The models that lay a map over a view."""
 
 
@@ -127,7 +129,8 @@ def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSet
 
     Cells much closer than a patch let several draws crowd on one object (docs/method.md). The scale is
     `view.scale`, or follows from `view.longest_side` and a typical image size. Where it is not known (no image size,
-    or a view set by microns per pixel) the stride is 1: every view pixel is a cell, and none is out of reach.
+    or a view set by microns per pixel) the stride is 1: every view pixel is a cell, and none is out of reach. Where
+    attention zooms, the scale is that of its last level.
 
     Arguments:
         settings: a model's settings.
@@ -143,6 +146,8 @@ def resolve(settings: ModelSettings, image_size: Size | None = None) -> ModelSet
     if settings.attention.stride is not None:
         return settings
     scale = view_scale(settings.view, image_size)
+    if scale is not None and settings.name == "zoom":
+        scale *= math.prod(settings.zoom.factors)
     stride = 1 if scale is None else max(1, math.floor(min(settings.patch) * scale / 2 + 0.5))
     return replace(settings, attention=replace(settings.attention, stride=stride))
 
@@ -215,6 +220,8 @@ def _check_input(settings: InputSettings, channels: int) -> None:
 def _check(settings: ModelSettings, channels: int) -> None:
     model_class(settings.name)
     check_view(settings.view)
+    if settings.name == "zoom":
+        check_zoom(settings)
     _check_input(settings.input, channels)
     attention, mil = settings.attention, settings.mil
     positive = {

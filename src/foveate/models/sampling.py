@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +15,10 @@ from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
 from foveate.models.evidence import FirstAnswer, questions_of, seen_cells
 from foveate.models.kept import KeptFeatures
-from foveate.models.patch_reading import PatchReading
 from foveate.models.preprocess import extents
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
-from foveate.models.settle import Looked, settle
+from foveate.models.settle import Drawn, Looked, settle
 from foveate.models.types import PLAIN, Batch, BuildOptions, DrawOptions, Output, Started
 from foveate.networks import AttentionNetwork, ContrastPrior, ForetoldFeatures, log_attention, receptive_field
 from foveate.networks.custom import OwnAttention, import_network
@@ -28,7 +27,7 @@ from foveate.sampling import ControlVariate, draw, expectation, fetch, noise_lef
 from foveate.sampling.estimator import BASELINED
 from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
-from foveate.types import Draw, Size
+from foveate.types import Size
 
 
 class PatchModel(Model):
@@ -74,7 +73,7 @@ class PatchModel(Model):
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
         """Log probability of every cell of the map, normalised over the valid ones, −inf elsewhere."""
 
-    def start(self, batch: Batch, samples: int = 1) -> "Drawn":
+    def start(self, batch: Batch, samples: int = 1) -> Drawn:
         """Look, draw, and begin to read; see `Model.start`.
 
         Arguments:
@@ -104,8 +103,9 @@ class PatchModel(Model):
         nothing = looked.log_prob.new_zeros(len(batch), len(self.classes))
         added = self.answer(nothing, batch, looked.cell_mask)
         share = float((self.answer(nothing + 1, batch, looked.cell_mask) - added).mean())
-        generators = [_generator(seed, 0) for seed in batch.seeds]
-        return settle(self, batch, looked, options, generators, (added, share), stages)
+        assert options.max_patches is not None
+        lot = self.drawn(batch, 1, looked, stages, options.max_patches, "murthy")
+        return settle(self, batch, looked, options, lot, (added, share), stages)
 
     def seen(self, batch: Batch) -> Batch:
         """The batch as the attention sees it: normalised."""
@@ -116,36 +116,43 @@ class PatchModel(Model):
         """Features foretold of the patches behind all cells, for a control variate; None if there is none."""
         return None
 
-    def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> "Drawn":
+    def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> Drawn:
         """Same look, other draws; see `Model.draw_again`."""
         assert isinstance(started, Drawn)
         looked = started.looked.rows([row] * len(seeds))
         return self._draw(started.batch.repeat(row, seeds), started.samples, looked, Stages())
 
-    def _draw(self, batch: Batch, samples: int, looked: "Looked", stages: Stages) -> "Drawn":
-        log_prob, cell_mask = looked.log_prob, looked.cell_mask
-        allowed = cell_mask.flatten(1)
+    def _draw(self, batch: Batch, samples: int, looked: Looked, stages: Stages) -> Drawn:
+        patches = self.training_patches if self.training else self.patches
+        return self._read_drawn(self.drawn(batch, samples, looked, stages, patches, self.draw_method))
+
+    def drawn(self, batch: Batch, samples: int, looked: Looked, stages: Stages, patches: int, method: Method) -> Drawn:
+        """Draw patches of what was looked at, and read none."""
+        log_prob, allowed = looked.log_prob, looked.cell_mask.flatten(1)
         with stages("draw"):
             drawn = draw(
                 log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
-                self.training_patches if self.training else self.patches,
-                self.draw_method,
+                patches,
+                method,
                 mask=allowed.repeat_interleave(samples, 0) if samples > 1 else allowed,
                 generator=[_generator(seed, t) for seed in batch.seeds for t in range(samples)],
             )
-            sources = [source for source in batch.sources for _ in range(samples)]
+            index, valid = fetch(drawn, batch.ids)
             view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
-            image_sizes = [source.size for source in sources]
-            (index, valid), columns = fetch(drawn, batch.ids), cell_mask.shape[2]
-            boxes = self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
-            changes = [source.patch_change for source in sources]
-            if any(changes):
-                boxes = shift_boxes(boxes, changes)
-            unread = valid
-            if self.kept is not None and batch.keys:
-                unread = valid & ~self.kept.known([key for key in batch.keys for _ in range(samples)], index)
-        reading = self.read_patches(sources, boxes, unread, stages, samples)
-        return Drawn(batch, samples, looked, drawn, boxes, reading, stages, index, unread)
+            image_sizes = [source.size for source in batch.sources for _ in range(samples)]
+            boxes = self.grid.boxes(index, looked.cell_mask.shape[2], view_sizes, image_sizes, self.settings.patch)
+        return Drawn(batch, samples, looked, drawn, boxes, None, stages, index, valid)
+
+    def _read_drawn(self, drawn: Drawn) -> Drawn:
+        """Begin to read the patches of what was drawn, but for those whose features are kept."""
+        batch, samples, unread = drawn.batch, drawn.samples, drawn.unread
+        sources = [source for source in batch.sources for _ in range(samples)]
+        changes = [source.patch_change for source in sources]
+        boxes = shift_boxes(drawn.boxes, changes) if any(changes) else drawn.boxes
+        if self.kept is not None and batch.keys:
+            unread = unread & ~self.kept.known([key for key in batch.keys for _ in range(samples)], drawn.index)
+        reading = self.read_patches(sources, boxes, unread, drawn.stages, samples)
+        return replace(drawn, boxes=boxes, unread=unread, reading=reading)
 
     def finish(self, started: Started) -> Output:
         """Read, compute features, estimate, classify; see `Model.finish`.
@@ -179,7 +186,7 @@ class PatchModel(Model):
             seconds=stages.seconds,
         )
 
-    def _kept_patches(self, started: "Drawn") -> Int[Tensor, " batch"] | None:
+    def _kept_patches(self, started: Drawn) -> Int[Tensor, " batch"] | None:
         if self.kept is None or not started.batch.keys:
             return None
         not_read = started.drawn.valid.cpu() & ~started.unread
@@ -194,39 +201,17 @@ class PatchModel(Model):
         """Logits of the classes, from those of the patches."""
         return logits
 
-    def _features(self, started: "Drawn") -> Float[Tensor, "rows draw feature"]:
+    def _features(self, started: Drawn) -> Float[Tensor, "rows draw feature"]:
         """Features of the patches drawn: computed, or as they are kept of a frozen network."""
-        batch, kept = started.batch, self.kept
+        batch, kept, reading = started.batch, self.kept, started.reading
+        assert reading is not None
         if kept is None or not batch.keys:
-            return started.reading.features(self.features, self.normalise)
-        raw = started.reading.features(self.features.raw, self.normalise)
+            return reading.features(self.features, self.normalise)
+        raw = reading.features(self.features.raw, self.normalise)
         raw = kept.completed(
             [key for key in batch.keys for _ in range(started.samples)], started.index, started.unread, raw
         )
         return self.features.finished(raw)
-
-
-@dataclass(frozen=True)
-class Drawn(Started):
-    """Forward pass under way, of which the cells are drawn.
-
-    Attributes:
-        looked: what the attention said.
-        drawn: the cells drawn, of B · samples rows.
-        boxes: (B · samples, n, 4) of their patches, in level-0 pixels.
-        reading: of the patches.
-        stages: seconds so far.
-        index: (B · samples, n) cells drawn; on the CPU.
-        unread: (B · samples, n) those whose features are not kept; on the CPU.
-    """
-
-    looked: Looked
-    drawn: Draw
-    boxes: Int[Tensor, "rows draw 4"]
-    reading: PatchReading
-    stages: Stages
-    index: Int[Tensor, "rows draw"]
-    unread: Bool[Tensor, "rows draw"]
 
 
 def footprints(batch: Batch, patch: Size) -> list[Size]:
@@ -261,23 +246,25 @@ class AttentionSampling(PatchModel):
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
         super().__init__(settings, classes, channels, options)
-        self.attention: AttentionNetwork | EvidenceNetwork | OwnAttention
-        name = settings.attention.name
-        if has_backbone(settings.attention):
-            questions = questions_of(settings, self.classes)
-            standardised = settings.input.normalise != "none"
-            self.attention = EvidenceNetwork(settings.attention, channels, questions, options.pretrained, standardised)
+        self.attention = self.attention_network(options)
+        if isinstance(self.attention, EvidenceNetwork):
             if settings.evidence.share:
                 self.first = FirstAnswer(self, self.attention)
             if settings.control:
                 self.foreteller = ForetoldFeatures(self.attention.cells.dimension, self.features.dimension)
-        elif name != "convolutional":
-            network = import_network(name, channels, "attention", "model.attention.name")
-            self.attention = OwnAttention(network, self.grid.stride, settings.attention.pool, name)  # type: ignore[arg-type]
-        else:
-            self.attention = AttentionNetwork(channels, settings.attention).to(memory_format=torch.channels_last)
         contrast = settings.prior.contrast
         self.prior = ContrastPrior(contrast, settings.prior.epsilon) if contrast != 0 else None
+
+    def attention_network(self, options: BuildOptions) -> AttentionNetwork | EvidenceNetwork | OwnAttention:
+        """Attention network as the settings want it, with weights of its own."""
+        settings, name = self.settings, self.settings.attention.name
+        if has_backbone(settings.attention):
+            questions, standardised = questions_of(settings, self.classes), settings.input.normalise != "none"
+            return EvidenceNetwork(settings.attention, self.channels, questions, options.pretrained, standardised)
+        if name != "convolutional":
+            network = import_network(name, self.channels, "attention", "model.attention.name")
+            return OwnAttention(network, self.grid.strides[0], settings.attention.pool, name)
+        return AttentionNetwork(self.channels, settings.attention).to(memory_format=torch.channels_last)
 
     @property
     def eyes(self) -> CellFeatures | None:
@@ -290,7 +277,8 @@ class AttentionSampling(PatchModel):
         groups = super().parameter_groups()
         if self.settings.attention.learning_rate is None:
             return groups
-        own = [one for one in self.attention.parameters() if one.requires_grad]
+        attends = ("attention.", "further.")  # of the view, and of finer levels
+        own = [one for name, one in self.named_parameters() if name.startswith(attends) and one.requires_grad]
         known = {id(one) for one in own}
         groups[0]["params"] = [one for one in groups[0]["params"] if id(one) not in known]
         return [*groups, {"params": own, "learning_rate": self.settings.attention.learning_rate}]

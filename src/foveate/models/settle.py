@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.images import Source
 from foveate.models.patch_reading import Network, PatchReading
 from foveate.models.receipts import Stages
-from foveate.models.types import Batch, DrawOptions, Output
-from foveate.sampling import ControlVariate, draw, expectation, fetch, variance, weigh
-from foveate.sampling.geometry import Grid
-from foveate.types import Draw, Size
+from foveate.models.types import Batch, DrawOptions, Output, Started
+from foveate.sampling import ControlVariate, beginning, expectation, variance
+from foveate.types import Draw
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,33 @@ class Looked:
         return None if self.foretold is None else ControlVariate(self.log_prob, self.foretold)
 
 
+@dataclass(frozen=True)
+class Drawn(Started):
+    """Forward pass under way, of which the cells are drawn.
+
+    Attributes:
+        looked: what the attention said.
+        drawn: the cells drawn, of B · samples rows.
+        boxes: (B · samples, n, 4) of their patches, in level-0 pixels.
+        reading: of the patches; None until it begins.
+        stages: seconds so far.
+        index: (B · samples, n) cells drawn; on the CPU.
+        unread: (B · samples, n) those whose features are not kept; on the CPU.
+    """
+
+    looked: Looked
+    drawn: Draw
+    boxes: Int[Tensor, "rows draw 4"]
+    reading: PatchReading | None
+    stages: Stages
+    index: Int[Tensor, "rows draw"]
+    unread: Bool[Tensor, "rows draw"]
+
+
 @runtime_checkable
 class Settler(Protocol):
     """What is asked of a model here; see `foveate.models.PatchModel`."""
 
-    grid: Grid
     head: nn.Linear
     multi_label: bool
     patches: int
@@ -56,8 +77,6 @@ class Settler(Protocol):
     def normalise(self) -> nn.Module | None: ...  # noqa: D102
     @property
     def features(self) -> Network: ...  # noqa: D102
-    @property
-    def patch(self) -> Size | None: ...  # noqa: D102
     def calibrated(self, logits: Tensor) -> Tensor: ...  # noqa: D102
     def probabilities(self, logits: Tensor) -> Tensor: ...  # noqa: D102
     def read_patches(  # noqa: D102
@@ -83,7 +102,7 @@ def settle(
     batch: Batch,
     looked: Looked,
     options: DrawOptions,
-    generators: Sequence[torch.Generator],
+    lot: Drawn,
     first: tuple[Float[Tensor, "batch class"], float],
     stages: Stages,
 ) -> Output:
@@ -106,7 +125,7 @@ def settle(
         batch: as the attention sees it.
         looked: what it said.
         options: the most patches and the confidence.
-        generators: one per image.
+        lot: as many patches as `options.max_patches`, drawn by "murthy" and not read.
         first: what is added to the logits of the patches and what they are multiplied with, of a first answer.
         stages: where to note the time.
 
@@ -118,12 +137,7 @@ def settle(
     assert options.max_patches is not None
     sizes, device = round_sizes(model.patches, options.max_patches), looked.log_prob.device
     allowed_risk = (1 - options.confidence) / len(sizes)
-    with stages("draw"):
-        drawn = draw(looked.log_prob, sizes[-1], mask=looked.cell_mask.flatten(1), generator=generators)
-        index, valid = fetch(drawn, batch.ids)
-        assert model.patch is not None
-        image_sizes = [source.size for source in batch.sources]
-        boxes = model.grid.boxes(index, looked.cell_mask.shape[2], batch.view_sizes, image_sizes, model.patch)
+    drawn, boxes, valid = lot.drawn, lot.boxes, lot.unread
     count, classes = len(batch), model.head.out_features
     features = torch.zeros(count, sizes[-1], model.head.in_features, device=device)
     logits, spread = torch.zeros(count, classes, device=device), torch.zeros(count, dtype=torch.float64)
@@ -138,7 +152,7 @@ def settle(
         features[active, new] = reading.features(model.features, model.normalise).float()
         with stages("classify"):
             own = looked.rows(active)
-            part = weigh(own.log_prob, index[active, :size].to(device), mask=own.cell_mask.flatten(1))
+            part = beginning(drawn, active, size)
             seen = features[active, :size]
             estimate = expectation(part, seen, control=own.control)
             added, share = first[0][active], first[1]

@@ -171,6 +171,8 @@ class Output:
         read: (B·s, n) which of `boxes` were read: False for slots left over and for a smaller image's missing cells; or
             None, where there are no boxes.
         cell_mask: (B, rows, columns) True for the cells of the map that may be looked at; or None, as the attention.
+        regions: (B·s, n, levels, 4) boxes seen on the way to each patch by a model that zooms, coarsest first; or None.
+        entropy: (B,) entropy of the attention in nats, estimated, where there is more to it than the map; or None.
         noise_left: () share of the estimate's noise that a control variate leaves, with its gradient; None if there is
             no such, or nothing is trained.
         kept: (B,) patches of each image whose features were kept, so that they were not read; None if none are kept.
@@ -188,6 +190,8 @@ class Output:
     features: "Float[Tensor, 'rows draw feature'] | None" = None
     read: "Bool[Tensor, 'rows draw'] | None" = None
     cell_mask: "Bool[Tensor, 'batch row column'] | None" = None
+    regions: "Int[Tensor, 'rows draw level 4'] | None" = None
+    entropy: "Float[Tensor, ' batch'] | None" = None
     noise_left: "Float[Tensor, ''] | None" = None
     kept: "Int[Tensor, ' batch'] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)

@@ -41,7 +41,7 @@ Files:
 """
 
 from foveate.sampling.attention_health import REMEDIES, AttentionHealth, common_warnings, diagnose
-from foveate.sampling.draw import draw, fetch, weigh
+from foveate.sampling.draw import beginning, draw, fetch, weigh
 from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation, noise_left, variance
 from foveate.sampling.tree import Children, Descent, draw_tree
 
@@ -51,6 +51,7 @@ __all__ = [
     "Children",
     "ControlVariate",
     "Descent",
+    "beginning",
     "coefficients",
     "common_warnings",
     "control_loss",

@@ -225,6 +225,35 @@ def weigh(
         return _describe(log_prob, source, index, method, kappa)
 
 
+def beginning(drawn: Draw, rows: Sequence[int], n: int) -> Draw:
+    """First n cells of some images of a draw by "murthy", weighed as if no more had been drawn.
+
+    Arguments:
+        drawn: cells in order of draw.
+        rows: of which images.
+        n: how many cells of each; no more than were drawn.
+
+    Returns:
+        A draw of so many rows, without a threshold.
+
+    Example:
+        >>> import torch
+        >>> log_prob, seeded = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.Generator().manual_seed
+        >>> drawn = draw(log_prob, 3, generator=seeded(0))
+        >>> torch.equal(beginning(drawn, [0], 2).weight, draw(log_prob, 2, generator=seeded(0)).weight)
+        True
+    """
+    index = torch.tensor(rows).to(drawn.index.device)
+    cells, log_prob, valid, every = (
+        one[index] for one in (drawn.index, drawn.log_prob, drawn.valid, drawn.log_proposal)
+    )
+    later = torch.cat((drawn.log_rest[index, None], every[:, n:].masked_fill(~valid[:, n:], -math.inf)), 1)
+    log_rest, log_proposal, valid = later.logsumexp(1), every[:, :n], valid[:, :n]
+    nodes = thresholds(log_proposal, log_rest, valid)
+    weight = importance_weights("murthy", log_proposal, log_rest, None, valid.sum(1), valid, nodes)
+    return Draw(cells[:, :n], log_prob[:, :n], weight, valid, log_rest, None, "murthy", log_proposal, nodes)
+
+
 def _describe(
     log_prob: Float[Tensor, "batch cell"],
     source: Distribution,

@@ -78,7 +78,9 @@ class Found:
 
 def finds(settings: RunSettings) -> bool:
     """Whether a run teaches evidence before anything else."""
-    seeing = settings.model.name in ("attention-sampling", "evidence") and has_backbone(settings.model.attention)
+    seeing = settings.model.name in ("attention-sampling", "evidence", "zoom") and has_backbone(
+        settings.model.attention
+    )
     return seeing and settings.training.find.starts > 0
 
 
@@ -278,7 +280,7 @@ def with_evidence(model: Model, found: Evidence, settings: RunSettings, features
     """Model that begins with the attention that was found, and keeps its answer; its other networks are those it has.
 
     Arguments:
-        model: attention sampling, or evidence, as it was built from its settings.
+        model: attention sampling, zoom, or evidence, as it was built from its settings.
         found: evidence.
         settings: of the run.
         features: the feature network of the caller's own that the model was built with, if it was.
@@ -293,8 +295,10 @@ def with_evidence(model: Model, found: Evidence, settings: RunSettings, features
     )
     kind = (begun, model.classes, model.channels, derive_seed(settings.seed, "model"))
     result = build_model(*kind, multi_label=model.multi_label, features=features, pretrained=False)
-    tensors = {name: one for name, one in model.state_dict().items() if not name.startswith("attention.head.")}
-    heads = {f"attention.head.{name}": one for name, one in found.attention.head.state_dict().items()}
+    # attention of every level, if there are several, begins with what was found in the view
+    levels = ["attention.head.", *(f"further.{number}.head." for number in range(len(getattr(result, "further", ()))))]
+    tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(tuple(levels))}
+    heads = {level + name: one for level in levels for name, one in found.attention.head.state_dict().items()}
     first = {name: one for name, one in result.state_dict().items() if name.startswith("first.")}
     result.load_state_dict(tensors | heads | first)
     if isinstance(result, AttentionSampling) and share:

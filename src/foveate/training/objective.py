@@ -24,8 +24,11 @@ def attention_entropy(output: Output) -> Tensor:
         output: of a model.
 
     Returns:
-        (B,) nats; 0 for a model without attention. Cells of probability 0 take no gradient.
+        (B,) nats; 0 for a model without attention. Cells of probability 0 take no gradient. Of a model that zooms it is
+        that of all its levels, estimated from what was drawn.
     """
+    if output.entropy is not None:
+        return output.entropy
     if output.attention is None:
         return output.logits.new_zeros(len(output.logits))
     flat = output.attention.flatten(1)

@@ -297,6 +297,7 @@ _MODELS = {
     "uniform": "uniform sampling",
     "cnn": "CNN",
     "deep-mil": "Deep MIL",
+    "zoom": "attention sampling level by level",
 }
 
 
