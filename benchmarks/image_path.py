@@ -44,6 +44,13 @@ def main() -> None:
 
 def image_paths() -> dict[str, list[str]]:
     """The files entered, in order, by a training image and by a prediction."""
+    import scipy.stats  # noqa: F401  # imports are not on the way, and take thrice as long when they are followed
+    import sklearn.metrics  # noqa: F401
+    import torch._dynamo
+    import torch.distributed.tensor  # noqa: F401
+
+    import foveate.cli.predict
+    import foveate.training.loop  # noqa: F401
     from foveate.__main__ import main as run
 
     with tempfile.TemporaryDirectory() as name:
@@ -85,6 +92,7 @@ def _images(folder: Path) -> tuple[Path, Path]:
 def _followed(starts: dict[str, str | None] | None) -> Iterator[list[str]]:
     """The files whose functions run below one of `starts` (everywhere if None), in this thread and in new ones."""
     files: dict[str, None] = {}
+    known: dict[str, str | None] = {}
     depth = aside = 0
     ours = threading.get_ident()
 
@@ -93,11 +101,16 @@ def _followed(starts: dict[str, str | None] | None) -> Iterator[list[str]]:
 
     def watch(frame: FrameType, event: str, _: object) -> None:
         nonlocal depth, aside
-        code = frame.f_code
-        is_function = code.co_flags & inspect.CO_OPTIMIZED  # bodies of modules and classes, run by an import, are not
-        if event not in ("call", "return") or not code.co_filename.startswith(SOURCE) or not is_function:
+        if event not in ("call", "return"):
             return
-        file = code.co_filename.removeprefix(SOURCE)
+        code = frame.f_code
+        name = code.co_filename
+        try:
+            file = known[name]
+        except KeyError:
+            file = known[name] = name.removeprefix(SOURCE) if name.startswith(SOURCE) else None
+        if file is None or not code.co_flags & inspect.CO_OPTIMIZED:  # bodies of modules and classes are no functions
+            return
         if threading.get_ident() == ours and is_start(file, code.co_name):
             depth += 1 if event == "call" else -1
         if threading.get_ident() == ours and code.co_name in ASIDE:
