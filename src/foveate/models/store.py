@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -328,17 +329,20 @@ def model_card(model: Model, card: dict[str, Any]) -> str:
         "pipeline_tag": "image-classification",
         "tags": ["foveate", model.settings.name, "model_hub_mixin", "pytorch_model_hub_mixin"],
     }
-    templates = Environment(
-        loader=PackageLoader("foveate.models", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return templates.get_template("card.md").render(
+    return _card_template().render(
         model=model,
         card=card,
         metrics=to_plain(card.get("metrics")),
         header=yaml.safe_dump(header, sort_keys=False),
         version=__version__,
     )
+
+
+@cache
+def _card_template() -> Template:
+    """Compiled once: training saves a model after each of its best epochs."""
+    made = Environment(
+        loader=PackageLoader("foveate.models", ""), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    return made.get_template("card.md")
