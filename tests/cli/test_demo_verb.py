@@ -16,7 +16,7 @@ from foveate.config.training import RunSettings
 def tiny(name: str) -> RunSettings:
     """The demo's preset, cut down to seconds."""
     full = preset(name)
-    data = replace(full.data, canvas=(200, 240), train_images=40, test_images=6, noise=2)
+    data = replace(full.data, canvas=(200, 240), train_images=20, test_images=6, noise=2)
     training = replace(full.training, epochs=2, batch=6, log_every=1)
     model = replace(full.model, features=replace(full.model.features, width=8))
     return replace(full, data=data, training=training, model=model)

@@ -140,7 +140,7 @@ def test_it_says_how_many_objects_were_covered(
 DIGITS = ["--data.source=megapixel-mnist", "--data.canvas", 150, 180, "--data.train_images=20", "--data.test_images=6"]
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "deep-mil"])
+@pytest.mark.parametrize("name", ["attention-sampling", pytest.param("deep-mil", marks=pytest.mark.slow)])
 def test_maps_are_scored_and_covered(
     name: str, config: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,8 @@ def _compare(folder: Path, config: Path, images: Path, model: Path) -> list[str]
     return command("compare", "--config", config.with_name("compare.yaml"), "--out", folder / "compared")
 
 
-VERBS = (_train, _compare, _predict, _explain, _evaluate, _tiff, _zarr, _canvases, _split)
+SLOW = pytest.param(_compare, marks=pytest.mark.slow)  # five comparisons
+VERBS = (_train, SLOW, _predict, _explain, _evaluate, _tiff, _zarr, _canvases, _split)
 
 
 def written(folder: Path) -> dict[str, int]:

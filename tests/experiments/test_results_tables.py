@@ -61,7 +61,9 @@ def table(begin: str) -> list[dict[str, str]]:
     return [dict(zip(headings, row, strict=True)) for row in found]
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "ablation" else []) for name in TABLES]
+)  # of 24 methods
 def test_every_figure_of_a_table_follows_from_the_records(name: str) -> None:
     begin, methods, columns = TABLES[name]
     runs = recorded(RESULTS / name)

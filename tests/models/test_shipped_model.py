@@ -49,7 +49,7 @@ def test_it_reads_digits_among_strokes_of_other_kinds(strokes: str, bar: float) 
     assert measured("bundled", True, strokes).error <= bar
 
 
-@pytest.mark.parametrize("noise_over_digits", [True, False])
+@pytest.mark.parametrize("noise_over_digits", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_reads_the_bundled_digits(noise_over_digits: bool) -> None:
     result = measured("bundled", noise_over_digits)
     assert result.error <= BUNDLED
