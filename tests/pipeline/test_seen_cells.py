@@ -69,6 +69,15 @@ def test_kept_cells_answer_to_the_bit_as_the_views_themselves(name: str, cache: 
             assert list(prediction.probabilities.values()) == result.probabilities[row].tolist()
 
 
+def test_of_a_view_nothing_but_its_cells_is_kept(tmp_path: Path) -> None:
+    dataset = read_manifest(write_marks(tmp_path / "images", make_marks(2, 4)))
+    model = seeing_model("evidence", dataset.classes).eval()
+    loader = loader_of(model, dataset, DataSettings(cache="disk", cache_folder=str(tmp_path / "cache")))
+    list(loader.evaluation(shares(range(2), 2)))
+    kept = [np.load(path) for path in (tmp_path / "cache").rglob("*.npy")]
+    assert sorted(one.dtype.name for one in kept) == ["float16"] * 2 + ["uint8"] * 2, "cells, and decoded pixels"
+
+
 @pytest.mark.parametrize("name", ["evidence", "attention-sampling"])
 def test_cells_are_seen_once_even_where_patches_change(name: str, marks: Marks, looks: list[Tensor]) -> None:
     model, indices = seeing_model(name), range(6)

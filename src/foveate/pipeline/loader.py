@@ -279,21 +279,21 @@ class Loader:
 
     def _see_cells(self, source: Source, eyes: "Eyes") -> Seen:
         """What the eyes see of an image, looked up where that was seen before."""
-        assert self.view is not None
-        size = view_size(self.view, source)
+        wanted = self.view
+        assert wanted is not None
+        size = view_size(wanted, source)
+        unchanged = source.source if isinstance(source, augment.Augmented) and source.change.view_stays else source
+        looked_at = unchanged.unkept if isinstance(unchanged, CachedViews) else unchanged
 
         def look() -> np.ndarray:
-            assert self.view is not None
-            view = make_view(source, self.view)
-            check_finite(source, view)
+            check_finite(source, view := make_view(looked_at, wanted))
             return eyes.cells_of(view).numpy()
 
-        unchanged = source.source if isinstance(source, augment.Augmented) and source.change.view_stays else source
         if isinstance(unchanged, CachedViews):
             cells = unchanged.kept(f"cells {eyes.digest}", size, look)
         else:
             cells = look()
-        return Seen(source, see_unseen(source, self.view, size), torch.from_numpy(cells))
+        return Seen(source, see_unseen(source, wanted, size), torch.from_numpy(cells))
 
     def _batches(
         self, plan: Sequence[Share], epoch: int, seed_of: Callable[[str], int]

@@ -76,6 +76,11 @@ class CachedViews(Unchanged):
         super().__init__(source)
         self._number, self._memory, self._disk = number, memory, disk
 
+    @property
+    def unkept(self) -> "CachedViews":
+        """The same image, whose views are made anew: for who keeps what is made of them, which is smaller."""
+        return CachedViews(self.source, self._number)
+
     def read_many(self, boxes: Sequence[Box], level: int = 0, threads: int = 1) -> list[Pixels]:
         """Read several rectangles, of the original."""
         return self.source.read_many(boxes, level, threads)
