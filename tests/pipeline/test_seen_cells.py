@@ -87,6 +87,7 @@ def test_cells_are_seen_once_even_where_patches_change(name: str, marks: Marks, 
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.cells, other.cells)
         assert not one.views.any(), "nothing needs them"
+        assert one.views.untyped_storage().nbytes() == 4
     list(loader_of(model, marks, replace(KEPT, cache="off")).evaluation(shares(indices, 4)))
     assert len(looks) == 12
 

@@ -116,7 +116,8 @@ def pad_views(
         views: (C, h, w) views; all with the same number of channels.
 
     Returns:
-        (B, C, h, w) float32 in channels-last memory; (B, h, w) True inside the images; B sizes without padding.
+        (B, C, h, w) float32 in channels-last memory, or one number for all where views are that, for nobody has seen
+        them; (B, h, w) True inside the images; B sizes without padding.
 
     Raises:
         ImageError: if there is no view or their numbers of channels differ.
@@ -134,10 +135,13 @@ def pad_views(
         )
     sizes = tuple((int(view.shape[1]), int(view.shape[2])) for view in views)
     rows, columns = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    padded = torch.zeros(len(views), rows, columns, channels[0]).permute(0, 3, 1, 2)
+    shape = len(views), rows, columns, channels[0]
+    unseen = all(not any(view.stride()) and view[0, 0, 0] == 0 for view in views)
+    padded = (torch.zeros(1).expand(shape) if unseen else torch.zeros(shape)).permute(0, 3, 1, 2)
     mask = torch.zeros(len(views), rows, columns, dtype=torch.bool)
     for i, (view, (height, width)) in enumerate(zip(views, sizes, strict=True)):
-        padded[i, :, :height, :width] = view
+        if not unseen:
+            padded[i, :, :height, :width] = view
         mask[i, :height, :width] = True
     return padded, mask, sizes
 

@@ -232,7 +232,7 @@ class Model(nn.Module, ABC):
 
     def normalised(self, batch: Batch) -> Batch:
         """The batch with the pixels of its views normalised, if they are to be; what lies outside an image stays 0."""
-        if self.normalise is None:
+        if self.normalise is None or batch.cells is not None:  # nobody looks at them
             return batch
         views = self.normalise(batch.views).masked_fill(~extents(batch).unsqueeze(1), 0)
         return replace(batch, views=views)

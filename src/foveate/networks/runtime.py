@@ -118,8 +118,7 @@ def _session(graph: bytes) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its own arena would keep the memory of the largest image; the caller keeps large blocks as long as it needs them.
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.enable_mem_pattern = False  # views are of many sizes
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
