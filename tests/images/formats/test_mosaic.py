@@ -74,3 +74,14 @@ def test_tiles_that_do_not_fit_the_size_are_refused(tiles: list[str]) -> None:
 def test_an_inset_across_tiles_or_beyond_the_border_is_refused(box: Box) -> None:
     with pytest.raises(ImageError, match=r"an inset must lie within one tile of 5×8 and within 6×12 pixels, got Box"):
         Mosaic(read, ["ab", "cd"], TILE, (6, 12), Inset(box, "x"))
+
+
+def test_mosaics_of_the_same_pictures_in_the_same_places_have_one_key() -> None:
+    def key(inset: Box | None, tiles: tuple[str, str] = ("ab", "cd"), place: str | None = "boards.zip") -> object:
+        shown = None if inset is None else Inset(inset, "x")
+        return Mosaic(read, tiles, TILE, (10, 16), shown, pictures=None if place is None else (place, 9, 1)).cache_key()
+
+    box = Box(6, 9, 2, 2)
+    assert key(box) == key(box)
+    assert len({key(box), key(None), key(Box(6, 9, 2, 3)), key(box, ("ab", "dc")), key(box, place="b.zip")}) == 5
+    assert key(box, place=None) is None

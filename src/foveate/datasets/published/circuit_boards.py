@@ -68,8 +68,9 @@ class CircuitBoards:
 
     def open(self, index: int) -> Mosaic:
         """The board of example `index`: (height, width, 1) uint8; nothing is read."""
-        layout, name = self.layouts[index], self.examples[index].id
-        return Mosaic(self.pictures.read, layout.tiles, self.pictures.size, self.size, layout.defect, name=name)
+        layout, name, pictures = self.layouts[index], self.examples[index].id, self.pictures
+        lot = layout.tiles, pictures.size, self.size, layout.defect
+        return Mosaic(pictures.read, *lot, name=name, pictures=pictures.stamp)
 
     def objects(self, index: int) -> tuple[tuple[str, Box], ...]:
         """Ground truth of example `index`, to judge attention maps by: the kind of its defect and its box, if any."""

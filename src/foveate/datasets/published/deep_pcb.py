@@ -12,6 +12,7 @@ from foveate.cache import TILES, Owner
 from foveate.datasets.published.archive import contents, file_names
 from foveate.errors import DataError, ImageError
 from foveate.images import Colour, Source, open_image, open_zip_member
+from foveate.images.io.local import file_stamp
 from foveate.types import Box, Size
 
 KINDS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
@@ -73,10 +74,13 @@ class Pictures:
     Arguments:
         place: the folder or the zip archive that they are in.
         size: (height, width) that each must have.
+
+    Attributes:
+        stamp: of the archive as it is now; None of a folder.
     """
 
     def __init__(self, place: Path, size: Size) -> None:
-        self.place, self.size = place, size
+        self.place, self.size, self.stamp = place, size, file_stamp(place)
         self._held = Owner(TILES)
 
     def read(self, name: str, box: Box) -> UInt8[np.ndarray, "height width"]:

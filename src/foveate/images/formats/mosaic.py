@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 
 from foveate.errors import ImageError
 from foveate.images.header import Header
-from foveate.images.source import Source
+from foveate.images.io.local import Stamp
+from foveate.images.source import CacheKey, Source
 from foveate.types import Box, Level, Size
 
 Grey = UInt8[np.ndarray, "height width"]
@@ -42,6 +43,7 @@ class Mosaic(Source):
         inset: where another picture shows; None for nowhere.
         mpp: microns per pixel, if that means anything.
         name: what to call the image in reports and errors.
+        pictures: what determines the pixels of every picture, in any run; None where that is not known.
 
     Raises:
         ImageError: if the tiles are not what the size needs, or the inset is not within one of them.
@@ -65,6 +67,7 @@ class Mosaic(Source):
         inset: Inset | None = None,
         mpp: float | None = None,
         name: str = "",
+        pictures: Stamp | None = None,
     ) -> None:
         super().__init__(name, mpp)
         rows, columns = (-(-side // length) for side, length in zip(size, tile, strict=True))
@@ -74,11 +77,19 @@ class Mosaic(Source):
                 f"rows of {', '.join(str(len(row)) for row in tiles)}: name as many as there are"
             )
         self._pixels, self._tiles, self._tile, self._size, self._inset = read, tiles, tile, size, inset
+        self._pictures = pictures
         if inset is not None and inset.box.within(*self._corner(inset.box), *self._end(inset.box)) != inset.box:
             raise ImageError(
                 f"{self._label()}: an inset must lie within one tile of {tile[0]}×{tile[1]} and within "
                 f"{size[0]}×{size[1]} pixels, got {inset.box}: choose another"
             )
+
+    def cache_key(self) -> CacheKey | None:
+        """Cache key: where the pictures are from, and which of them are where."""
+        if self._pictures is None:
+            return None
+        tiles = tuple(tuple(row) for row in self._tiles)
+        return ("Mosaic", self._pictures, tiles, self._tile, self._size, self._inset)
 
     def _corner(self, box: Box) -> tuple[int, int]:
         """Top left corner of the tile that the first pixel of a box is in, or is nearest to."""
