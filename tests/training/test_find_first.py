@@ -98,6 +98,20 @@ def assert_same_runs(first: Path, second: Path, tensors_of: Callable[[Path], dic
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_what_was_seen_in_finding_is_not_seen_again(
+    settings: RunSettings, dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, cells_of = [], Model.cells_of
+
+    def counted(self: Model, view: torch.Tensor) -> torch.Tensor:
+        looks.append(view)
+        return cells_of(self, view)
+
+    monkeypatch.setattr(Model, "cells_of", counted)
+    train(settings, tmp_path, dataset=dataset, progress=SilentProgress())
+    assert len(looks) == len(dataset) == 22
+
+
 def test_a_run_that_stopped_when_it_had_found_goes_on_as_if_it_had_not(
     settings: RunSettings, dataset: ImageDataset, tensors_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

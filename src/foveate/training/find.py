@@ -24,8 +24,7 @@ from foveate.models.evidence import guess_background
 from foveate.networks import count_cells
 from foveate.networks.evidence import ALL_CELLS, EvidenceNetwork, has_backbone
 from foveate.pipeline.distributed import agreed
-from foveate.pipeline.loader import Failed, Loader, LoadOptions, readable, shares
-from foveate.pipeline.source_cache import SourceCache
+from foveate.pipeline.loader import Loader, LoadOptions, readable, shares
 from foveate.seeds import derive_seed
 from foveate.training.bags import Bags
 from foveate.training.teacher import Question, Teacher, kept_starts
@@ -171,7 +170,7 @@ def find_or_load(
     fresh: bool,
     accelerator: "Accelerator",
     say: Callable[[str], None],
-    failed: Failed | None = None,
+    loading: LoadOptions,
 ) -> Evidence:
     """Evidence of a run: found by its first process and kept in a folder, or what lies there since it was begun.
 
@@ -185,15 +184,13 @@ def find_or_load(
         fresh: whether the run begins.
         accelerator: of this process.
         say: told the result.
-        failed: as in `foveate.pipeline.loader.LoadOptions`.
+        loading: as for `find`; what is kept of the images there, training finds again.
 
     Returns:
         The model of evidence on the device, the same in every process.
     """
 
     def look() -> None:
-        opened = SourceCache.of_settings(dataset, model.intake, settings.data)
-        loading = LoadOptions(settings.training.batch, opened=opened, failed=failed)
         found = find(settings, model.to(accelerator.device), dataset, training, validation, loading)
         say(found_line(found))
         save_model(found.model, folder, {"found": found.plain()})

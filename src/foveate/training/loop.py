@@ -156,16 +156,16 @@ class _Run:
             self.progress.say(line)
         if self.state is None and self.main:
             remember(self.folder, self.dataset)
+        opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
+        self.loading = LoadOptions(training.batch, opened=opened, failed=self.failed)
         if finds(settings):
             images = self.dataset, self.training_indices, self.validation_indices
-            began, told = time.perf_counter(), (accelerator, self.progress.say, self.failed)
+            began, told = time.perf_counter(), (accelerator, self.progress.say, self.loading)
             self.found = find_or_load(settings, model, *images, self.folder / FOUND, fresh, *told)
             self.position.seconds += time.perf_counter() - began  # a state, if there is one, knows better
             model = with_evidence(model, self.found, settings, features)
             if isinstance(model, Evidence):
                 self.total = 0  # it has learnt all it will
-        opened = SourceCache.of_settings(self.dataset, model.intake, settings.data)
-        self.loading = LoadOptions(training.batch, opened=opened, failed=self.failed)
         if self.state is None:
             unchanged = Loader.of(model, self.dataset, settings.seed, loading=self.loading)
             measure_features(model.to(accelerator.device), unchanged, self.training_indices)
