@@ -2,13 +2,16 @@
 
 Every repeat is a process of its own, kinds of image in turn: a JPEG of 1,500×1,500 pixels, and a pyramidal TIFF of a
 gigapixel whose tables point to the same few tiles again and again. The model is the preset `smoke`'s (ATS-10),
-untrained, saved and loaded as `foveate predict` does. `foveate --help` is timed from outside, as a user waits for it.
+untrained, saved and loaded as `foveate predict` does. Commands are timed from outside, as a user waits for them, in
+turn: `foveate predict` with the shipped model, `python -c "import torch"`, which is most of it, and `foveate --help`;
+of these, seconds of the processor as well, which a busy machine stretches less.
 
     python benchmarks/first_prediction.py [--repeats 7]
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 KINDS = ("jpeg", "tiff")
+SHIPPED = "foveate predict megapixel-mnist"
 STAGES = ("import", "load the model", "first prediction", "second prediction", "process, start to end")
 TILES = 124
 """Tiles of 256×256 along each side of the TIFF: a gigapixel."""
@@ -38,17 +42,27 @@ def main() -> None:
         for path in images.values():  # fills the system's file cache
             _timed([*command, str(path)])
         found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
-        helps = []
+        foveate = [sys.executable, "-m", "foveate"]
+        commands = {
+            SHIPPED: [*foveate, *SHIPPED.split()[1:], str(Path(folder) / "grey.png")],
+            "import torch": [sys.executable, "-c", "import torch; print()"],
+            "foveate --help": [*foveate, "--help"],
+        }
+        whole: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(arguments.repeats):
             for kind, path in images.items():
-                seconds, told = _timed([*command, str(path)])
+                seconds, _, told = _timed([*command, str(path)])
                 found[kind].append(json.loads(told) | {STAGES[-1]: seconds})
-            helps.append(_timed([sys.executable, "-m", "foveate", "--help"])[0])
+            for name, words in commands.items():
+                whole[name].append(_timed(words)[:2])
     print(f"seconds, median (range) of {arguments.repeats} processes")
     for kind, runs in found.items():
         for stage in STAGES:
             print(f"  {kind:5} {stage:22} {_said([run[stage] for run in runs])}")
-    print(f"  {'':5} {'foveate --help':22} {_said(helps)}")
+    print("and of the processor")
+    for name, both in whole.items():
+        seconds, cpu = (_said(list(one)) for one in zip(*both, strict=True))
+        print(f"  {name:31} {seconds}; {cpu}")
 
 
 def _made(folder: Path) -> tuple[Path, dict[str, Path]]:
@@ -64,15 +78,18 @@ def _made(folder: Path) -> tuple[Path, dict[str, Path]]:
     save_model(build_model(preset("smoke").model, ("a", "b"), channels=3), folder / "model", None)
     images = {kind: folder / f"image.{kind}" for kind in KINDS}
     Image.fromarray(noise(1500, 1500)).save(images["jpeg"], "JPEG", quality=90)
+    Image.fromarray(noise(1500, 1500)[:, :, 0]).save(folder / "grey.png")
     write_giant(images["tiff"], TILES, TILES, levels=levels_of(256 * TILES))
     return folder / "model", images
 
 
-def _timed(command: list[str]) -> tuple[float, str]:
-    """Seconds that a command takes, and the last line it prints."""
-    start = time.perf_counter()
+def _timed(command: list[str]) -> tuple[float, float, str]:
+    """Seconds that a command takes, those of the processor, and the last line it prints."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run(command, check=True, capture_output=True, text=True)
-    return time.perf_counter() - start, run.stdout.splitlines()[-1]
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu, run.stdout.splitlines()[-1]
 
 
 def _measured(model_folder: str, image: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from foveate.__main__ import main
 from foveate.cli import Parser
-from foveate.cli.predict import EPILOG, add_arguments
+from foveate.cli.predict import EPILOG, add_arguments, progress
 from foveate.config.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.models import build_model, save_model
 
@@ -313,3 +313,23 @@ def test_several_labels_in_a_table_and_on_a_terminal(
     printed = capsys.readouterr().out
     assert "cat|owl" in printed
     assert "0.881 0.731" in printed
+
+
+def test_a_log_gets_a_line_of_progress_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images, their rate and the time left, every half minute, and at the end if there was a line before."""
+    clock = iter([0.0, 1.0, 20.0, 30.0, 59.0, 65.0])
+    monkeypatch.setattr("foveate.cli.predict.perf_counter", lambda: next(clock))
+    with progress(5) as bar:
+        for _ in range(5):
+            bar()
+    assert capsys.readouterr().err.splitlines() == [
+        "foveate: predicting, 3 of 5 images, 0.10/s, 20 s left",
+        "foveate: predicting, 5 of 5 images, 0.08/s",
+    ]
+    monkeypatch.setattr("foveate.cli.predict.perf_counter", lambda: 9.0)
+    with progress(5) as bar:
+        for _ in range(5):
+            bar()
+    assert capsys.readouterr().err == "", "what is over soon says nothing"

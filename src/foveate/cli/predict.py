@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
 from foveate.atomic import writing
@@ -16,9 +17,8 @@ from foveate.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from foveate.explain.layer import Layer
     from foveate.models import DrawOptions, Look, Model
-    from foveate.models.types import Prediction
     from foveate.pipeline.inference import Processes
-    from foveate.predict import Failure, Journal, Row, Sink, Summary
+    from foveate.predict import Journal, Row, Sink, Summary
 
 SUMMARY = "classify images with a trained model"
 
@@ -43,6 +43,9 @@ lies in FILE.partial until all is; after a stop, of any number of processes, the
 """
 
 DONE, ALL_FAILED, SOME_FAILED = 0, 2, 3
+
+EVERY = 30
+"""Seconds between lines of progress in a log."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,12 @@ def _stream(arguments: argparse.Namespace, task: _Task) -> int:
             stack.enter_context(writing(arguments.out))
             stream = arguments.out.open("a", newline="", encoding="utf-8", errors="surrogateescape")
             sinks.append(CsvRows(stack.enter_context(stream), *columns))
+        elif sys.stdout.isatty():
+            from foveate.cli.tables import prediction_table
+
+            sinks.append(stack.enter_context(prediction_table(columns[1])))
         else:
-            rich = sys.stdout.isatty()
-            sinks.append(stack.enter_context(_table(columns[1])) if rich else CsvRows(sys.stdout, *columns))
+            sinks.append(CsvRows(sys.stdout, *columns))
         predict_rows(task.model, task.rows, sinks, task.options, batch=arguments.batch)
     return conclude(summary, None)
 
@@ -250,43 +256,17 @@ def _receipts(arguments: argparse.Namespace) -> "TextIO | nullcontext[None]":
 
 
 @contextmanager
-def _table(more: Sequence[str] = ()) -> "Iterator[Sink]":
-    """The short form for a terminal: one probability instead of one a class; and `more` of the predictions."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from foveate.predict import Failure
-    from foveate.predict.sinks import cell
-
-    table = Table("path", "predicted")
-    for name in ("probability", "patches", "MB read", "seconds", *more):
-        table.add_column(name, justify="right")
-
-    def add(row: "Row", outcome: "Prediction | Failure") -> None:  # noqa: ARG001  of a sink
-        if isinstance(outcome, Failure):
-            return
-        shares = outcome.probabilities
-        names = [name for name in shares if name == outcome.predicted] or outcome.predicted.split("|")
-        probability = " ".join(f"{shares[name]:.3f}" for name in names if name)
-        counts = (str(outcome.patches), f"{outcome.bytes_read / 1e6:.2f}", f"{outcome.seconds:.2f}")
-        told = (escape(cell(getattr(outcome, name))) for name in more)
-        table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts, *told)
-
-    yield add
-    if table.row_count:
-        Console().print(table)
-
-
-@contextmanager
 def progress(total: int, doing: str = "predicting") -> "Iterator[Callable[..., None]]":
-    """Progress bar on a terminal, where there are several images; elsewhere nothing.
+    """Progress bar on a terminal, where there are several images; elsewhere a line every half minute, for logs.
 
     Yields:
         A sink, which counts an image however it is called.
     """
-    if total < 2 or not sys.stderr.isatty():
+    if total < 2:
         yield lambda *_: None
+        return
+    if not sys.stderr.isatty():
+        yield _lines(total, doing)
         return
     from rich.console import Console
     from rich.progress import (
@@ -310,6 +290,21 @@ def progress(total: int, doing: str = "predicting") -> "Iterator[Callable[..., N
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=total)
         yield lambda *_: bar.advance(task)
+
+
+def _lines(total: int, doing: str) -> "Callable[..., None]":
+    began = told = perf_counter()
+    count = 0
+
+    def line(*_: object) -> None:
+        nonlocal told, count
+        count, now = count + 1, perf_counter()
+        if now - told >= EVERY or (count == total and told > began):
+            told, rate = now, count / (now - began)
+            left = f", {(total - count) / rate:.0f} s left" if count < total else ""
+            print(f"foveate: {doing}, {count:,} of {total:,} images, {rate:,.2f}/s{left}", file=sys.stderr, flush=True)
+
+    return line
 
 
 def conclude(summary: "Summary", out: Path | None) -> int:

@@ -1,5 +1,7 @@
-"""Tables on a terminal: figures of an evaluation, what is said of each class, and what maps are worth."""
+"""Tables on a terminal: predictions, figures of an evaluation, what is said of each class, and what maps are worth."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +11,8 @@ if TYPE_CHECKING:
     from foveate.evaluation.decisions import DecisionScores
     from foveate.evaluation.evaluate import Evaluation
     from foveate.explain import AverageDeletion, Localisation
+    from foveate.models.types import Prediction
+    from foveate.predict import Failure, Row, Sink
 
 NAMES = {
     "chance": "share of cells that show one",
@@ -160,3 +164,32 @@ def with_interval(value: float, interval: tuple[float, float], digits: int = 4) 
     """A figure and its interval, in words."""
     low, high = (f"{bound:.{digits}f}" for bound in interval)
     return f"{value:.{digits}f}  ({low} to {high})" if digits == 4 else f"{value:.{digits}f} ({low} to {high})"
+
+
+@contextmanager
+def prediction_table(more: Sequence[str] = ()) -> "Iterator[Sink]":
+    """The short form for a terminal: one probability instead of one a class; and `more` of the predictions."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from foveate.predict import Failure
+    from foveate.predict.sinks import cell
+
+    table = Table("path", "predicted")
+    for name in ("probability", "patches", "MB read", "seconds", *more):
+        table.add_column(name, justify="right")
+
+    def add(row: "Row", outcome: "Prediction | Failure") -> None:  # noqa: ARG001  of a sink
+        if isinstance(outcome, Failure):
+            return
+        shares = outcome.probabilities
+        names = [name for name in shares if name == outcome.predicted] or outcome.predicted.split("|")
+        probability = " ".join(f"{shares[name]:.3f}" for name in names if name)
+        counts = (str(outcome.patches), f"{outcome.bytes_read / 1e6:.2f}", f"{outcome.seconds:.2f}")
+        told = (escape(cell(getattr(outcome, name))) for name in more)
+        table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts, *told)
+
+    yield add
+    if table.row_count:
+        Console().print(table)
