@@ -47,7 +47,8 @@ def agree(model: Model, runner: Any, paths: list[Path], samples: int = 1) -> Non
 def exported(make_model: Models, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
     model = make_model("uniform")  # of those that draw, the one that is exported in the least time
     folder = tmp_path_factory.mktemp("exported") / "pets"
-    done = export_model(model, folder)
+    card = {"data": "pictures of pets", "metrics": {"test error": 0.125}, "license": "mit"}
+    done = export_model(model, folder, card=card)
     assert (done.path, done.graphs, done.any_size) == (folder, ("view", "patch", "head"), True)
     assert done.difference < 1e-4
     return model, folder
@@ -66,6 +67,12 @@ def test_what_is_in_the_folder(exported: tuple[Model, Path]) -> None:
     assert told["classes"] == ["cat", "dog", "owl"]
     assert (told["patch"], told["patches"], told["method"], told["view"]) == ([22, 26], 4, "uniform", {"scale": 0.25})
     assert told["graphs"]["head"]["inputs"] == ["log_prob", "index", "features"]
+    card = (folder / "README.md").read_text()
+    assert "license: mit\n" in card
+    assert "## Data\n\npictures of pets\n" in card
+    assert "| test error | 0.125 |" in card
+    assert "python predict.py . image.png" in card
+    assert "load_model" not in card, "it is no model folder"
 
 
 def test_the_program_runs_by_itself(exported: tuple[Model, Path], make_images: Images, tmp_path: Path) -> None:

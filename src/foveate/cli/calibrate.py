@@ -80,6 +80,7 @@ def run(namespace: argparse.Namespace) -> int:
     from foveate.evaluation.calibration import at_temperature, fit_temperature, reliability
     from foveate.evaluation.decisions import judge_decisions
     from foveate.models import Decision, Ensemble, load_model, save_model
+    from foveate.models.probabilities import mean_loss
     from foveate.models.store import SHIPPED, find_model, saved_card
 
     found = find_model(namespace.model)
@@ -100,7 +101,7 @@ def run(namespace: argparse.Namespace) -> int:
     before, after = (reliability(labels, one, answers.groups) for one in (answers.probabilities, values))
     judged = judge_decisions(rule, model.classes, labels, values, answers.groups)
     told: dict[str, Any] = {"images": len(labels), "chosen by": answers.source, "temperature": temperature}
-    told |= {"loss": [_loss(labels, one) for one in (answers.probabilities, values)]}
+    told |= {"loss": [mean_loss(one, labels) for one in (answers.probabilities, values)]}
     told |= {"before": before.plain(), "after": after.plain(), "thresholds": chosen, "decisions": judged.plain()}
     save_model(model, out, saved_card(found))
     replace_file(out / "calibration.json", (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode())
@@ -168,17 +169,6 @@ def _rule(
     chosen = choose_threshold(values[:, side].sum(1), side[answers.labels], answers.groups, *wanted)
     rule = replace(rule, positive=positive, thresholds=(chosen.threshold,))
     return rule, [{"class": ", ".join(positive)} | asdict(chosen)]
-
-
-def _loss(labels: "NDArray[int64]", values: "NDArray[float64]") -> float:
-    import torch
-
-    from foveate.models.probabilities import cross_entropies
-
-    means = torch.from_numpy(values)
-    tiny = float(torch.finfo(means.dtype).tiny)
-    logits = means.logit(1e-15) if labels.ndim == 2 else means.clamp(min=tiny).log()
-    return float(cross_entropies(logits, torch.from_numpy(labels)).mean())
 
 
 def _say(model: "Model", told: dict[str, Any], before: "Reliability", after: "Reliability") -> None:

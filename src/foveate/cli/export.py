@@ -52,12 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"{flag} is for --push: add --push OWNER/NAME, or leave it out")
     from foveate.models import load_model
 
-    model = load_model(arguments.run, allow_code=arguments.allow_code)
+    model, card = load_model(arguments.run, allow_code=arguments.allow_code), _card(arguments.run)
+    if arguments.license is not None:
+        card["license"] = arguments.license
     if arguments.out is not None:
         from foveate.export import export_model
 
         size = None if arguments.view_size is None else (arguments.view_size[0], arguments.view_size[1])
-        done = export_model(model, arguments.out, arguments.format, arguments.method, size)
+        done = export_model(model, arguments.out, arguments.format, arguments.method, size, card)
         names = ", ".join(f"{name}.{'onnx' if arguments.format == 'onnx' else 'pt2'}" for name in done.graphs)
         views = "views of any size" if size is None else f"views of {size[0]}×{size[1]}"
         print(f"{done.path}: {names} ({views}), at most {done.difference:.1e} from the model's own numbers")
@@ -66,7 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.push is not None:
         from foveate.export.write import push_to_hub
 
-        card = _card(arguments.run)
         address = push_to_hub(model, arguments.push, license=arguments.license, card=card, private=arguments.private)
         print(f"{address}: load it with load_model({arguments.push!r}) or foveate predict {arguments.push} IMAGE")
     return 0

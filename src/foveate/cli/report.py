@@ -62,7 +62,7 @@ def run(namespace: argparse.Namespace) -> int:
     result = judged_by(namespace, model, dataset, indices, options, "evaluating")
     write_report(
         out,
-        model,
+        model.decision,
         dataset.examples,
         result,
         name=namespace.model,
@@ -78,12 +78,12 @@ def run(namespace: argparse.Namespace) -> int:
 
 def _of_folds(namespace: argparse.Namespace, folder: Path, out: Path) -> int:
     """The report of a cross-validation, by what each fold said of the images that it was not trained on."""
-    from foveate.models import load_model
+    from foveate.models.store import find_model, saved_decision
     from foveate.report import write_report
     from foveate.training.folds import held_out
 
     tested, _ = held_out(folder)
-    model = load_model(namespace.model, allow_code=namespace.allow_code)
-    write_report(out, model, tested.examples, tested.judged(False), name=namespace.model, split="held-out")
+    rule = saved_decision(find_model(folder))
+    write_report(out, rule, tested.examples, tested.judged(False), name=namespace.model, split="held-out")
     print(out)
     return 0

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from foveate.datasets.types import Example, ImageDataset
@@ -16,7 +15,7 @@ from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation import scores
 from foveate.evaluation.coverage import Coverage, covered_objects, object_coverage
 from foveate.evaluation.intervals import area_interval, area_noise, error_interval, unit_names
-from foveate.models.probabilities import check_answers, cross_entropies
+from foveate.models.probabilities import check_answers, cross_entropies, mean_loss
 from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Output
 from foveate.pipeline.inference import classify
 from foveate.pipeline.loader import ALONE, Loader, LoadOptions, shares
@@ -25,9 +24,6 @@ from foveate.types import Size
 
 if TYPE_CHECKING:
     from foveate.models import Model
-
-TINY = float(np.finfo(np.float64).eps)
-"""Least probability whose logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -308,15 +304,13 @@ def judge(
     if by_group:
         ids, probabilities, labels = _by_group(examples, probabilities, labels)
         groups = [None] * len(ids)  # each is independent of the others now
-    means = torch.from_numpy(probabilities)
-    logits = means.logit(TINY) if labels.ndim == 2 else means.clamp(min=TINY).log()
     wrong = scores.wrong_shares(labels, probabilities).tolist()
     return Evaluation(
         indices=tuple(range(len(examples))),
         labels=labels,
         probabilities=probabilities,
         error=sum(wrong) / len(wrong),
-        loss=float(cross_entropies(logits, torch.from_numpy(labels)).mean()),
+        loss=mean_loss(probabilities, labels),
         interval=error_interval(wrong, groups),
         patches_per_image=0.0,
         view_size=(1, 1),

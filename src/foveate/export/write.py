@@ -63,6 +63,7 @@ def export_model(
     format: Format = "onnx",  # noqa: A002  what it is called on the command line
     method: Method | None = None,
     view_size: Size | None = None,
+    card: dict[str, Any] | None = None,
 ) -> ExportedModel:
     """Export of a model: graphs that need no foveate, beside how to feed them and a program that does.
 
@@ -72,6 +73,7 @@ def export_model(
         format: "onnx", or "torch" for programs of torch.export.
         method: how cells are to be drawn; None as the model was set, "top" for no draws.
         view_size: (rows, columns) of the only views it is to take; None for any, where the model's layers allow it.
+        card: what the README tells of data and figures; as for `save_model`.
 
     Returns:
         What was written, and how far it is from the model.
@@ -103,7 +105,7 @@ def export_model(
             view_size,
         )
         (folder / PREPROCESS).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (folder / CARD).write_text(model_card(model, {}), encoding="utf-8")
+        (folder / CARD).write_text(model_card(model, card or {}, format), encoding="utf-8")
         if format == "onnx":
             (folder / PROGRAM).write_text(program(), encoding="utf-8")
     return ExportedModel(out, tuple(graphs), worst, view_size is None)

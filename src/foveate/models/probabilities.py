@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
@@ -273,3 +274,19 @@ def image_errors(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 2:
         return ((logits >= 0) != (labels > 0)).to(logits).mean(1)
     return (logits.argmax(1) != labels).to(logits)
+
+
+def mean_loss(probabilities: Float64[np.ndarray, "image class"], labels: Int64[np.ndarray, "..."]) -> float:
+    """Mean cross-entropy of answers that are probabilities, in nats; none is taken to be smaller than 2⁻⁵².
+
+    Arguments:
+        probabilities: (n, classes).
+        labels: (n,) class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
+
+    Example:
+        >>> round(mean_loss(np.array([[0.25, 0.75], [1.0, 0.0]]), np.array([1, 0])), 4)
+        0.1438
+    """
+    means, tiny = torch.from_numpy(probabilities), float(np.finfo(np.float64).eps)
+    logits = means.logit(tiny) if labels.ndim == 2 else means.clamp(min=tiny).log()
+    return float(cross_entropies(logits, torch.from_numpy(labels)).mean())

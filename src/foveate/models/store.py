@@ -267,6 +267,11 @@ def saved_card(folder: Path) -> dict[str, Any]:
     return dict(_read_config(folder / CONFIG).get("card", {})) if (folder / CONFIG).is_file() else {}
 
 
+def saved_decision(folder: Path) -> Decision:
+    """Decision rule of a model folder, read without the model; of a folder of folds, one that decides nothing."""
+    return _decision(_read_config(folder / CONFIG), folder) if (folder / CONFIG).is_file() else Decision()
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path} is missing: give a folder that foveate wrote")
@@ -313,12 +318,13 @@ def _load_tensors(model: Model, path: Path) -> None:
     model.load_state_dict(tensors)
 
 
-def model_card(model: Model, card: dict[str, Any]) -> str:
+def model_card(model: Model, card: dict[str, Any], exported: str | None = None) -> str:
     """Model card, the README of a model folder, of `card.md`: a YAML header the hub understands, then plain words.
 
     Arguments:
         model: the model.
         card: "metrics", "data", "license" and what else was handed to `save_model`.
+        exported: "onnx" or "torch" if it lies beside graphs of that kind instead of a model folder's files.
 
     Returns:
         Markdown.
@@ -329,13 +335,8 @@ def model_card(model: Model, card: dict[str, Any]) -> str:
         "pipeline_tag": "image-classification",
         "tags": ["foveate", model.settings.name, "model_hub_mixin", "pytorch_model_hub_mixin"],
     }
-    return _card_template().render(
-        model=model,
-        card=card,
-        metrics=to_plain(card.get("metrics")),
-        header=yaml.safe_dump(header, sort_keys=False),
-        version=__version__,
-    )
+    told = {"model": model, "card": card, "metrics": to_plain(card.get("metrics")), "exported": exported}
+    return _card_template().render(told, header=yaml.safe_dump(header, sort_keys=False), version=__version__)
 
 
 @cache

@@ -23,7 +23,7 @@ from foveate.explain import draw_evolution, explain
 from foveate.explain.page import data_uri, environment
 from foveate.explain.picture import Rendering, Scale, jpeg, write_overlay
 from foveate.images.view import shrunk_size
-from foveate.models import DrawOptions, Model
+from foveate.models import Decision, DrawOptions, Model
 from foveate.models.types import ONE_DRAW
 from foveate.report import figures
 from foveate.training.run_folder import read_metrics
@@ -55,7 +55,7 @@ class Mistake:
 
 def write_report(
     path: Path,
-    model: Model,
+    rule: Decision,
     examples: Sequence[Example],
     result: Evaluation,
     *,
@@ -70,7 +70,7 @@ def write_report(
 
     Arguments:
         path: file to write.
-        model: that was evaluated.
+        rule: by which the model that was evaluated decides.
         examples: of the data set, in which `result.indices` are places.
         result: of `foveate.evaluation.evaluate.evaluate`.
         name: of the run.
@@ -95,8 +95,8 @@ def write_report(
         "thresholds": data_uri(figures.threshold_curves(result), SVG),
         "reliability": calibrated,
         "reliability_curve": data_uri(figures.reliability_curve(calibrated), SVG),
-        "rule": model.decision,
-        "decisions": _decided(model, result),
+        "rule": rule,
+        "decisions": _decided(rule, result),
         "counts": _counts(result),
         "evolution": _evolution(run, dataset),
         "mistakes": [(one, None if one.picture is None else data_uri(one.picture, "jpeg")) for one in mistakes],
@@ -184,9 +184,8 @@ def _evolution(run: Path | None, dataset: ImageDataset | None) -> str | None:
         return data_uri(file.read_bytes(), "png")
 
 
-def _decided(model: Model, result: Evaluation) -> list[tuple[str, Share]]:
-    """What the model's decision rule is worth on the images, each share with its interval; nothing without a rule."""
-    rule = model.decision
+def _decided(rule: Decision, result: Evaluation) -> list[tuple[str, Share]]:
+    """What a decision rule is worth on the images, each share with its interval; nothing where it decides nothing."""
     if not rule.decides:
         return []
     judged = judge_decisions(rule, result.classes, result.labels, result.probabilities, result.groups)
