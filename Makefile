@@ -91,7 +91,7 @@ test-slow: setup
 
 # Each in an environment of its own, made, tested in and removed one after the other.
 test-matrix: setup
-	$(BIN)/python tests/matrix.py --rows $(ROWS) --jobs $(JOBS) --torch "$(TORCH)" -- $(TESTS)
+	$(BIN)/python tests/matrix.py --rows "$(ROWS)" --jobs $(JOBS) --torch "$(TORCH)" $(TESTS)
 
 fuzz: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes $(MINUTES) --seed $(SEED)

@@ -1,7 +1,7 @@
 """Matrix: the fast tests on every Python that foveate supports, and with the lowest dependencies that it says it takes.
 
 `python tests/matrix.py` makes an environment for each row, tests in it and removes it again, one after the other: an
-environment takes some six gigabytes. `--rows lowest 3.13` runs some rows alone, and what comes last is given to pytest:
+environment takes some six gigabytes. `--rows lowest,3.13` runs some rows alone, and what comes last is given to pytest:
 `python tests/matrix.py --rows lowest tests/images tests/sampling`.
 """
 
@@ -32,13 +32,16 @@ OTHERS = ("docs", "bench")
 def main() -> int:
     """Every row, and what became of it; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    parser.add_argument("--rows", default=",".join(ROWS), help="with commas between (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes that the tests run on (default: 1)")
     parser.add_argument("--torch", default="", help='what pip installs first, e.g. "torch torchvision --index-url …"')
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "matrix", help="of the environments")
     parser.add_argument("tests", nargs="*", help="files and folders of tests (default: all)")
     arguments, more = parser.parse_known_args()
-    said = {row: _row(row, arguments, [*arguments.tests, *more]) for row in arguments.rows}
+    rows = arguments.rows.replace(",", " ").split()
+    if unknown := set(rows) - set(ROWS):
+        parser.error(f"there is no row {', '.join(unknown)}: rows are {', '.join(ROWS)}")
+    said = {row: _row(row, arguments, [*arguments.tests, *more]) for row in rows}
     print("\n".join(f"{row:8} {outcome}" for row, outcome in said.items()))
     return int(any(not outcome.startswith("passed") for outcome in said.values()))
 

@@ -1,6 +1,7 @@
 """`foveate explain RUN PATH … --out DIR`: what the model saw, image by image."""
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -144,11 +145,11 @@ def _draw_evolution(arguments: argparse.Namespace) -> int:
 
 
 def _warnings(explainer: "Explainer") -> Iterator[str]:
-    """What is wrong with the attention, image by image; said once where it is the same with many."""
+    """What is wrong with the attention, image by image; said once where it is the same with many, but for numbers."""
     found: dict[str, list[str]] = {}
     for entry in explainer.entries:
         for warning in entry.warnings:
-            found.setdefault(warning, []).append(entry.path)
-    for warning, paths in found.items():
-        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        yield f"warning: {paths[0]}{more}: {warning}"
+            found.setdefault(re.sub(r"\d[\d.,]*", "", warning), []).append(f"{entry.path}: {warning}")
+    for lines in found.values():
+        more = f" (and {len(lines) - 1} more like it)" if len(lines) > 1 else ""
+        yield f"warning: {lines[0]}{more}"

@@ -141,7 +141,9 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
         error = result.validation_error
         what = "the latest model" if error is None else f"best validation error {error:.4f}"
         _tell_cache(settings)
-        print(f"{what} in {result.model_folder} · {result.steps} steps · {result.seconds:.0f} s")
+        print(
+            f"{what} in {result.model_folder} · {result.steps} step{'s' * (result.steps != 1)} · {result.seconds:.0f} s"
+        )
         if result.verdict is not None:
             print("\n".join(result.verdict.lines()))
     return 0
