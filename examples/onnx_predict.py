@@ -25,12 +25,14 @@ class Exported:
         return dict(zip(wanted["outputs"], self.graphs[name].run(wanted["outputs"], feeds)))
 
     def read(self, path):
-        """Pixels (height, width, channels) in the unit range, upright, in the model's colours."""
+        """Pixels (height, width, channels) in the unit range, upright, in the model's colours, for view and patches."""
         told = self.told
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
         if told["mpp"] or "mpp" in (told["view"] or {}):
             raise SystemExit("this model wants images of one scale in microns per pixel: predict with foveate itself")
+        if any(isinstance(one, str) for one in told["bands"]):
+            raise SystemExit("this model wants bands by name, which files read here lack: predict with foveate itself")
         if "A" in image.getbands() or "transparency" in image.info:
             raise SystemExit(f"{path}: save it without transparency")
         if image.mode in ("1", "P", "CMYK", "YCbCr"):
@@ -46,7 +48,12 @@ class Exported:
         if pixels.shape[2] != told["channels"]:
             raise SystemExit(f"{path}: the model wants {told['channels']} channels, this has {pixels.shape[2]}")
         rounded = np.floor(pixels + 0.5) / whole if whole > 1 else pixels  # patches are rounded, averages are not
-        return pixels / whole, rounded
+        pixels = pixels / whole
+        if not told["standardise"]:
+            return pixels, rounded
+        small = shrink(pixels, shrunk(pixels.shape[:2], longest_side=128))
+        mean, deviation = small.mean((0, 1)), small.std((0, 1))
+        return ((one - mean) / np.where(deviation < 1e-4, 1, deviation) for one in (pixels, rounded))
 
     def predict(self, path, seed=0, samples=1, guide=None):
         """Probabilities of the classes, and (top, left) of the patches that were read.
@@ -57,11 +64,6 @@ class Exported:
         if told["guide"] and guide is None:
             raise SystemExit("this model looks where tissue is: give a guide, or predict with foveate itself")
         size, rows = pixels.shape[:2], {}
-        if told["standardise"]:
-            small = shrink(pixels, shrunk(size, longest_side=128))
-            deviation = small.std((0, 1))
-            mean, deviation = small.mean((0, 1)), np.where(deviation < 1e-4, 1, deviation)
-            pixels, rounded = ((one - mean) / deviation for one in (pixels, rounded))
         view = size if told["view"] is None else shrunk(size, **told["view"])
         if told["view"] is not None:
             rows["view"] = shrink(pixels, view).transpose(2, 0, 1)[None].astype(np.float32)
@@ -73,27 +75,16 @@ class Exported:
         if not told["patch"]:
             return self.answer(rows), []
         if told["patches"]:  # drawn
-            name = Path(path).name
-            draws = [
-                draw(
-                    rows["log_prob"][0].ravel(),
-                    told["patches"],
-                    told["method"],
-                    derive_seed(derive_seed(seed, "predict", name), t),
-                )
-                for t in range(samples)
-            ]
-            columns = rows["log_prob"].shape[2]
-            rows["index"] = np.stack([index for index, _ in draws])[None]
-            rows["threshold"] = np.array([[threshold for _, threshold in draws]])
-            index = rows["index"].ravel()
+            seeds = [derive_seed(derive_seed(seed, "predict", Path(path).name), t) for t in range(samples)]
+            draws = [draw(rows["log_prob"][0].ravel(), told["patches"], told["method"], one) for one in seeds]
+            rows["index"], rows["threshold"] = (np.stack(one)[None] for one in zip(*draws))
+            index, columns = rows["index"].ravel(), rows["log_prob"].shape[2]
         else:  # all
             columns = -(-size[1] // told["stride"][1])
             index = np.arange(-(-size[0] // told["stride"][0]) * columns)
             rows["read"] = np.ones((1, len(index)), bool)
-        boxes = list(
-            zip(*(corner(cell, axis, view, size, told) for axis, cell in enumerate(np.divmod(index, columns))))
-        )
+        cells = np.divmod(index, columns)
+        boxes = list(zip(*(corner(cell, axis, view, size, told) for axis, cell in enumerate(cells))))
         parts = [boxes[at : at + 64] for at in range(0, len(boxes), 64)]  # as many as fit into memory
         found = [self.run("patch", patches=cut(rounded, part, told["patch"]))["features"] for part in parts]
         rows["features"] = np.concatenate(found).reshape(*rows.get("index", index[None]).shape, -1)

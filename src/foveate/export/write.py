@@ -23,6 +23,7 @@ from foveate.config.serial import to_plain
 from foveate.config.settings import Method
 from foveate.errors import ConfigError, FoveateError, MissingExtra, RunError, one_line
 from foveate.export.graphs import DrawnHead, Graph, graphs_of, random_inputs
+from foveate.images.wrappers.channels import RGB
 from foveate.models.base import Model
 from foveate.models.ensemble import Ensemble
 from foveate.models.sampling import PatchModel
@@ -152,7 +153,7 @@ def preprocess(
         "multi_label": model.multi_label,
         "channels": model.channels,
         "colour": wanted.colour,
-        "bands": list(wanted.bands),
+        "bands": [RGB.index(one) if one in RGB[:3] else one for one in wanted.bands],
         "standardise": wanted.normalise == "image",
         "mpp": wanted.mpp,
         "guide": None if wanted.guide.tissue == "ignore" else vars(wanted.guide),
