@@ -98,13 +98,8 @@ def export_model(
         for name, graph in graphs.items():
             file = folder / f"{name}.{SUFFIX[format]}"
             worst = max(worst, _write_graph(model, name, graph, file, format, view_size))
-        told = preprocess(
-            model,
-            method,
-            format,
-            {name: {"inputs": graph.inputs, "outputs": graph.outputs} for name, graph in graphs.items()},
-            view_size,
-        )
+        ends = {name: {"inputs": graph.inputs, "outputs": graph.outputs} for name, graph in graphs.items()}
+        told = preprocess(model, method, format, ends, view_size)
         (folder / PREPROCESS).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / CARD).write_text(model_card(model, card or {}, format), encoding="utf-8")
         if format == "onnx":
