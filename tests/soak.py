@@ -2,26 +2,46 @@
 
 `python tests/soak.py --minutes 60` says how often it killed, and whether anything was lost: the weights, the metrics
 and the answers must be those of runs that nobody disturbed, and no unfinished file may stay.
+
+Processes are forked off one that has imported foveate: imports take longer than such a training, and hardly a kill
+would fall into the training itself.
 """
 
 import argparse
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from tiny import tiny_config, write_coloured
 
 SAVING = "saving"
 """Kills that fall into the writing of a state."""
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(
+    ["foveate.training.loop", "foveate.predict", "sklearn.metrics", "scipy.stats", "torch._dynamo", "accelerate"]
+)
+
+
+def verb(words: list[str], folder: Path, said: Path) -> None:
+    """Run a verb in this process, with what it says in a file."""
+    from foveate.__main__ import main
+
+    os.chdir(folder)
+    with Path(os.devnull).open("w") as nowhere, said.open("w") as file:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(main(words))
 
 
 @dataclass
@@ -46,6 +66,7 @@ class Soak:
         """Make images, and train and predict once without being disturbed."""
         write_coloured(self.folder, 24)
         (self.folder / "tiny.yaml").write_text(tiny_config(epochs=6))
+        self.start(["--version"]).join()  # what others are forked off is there, and its imports are not measured
         self.run(self.training("whole"))
         self.run(self.predicting("whole.csv"))
 
@@ -56,46 +77,54 @@ class Soak:
     def predicting(self, table: str) -> list[str]:
         return ["predict", "whole", "images.csv", "--out", table, "--resume", "--threads", "1"]
 
-    def start(self, words: list[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "foveate", *words],
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    def start(self, words: list[str]) -> ForkServerProcess:
+        process = FORKED.Process(target=verb, args=(words, self.folder, self.said))
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = "1"  # for the process that others are forked off, which starts with the first
+        process.start()
+        os.environ.pop("OMP_NUM_THREADS")
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+        return process
+
+    @property
+    def said(self) -> Path:
+        """What the latest process said."""
+        return self.folder / "said.txt"
 
     def run(self, words: list[str]) -> None:
         """Run a verb to its end."""
         started, process = time.monotonic(), self.start(words)
-        _, said = process.communicate()
+        process.join()
         took = time.monotonic() - started
         self.seconds[words[0]] = min(took, self.seconds.get(words[0], took))
-        if process.returncode:
-            self.faults.append(f"{words[0]} ended with {process.returncode}: {said.decode()[-500:]}")
+        self._check(words, process, (0,))
 
     def kill_once(self, words: list[str], saving: Path | None) -> bool:
         """Run a verb and kill it at a random moment, or while it writes a state; whether it was still at work."""
         process, started = self.start(words), time.monotonic()
         moment = self.random.uniform(0.1, 0.7) * self.seconds[words[0]]
-        while process.poll() is None:
+        while process.is_alive():
             if saving is None:
                 if time.monotonic() - started > moment:
                     break
                 time.sleep(0.01)
             elif time.monotonic() - started > 0.3 * moment and any(saving.glob(".*.part")):
                 break
-        at_work = process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate()
-        if process.returncode not in (0, -signal.SIGKILL):
-            self.faults.append(f"{words[0]} ended with {process.returncode}: {said.decode()[-500:]}")
+        process.kill()
+        process.join()
+        at_work = process.exitcode == -signal.SIGKILL
+        self._check(words, process, (0, -signal.SIGKILL))
         if not at_work:
             self.seconds[words[0]] *= 0.9
         else:
             what = SAVING if saving is not None else words[0]
             self.kills[what] = self.kills.get(what, 0) + 1
         return at_work
+
+    def _check(self, words: list[str], process: ForkServerProcess, codes: tuple[int, ...]) -> None:
+        if process.exitcode not in codes:
+            self.faults.append(f"{words[0]} ended with {process.exitcode}: {self.said.read_text()[-500:]}")
 
     def train(self, run: str, kills: int, saving: bool = False) -> None:
         """Train with so many kills at most, then to the end; the weights must be those of the run without any."""
