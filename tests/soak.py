@@ -60,15 +60,17 @@ class Soak:
     kills: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    """That a verb takes from beginning to end, at the least seen so far."""
+    """That a verb takes from beginning to end, undisturbed, at the least seen so far."""
 
     def prepare(self) -> None:
         """Make images, and train and predict once without being disturbed."""
         write_coloured(self.folder, 24)
         (self.folder / "tiny.yaml").write_text(tiny_config(epochs=6))
         self.start(["--version"]).join()  # what others are forked off is there, and its imports are not measured
-        self.run(self.training("whole"))
-        self.run(self.predicting("whole.csv"))
+        for words in (self.training("whole"), self.predicting("whole.csv")):
+            started = time.monotonic()
+            self.run(words)
+            self.seconds[words[0]] = time.monotonic() - started
 
     def training(self, run: str) -> list[str]:
         files = ["--config", "tiny.yaml", "--data", "images.csv", "--out", run, "--resume"]
@@ -94,16 +96,14 @@ class Soak:
 
     def run(self, words: list[str]) -> None:
         """Run a verb to its end."""
-        started, process = time.monotonic(), self.start(words)
+        process = self.start(words)
         process.join()
-        took = time.monotonic() - started
-        self.seconds[words[0]] = min(took, self.seconds.get(words[0], took))
         self._check(words, process, (0,))
 
-    def kill_once(self, words: list[str], saving: Path | None) -> bool:
+    def kill_once(self, words: list[str], saving: Path | None, fresh: bool) -> bool:
         """Run a verb and kill it at a random moment, or while it writes a state; whether it was still at work."""
         process, started = self.start(words), time.monotonic()
-        moment = self.random.uniform(0.1, 0.7) * self.seconds[words[0]]
+        moment = self.random.uniform(0.02, 0.9) * self.seconds[words[0]]
         while process.is_alive():
             if saving is None:
                 if time.monotonic() - started > moment:
@@ -115,9 +115,9 @@ class Soak:
         process.join()
         at_work = process.exitcode == -signal.SIGKILL
         self._check(words, process, (0, -signal.SIGKILL))
-        if not at_work:
-            self.seconds[words[0]] *= 0.9
-        else:
+        if not at_work and fresh:
+            self.seconds[words[0]] = min(self.seconds[words[0]], time.monotonic() - started)
+        if at_work:
             what = SAVING if saving is not None else words[0]
             self.kills[what] = self.kills.get(what, 0) + 1
         return at_work
@@ -129,8 +129,8 @@ class Soak:
     def train(self, run: str, kills: int, saving: bool = False) -> None:
         """Train with so many kills at most, then to the end; the weights must be those of the run without any."""
         state = self.folder / run / "state" if saving else None
-        for _ in range(kills):
-            if not self.kill_once(self.training(run), state):
+        for kill in range(kills):
+            if not self.kill_once(self.training(run), state, kill == 0):
                 break
         self.run(self.training(run))
         for name in ("whole", run):
@@ -146,8 +146,8 @@ class Soak:
 
     def predict(self, table: str, kills: int) -> None:
         """Predict with so many kills at most, then to the end; the table must be that of the call without any."""
-        for _ in range(kills):
-            if not self.kill_once(self.predicting(table), None):
+        for kill in range(kills):
+            if not self.kill_once(self.predicting(table), None, kill == 0):
                 break
         self.run(self.predicting(table))
         if self._answers("whole.csv") != self._answers(table):
