@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from squares import unchecked
 from tiny import TINY
 
 from foveate import Classifier
+
+__all__ = ["unchecked"]
 
 
 @pytest.fixture(scope="session")
