@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,17 @@ def test_output_without_zoom_has_no_regions(make_model: Models, make_source: Sou
     output: Output = model(batch_of(model, [make_source((150, 100))]))
     assert output.regions is None
     assert output.entropy is None
+
+
+@pytest.mark.slow
+def test_a_hundred_gigapixels_cost_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same model, in CPU time of one thread; and memory of less than a gigabyte."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    benchmark = import_module("zoom")
+    found = benchmark.compare(tmp_path, repeats=1)
+    print({case: runs[0] for case, runs in found.items()})
+    large, small = found["100", 8][0], found["1", 8][0]
+    assert large["peak_mb"] < 1000
+    assert large["next_s"] < 2 * small["next_s"]
+    assert large["regions"] == small["regions"]
+    assert all(regions <= benchmark.PATCHES + 1 for regions in large["regions"])

@@ -29,6 +29,7 @@ class SeenPatch:
         attention: probability of its cell.
         weight: its importance weight; 1 where every patch is read.
         contributions: what it adds to the logit of each class, in nats.
+        regions: what a model that zooms looked at on the way to it, the coarsest first, in level-0 pixels of the file.
     """
 
     draw: int
@@ -36,6 +37,7 @@ class SeenPatch:
     attention: float
     weight: float
     contributions: tuple[float, ...]
+    regions: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,13 @@ class Explanation:
     def _repr_html_(self) -> str:
         """Picture, map, patches and probabilities, which a notebook shows."""
         return self.prediction._repr_html_()
+
+    @property
+    def regions(self) -> tuple[Box, ...]:
+        """What a model that zooms looked at on the way to its patches, each region once, the coarsest first."""
+        deepest = max((len(patch.regions) for patch in self.patches), default=0)
+        ways = [patch.regions for patch in self.patches if patch.regions]
+        return tuple(dict.fromkeys(way[level] for level in range(deepest) for way in ways))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -265,7 +274,9 @@ def _patches(
         for slot in order.tolist():
             box = look.source.to_file(Box(*output.boxes[draw, slot].tolist()))
             share, importance = float(attention[draw, slot]), float(weight[draw, slot])
-            patches.append(SeenPatch(draw, box, share, importance, tuple(parts[draw, slot].tolist())))
+            way = () if output.regions is None else output.regions[draw, slot].tolist()
+            regions = tuple(look.source.to_file(Box(*region)) for region in way)
+            patches.append(SeenPatch(draw, box, share, importance, tuple(parts[draw, slot].tolist()), regions))
     return tuple(patches), np.where(listed.numpy()[:, :, None], 0.0, parts).sum(1)
 
 
@@ -286,6 +297,11 @@ def _note(model: Model, look: Look, listed: int) -> str:
         return (
             f"A {name} model reads every patch and draws none: the answer is the same whatever the seed. Of the "
             f"{patches:,} patches it read, the {listed} most attended are listed; the map shows the attention of all."
+        )
+    if look.output.regions is not None:
+        return (
+            "A zoom model attends level by level: the map is that of the whole image, dashed frames are the regions "
+            "that it then looked into, and a patch's attention is the product of those on its way."
         )
     if draw.method == "top":
         return "The most attended cells were taken, not drawn: the answer is biased, and the same whatever the seed."

@@ -54,7 +54,7 @@ def _plain(seen: Explanation) -> dict[str, Any]:
         "truth": seen.truth,
         "classes": seen.classes,
         "size": seen.size,
-        "patches": [vars(patch) | {"box": astuple(patch.box)} for patch in seen.patches],
+        "patches": [_plain_patch(patch) for patch in seen.patches],
         "draws": [{"logits": logits.tolist(), "probabilities": values.tolist()} for logits, values in draws],
         "bias": None if seen.bias is None else seen.bias.tolist(),
         "unlisted": None if seen.rest is None else seen.rest.tolist(),
@@ -72,6 +72,12 @@ def _plain(seen: Explanation) -> dict[str, Any]:
             for seed, other in seen.others
         ],
     }
+
+
+def _plain_patch(patch: SeenPatch) -> dict[str, Any]:
+    """A patch in lists and numbers; of a model that zooms with what it looked at on the way."""
+    told = {name: value for name, value in vars(patch).items() if name != "regions"} | {"box": astuple(patch.box)}
+    return told | {"regions": [astuple(box) for box in patch.regions]} if patch.regions else told
 
 
 def write_map(folder: Path, seen: Explanation) -> None:
@@ -206,7 +212,8 @@ def feature_collection(seen: Explanation, place: Placing = polygon) -> dict[str,
     """
     return {
         "type": "FeatureCollection",
-        "features": [_feature(seen, number, patch, place) for number, patch in enumerate(seen.patches)],
+        "features": [_feature(seen, number, patch, place) for number, patch in enumerate(seen.patches)]
+        + [_region(seen, number, box, place) for number, box in enumerate(seen.regions)],
     }
 
 
@@ -240,6 +247,16 @@ def _feature(seen: Explanation, number: int, patch: SeenPatch, place: Placing) -
                 **{f"contribution to {name}": value for name, value in named},
             },
         },
+    }
+
+
+def _region(seen: Explanation, number: int, box: Box, place: Placing) -> dict[str, Any]:
+    """A region that a model that zooms looked at on the way to its patches."""
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"foveate:{seen.path!a}:region:{number}:{box}")),
+        "geometry": place(ring(box, seen.size)),
+        "properties": {"objectType": "annotation", "name": f"region {number + 1}", "isLocked": True},
     }
 
 

@@ -93,6 +93,7 @@ def write_page(
         "image": data_uri(jpeg(picture, IMAGE_BYTES), "jpeg"),
         "heatmap": None if scale is None else _heatmap(seen, scale),
         "cards": _cards(seen, small_jpegs(patches, PATCH_BYTES)),
+        "regions": [_place(box, seen) for box in seen.regions],
         "other_boxes": [(seed, _place(box, seen)) for seed, other in seen.others for box in other.boxes],
         "probabilities": _probabilities(seen),
         "left_out": len(seen.classes) - len(seen.shown_classes),

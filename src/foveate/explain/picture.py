@@ -249,6 +249,9 @@ def write_overlay(
     axes.imshow(picture, extent=(0, seen.size[1], seen.size[0], 0), aspect="auto", interpolation="none")
     if scale is not None:
         _draw_map(figure, axes, seen, scale, width)
+    for box in seen.regions:
+        frame = Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor="#ffd21e", linestyle="--")
+        axes.add_patch(frame)
     for patch in seen.patches:
         if patch.draw == 0:
             box = patch.box

@@ -81,6 +81,8 @@ def build_model(
     if isinstance(classes, str):
         raise ArgumentTypeError(f"classes are the names of all classes, got the text {classes!r}: give a list of names")
     _check(settings, channels)
+    if settings.name == "zoom":
+        check_zoom(settings, view_scale(settings.view, image_size))
     _check_classes(tuple(classes), multi_label)
     _check_evidence(settings, tuple(classes), multi_label)
     settings = resolve(settings, image_size)
@@ -220,8 +222,6 @@ def _check_input(settings: InputSettings, channels: int) -> None:
 def _check(settings: ModelSettings, channels: int) -> None:
     model_class(settings.name)
     check_view(settings.view)
-    if settings.name == "zoom":
-        check_zoom(settings)
     _check_input(settings.input, channels)
     attention, mil = settings.attention, settings.mil
     positive = {

@@ -30,23 +30,27 @@ from foveate.seeds import derive_seed
 from foveate.threads import in_threads, reading_threads
 from foveate.types import Size
 
-TOGETHER = 64
-"""Regions that an attention network sees at a time where nothing is trained."""
+TOGETHER = 2_000_000
+"""Pixels of regions that an attention network sees at a time where nothing is trained: some 60 MB a layer."""
+
+SLACK = 2.0
+"""How much finer than a typical image the last level may be, where views are of one size and images are not."""
 
 MOST_LEVELS, MOST_CHILDREN = 4, 64
 """Limits: levels; the factor between two, whose square is the number of cells of a region."""
 
 
-def check_zoom(settings: ModelSettings) -> None:
+def check_zoom(settings: ModelSettings, scale: float | None) -> None:
     """Zoom settings check: those that make no sense are refused.
 
     Arguments:
         settings: of a model of the name "zoom".
+        scale: view pixels per pixel of a typical image; None if it is not known.
 
     Raises:
         ConfigError: they are.
     """
-    zoom, view = settings.zoom, settings.view
+    zoom = settings.zoom
     if not 2 <= zoom.levels <= MOST_LEVELS:
         raise ConfigError(
             f"model.zoom.levels must be 2 to {MOST_LEVELS}, got {zoom.levels}: of one level is model.name "
@@ -65,11 +69,11 @@ def check_zoom(settings: ModelSettings) -> None:
         )
     if settings.attention.padding == "valid" and not has_backbone(settings.attention):
         raise ConfigError("the model zoom needs model.attention.padding same, got valid: set it to same")
-    finest = (view.scale or 0) * math.prod(zoom.factors)
-    if finest > 1.0001:
+    finest = (scale or 0) * math.prod(zoom.factors)
+    if finest > (1.0001 if settings.view.scale else SLACK):
         raise ConfigError(
-            f"the last level of model.zoom would be {finest:g} times as fine as the images: lower model.zoom.levels, "
-            "model.zoom.scale or model.view.scale"
+            f"the last level of model.zoom would be {finest:.3g} times as fine as the images: lower model.zoom.levels, "
+            "model.zoom.scale or model.view"
         )
 
 
@@ -197,7 +201,7 @@ class Zoom(AttentionSampling):
         seen = in_threads(partial(_see_region, side=side, settings=self.settings.input.guide), wanted, threads)
         inside = self.nested.inside(level, cells, views, margin)
         shown, device = torch.stack([view for view, _ in seen]), self.device
-        together = len(seen) if torch.is_grad_enabled() else TOGETHER
+        together = len(seen) if torch.is_grad_enabled() else max(1, TOGETHER // side**2)
         parts = zip(torch.split(shown, together), torch.split(inside, together), strict=True)
         logits = torch.cat([self._logits(level + 1, *part) for part in parts])
         allowed, prior = self._guided(inside, [guide for _, guide in seen])
@@ -213,14 +217,16 @@ class Zoom(AttentionSampling):
     ) -> Float[Tensor, "node row column"]:
         """Logits of the cells of regions, those of their margins included."""
         network = self.further[level - 1] if self.further else self.attention
-        regions, inside = regions.to(self.device), inside.to(self.device)
+        regions = regions.to(self.device)
+        within = None if bool(inside.all()) else inside.to(self.device)
         if self.normalise is not None:
-            regions = self.normalise(regions).masked_fill(~inside[:, None], 0)
+            regions = self.normalise(regions)
+            regions = regions if within is None else regions.masked_fill(~within[:, None], 0)
         regions = regions.contiguous(memory_format=torch.channels_last)
         if isinstance(network, EvidenceNetwork):
             return attention_logits(network(network.cells(regions)), self.settings.evidence.top)
         # a network of the user's own sees zeros outside the image
-        logits: Tensor = network(regions, inside if isinstance(network, AttentionNetwork) else None)
+        logits: Tensor = network(regions, within if isinstance(network, AttentionNetwork) else None)
         return logits
 
     def _guided(
