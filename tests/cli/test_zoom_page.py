@@ -1,0 +1,32 @@
+"""The commands of the page on zoom do what they say."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from foveate.__main__ import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "zoom.md"
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        image = Image.new("RGB", (1200, 830), ("red", "green")[number % 2])
+        image.save(tmp_path / "images" / f"{number}.png")
+    rows = "".join(f"{number}.png,{('red', 'green')[number % 2]}\n" for number in range(8))
+    (tmp_path / "images" / "images.csv").write_text("path,label\n" + rows)
+    block = re.search(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert block is not None
+    commands = [shlex.split(line)[1:] for line in block[1].replace("\\\n", " ").strip().splitlines()]
+    assert [words[0] for words in commands] == ["train", "predict", "explain"]
+    for words in commands:
+        small = ["--training.max_steps", "1", "--training.batch", "4", "--data.cache", "off", "--model.patches", "3"]
+        assert main(words + (small if words[0] == "train" else [])) == 0
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 9
+    assert "dashed frames" in next((tmp_path / "explained").glob("*/explanation.html")).read_text()
