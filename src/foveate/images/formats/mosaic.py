@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from foveate.errors import ImageError
-from foveate.images.header import Header
+from foveate.images.header import CacheKey, Header
 from foveate.images.io.local import Stamp
-from foveate.images.source import CacheKey, Source
+from foveate.images.source import Source
 from foveate.types import Box, Level, Size
 
 Grey = UInt8[np.ndarray, "height width"]
