@@ -142,7 +142,7 @@ def draw_tree(
         >>> found.draw.log_prob.exp()[0, 0]
         tensor(0.0556)
         >>> [len(nodes[0]) for nodes in found.looked_at]  # of 2 and 6
-        [2, 4]
+        [2, 5]
     """
     if n < 1 or levels < 1:
         raise ArgumentError(f"n and levels must be at least 1, got {n} and {levels}: ask for one leaf or more")
