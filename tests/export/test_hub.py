@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 
+from foveate.__main__ import main
 from foveate.config.settings import ModelSettings
 from foveate.models import build_model, load_model, save_model
 
@@ -135,13 +136,23 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path: Path, hub: tuple[str, 
     [
         (("--push", "somebody/animals"), "a published model needs a licence"),
         (("--push", "animals", "--license", "mit"), "a hub id is an owner and a name, got 'animals'"),
-        (("--push", "somebody/animals", "--license", "mit"), "somebody/animals could not be pushed ("),
     ],
 )
-def test_what_cannot_be_pushed_is_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_pushed_is_one_line(
+    words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_model(build_model(ModelSettings(patch=(24, 26), patches=3), ("cat", "dog"), channels=3), tmp_path / "model")
-    done = foveate("http://127.0.0.1:9", tmp_path, "export", "model", *words)
+    assert main(["export", str(tmp_path / "model"), *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("foveate: error: ")
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    save_model(build_model(ModelSettings(patch=(24, 26), patches=3), ("cat", "dog"), channels=3), tmp_path / "model")
+    words = ("export", "model", "--push", "somebody/animals", "--license", "mit")
+    done = foveate("http://127.0.0.1:9", tmp_path, *words)
     assert done.returncode == 2
-    assert done.stderr.startswith("foveate: error: ")
-    assert message in done.stderr
+    assert done.stderr.startswith("foveate: error: somebody/animals could not be pushed (")
     assert len(done.stderr.splitlines()) == 1

@@ -53,9 +53,9 @@ class CompiledMaps:
 
     Example:
         >>> from foveate.networks.timm import BackboneChoice, stage_maps
-        >>> maps = stage_maps(BackboneChoice("timm:tf_efficientnet_lite0", 3, weights="bundled"), (3, 4)).eval()
+        >>> maps = stage_maps(BackboneChoice("timm:tf_efficientnet_lite0", 3, weights="bundled"), (1,)).eval()
         >>> [tuple(one.shape) for one in CompiledMaps(maps)(torch.zeros(1, 3, 60, 100))]
-        [(1, 40, 8, 13), (1, 112, 4, 7)]
+        [(1, 16, 30, 50)]
     """
 
     def __init__(self, maps: StageMaps) -> None:
