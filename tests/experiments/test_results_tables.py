@@ -38,6 +38,11 @@ TABLES = {
         "ats-10 cnn-half",
         ERROR | {"AUC": "auc", "train loss": "loss", "train error": "training error"},
     ),
+    "circuit-boards": (
+        "### Circuit boards, patches drawn",
+        "ats-10",
+        ERROR | {"AUC": "auc", "train loss": "loss", "train error": "training error"},
+    ),
     "german-crops": (
         "| told where to look |",
         "told-where told-where-180",
