@@ -13,7 +13,14 @@ from PIL import Image
 from tiny import small_settings
 from torch import nn
 
-from foveate.config.settings import AttentionSettings, GuideSettings, InputSettings, ModelSettings, ViewSettings
+from foveate.config.settings import (
+    AttentionSettings,
+    GuideSettings,
+    InputSettings,
+    ModelSettings,
+    PriorSettings,
+    ViewSettings,
+)
 from foveate.config.zoom import ZoomSettings
 from foveate.errors import ConfigError, FoveateError
 from foveate.images import ArraySource
@@ -98,6 +105,29 @@ def test_where_all_cells_are_drawn_everything_is_exact(make_model: Models, make_
     assert torch.equal(output.boxes[0][output.draw.valid[0]], boxes[0])
     leaves = output.draw.log_prob[output.draw.valid]
     assert output.entropy.item() == pytest.approx(float(torch.special.entr(leaves.exp()).sum()), abs=1e-4)
+
+
+def test_the_contrast_prior_leads_to_what_stands_out_on_every_level(make_model: Models) -> None:
+    """In a flat image with a spot, to the patches around the spot; without a prior, to all alike."""
+    pixels = np.full((144, 96, 2), 120, np.uint8)
+    pixels[73:77, 49:53:2] = 250
+    shares = {}
+    for contrast in (0.0, 4.0):
+        changes = {"prior": PriorSettings(contrast=contrast), "attention": AttentionSettings(widths=(4,), stride=6)}
+        model = make_model("zoom", **SETTINGS | changes, patch=(24, 26), patches=400).eval()
+        for parameter in model.parameters():
+            nn.init.zeros_(parameter)
+        with torch.no_grad():
+            output = model(batch_of(model, [ArraySource(pixels)]))
+        there = output.draw.valid[0]
+        boxes, share = output.boxes[0][there], output.draw.log_prob[0][there].exp()
+        assert float(share.sum()) == pytest.approx(1, abs=1e-4)
+        end = boxes[:, :2] + boxes[:, 2:]
+        shows = (boxes[:, :2] < torch.tensor([77, 53])).all(1) & (end > torch.tensor([73, 49])).all(1)
+        shares[contrast] = float(share[shows].sum()), float(shows.float().mean())
+    flat, led = shares[0.0], shares[4.0]
+    assert flat[0] == pytest.approx(flat[1], abs=0.03)
+    assert led[0] > 0.9 > 4 * led[1]
 
 
 def test_patches_lie_in_the_regions_on_their_way(make_model: Models, make_source: Sources) -> None:

@@ -215,9 +215,14 @@ class PatchModel(Model):
 
 
 def footprints(batch: Batch, patch: Size) -> list[Size]:
-    """(height, width) of a patch in view pixels, image by image, rounded half up and at least 1."""
-    sizes = zip(batch.view_sizes, (source.size for source in batch.sources), strict=True)
-    return [(_rounded(patch[0] * view[0], image[0]), _rounded(patch[1] * view[1], image[1])) for view, image in sizes]
+    """(height, width) of a patch in view pixels, image by image."""
+    images = (source.size for source in batch.sources)
+    return [footprint(patch, view, image) for view, image in zip(batch.view_sizes, images, strict=True)]
+
+
+def footprint(patch: Size, view: Size, image: Size) -> Size:
+    """(height, width) of a patch in pixels of a view of an image, rounded half up and at least 1."""
+    return _rounded(patch[0] * view[0], image[0]), _rounded(patch[1] * view[1], image[1])
 
 
 def _rounded(numerator: int, denominator: int) -> int:

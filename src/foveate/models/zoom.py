@@ -17,7 +17,7 @@ from foveate.images.area import Region
 from foveate.images.header import Reading
 from foveate.models.preprocess import check_finite
 from foveate.models.receipts import Stages
-from foveate.models.sampling import AttentionSampling
+from foveate.models.sampling import AttentionSampling, footprint
 from foveate.models.settle import Drawn, Looked
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import AttentionNetwork, log_attention
@@ -104,7 +104,7 @@ class Zoom(AttentionSampling):
     are unbiased as those of attention sampling are.
 
     A region is read at the resolution of its level, from the best level of the file's pyramid, with a margin, and its
-    network sees nothing else. The contrast prior is that of the view.
+    network sees nothing else. The contrast prior is that of the view, and within each region that of the region.
 
     Source: Kool, van Hoof & Welling, "Ancestral Gumbel-Top-k Sampling for Sampling Without Replacement" (JMLR 2020),
     for the draw; Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects" (CVPR 2022), for two
@@ -206,11 +206,34 @@ class Zoom(AttentionSampling):
         logits = torch.cat([self._logits(level + 1, *part) for part in parts])
         allowed, prior = self._guided(inside, [guide for _, guide in seen])
         own = slice(margin, margin + self.nested.factors[level])
+        if self.prior is not None:
+            prior = prior + self._contrast(level + 1, shown, inside, allowed, views, sizes)
         logits = logits[:, own, own].float() + prior[:, own, own].to(device)
         there = self.nested.children(level, cells, views)[1].view(logits.shape)
         mask = there & allowed[:, own, own]
         mask = torch.where(mask.any((1, 2), keepdim=True), mask, there)  # the view allowed it, and knew no better
         return log_attention(logits, mask.to(device), self.settings.attention.smoothing)
+
+    def _contrast(
+        self,
+        level: int,
+        shown: Float[Tensor, "node channel side side"],
+        inside: Bool[Tensor, "node side side"],
+        allowed: Bool[Tensor, "node row column"],
+        views: Int64[Tensor, "node 2"],
+        sizes: Int64[Tensor, "node 2"],
+    ) -> Float[Tensor, "node row column"]:
+        """Contrast prior of the cells of regions: without it attention goes, within a region, to what is blank."""
+        assert self.prior is not None
+        fine, device = self.nested.fineness(level), self.device
+        pairs = zip(views.tolist(), sizes.tolist(), strict=True)
+        marks = [
+            footprint(self.settings.patch, (fine * view[0], fine * view[1]), (size[0], size[1])) for view, size in pairs
+        ]
+        every = [(inside.shape[1], inside.shape[2])] * len(inside)
+        on_device = (one.to(device) for one in (shown, inside, allowed))
+        prior: Tensor = self.prior(*on_device, every, marks, self.nested.stride)
+        return prior.cpu()
 
     def _logits(
         self, level: int, regions: Float[Tensor, "node channel side side"], inside: Bool[Tensor, "node side side"]
