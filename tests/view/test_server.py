@@ -5,6 +5,8 @@ import io
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -24,6 +26,8 @@ from foveate.models import DrawOptions, Model
 from foveate.predict import find_rows
 from foveate.view import Gallery, Pyramid, ViewServer
 from foveate.view.server import find
+
+Serving = Callable[[Gallery], AbstractContextManager[ViewServer]]
 
 
 def ask(server: ViewServer, path: str, host: str | None = "127.0.0.1", method: str = "GET") -> tuple[int, Any, bytes]:
@@ -171,9 +175,7 @@ def test_no_pixels_of_another_file_are_shown_under_a_prediction(model: Model, tm
     assert gallery.tile(0, 8, 0, 0) == fresh.tile(0, 8, 0, 0)
 
 
-def test_a_page_is_told_that_a_file_has_changed(
-    served: Callable[[Gallery], AbstractContextManager[ViewServer]], model: Model, tmp_path: Path
-) -> None:
+def test_a_page_is_told_that_a_file_has_changed(served: Serving, model: Model, tmp_path: Path) -> None:
     Image.fromarray(values((130, 171))).save(tmp_path / "a.png")
     with served(Gallery(model, find_rows([tmp_path / "a.png"]))) as server:
         look = told(server, "/images/0.json")["look"]
@@ -319,3 +321,34 @@ def test_a_browser_that_goes_away_is_nobodys_fault(server: ViewServer, capfd: py
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     assert ask(server, "/images.json")[0] == 200
     assert capfd.readouterr().err == ""
+
+
+def test_it_ends_at_once_though_a_browser_keeps_its_connection(gallery: Gallery, served: Serving) -> None:
+    with served(gallery) as server:
+        browser = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        browser.request("GET", "/images.json")
+        assert json.loads(browser.getresponse().read())
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10  # not the minute for which an idle connection is kept
+    browser.close()
+
+
+def test_what_was_asked_is_answered_before_it_ends(
+    gallery: Gallery, served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, overview = threading.Event(), Gallery.overview
+
+    def slow(self: Gallery) -> list[Any]:
+        began.set()
+        time.sleep(0.5)
+        return overview(self)
+
+    monkeypatch.setattr(Gallery, "overview", slow)
+    answers: list[Any] = []
+    with served(gallery) as server:
+        asking = threading.Thread(target=lambda: answers.append(told(server, "/images.json")))
+        asking.start()
+        assert began.wait(30)
+    asking.join(30)
+    assert len(answers) == 1
+    assert len(answers[0]) == len(gallery)

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import socket
 import socketserver
 import sys
 import traceback
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -64,12 +66,13 @@ class ViewServer(ThreadingHTTPServer):
         ConfigError: if the port cannot be had.
     """
 
-    daemon_threads = True
+    daemon_threads = False  # one that is in C++ code while the interpreter ends would abort the process
     allow_reuse_address = os.name != "nt"  # there, it would let two servers share a port
     request_queue_size = 64
 
     def __init__(self, gallery: Gallery, port: int = 0) -> None:
         self.gallery = gallery
+        self._connections: set[socket.socket] = set()
         if not 0 <= port <= 65535:
             raise ConfigError(f"--port must be from 0 to 65535, got {port}: 0 takes any that is free")
         try:
@@ -88,6 +91,23 @@ class ViewServer(ThreadingHTTPServer):
     def address(self) -> str:
         """Where the page is."""
         return f"http://{HOST}:{self.server_port}/"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread of its own."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Take no more questions, and wait until those that were asked are answered."""
+        for connection in list(self._connections):
+            with suppress(OSError):  # it is closed already
+                connection.shutdown(socket.SHUT_RD)
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away in the middle is nobody's fault."""
