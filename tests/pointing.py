@@ -2,15 +2,9 @@
 
 import numpy as np
 import torch
+from tiny import small_settings
 
-from foveate.config.settings import (
-    AttentionSettings,
-    FeatureSettings,
-    MilSettings,
-    ModelSettings,
-    PriorSettings,
-    ViewSettings,
-)
+from foveate.config.settings import AttentionSettings, PriorSettings, ViewSettings
 from foveate.models import Model, build_model
 
 CLASSES = ("cat", "dog", "owl")
@@ -21,14 +15,11 @@ def pointing_model(channels: int = 1, classes: tuple[str, ...] = CLASSES, **chan
     given = {
         "view": ViewSettings(longest_side=96),
         "patch": (28, 36),
-        "patches": 4,
         "attention": AttentionSettings(widths=(4,), stride=3),
         "prior": PriorSettings(contrast=6.0),
-        "features": FeatureSettings(width=6),
-        "mil": MilSettings(hidden=5, chunk=7),
     } | changes
     torch.manual_seed(3)
-    model = build_model(ModelSettings(**given), classes, channels)  # type: ignore[arg-type]
+    model = build_model(small_settings(**given), classes, channels)  # type: ignore[arg-type]
     if hasattr(model, "prior"):
         with torch.no_grad():
             for parameter in model.attention.parameters():  # type: ignore[union-attr]

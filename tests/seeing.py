@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+from torch import Tensor
 
 from foveate.config.settings import AttentionSettings, FeatureSettings, ModelSettings, ViewSettings
 from foveate.datasets.types import Example
@@ -98,3 +100,16 @@ def seeing_model(
     """Such a model, built without fetching anything."""
     settings = seeing_settings(name, attention, **changes)
     return build_model(settings, classes, channels, seed, pretrained=False, multi_label=multi_label)
+
+
+def noted_looks(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The views that any model's eyes see from now on; the list grows."""
+    seen: list[Tensor] = []
+    cells_of = Model.cells_of
+
+    def noted(self: Model, view: Tensor) -> Tensor:
+        seen.append(view)
+        return cells_of(self, view)
+
+    monkeypatch.setattr(Model, "cells_of", noted)
+    return seen

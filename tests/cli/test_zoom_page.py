@@ -23,7 +23,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "images" / "images.csv").write_text("path,label\n" + rows)
     block = re.search(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert block is not None
-    commands = [shlex.split(line)[1:] for line in block[1].replace("\\\n", " ").strip().splitlines()]
+    commands = [shlex.split(line)[1:] for line in block[1].strip().splitlines()]
     assert [words[0] for words in commands] == ["train", "predict", "explain"]
     for words in commands:
         small = ["--training.max_steps", "1", "--training.batch", "4", "--data.cache", "off", "--model.patches", "3"]

@@ -24,7 +24,7 @@ try:
 except Exception as error:  # a torchvision that does not match torch raises RuntimeError
     pytest.skip(f"timm cannot be imported: {error}", allow_module_level=True)
 
-from seeing import Marks, make_marks, seeing_model, write_marks
+from seeing import Marks, make_marks, noted_looks, seeing_model, write_marks
 
 PATCHES = AugmentSettings(patch_shift=3, patch_gain=(0.8, 1.2))
 KEPT = DataSettings(cache="memory")
@@ -38,15 +38,7 @@ def marks() -> Marks:
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The views that a model's eyes have seen."""
-    seen: list[Tensor] = []
-    cells_of = Model.cells_of
-
-    def counted(self: Model, view: Tensor) -> Tensor:
-        seen.append(view)
-        return cells_of(self, view)
-
-    monkeypatch.setattr(Model, "cells_of", counted)
-    return seen
+    return noted_looks(monkeypatch)
 
 
 def loader_of(model: Model, dataset: Any, data: DataSettings = KEPT, augment: AugmentSettings | None = None) -> Loader:

@@ -29,7 +29,7 @@ try:
 except Exception as error:  # a torchvision that does not match torch raises RuntimeError
     pytest.skip(f"timm cannot be imported: {error}", allow_module_level=True)
 
-from seeing import make_marks, seeing_settings, write_marks
+from seeing import make_marks, noted_looks, seeing_settings, write_marks
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -101,13 +101,7 @@ def assert_same_runs(first: Path, second: Path, tensors_of: Callable[[Path], dic
 def test_what_was_seen_in_finding_is_not_seen_again(
     settings: RunSettings, dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, cells_of = [], Model.cells_of
-
-    def counted(self: Model, view: torch.Tensor) -> torch.Tensor:
-        looks.append(view)
-        return cells_of(self, view)
-
-    monkeypatch.setattr(Model, "cells_of", counted)
+    looks = noted_looks(monkeypatch)
     train(settings, tmp_path, dataset=dataset, progress=SilentProgress())
     assert len(looks) == len(dataset) == 22
 

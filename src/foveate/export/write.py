@@ -10,7 +10,6 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +28,7 @@ from foveate.models.ensemble import Ensemble
 from foveate.models.sampling import PatchModel
 from foveate.models.store import model_card, save_model
 from foveate.models.zoom import Zoom
+from foveate.networks.runtime import missing_packages
 from foveate.types import Size
 
 Format = Literal["onnx", "torch"]
@@ -343,6 +343,5 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_onnx() -> None:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise MissingExtra(f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(map(repr, ONNX))}")

@@ -272,6 +272,11 @@ class AttentionSampling(PatchModel):
         return AttentionNetwork(self.channels, settings.attention).to(memory_format=torch.channels_last)
 
     @property
+    def attention_names(self) -> tuple[str, ...]:
+        """Names of the attention networks among its parts."""
+        return ("attention",)
+
+    @property
     def eyes(self) -> CellFeatures | None:
         """Frozen network that sees the view's cells, where the attention has one, and nothing else needs the view."""
         seen = self.settings.attention.frozen and self.prior is None
@@ -282,7 +287,7 @@ class AttentionSampling(PatchModel):
         groups = super().parameter_groups()
         if self.settings.attention.learning_rate is None:
             return groups
-        attends = ("attention.", "further.")  # of the view, and of finer levels
+        attends = tuple(f"{name}." for name in self.attention_names)
         own = [one for name, one in self.named_parameters() if name.startswith(attends) and one.requires_grad]
         known = {id(one) for one in own}
         groups[0]["params"] = [one for one in groups[0]["params"] if id(one) not in known]

@@ -128,6 +128,11 @@ class Zoom(AttentionSampling):
         own = 0 if zoom.shared else zoom.levels - 1
         self.further = nn.ModuleList(self.attention_network(options) for _ in range(own))
 
+    @property
+    def attention_names(self) -> tuple[str, ...]:
+        """Names of the attention networks among its parts: of the view, and of the levels after it."""
+        return (*super().attention_names, *(f"further.{number}" for number in range(len(self.further))))
+
     def drawn(
         self, batch: Batch, samples: int, looked: Looked, stages: Stages, patches: int, method: Method
     ) -> ZoomDrawn:
@@ -206,9 +211,10 @@ class Zoom(AttentionSampling):
         logits = torch.cat([self._logits(level + 1, *part) for part in parts])
         allowed, prior = self._guided(inside, [guide for _, guide in seen])
         own = slice(margin, margin + self.nested.factors[level])
+        prior = prior.to(device)
         if self.prior is not None:
             prior = prior + self._contrast(level + 1, shown, inside, allowed, views, sizes)
-        logits = logits[:, own, own].float() + prior[:, own, own].to(device)
+        logits = (logits.float() + prior)[:, own, own]
         there = self.nested.children(level, cells, views)[1].view(logits.shape)
         mask = there & allowed[:, own, own]
         mask = torch.where(mask.any((1, 2), keepdim=True), mask, there)  # the view allowed it, and knew no better
@@ -233,7 +239,7 @@ class Zoom(AttentionSampling):
         every = [(inside.shape[1], inside.shape[2])] * len(inside)
         on_device = (one.to(device) for one in (shown, inside, allowed))
         prior: Tensor = self.prior(*on_device, every, marks, self.nested.stride)
-        return prior.cpu()
+        return prior
 
     def _logits(
         self, level: int, regions: Float[Tensor, "node channel side side"], inside: Bool[Tensor, "node side side"]

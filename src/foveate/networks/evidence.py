@@ -12,7 +12,7 @@ from torch.nn import functional
 from foveate.config.settings import AttentionSettings
 from foveate.devices import keeping_large_blocks
 from foveate.networks.features import standardised
-from foveate.networks.runtime import CompiledMaps, is_installed
+from foveate.networks.runtime import CompiledMaps, missing_packages
 from foveate.networks.stages import StageMaps
 from foveate.networks.timm import PREFIX, BackboneChoice, stage_maps
 from foveate.types import Size
@@ -45,7 +45,6 @@ class CellFeatures(nn.Module):
 
     Attributes:
         dimension: D, features of a cell.
-        compiled: whether they are, here.
 
     Example:
         >>> mean = CellFeatures(lambda views: [views], dimension=1, stride=2)
@@ -65,12 +64,18 @@ class CellFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.maps, self.stride, self.frozen, self.maxima = maps, stride, frozen, maxima
-        self.compiled = compiled and frozen and isinstance(maps, StageMaps) and is_installed()
-        self._graph = CompiledMaps(maps) if self.compiled and isinstance(maps, StageMaps) else None
-        self.register_load_state_dict_post_hook(_forget_graph)  # type: ignore[no-untyped-call]  # it is torch's
+        self._graph: CompiledMaps | None = None
+        if compiled and frozen and isinstance(maps, StageMaps) and not missing_packages():
+            self._graph = CompiledMaps(maps)
+            self.register_load_state_dict_post_hook(_forget_graph)  # type: ignore[no-untyped-call]  # it is torch's
         self.dimension = 2 * dimension if maxima else dimension
         if isinstance(maps, nn.Module) and frozen:
             maps.requires_grad_(False).eval()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the maps are computed by onnxruntime here."""
+        return self._graph is not None
 
     def train(self, mode: bool = True) -> "CellFeatures":
         """Training or evaluation mode; a frozen backbone stays in evaluation mode."""
@@ -95,8 +100,8 @@ class CellFeatures(nn.Module):
 
 def _forget_graph(cells: nn.Module, _: object) -> None:
     assert isinstance(cells, CellFeatures)
-    if cells._graph is not None:
-        cells._graph.forget()
+    assert cells._graph is not None
+    cells._graph.forget()
 
 
 def _cell_averages(

@@ -4,7 +4,6 @@ It computes what torch does layer by layer, in about half the time, and takes no
 """
 
 import copy
-import hashlib
 import importlib.util
 import logging
 import threading
@@ -17,8 +16,9 @@ from torch import Tensor
 from foveate.disk_cache import DiskCache, cache_folder
 from foveate.errors import one_line
 from foveate.networks.stages import StageMaps
+from foveate.networks.weights import tensors_digest
 
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What a graph needs to be made and computed; the extra foveate[onnx]."""
 
 WORTH = 100_000_000
@@ -34,9 +34,9 @@ LIMIT = 10**9
 """Bytes that graphs may take in the user's cache folder."""
 
 
-def is_installed() -> bool:
-    """Whether graphs can be made and computed here."""
-    return all(importlib.util.find_spec(name) is not None for name in PACKAGES)
+def missing_packages() -> list[str]:
+    """Those of the packages that are not installed here: graphs are made and computed where none is missing."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
 class CompiledMaps:
@@ -126,11 +126,8 @@ def _graph(maps: StageMaps, channels: int) -> bytes:
     """The graph of a backbone, from the user's cache folder or made now."""
     import onnxruntime
 
-    found = hashlib.sha256()
-    for name, tensor in maps.state_dict().items():
-        found.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.detach().contiguous().numpy().tobytes())
     versions = torch.__version__, onnxruntime.__version__
-    key = ("graph", found.hexdigest(), str(maps), maps.indices, maps.places, channels, versions)
+    key = ("graph", tensors_digest(maps), str(maps), maps.indices, maps.places, channels, versions)
     cache = DiskCache(cache_folder() / "graphs", LIMIT)
     kept = cache.read(key)
     if kept is not None:

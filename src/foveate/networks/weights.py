@@ -1,5 +1,6 @@
 """Pretrained weights without a download: of a file, or those of efficientnet-lite0 that are installed with foveate."""
 
+import hashlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import zip_longest
@@ -172,3 +173,21 @@ def _listed(network: nn.Module, entry: str) -> tuple[str, ...]:
 
 def _told(name: str, tensor: Tensor) -> str:
     return f"{name} ({'×'.join(map(str, tensor.shape)) or 'one number'})"
+
+
+def tensors_digest(network: nn.Module) -> str:
+    """Hash of all parameters and buffers of a network: their names, shapes, types and bytes, wherever they lie.
+
+    Example:
+        >>> one, other = nn.Linear(2, 1), nn.Linear(2, 1)
+        >>> tensors_digest(one) == tensors_digest(other)
+        False
+        >>> _ = other.load_state_dict(one.state_dict())
+        >>> tensors_digest(one) == tensors_digest(other)
+        True
+    """
+    found = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()

@@ -23,6 +23,7 @@ from foveate.images.tensors import make_view, view_size
 from foveate.models import Model, make_batch
 from foveate.models.preprocess import SeenView, check_finite, see_source, see_unseen
 from foveate.models.types import EMPTY, Batch
+from foveate.networks.weights import tensors_digest
 from foveate.pipeline.source_cache import CachedViews, SourceCache
 from foveate.seeds import derive_seed, prediction_seed
 from foveate.threads import read_ahead, reading_threads
@@ -193,12 +194,8 @@ def digest(model: Model) -> str:
     """
     own, compiled = model.settings.attention, model.eyes is not None and model.eyes.compiled
     kind = (own.name, own.stages, own.stride, own.maxima, compiled, model.device.type)
-    found = hashlib.sha256(repr(kind).encode())
-    for network in (model.eyes, model.normalise):
-        for name, tensor in ({} if network is None else network.state_dict()).items():
-            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+    tensors = ("" if network is None else tensors_digest(network) for network in (model.eyes, model.normalise))
+    return hashlib.sha256(repr((kind, *tensors)).encode()).hexdigest()
 
 
 class Loader:

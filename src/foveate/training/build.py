@@ -21,7 +21,7 @@ from foveate.models import Intake, Model, build_model, view_of, view_scale, want
 from foveate.networks import FeatureNetwork
 from foveate.networks.evidence import has_backbone
 from foveate.networks.normalise import BandStatistics
-from foveate.networks.runtime import WORTH, is_installed
+from foveate.networks.runtime import WORTH, missing_packages
 from foveate.pipeline.distributed import agreed
 from foveate.pipeline.inference import answered
 from foveate.pipeline.loader import Failed, Loader, readable, shares
@@ -225,9 +225,9 @@ def _with_runtime(
         return attention
     scale = None if view is None or not (has_backbone(attention) and attention.frozen) else view_scale(view, size)
     worth = scale is not None and device == "cpu" and images * size[0] * size[1] * scale**2 >= WORTH
-    if worth and not is_installed() and say is not None:
+    if worth and missing_packages() and say is not None:
         say("note: pip install 'foveate[onnx]' halves the time in which the views are seen (docs/performance.md)")
-    return replace(attention, runtime="onnxruntime" if worth and is_installed() else "torch")
+    return replace(attention, runtime="onnxruntime" if worth and not missing_packages() else "torch")
 
 
 def as_it_began(settings: RunSettings, folder: Path) -> RunSettings:

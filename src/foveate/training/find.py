@@ -292,12 +292,13 @@ def with_evidence(model: Model, found: Evidence, settings: RunSettings, features
     )
     kind = (begun, model.classes, model.channels, derive_seed(settings.seed, "model"))
     result = build_model(*kind, multi_label=model.multi_label, features=features, pretrained=False)
+    assert isinstance(result, AttentionSampling)
     # attention of every level, if there are several, begins with what was found in the view
-    levels = ["attention.head.", *(f"further.{number}.head." for number in range(len(getattr(result, "further", ()))))]
-    tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(tuple(levels))}
-    heads = {level + name: one for level in levels for name, one in found.attention.head.state_dict().items()}
+    begins = tuple(f"{name}.head." for name in result.attention_names)
+    tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(begins)}
+    heads = {begin + name: one for begin in begins for name, one in found.attention.head.state_dict().items()}
     first = {name: one for name, one in result.state_dict().items() if name.startswith("first.")}
     result.load_state_dict(tensors | heads | first)
-    if isinstance(result, AttentionSampling) and share:
+    if share:
         result.first.take(found)
     return result.to(model.device)
