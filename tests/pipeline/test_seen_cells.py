@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foveate.config.settings import AugmentSettings, DataSettings, EvidenceSettings, InputSettings
+from foveate.config.augment import AugmentSettings
+from foveate.config.settings import DataSettings, EvidenceSettings, InputSettings
 from foveate.datasets import read_manifest
 from foveate.errors import ImageError
 from foveate.evaluation.evaluate import evaluate

@@ -21,7 +21,8 @@ from servers import FileServer
 from tiffs import noise, write_pyramid
 
 from foveate.cache import DECODED, OVERHEAD, TILES
-from foveate.config.settings import AugmentSettings, DataSettings, GuideSettings, InputSettings, ViewSettings
+from foveate.config.augment import AugmentSettings
+from foveate.config.settings import DataSettings, GuideSettings, InputSettings, ViewSettings
 from foveate.datasets.manifest.dataset import read_manifest
 from foveate.datasets.types import Example
 from foveate.disk_cache import RECENT, DiskCache, cache_folder

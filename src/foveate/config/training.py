@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from foveate.config.settings import AugmentSettings, DataSettings, ModelSettings
+from foveate.config.augment import AugmentSettings
+from foveate.config.settings import DataSettings, ModelSettings
 from foveate.errors import ConfigError
 
 

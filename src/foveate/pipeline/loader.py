@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.config.settings import AugmentSettings, ViewSettings
+from foveate.config.augment import AugmentSettings
+from foveate.config.settings import ViewSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import UNREADABLE, Absent, DataError
 from foveate.images import Source, augment

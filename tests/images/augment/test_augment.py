@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.config.settings import AugmentSettings
+from foveate.config.augment import AugmentSettings
 from foveate.images import ArraySource, area_average
 from foveate.images.area import Region
 from foveate.images.augment.image import Augmented, Change, draw_change

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.config.settings import AugmentSettings
+from foveate.config.augment import AugmentSettings
 from foveate.errors import ConfigError
 from foveate.images import ArraySource, PatchChange
 from foveate.images.augment.image import Augmented, draw_change

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foveate.config.settings import AugmentSettings
+from foveate.config.augment import AugmentSettings
 from foveate.errors import ConfigError
 from foveate.images import ArraySource, PatchChange
 from foveate.images.augment.image import Augmented, Change, draw_change

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.config.settings import AugmentSettings
+from foveate.config.augment import AugmentSettings
 from foveate.errors import ImageError
 from foveate.images import ArraySource, area_average, open_zip_member, unit_range
 from foveate.images.augment.image import Augmented, Change, draw_change

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Shaped
 
-from foveate.config.settings import AugmentSettings
+from foveate.config.augment import AugmentSettings
 from foveate.errors import ImageError
 from foveate.images.area import Region
 from foveate.images.augment.stain import Stain
