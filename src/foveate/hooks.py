@@ -26,7 +26,10 @@ TAKEN: dict[str, tuple[str, ...]] = {
         *("timm",),
     ),
     "method": ("iid", "des_raj", "priority", "murthy", "uniform", "top"),
-    "model": ("attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "zoom"),
+    "model": (
+        *("attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "zoom"),
+        "top-k",
+    ),
     "reader": (),
 }
 """Kind → names of foveate's own."""

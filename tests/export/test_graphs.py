@@ -53,6 +53,7 @@ def _untrained_eyes(monkeypatch: pytest.MonkeyPatch) -> None:
 VARIANTS: dict[str, dict[str, Any]] = {
     "attention sampling": {},
     "uniform": {"name": "uniform"},
+    "top-k": {"name": "top-k"},
     "deep mil": {"name": "deep-mil"},
     "deep mil, a stride of its own": {"name": "deep-mil", "mil": MilSettings(hidden=5, stride=17, pooling="gated")},
     "cnn": {"name": "cnn"},

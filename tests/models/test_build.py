@@ -92,7 +92,7 @@ def test_a_stride_that_is_set_stays() -> None:
         ),
         (
             {"name": "cnm"},
-            "no model 'cnm', there are attention-sampling, cnn, deep-mil, evidence, uniform, zoom: "
+            "no model 'cnm', there are attention-sampling, cnn, deep-mil, evidence, top-k, uniform, zoom: "
             "set model.name to one of them",
         ),
     ],

@@ -17,7 +17,7 @@ from foveate.models.types import Batch
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
 
-NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil", "zoom"]
+NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil", "zoom", "top-k"]
 SIZES = [(160, 100), (90, 210), (160, 100), (81, 127)]
 SEEDS = [11, 12, 13, 14]
 
@@ -33,7 +33,7 @@ def test_the_contract_answers(name: str, make_model: Models) -> None:
     assert model.view == (None if name == "deep-mil" else ViewSettings(scale=0.25))
     assert model.reads_patches == (name != "cnn")
     assert model.patch == ((22, 26) if model.reads_patches else None)
-    assert model.patches == (4 if name in ("attention-sampling", "uniform", "zoom") else 0)
+    assert model.patches == (0 if name in ("cnn", "deep-mil") else 4)
     assert model.device == torch.device("cpu")
     assert model.parameter_count == sum(parameter.numel() for parameter in model.parameters())
     assert model.classes == ("cat", "dog", "owl")
@@ -147,7 +147,7 @@ def test_works_under_autocast(name: str, make_model: Models, make_source: Source
         torch.testing.assert_close(output.attention.double().sum((1, 2)), torch.ones(2).double(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "top-k"])
 def test_only_what_the_mask_allows_is_drawn(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name, patches=9)
     batch = batch_of(model, make_source, [0, 1])
@@ -163,7 +163,7 @@ def test_only_what_the_mask_allows_is_drawn(name: str, make_model: Models, make_
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "zoom"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "zoom", "top-k"])
 def test_an_image_without_a_cell_is_named(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name)
     batch = batch_of(model, make_source, [0, 3])

@@ -59,8 +59,9 @@ ANNEALED = {
         ("sgd", {"features": {"learning_rate": 1e-4}}, {}),
         ("adamw", {"features": {"frozen": True}, "input": {"normalise": "bands"}}, {}),
         ("adam", {"prior": {"contrast": 2.0}}, ANNEALED),
+        ("adam", {"name": "top-k"}, {}),
     ],
-    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed"],
+    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed", "top-k"],
 )
 def test_resumed_equals_uninterrupted(
     squares_of: Any,

@@ -14,6 +14,20 @@ from foveate.types import Size
 Method = Literal["iid", "des_raj", "priority", "murthy", "uniform", "top"] | Own
 """How cells are drawn; see `foveate.sampling.draw`."""
 
+ModelName = (
+    Literal[
+        "attention-sampling",
+        "uniform",
+        "cnn",
+        "deep-mil",
+        "evidence",
+        "zoom",
+        "top-k",
+    ]
+    | Own
+)
+"""Models; see `foveate.models.build`."""
+
 
 @dataclass(frozen=True)
 class ViewSettings:
@@ -188,9 +202,10 @@ class ModelSettings:
     """Model: a classifier of large images."""
 
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
-    name: Literal["attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "zoom"] | Own = "attention-sampling"
+    name: ModelName = "attention-sampling"
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
-    over all patches of a grid (Deep MIL), evidence of the view's cells, or attention level by level (zoom)."""
+    over all patches of a grid (Deep MIL), evidence of the view's cells, attention level by level (zoom), or a rival
+    (docs/rivals.md): the most attended patches (top-k)."""
     input: InputSettings = field(default_factory=InputSettings)
     """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))

@@ -17,6 +17,7 @@ from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
 from foveate.models.probabilities import SEPARATOR
 from foveate.models.sampling import AttentionSampling
+from foveate.models.top_k import TopK
 from foveate.models.types import BuildOptions
 from foveate.models.uniform import Uniform
 from foveate.models.zoom import Zoom, check_zoom
@@ -30,10 +31,11 @@ MODELS: dict[str, type[Model]] = {
     "cnn": CNN,
     "deep-mil": DeepMil,
     "evidence": Evidence,
+    "top-k": TopK,
     "uniform": Uniform,
     "zoom": Zoom,
 }
-SIGHTED = {"attention-sampling", "evidence", "uniform", "zoom"}
+SIGHTED = {"attention-sampling", "evidence", "top-k", "uniform", "zoom"}
 """The models that lay a map over a view."""
 
 

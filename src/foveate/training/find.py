@@ -77,7 +77,7 @@ class Found:
 
 def finds(settings: RunSettings) -> bool:
     """Whether a run teaches evidence before anything else."""
-    seeing = settings.model.name in ("attention-sampling", "evidence", "zoom") and has_backbone(
+    seeing = settings.model.name in ("attention-sampling", "evidence", "zoom", "top-k") and has_backbone(
         settings.model.attention
     )
     return seeing and settings.training.find.starts > 0
