@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from foveate.config.heads import HeadSettings, MilSettings
 from foveate.config.settings import (
     AttentionSettings,
     FeatureSettings,
-    MilSettings,
     ModelSettings,
     PriorSettings,
     ViewSettings,
@@ -29,10 +29,15 @@ TINY: dict[str, Any] = {
 """Settings over the preset smoke that make a fit a matter of a tenth of a second."""
 
 
+HEADS = {"": HeadSettings(), "cross-attention": HeadSettings(pool="cross-attention", heads=4)}
+
+
 def small_settings(name: str = "attention-sampling", **changes: object) -> ModelSettings:
-    """Settings of a small model of any name, some of them replaced."""
+    """Settings of a small model of any name, some of them replaced; of a name and a head: "cnn + ordinal"."""
+    name, _, head = name.partition(" + ")
     given = {
         "name": name,
+        "head": HEADS[head],
         "view": ViewSettings(scale=0.25),
         "patch": (22, 26),
         "patches": 4,

@@ -12,11 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.compare import activation_bytes, pixels_read_share
 from foveate.compare.memory import step_peak
+from foveate.config.heads import MilSettings
 from foveate.config.settings import (
     AttentionSettings,
     DataSettings,
     FeatureSettings,
-    MilSettings,
     ModelSettings,
     ViewSettings,
 )

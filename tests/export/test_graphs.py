@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from foveate.config.heads import HeadSettings, MilSettings
 from foveate.config.settings import (
     AttentionSettings,
     EvidenceSettings,
@@ -17,7 +18,6 @@ from foveate.config.settings import (
     GuideSettings,
     InputSettings,
     Method,
-    MilSettings,
     PriorSettings,
     ViewSettings,
 )
@@ -54,6 +54,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "attention sampling": {},
     "uniform": {"name": "uniform"},
     "top-k": {"name": "top-k"},
+    "cross-attention": {"head": HeadSettings("cross-attention", heads=4)},
+    "uniform, cross-attention": {"name": "uniform", "head": HeadSettings("cross-attention", heads=1)},
     "deep mil": {"name": "deep-mil"},
     "deep mil, a stride of its own": {"name": "deep-mil", "mil": MilSettings(hidden=5, stride=17, pooling="gated")},
     "cnn": {"name": "cnn"},

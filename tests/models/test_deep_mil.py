@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from foveate.config.settings import FeatureSettings, MilSettings
+from foveate.config.heads import MilSettings
+from foveate.config.settings import FeatureSettings
 from foveate.errors import ConfigError, FoveateError
 from foveate.images import ArraySource
 from foveate.images.augment.image import Augmented, Change

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foveate.config.settings import FeatureSettings, MilSettings
+from foveate.config.heads import MilSettings
+from foveate.config.settings import FeatureSettings
 from foveate.errors import RunError
 from foveate.images import ArraySource
 from foveate.models import Model, load_model, make_batch, save_model

@@ -17,7 +17,10 @@ from foveate.models.types import Batch
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
 
-NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil", "zoom", "top-k"]
+NAMES = [
+    *("attention-sampling", "uniform", "cnn", "deep-mil", "zoom", "top-k"),
+    "attention-sampling + cross-attention",
+]
 SIZES = [(160, 100), (90, 210), (160, 100), (81, 127)]
 SEEDS = [11, 12, 13, 14]
 

@@ -19,7 +19,9 @@ Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "cnn", "deep-mil", "top-k"])
+@pytest.mark.parametrize(
+    "name", ["attention-sampling", "uniform", "cnn", "deep-mil", "top-k", "attention-sampling + cross-attention"]
+)
 def test_a_saved_model_comes_back_to_the_bit(
     name: str, tmp_path: Path, make_model: Models, make_source: Sources
 ) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from foveate.config.settings import FeatureSettings, MilSettings, ModelSettings, ViewSettings
+from foveate.config.heads import MilSettings
+from foveate.config.settings import FeatureSettings, ModelSettings, ViewSettings
 from foveate.images import ArraySource, Masked, Source, open_image
 from foveate.images.source import Known
 from foveate.models import Look, Model, build_model

@@ -60,8 +60,9 @@ ANNEALED = {
         ("adamw", {"features": {"frozen": True}, "input": {"normalise": "bands"}}, {}),
         ("adam", {"prior": {"contrast": 2.0}}, ANNEALED),
         ("adam", {"name": "top-k"}, {}),
+        ("adam", {"head": {"pool": "cross-attention", "heads": 2, "dropout": 0.2}}, {}),
     ],
-    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed", "top-k"],
+    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed", "top-k", "cross-attention"],
 )
 def test_resumed_equals_uninterrupted(
     squares_of: Any,

@@ -6,6 +6,7 @@ The string under each field is its help text. Nothing here imports torch.
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from foveate.config.heads import HeadSettings, MilSettings
 from foveate.config.zoom import ZoomSettings
 from foveate.errors import ConfigError
 from foveate.hooks import Own
@@ -181,23 +182,6 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True)
-class MilSettings:
-    """Deep multiple-instance learning, which reads every patch of a grid: what is particular to it."""
-
-    pooling: Literal["attention", "gated"] = "attention"
-    """Attention over the patches' features: tanh alone, or gated by a sigmoid."""
-    hidden: int = 128
-    """Width of the attention's hidden layer."""
-    stride: int | None = None
-    """Full-resolution pixels between two patches; None lays them side by side, a patch's sides apart."""
-    memory: Literal["plain", "chunked"] = "plain"
-    """"plain" keeps all activations for the backward pass, as published; "chunked" computes them again, chunk by chunk,
-    and needs memory for one chunk only."""
-    chunk: int = 64
-    """Patches worked on at a time where activations are not kept: in prediction, and in training if "chunked"."""
-
-
-@dataclass(frozen=True)
 class ModelSettings:
     """Model: a classifier of large images."""
 
@@ -229,6 +213,8 @@ class ModelSettings:
     """The prior added to the attention logits."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
     """The feature network."""
+    head: HeadSettings = field(default_factory=HeadSettings)
+    """How patches become one vector, and that the classes."""
     mil: MilSettings = field(default_factory=MilSettings)
     """Deep MIL's grid and attention."""
     zoom: ZoomSettings = field(default_factory=ZoomSettings)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import nn
 
+from foveate.explain.omission import adds_up, omissions
 from foveate.images import Georeference
 from foveate.models import Look, Model
 from foveate.models.types import Output, Prediction
@@ -28,7 +29,7 @@ class SeenPatch:
         box: where it lies, in level-0 pixels of the file; may hang over the border.
         attention: probability of its cell.
         weight: its importance weight; 1 where every patch is read.
-        contributions: what it adds to the logit of each class, in nats.
+        contributions: what it adds to the logit of each class, in nats; where patches do not add up, by leaving it out.
         regions: what a model that zooms looked at on the way to it, the coarsest first, in level-0 pixels of the file.
     """
 
@@ -57,7 +58,7 @@ class Explanation:
         logits: (draws, classes) of each draw by itself.
         probabilities: (draws, classes) likewise; their mean over the draws is the prediction's (not of an ensemble, of
             which one member is shown, nor of several draws of a model with a temperature).
-        bias: (classes,) what the logits are without any patch; None where no patch is read.
+        bias: (classes,) what the logits are without any patch; None where no patch is read, or they do not add up.
         rest: (draws, classes) what the patches that are not listed add; None as the bias.
         health: of the attention map; None as the attention.
         drawn: whether patches were drawn; False where all are read, or none.
@@ -179,15 +180,18 @@ def explain(
         (4, (20, 30))
     """
     output, seer = look.output, model.seer
-    parts = None if output.features is None else contributions(output, seer.head)
     patches: tuple[SeenPatch, ...] = ()
     rest = bias = None
-    if parts is not None:
+    if output.features is None:
+        logits = output.logits.detach().double().cpu().numpy()
+    elif adds_up(seer):
+        parts = contributions(output, seer.head)
         patches, rest = _patches(look, parts)
         bias = seer.head.bias.detach().double().cpu().numpy()
         logits = bias + parts.sum(1)
     else:
-        logits = output.logits.detach().double().cpu().numpy()
+        parts, logits = omissions(output, seer)
+        patches, _ = _patches(look, parts)
     shown = seer.attends and output.attention is not None
     attention, mask = (output.attention, output.cell_mask) if shown else (None, None)
     health = None if attention is None or mask is None else diagnose(attention, mask, seer.patches)[0]
@@ -207,7 +211,7 @@ def explain(
         rest=rest,
         health=health,
         drawn=output.draw is not None,
-        note=f"{model.seer_note} {_note(seer, look, len(patches))}".strip(),
+        note=" ".join(filter(None, (model.seer_note, _note(seer, look, len(patches)), _omitted(seer, output)))),
         georeference=look.opened.header.georeference,
         others=tuple(others),
         truth=None if truth is None or not {*truth} <= {*model.classes} else tuple(truth),
@@ -278,6 +282,15 @@ def _patches(
             regions = tuple(look.source.to_file(Box(*region)) for region in way)
             patches.append(SeenPatch(draw, box, share, importance, tuple(parts[draw, slot].tolist()), regions))
     return tuple(patches), np.where(listed.numpy()[:, :, None], 0.0, parts).sum(1)
+
+
+def _omitted(model: Model, output: Output) -> str:
+    if output.features is None or adds_up(model):
+        return ""
+    return (
+        "What this model makes of its patches is no sum over them: what a patch adds is what the logits would lose "
+        "without it, and all of these together are not the logits."
+    )
 
 
 def _note(model: Model, look: Look, listed: int) -> str:

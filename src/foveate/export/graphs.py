@@ -33,7 +33,7 @@ from foveate.models.sampling import AttentionSampling, PatchModel
 from foveate.networks.custom import OwnAttention
 from foveate.networks.evidence import EvidenceNetwork, attention_logits
 from foveate.networks.features import enlarged
-from foveate.sampling.estimator import coefficients, expectation
+from foveate.sampling.estimator import coefficients
 from foveate.sampling.weights import importance_weights, thresholds, top_weights
 from foveate.types import Draw, Size
 
@@ -291,7 +291,7 @@ class DrawnHead(Graph):
 
         flat = repeated(log_prob.flatten(1))
         drawn = _described(flat, index.flatten(0, 1), self.method, given.get("threshold", index[:, :, 0]).flatten())
-        estimate = expectation(drawn, features.flatten(0, 1))
+        estimate = self.model.estimate(drawn, features.flatten(0, 1))
         if self.control:  # as `expectation` has it, which repeats rows by numbers that a graph would keep
             missing = flat.double().exp().scatter_add(1, drawn.index, -coefficients(drawn))
             foretold = repeated(given["foretold"]).masked_fill((flat == -math.inf)[:, :, None], 0)

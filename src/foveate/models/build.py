@@ -15,8 +15,9 @@ from foveate.models.base import Model
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
+from foveate.models.heads import check_head
 from foveate.models.probabilities import SEPARATOR
-from foveate.models.sampling import AttentionSampling
+from foveate.models.sampling import AttentionSampling, PatchModel
 from foveate.models.top_k import TopK
 from foveate.models.types import BuildOptions
 from foveate.models.uniform import Uniform
@@ -83,6 +84,7 @@ def build_model(
     if isinstance(classes, str):
         raise ArgumentTypeError(f"classes are the names of all classes, got the text {classes!r}: give a list of names")
     _check(settings, channels)
+    check_head(settings, issubclass(model_class(settings.name), PatchModel))
     if settings.name == "zoom":
         check_zoom(settings, view_scale(settings.view, image_size))
     _check_classes(tuple(classes), multi_label)

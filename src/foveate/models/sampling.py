@@ -14,6 +14,7 @@ from foveate.errors import ConfigError
 from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
 from foveate.models.evidence import FirstAnswer, questions_of, seen_cells
+from foveate.models.heads import build_pool, check_settling, pooled
 from foveate.models.kept import KeptFeatures
 from foveate.models.preprocess import extents
 from foveate.models.probabilities import average_samples
@@ -25,9 +26,9 @@ from foveate.networks.custom import OwnAttention, import_network
 from foveate.networks.evidence import CellFeatures, EvidenceNetwork, attention_logits, has_backbone
 from foveate.sampling import ControlVariate, draw, expectation, fetch, noise_left
 from foveate.sampling.estimator import BASELINED
-from foveate.sampling.geometry import Grid
+from foveate.sampling.geometry import Grid, footprint
 from foveate.seeds import derive_seed
-from foveate.types import Size
+from foveate.types import Draw, Size
 
 
 class PatchModel(Model):
@@ -44,6 +45,7 @@ class PatchModel(Model):
     Attributes:
         grid: where the cells of the map lie in the view and in the image.
         kept: features of a frozen network, where whoever trains it keeps them; None keeps none.
+        pool: cross-attention over the patches; None estimates Φ, of which alone the equation above speaks.
     """
 
     grid: Grid
@@ -54,6 +56,7 @@ class PatchModel(Model):
     ) -> None:
         super().__init__(settings, classes, channels, options)
         self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
+        self.pool = build_pool(settings.head, self.features.dimension)
 
     @property
     def reads_patches(self) -> bool:
@@ -96,6 +99,7 @@ class PatchModel(Model):
 
     def settle(self, batch: Batch, options: DrawOptions) -> Output:
         """Draw until the answer is settled; see `foveate.models.settle.settle`."""
+        check_settling(self.pool)
         if (method := options.method or self.draw_method) not in ("murthy", "uniform"):
             raise ConfigError(f"max_patches draws by method murthy, got {method}: leave out one of them")
         stages = Stages()
@@ -169,7 +173,7 @@ class PatchModel(Model):
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
         control = None if looked.foretold is None else ControlVariate(log_prob, looked.foretold)
         with stages("classify"):
-            estimate = expectation(drawn, features, baseline, control)
+            estimate = self.estimate(drawn, features, baseline, control)
             logits = self.head(estimate.to(self.head.weight.dtype))
         cell_mask = looked.cell_mask
         return Output(
@@ -185,6 +189,18 @@ class PatchModel(Model):
             kept=self._kept_patches(started),
             seconds=stages.seconds,
         )
+
+    def estimate(
+        self,
+        drawn: Draw,
+        features: Float[Tensor, "rows draw feature"],
+        baseline: str | None = None,
+        control: ControlVariate | None = None,
+    ) -> Float[Tensor, "rows feature"]:
+        """Vector that is classified: the estimate of Φ, or what cross-attention sees in the patches drawn."""
+        if self.pool is None:
+            return expectation(drawn, features, baseline, control)
+        return pooled(self.pool, drawn, features)
 
     def _kept_patches(self, started: Drawn) -> Int[Tensor, " batch"] | None:
         if self.kept is None or not started.batch.keys:
@@ -218,15 +234,6 @@ def footprints(batch: Batch, patch: Size) -> list[Size]:
     """(height, width) of a patch in view pixels, image by image."""
     images = (source.size for source in batch.sources)
     return [footprint(patch, view, image) for view, image in zip(batch.view_sizes, images, strict=True)]
-
-
-def footprint(patch: Size, view: Size, image: Size) -> Size:
-    """(height, width) of a patch in pixels of a view of an image, rounded half up and at least 1."""
-    return _rounded(patch[0] * view[0], image[0]), _rounded(patch[1] * view[1], image[1])
-
-
-def _rounded(numerator: int, denominator: int) -> int:
-    return max(1, (2 * numerator + denominator) // (2 * denominator))
 
 
 def _generator(seed: int, sample: int) -> torch.Generator:

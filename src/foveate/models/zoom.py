@@ -17,13 +17,13 @@ from foveate.images.area import Region
 from foveate.images.header import Reading
 from foveate.models.preprocess import check_finite
 from foveate.models.receipts import Stages
-from foveate.models.sampling import AttentionSampling, footprint
+from foveate.models.sampling import AttentionSampling
 from foveate.models.settle import Drawn, Looked
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import AttentionNetwork, log_attention
 from foveate.networks.evidence import EvidenceNetwork, attention_logits, has_backbone
 from foveate.sampling import Children, draw_tree
-from foveate.sampling.geometry import Grid
+from foveate.sampling.geometry import Grid, footprint
 from foveate.sampling.nested import NestedGrid
 from foveate.sampling.tree import METHODS
 from foveate.seeds import derive_seed

@@ -42,7 +42,15 @@ Files:
 
 from foveate.sampling.attention_health import REMEDIES, AttentionHealth, common_warnings, diagnose
 from foveate.sampling.draw import beginning, draw, fetch, weigh
-from foveate.sampling.estimator import ControlVariate, coefficients, control_loss, expectation, noise_left, variance
+from foveate.sampling.estimator import (
+    ControlVariate,
+    coefficients,
+    control_loss,
+    expectation,
+    log_coefficients,
+    noise_left,
+    variance,
+)
 from foveate.sampling.tree import Children, Descent, draw_tree
 
 __all__ = [
@@ -60,6 +68,7 @@ __all__ = [
     "draw_tree",
     "expectation",
     "fetch",
+    "log_coefficients",
     "noise_left",
     "variance",
     "weigh",

@@ -227,8 +227,20 @@ def coefficients(draw: Draw) -> Float64[Tensor, "batch draw"]:
         tensor([[0.6250, 0.3750]], dtype=torch.float64)
     """
     # In logs: a may be too small, and w too large, for the dtype of the features, but not their product.
+    return log_coefficients(draw).exp()
+
+
+def log_coefficients(draw: Draw) -> Float64[Tensor, "batch draw"]:
+    """Logarithms of `coefficients`: log(a_s w_s), −∞ for slots that are not valid.
+
+    Example:
+        >>> import torch
+        >>> from foveate.sampling import draw
+        >>> log_coefficients(draw(torch.tensor([[0.5, 0.3, 0.2]]).log(), 2, "top")).exp()
+        tensor([[0.6250, 0.3750]], dtype=torch.float64)
+    """
     log_weight = draw.weight.where(draw.valid, 1.0).log()
-    return (draw.log_prob.double() + log_weight).exp().where(draw.valid, 0.0)
+    return (draw.log_prob.double() + log_weight).where(draw.valid, -math.inf)
 
 
 @torch.no_grad()

@@ -299,3 +299,16 @@ class Grid:
 def _pairs(sizes: Sequence[Size], device: torch.device) -> Int64[Tensor, "batch 1 2"]:
     # non-blocking: torch.tensor(…, device=…) waits until the device has done all that it was told before
     return torch.tensor(list(sizes), dtype=torch.int64).to(device, non_blocking=True).reshape(-1, 1, 2)
+
+
+def footprint(patch: Size, view: Size, image: Size) -> Size:
+    """(height, width) of a patch in pixels of a view of an image, rounded half up and at least 1.
+
+    Example:
+        >>> footprint((100, 50), (150, 120), (1500, 1200)), footprint((10, 10), (20, 20), (900, 900))
+        ((10, 5), (1, 1))
+    """
+    down, along = (
+        (2 * side * seen + whole) // (2 * whole) for side, seen, whole in zip(patch, view, image, strict=True)
+    )
+    return max(1, down), max(1, along)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from foveate.atomic import replace_file
+from foveate.config.heads import HeadSettings
 from foveate.config.settings import EvidenceSettings
 from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
@@ -262,6 +263,7 @@ def _evidence_model(settings: RunSettings, model: Model, question: Question, mem
         name="evidence",
         attention=replace(model.settings.attention, frozen=True, members=members),
         evidence=EvidenceSettings(question.top, question.background),
+        head=HeadSettings(),
     )
     seed = derive_seed(settings.seed, "find")
     result = build_model(asked, model.classes, model.channels, seed, multi_label=model.multi_label, pretrained=False)

@@ -1,0 +1,44 @@
+"""Settings of what becomes of patches: how their features are pooled and classified; grids of which all are read.
+
+The string under each field is its help text. Nothing here imports torch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Head, which turns the features of the patches drawn into the classes.
+
+    Example:
+        >>> HeadSettings(pool="cross-attention").heads
+        8
+    """
+
+    pool: Literal["mean", "cross-attention"] = "mean"
+    """"mean" is the importance-weighted mean of the patches' features, an unbiased estimate; "cross-attention" lets a
+    learnt query look at them together, and is none (docs/heads.md). For models that draw patches."""
+    heads: int = 8
+    """Heads of the cross-attention, each as wide as the features over their number, rounded up."""
+    hidden: int = 0
+    """Width of the feed-forward layer after it; four times that of the features if 0."""
+    dropout: float = 0.0
+    """Dropout of the cross-attention and of its layers, in training."""
+
+
+@dataclass(frozen=True)
+class MilSettings:
+    """Deep multiple-instance learning, which reads every patch of a grid: what is particular to it."""
+
+    pooling: Literal["attention", "gated"] = "attention"
+    """Attention over the patches' features: tanh alone, or gated by a sigmoid."""
+    hidden: int = 128
+    """Width of the attention's hidden layer."""
+    stride: int | None = None
+    """Full-resolution pixels between two patches; None lays them side by side, a patch's sides apart."""
+    memory: Literal["plain", "chunked"] = "plain"
+    """"plain" keeps all activations for the backward pass, as published; "chunked" computes them again, chunk by chunk,
+    and needs memory for one chunk only."""
+    chunk: int = 64
+    """Patches worked on at a time where activations are not kept: in prediction, and in training if "chunked"."""

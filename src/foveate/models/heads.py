@@ -1,0 +1,96 @@
+"""Heads of models: how features of patches become one vector to classify, and which settings of that make sense."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from foveate.config.heads import HeadSettings
+from foveate.config.settings import ModelSettings
+from foveate.errors import ConfigError
+from foveate.networks.cross_attention import CrossAttention
+from foveate.sampling import log_coefficients
+from foveate.types import Draw
+
+
+def build_pool(settings: HeadSettings, dimension: int) -> CrossAttention | None:
+    """Pooling of a model that draws patches: cross-attention, or None for the importance-weighted mean.
+
+    Arguments:
+        settings: of the head.
+        dimension: features per patch.
+    """
+    if settings.pool == "mean":
+        return None
+    return CrossAttention(dimension, settings.heads, settings.hidden, settings.dropout)
+
+
+def pooled(
+    pool: CrossAttention, drawn: Draw, features: Float[Tensor, "rows draw feature"]
+) -> Float[Tensor, "rows feature"]:
+    r"""Cross-attention over the patches drawn, with log(a_s w_s) beside its scores z, so that it sees
+
+    .. math:: \frac{\sum_s a_s w_s e^{z_s} v_s}{\sum_s a_s w_s e^{z_s}}
+              \quad \text{for} \quad \frac{\sum_i a_i e^{z_i} v_i}{\sum_i a_i e^{z_i}}, \qquad v_i = W^V f_i
+
+    Sum by sum that is unbiased, their ratio is not; it is exact where all cells are drawn, and its error shrinks as
+    draws grow. Constant scores leave the importance-weighted mean over the sum of the weights a_s w_s, which is 1 but
+    for "priority", and for "uniform" where attention is not. Attention gets its gradient through log a_s, by which what
+    a patch shows is compared with what the others show together: such a ratio is its own baseline.
+
+    Arguments:
+        pool: of `build_pool`.
+        drawn: the cells drawn.
+        features: (rows, n, D) of the patches behind them; finite in slots that are not valid.
+
+    Source: Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture Distributions" (1995): the ratio.
+    """
+    estimate: Tensor = pool(features, log_coefficients(drawn))
+    return estimate
+
+
+def check_head(settings: ModelSettings, draws: bool) -> None:
+    """Head settings check: those that make no sense are refused.
+
+    Arguments:
+        settings: of a model.
+        draws: whether a model of that name draws patches.
+
+    Raises:
+        ConfigError: they are.
+    """
+    head = settings.head
+    if head.heads < 1 or head.hidden < 0:
+        raise ConfigError(
+            f"model.head.heads must be at least 1 and model.head.hidden at least 0, got {head.heads} and "
+            f"{head.hidden}: leave them out"
+        )
+    if not 0 <= head.dropout < 1:
+        raise ConfigError(f"model.head.dropout must be in [0, 1), got {head.dropout}: set it to e.g. 0.1")
+    if head.pool == "mean":
+        return
+    if not draws:
+        raise ConfigError(
+            f"model.head.pool cross-attention pools patches that are drawn, and the model {settings.name} draws none: "
+            "set it to mean"
+        )
+    if settings.control:
+        raise ConfigError(
+            "model.control belongs to a mean of patches, got model.head.pool cross-attention: set one to false, or the "
+            "other to mean"
+        )
+    if settings.patches < 2 and settings.name != "uniform":
+        raise ConfigError(
+            f"cross-attention over {settings.patches} patch teaches attention nothing: set model.patches to 2 or more, "
+            "or model.head.pool to mean"
+        )
+
+
+def check_settling(pool: CrossAttention | None) -> None:
+    """Refuse to draw until an answer is settled where no variance of it is known.
+
+    Raises:
+        ConfigError: the patches are pooled by cross-attention.
+    """
+    if pool is not None:
+        raise ConfigError(
+            "max_patches needs the variance of a mean, and model.head.pool is cross-attention: leave max_patches out"
+        )
