@@ -29,6 +29,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
     "model": (
         *("attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "zoom"),
         "top-k",
+        "perturbed-top-k",
     ),
     "reader": (),
 }

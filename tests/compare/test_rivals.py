@@ -6,14 +6,17 @@ from typing import Any
 
 from foveate.compare import compare
 
-RIVALS = ["top-k"]
+RIVALS = ["top-k", "perturbed-top-k"]
 
 
 def test_rivals_stand_in_one_table(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:
-    methods = {"ats-3": {}, **{name: {"settings": {"model": {"name": name}}} for name in RIVALS}}
-    told = compare(settings_of(methods=methods), tmp_path, dataset=spots_of(splits=True), tell=lambda _: None)
+    few: dict[str, Any] = {"perturbed": {"samples": 20}}
+    methods = {"ats-3": {}, **{name: {"settings": {"model": {"name": name, **few}}} for name in RIVALS}}
+    cost = {"batch": 4, "rounds": 1, "warm_up": 0, "process": False}
+    settings, images = settings_of(methods=methods, cost=cost), spots_of(splits=True)
+    told = compare(settings, tmp_path, dataset=images, tell=lambda _: None)
     assert told is not None
     assert [one.name for one in told.methods] == ["ats-3", *RIVALS]
     for one in told.methods:

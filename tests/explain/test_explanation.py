@@ -14,7 +14,7 @@ from foveate.images import ArraySource, Masked
 from foveate.models import DrawOptions, Model
 from foveate.types import Box
 
-NAMES = ("attention-sampling", "uniform", "deep-mil", "top-k", "cnn")
+NAMES = ("attention-sampling", "uniform", "deep-mil", "top-k", "perturbed-top-k", "cnn")
 Make = Callable[..., Model]
 
 

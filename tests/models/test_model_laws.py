@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from foveate.config.rivals import PerturbedSettings
 from foveate.config.settings import AttentionSettings, FeatureSettings, PriorSettings, ViewSettings
 from foveate.errors import FoveateError
 from foveate.images import ArraySource
@@ -19,6 +20,7 @@ Models = Callable[..., Model]
 
 NAMES = [
     *("attention-sampling", "uniform", "cnn", "deep-mil", "zoom", "top-k"),
+    "perturbed-top-k",
     "attention-sampling + cross-attention",
 ]
 SIZES = [(160, 100), (90, 210), (160, 100), (81, 127)]
@@ -73,7 +75,7 @@ def test_default_networks_have_no_batch_statistics(name: str, features: str, mak
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_and_evaluation_are_one_path(name: str, make_model: Models, make_source: Sources) -> None:
-    model = make_model(name)
+    model = make_model(name, perturbed=PerturbedSettings(sigma=0.0))
     batch = batch_of(model, make_source, [0, 1])
     torch.testing.assert_close(model.train()(batch).logits, model.eval()(batch).logits, rtol=0, atol=1e-6)
 
@@ -166,7 +168,7 @@ def test_only_what_the_mask_allows_is_drawn(name: str, make_model: Models, make_
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "zoom", "top-k"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "zoom", "top-k", "perturbed-top-k"])
 def test_an_image_without_a_cell_is_named(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name)
     batch = batch_of(model, make_source, [0, 3])

@@ -20,7 +20,11 @@ Models = Callable[..., Model]
 
 
 @pytest.mark.parametrize(
-    "name", ["attention-sampling", "uniform", "cnn", "deep-mil", "top-k", "attention-sampling + cross-attention"]
+    "name",
+    [
+        *("attention-sampling", "uniform", "cnn", "deep-mil", "top-k", "attention-sampling + cross-attention"),
+        "perturbed-top-k",
+    ],
 )
 def test_a_saved_model_comes_back_to_the_bit(
     name: str, tmp_path: Path, make_model: Models, make_source: Sources

@@ -381,6 +381,7 @@ def test_a_run_finds_where_its_attention_has_a_backbone() -> None:
     assert finds(settings)
     assert finds(replace(settings, model=seeing_settings("attention-sampling")))
     assert finds(replace(settings, model=seeing_settings("top-k")))
+    assert finds(replace(settings, model=seeing_settings("perturbed-top-k")))
     assert not finds(replace(settings, model=seeing_settings("uniform")))
     assert not finds(replace(settings, model=seeing_settings("attention-sampling", {"name": "convolutional"})))
     assert not finds(settings_of(starts=0))

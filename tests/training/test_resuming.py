@@ -61,8 +61,9 @@ ANNEALED = {
         ("adam", {"prior": {"contrast": 2.0}}, ANNEALED),
         ("adam", {"name": "top-k"}, {}),
         ("adam", {"head": {"pool": "cross-attention", "heads": 2, "dropout": 0.2}}, {}),
+        ("adam", {"name": "perturbed-top-k"}, {}),
     ],
-    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed", "top-k", "cross-attention"],
+    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed", "top-k", "cross-attention", "perturbed-top-k"],
 )
 def test_resumed_equals_uninterrupted(
     squares_of: Any,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from foveate.config.heads import HeadSettings, MilSettings
+from foveate.config.rivals import PerturbedSettings
 from foveate.config.zoom import ZoomSettings
 from foveate.errors import ConfigError
 from foveate.hooks import Own
@@ -24,6 +25,7 @@ ModelName = (
         "evidence",
         "zoom",
         "top-k",
+        "perturbed-top-k",
     ]
     | Own
 )
@@ -189,7 +191,7 @@ class ModelSettings:
     name: ModelName = "attention-sampling"
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
     over all patches of a grid (Deep MIL), evidence of the view's cells, attention level by level (zoom), or a rival
-    (docs/rivals.md): the most attended patches (top-k)."""
+    (docs/rivals.md): the most attended patches (top-k), or mixtures of what may be these (perturbed-top-k)."""
     input: InputSettings = field(default_factory=InputSettings)
     """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
@@ -219,6 +221,8 @@ class ModelSettings:
     """Deep MIL's grid and attention."""
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
     """The levels of the model zoom."""
+    perturbed: PerturbedSettings = field(default_factory=PerturbedSettings)
+    """The noise of the model perturbed-top-k."""
 
     @property
     def own_code(self) -> tuple[str, ...]:

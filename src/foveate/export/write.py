@@ -27,7 +27,6 @@ from foveate.models.base import Model
 from foveate.models.ensemble import Ensemble
 from foveate.models.sampling import PatchModel
 from foveate.models.store import model_card, save_model
-from foveate.models.zoom import Zoom
 from foveate.networks.runtime import missing_packages
 from foveate.types import Size
 
@@ -86,8 +85,8 @@ def export_model(
     """
     if isinstance(model, Ensemble):
         raise ConfigError("an ensemble is exported member by member: give the folder of one fold, e.g. runs/cv/fold-1")
-    if isinstance(model, Zoom):
-        raise ConfigError("a zoom model reads regions between its levels, which no graph does: export another model")
+    if model.unexported:
+        raise ConfigError(f"{model.unexported}: export another model")
     out, method = Path(out), method or (model.draw_method if isinstance(model, PatchModel) else model.method)
     if out.suffix and out.suffix != ".zip":
         raise ConfigError(f"--out {out} is neither a folder nor a .zip file: give e.g. {out.with_suffix('.zip')}")

@@ -74,6 +74,8 @@ class Model(nn.Module, ABC):
     features: FeatureNetwork
     normalise: BandNormalisation | None
     parts: int | None = None
+    unexported: ClassVar[str] = ""
+    """Why no graph computes what it does; "" where one does."""
 
     def __init__(
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
@@ -96,14 +98,9 @@ class Model(nn.Module, ABC):
 
     def _networks(self, options: BuildOptions) -> int:
         """Make the feature network; returns its dimension."""
-        self.features = build_features(
-            self.settings.features,
-            self.channels,
-            self.patch,
-            options.features,
-            options.pretrained,
-            standardised=self.settings.input.normalise != "none",
-        )
+        standardised = self.settings.input.normalise != "none"
+        given = (self.channels, self.patch, options.features, options.pretrained, standardised)
+        self.features = build_features(self.settings.features, *given)
         return self.features.dimension
 
     @property
@@ -221,6 +218,9 @@ class Model(nn.Module, ABC):
         """
         if patches is not None and self.patches:
             self.training_patches = patches
+
+    def progressed(self, share: float) -> None:
+        """Training is about to take a step, with a share of it over, 0 to 1; for subclasses."""
 
     def calibrated(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch class"]:
         """Logits over the temperature that was fitted to them, if one was."""

@@ -18,7 +18,7 @@ from foveate.models.evidence import Evidence
 from foveate.models.heads import check_head
 from foveate.models.probabilities import SEPARATOR
 from foveate.models.sampling import AttentionSampling, PatchModel
-from foveate.models.top_k import TopK
+from foveate.models.top_k import PerturbedTopK, TopK
 from foveate.models.types import BuildOptions
 from foveate.models.uniform import Uniform
 from foveate.models.zoom import Zoom, check_zoom
@@ -32,11 +32,12 @@ MODELS: dict[str, type[Model]] = {
     "cnn": CNN,
     "deep-mil": DeepMil,
     "evidence": Evidence,
+    "perturbed-top-k": PerturbedTopK,
     "top-k": TopK,
     "uniform": Uniform,
     "zoom": Zoom,
 }
-SIGHTED = {"attention-sampling", "evidence", "top-k", "uniform", "zoom"}
+SIGHTED = {"attention-sampling", "evidence", "perturbed-top-k", "top-k", "uniform", "zoom"}
 """The models that lay a map over a view."""
 
 

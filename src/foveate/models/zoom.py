@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -118,6 +119,8 @@ class Zoom(AttentionSampling):
         nested: where the cells of every level lie.
         further: attention networks of the levels after the view; empty where all share that of the view.
     """
+
+    unexported: ClassVar[str] = "a zoom model reads regions between its levels, which no graph does"
 
     def __init__(
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN

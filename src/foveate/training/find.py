@@ -78,10 +78,11 @@ class Found:
 
 def finds(settings: RunSettings) -> bool:
     """Whether a run teaches evidence before anything else."""
-    seeing = settings.model.name in ("attention-sampling", "evidence", "zoom", "top-k") and has_backbone(
-        settings.model.attention
+    named = settings.model.name in (
+        *("attention-sampling", "evidence", "zoom"),
+        *("top-k", "perturbed-top-k"),
     )
-    return seeing and settings.training.find.starts > 0
+    return named and has_backbone(settings.model.attention) and settings.training.find.starts > 0
 
 
 def check_stage(settings: RunSettings, stage: Stage) -> None:

@@ -38,7 +38,7 @@ from foveate.training.build import as_it_began, build_for, loss_weights, measure
 from foveate.training.checkpoint import Checkpoints, Position, has_state
 from foveate.training.find import FOUND, Stage, check_stage, find_or_load, finds, with_evidence
 from foveate.training.interrupts import Clock, Interrupts, interruption
-from foveate.training.optimisation import WeightAverage, annealed, learning_rate, scheduled_step, total_steps
+from foveate.training.optimisation import WeightAverage, anneal, annealed, learning_rate, scheduled_step, total_steps
 from foveate.training.progress import Plan, Progress, SilentProgress, choose_progress, opening_lines
 from foveate.training.run_folder import MetricsLog, TrainResult, diverged, epoch_record, prepare_folder, step_record
 from foveate.training.skipping import SkipLog, recall, refuse, remember
@@ -252,8 +252,7 @@ class _Run:
         position, training = self.position, self.settings.training
         position.at = scheduled_step(position.step, self.total, position.share)
         rate = learning_rate(training, position.at, self.total, self.steps_per_epoch)
-        now = annealed(self.settings, position.at, self.total)
-        self.stepper.model.anneal(now.get("prior"), round(now["patches"]) if "patches" in now else None)
+        now = anneal(self.stepper.model, self.settings, position.at, self.total)
         sums, arrived, over = self._gather(self.stepper.backward(batches, share, now))
         if not math.isfinite(sums["loss"]) or sums.pop("not_finite"):
             raise diverged(self.folder, position.step + 1, rate)

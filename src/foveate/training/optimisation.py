@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foveate.config.training import Ramp, RunSettings, TrainingSettings
+from foveate.models import Model
 
 
 class WeightAverage(AveragedModel):
@@ -226,3 +227,21 @@ def annealed(settings: RunSettings, step: int, total: int) -> Annealed:
     }
     now = {name: ramp_value(ramp, own, step, total) for name, (ramp, own) in moving.items() if ramp.moves}
     return now | {"patches": round(now["patches"])} if "patches" in now else now
+
+
+def anneal(model: Model, settings: RunSettings, step: int, total: int) -> Annealed:
+    """Annealing of a model: what is to change before a step, changed.
+
+    Arguments:
+        model: that is trained.
+        settings: of the run.
+        step: 0 … total − 1, of `scheduled_step`.
+        total: number of steps.
+
+    Returns:
+        What moves, as `annealed`.
+    """
+    now = annealed(settings, step, total)
+    model.anneal(now.get("prior"), round(now["patches"]) if "patches" in now else None)
+    model.progressed(step / max(total - 1, 1))
+    return now
