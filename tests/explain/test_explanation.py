@@ -14,7 +14,7 @@ from foveate.images import ArraySource, Masked
 from foveate.models import DrawOptions, Model
 from foveate.types import Box
 
-NAMES = ("attention-sampling", "uniform", "deep-mil", "top-k", "perturbed-top-k", "cnn")
+NAMES = ("attention-sampling", "uniform", "deep-mil", "top-k", "perturbed-top-k", "ips", "cnn")
 Make = Callable[..., Model]
 
 
@@ -36,7 +36,7 @@ def test_the_answer_is_that_of_predict(
     assert mean == pytest.approx(predicted.probabilities, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES[:-1])
+@pytest.mark.parametrize("name", NAMES[:5])
 @pytest.mark.parametrize("samples", [1, 3])
 def test_bias_and_contributions_sum_to_the_logits(
     name: str, samples: int, pointing: Make, canvas: Callable[..., np.ndarray]
@@ -75,14 +75,15 @@ def test_several_labels_have_contributions_too(pointing: Make, canvas: Callable[
         ("cnn", "no attention map, reads no patches"),
         ("uniform", "no attention map to show"),
         ("deep-mil", "draws none"),
+        ("ips", "patches that it has chosen"),
     ],
 )
 def test_what_is_not_shown_is_said(name: str, words: str, pointing: Make, canvas: Callable[..., np.ndarray]) -> None:
     model = pointing(name=name)
     seen = explain(model, model.look(canvas((173, 260), (60, 170))))
     assert words in seen.note
-    assert (seen.attention is None) == (name != "deep-mil")
-    assert (seen.health is None) == (name != "deep-mil")
+    assert (seen.attention is None) == (name not in ("deep-mil", "ips"))
+    assert (seen.health is None) == (name not in ("deep-mil", "ips"))
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,19 @@ def test_a_patch_that_is_alone_adds_nothing_that_could_be_told(
     seen = explain(model, model.look(canvas((3, 3), (1, 1), side=2)))
     assert [patch.contributions for patch in seen.patches] == [(0.0, 0.0, 0.0)] * len(seen.patches)
     assert len(seen.patches) == 1
+
+
+def test_of_a_model_that_reads_all_patches_the_chosen_ones_are_told(
+    pointing: Make, canvas: Callable[..., np.ndarray]
+) -> None:
+    model: Any = pointing(name="ips", head=HeadSettings(heads=2))
+    look = model.look(canvas((173, 260), (60, 170)))
+    seen, output = explain(model, look), look.output
+    assert len(seen.patches) == 4
+    assert seen.attention is not None
+    assert [patch.attention for patch in seen.patches] == sorted(seen.attention.flatten().tolist(), reverse=True)[:4]
+    for slot, patch in enumerate(seen.patches):
+        others = [one for one in range(4) if one != slot]
+        with torch.no_grad():
+            without = model.head(model.pool(output.features[:, others]))[0].double().numpy()
+        np.testing.assert_allclose(patch.contributions, seen.logits[0] - without, atol=1e-5)

@@ -32,7 +32,7 @@ class Weighted(Unchanged):
         return result
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "ips"])
 def test_nothing_is_read_where_a_mask_forbids(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name, patches=5).eval()
     sources = [Weighted(make_source((120, 200)), -torch.inf), make_source((100, 90))]

@@ -124,7 +124,7 @@ def test_slots_left_over_have_no_weight_whatever_is_in_them() -> None:
     assert log_coefficients(drawn)[0, 4:].tolist() == [-math.inf] * 2
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "zoom"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "zoom", "top-k"])
 def test_a_model_classifies_what_cross_attention_sees(name: str, make_model: Models, make_source: Sources) -> None:
     """Also averaged over samples, and with slots left over: an image of fewer cells than patches, but of zoom."""
     model: Any = make_model(name, head=CROSS, patches=5).eval()

@@ -26,7 +26,7 @@ def scene(path: Path, what: str, seed: int = 0) -> Path:
 
 
 @pytest.mark.parametrize("normalise", ["none", "bands", "image"])
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "cnn"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "ips", "cnn"])
 def test_an_answer_does_not_change_with_the_bytes_under_the_mask(
     name: str, normalise: str, make_model: Models, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
 
 NAMES = [
-    *("attention-sampling", "uniform", "cnn", "deep-mil", "zoom", "top-k"),
+    *("attention-sampling", "uniform", "cnn", "deep-mil", "ips", "zoom", "top-k"),
     "perturbed-top-k",
     "attention-sampling + cross-attention",
 ]
@@ -35,10 +35,10 @@ def batch_of(model: Model, make_source: Sources, rows: list[int]) -> Batch:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract_answers(name: str, make_model: Models) -> None:
     model = make_model(name)
-    assert model.view == (None if name == "deep-mil" else ViewSettings(scale=0.25))
+    assert model.view == (None if name in ("deep-mil", "ips") else ViewSettings(scale=0.25))
     assert model.reads_patches == (name != "cnn")
     assert model.patch == ((22, 26) if model.reads_patches else None)
-    assert model.patches == (0 if name in ("cnn", "deep-mil") else 4)
+    assert model.patches == (0 if name in ("cnn", "deep-mil", "ips") else 4)
     assert model.device == torch.device("cpu")
     assert model.parameter_count == sum(parameter.numel() for parameter in model.parameters())
     assert model.classes == ("cat", "dog", "owl")
@@ -117,7 +117,7 @@ def test_samples_average_probabilities_and_share_the_attention(
     assert not torch.equal(output.boxes[0], output.boxes[1])
 
 
-@pytest.mark.parametrize("name", ["cnn", "deep-mil"])
+@pytest.mark.parametrize("name", ["cnn", "deep-mil", "ips"])
 def test_samples_change_nothing_without_draws(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name).eval()
     batch = batch_of(model, make_source, [0, 1])

@@ -12,7 +12,7 @@ from foveate.models.probabilities import average_samples, name_predicted
 
 Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
-NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil"]
+NAMES = ["attention-sampling", "uniform", "cnn", "deep-mil", "ips"]
 
 
 def leaning(model: Model, logits: tuple[float, ...]) -> Model:

@@ -22,7 +22,7 @@ Models = Callable[..., Model]
 @pytest.mark.parametrize(
     "name",
     [
-        *("attention-sampling", "uniform", "cnn", "deep-mil", "top-k", "attention-sampling + cross-attention"),
+        *("attention-sampling", "uniform", "cnn", "deep-mil", "ips", "top-k", "attention-sampling + cross-attention"),
         "perturbed-top-k",
     ],
 )

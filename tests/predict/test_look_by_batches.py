@@ -21,7 +21,7 @@ from foveate.predict.predict import look_by_batches
 from foveate.types import Box
 
 SIZES = [(70, 110)] * 5 + [(64, 90), (70, 110), (70, 110), (33, 80)]
-MODELS = ("attention-sampling", "uniform", "cnn", "deep-mil")
+MODELS = ("attention-sampling", "uniform", "cnn", "deep-mil", "ips")
 
 
 def model_of(name: str) -> Model:

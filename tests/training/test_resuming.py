@@ -60,10 +60,20 @@ ANNEALED = {
         ("adamw", {"features": {"frozen": True}, "input": {"normalise": "bands"}}, {}),
         ("adam", {"prior": {"contrast": 2.0}}, ANNEALED),
         ("adam", {"name": "top-k"}, {}),
+        ("adam", {"name": "ips", "head": {"heads": 2}}, {}),
         ("adam", {"head": {"pool": "cross-attention", "heads": 2, "dropout": 0.2}}, {}),
         ("adam", {"name": "perturbed-top-k"}, {}),
     ],
-    ids=["adam", "sgd at two rates", "adamw and frozen", "annealed", "top-k", "cross-attention", "perturbed-top-k"],
+    ids=[
+        "adam",
+        "sgd at two rates",
+        "adamw and frozen",
+        "annealed",
+        "top-k",
+        "ips",
+        "cross-attention",
+        "perturbed-top-k",
+    ],
 )
 def test_resumed_equals_uninterrupted(
     squares_of: Any,

@@ -29,7 +29,7 @@ class HeadSettings:
 
 @dataclass(frozen=True)
 class MilSettings:
-    """Deep multiple-instance learning, which reads every patch of a grid: what is particular to it."""
+    """Models that read every patch of a grid, Deep MIL and ips: what is particular to them."""
 
     pooling: Literal["attention", "gated"] = "attention"
     """Attention over the patches' features: tanh alone, or gated by a sigmoid."""
@@ -41,4 +41,7 @@ class MilSettings:
     """"plain" keeps all activations for the backward pass, as published; "chunked" computes them again, chunk by chunk,
     and needs memory for one chunk only."""
     chunk: int = 64
-    """Patches worked on at a time where activations are not kept: in prediction, and in training if "chunked"."""
+    """Patches worked on at a time where activations are not kept: in prediction, and in training if "chunked", or where
+    patches are chosen (ips)."""
+    positions: bool = False
+    """Whether patches are told apart by where they lie (ips): sines and cosines of row and column beside features."""

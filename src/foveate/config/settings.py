@@ -22,6 +22,7 @@ ModelName = (
         "uniform",
         "cnn",
         "deep-mil",
+        "ips",
         "evidence",
         "zoom",
         "top-k",
@@ -190,8 +191,9 @@ class ModelSettings:
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
     name: ModelName = "attention-sampling"
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
-    over all patches of a grid (Deep MIL), evidence of the view's cells, attention level by level (zoom), or a rival
-    (docs/rivals.md): the most attended patches (top-k), or mixtures of what may be these (perturbed-top-k)."""
+    over all patches of a grid (Deep MIL) or over the best of them (ips), evidence of the view's cells, attention level
+    by level (zoom), or a rival (docs/rivals.md): the most attended patches (top-k), or mixtures of what may be these
+    (perturbed-top-k)."""
     input: InputSettings = field(default_factory=InputSettings)
     """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
@@ -218,7 +220,7 @@ class ModelSettings:
     head: HeadSettings = field(default_factory=HeadSettings)
     """How patches become one vector, and that the classes."""
     mil: MilSettings = field(default_factory=MilSettings)
-    """Deep MIL's grid and attention."""
+    """Grid of all patches and, of Deep MIL, its attention."""
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
     """The levels of the model zoom."""
     perturbed: PerturbedSettings = field(default_factory=PerturbedSettings)

@@ -11,6 +11,7 @@ from torch import nn
 from foveate.explain.omission import adds_up, omissions
 from foveate.images import Georeference
 from foveate.models import Look, Model
+from foveate.models.ips import Selected
 from foveate.models.types import Output, Prediction
 from foveate.sampling import AttentionHealth, coefficients, diagnose
 from foveate.types import Affine, Box, Size
@@ -265,6 +266,8 @@ def _patches(
     else:
         assert output.attention is not None
         attention = output.attention.flatten(1).cpu()
+        if isinstance(output, Selected) and output.chosen is not None:
+            attention = attention.gather(1, output.chosen)
         weight = torch.ones_like(attention)
     listed = output.read.cpu().clone()
     if output.draw is None and int(listed.sum()) > LISTED:
@@ -305,6 +308,11 @@ def _note(model: Model, look: Look, listed: int) -> str:
         return (
             f"A {name} model draws its patches anywhere: it has no attention map to show. The boxes are the patches "
             "it read by chance, and what each added to the answer."
+        )
+    if isinstance(look.output, Selected):
+        return (
+            f"An {name} model reads every patch and draws none: the answer is the same whatever the seed. It rests on "
+            f"the {patches:,} patches that it has chosen; the map shows how it scored all of them."
         )
     if draw is None:
         return (

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
 from foveate.models import Model
+from foveate.models.ips import Ips, Selected
 from foveate.models.sampling import PatchModel
 from foveate.models.types import Output
 from foveate.sampling import log_coefficients
@@ -15,7 +16,8 @@ from foveate.sampling import log_coefficients
 
 def adds_up(model: Model) -> bool:
     """Whether the logits of a model are a sum over its patches: where patches are averaged, and a layer classifies."""
-    return type(model.head) is nn.Linear and not (isinstance(model, PatchModel) and model.pool is not None)
+    pool = model.pool if isinstance(model, PatchModel | Ips) else None
+    return type(model.head) is nn.Linear and pool is None
 
 
 @torch.no_grad()
@@ -59,6 +61,9 @@ def _log_weight(output: Output) -> Float[Tensor, "draw patch"]:
     """Log of what each patch is of the mean, or of what is known of it beforehand; −∞ of one that was not read."""
     if output.draw is not None:
         weight = log_coefficients(output.draw)
+    elif isinstance(output, Selected):
+        assert output.features is not None
+        weight = output.features.new_zeros(output.features.shape[:2])
     else:
         assert output.attention is not None
         weight = output.attention.flatten(1).double().log()
@@ -69,7 +74,7 @@ def _log_weight(output: Output) -> Float[Tensor, "draw patch"]:
 def _logits(
     model: Model, features: Float[Tensor, "draw patch feature"], weight: Float[Tensor, "draw patch"]
 ) -> Float[Tensor, "draw class"]:
-    pool = model.pool if isinstance(model, PatchModel) else None
+    pool = model.pool if isinstance(model, PatchModel | Ips) else None
     dtype = model.head.weight.dtype
     if pool is not None:
         vector = pool(features, weight)

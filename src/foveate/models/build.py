@@ -16,6 +16,7 @@ from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
 from foveate.models.heads import check_head
+from foveate.models.ips import Ips
 from foveate.models.probabilities import SEPARATOR
 from foveate.models.sampling import AttentionSampling, PatchModel
 from foveate.models.top_k import PerturbedTopK, TopK
@@ -33,6 +34,7 @@ MODELS: dict[str, type[Model]] = {
     "deep-mil": DeepMil,
     "evidence": Evidence,
     "perturbed-top-k": PerturbedTopK,
+    "ips": Ips,
     "top-k": TopK,
     "uniform": Uniform,
     "zoom": Zoom,

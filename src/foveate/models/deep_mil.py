@@ -77,6 +77,23 @@ def _largest(grid: Grid, image_sizes: Sequence[Size]) -> Size:
     return max(rows for rows, _ in shapes), max(columns for _, columns in shapes)
 
 
+def in_chunks(
+    model: Model, source: Source, boxes: Int[Tensor, "patch 4"], chunk: int, stages: Stages
+) -> Iterator[Float[Tensor, "chunk feature"]]:
+    """Features of the patches of an image, some at a time, while the next are read.
+
+    Arguments:
+        model: whose feature network it is.
+        source: the image.
+        boxes: (K, 4) in level-0 pixels.
+        chunk: patches at a time, the last ones fewer.
+        stages: where to note the time.
+    """
+    readings = (model.read_patches([source], part[None], None, stages) for part in torch.split(boxes, chunk))
+    for reading in one_ahead(readings):
+        yield reading.features(model.features, model.normalise)[0]
+
+
 class DeepMil(Model):
     r"""Read every patch of a grid, weigh their features by an attention over them, classify.
 
@@ -173,13 +190,12 @@ class DeepMil(Model):
         """Features of all cells, in chunks if without gradient; those of cells not read mean nothing."""
         if torch.is_grad_enabled():
             return self._features(sources, boxes, read, stages)
-        step, images = self.settings.mil.chunk, []
-        for source, own, wanted in zip(sources, torch.split(boxes, 1), torch.split(read, 1), strict=True):
-            chunks = zip(torch.split(own, step, 1), torch.split(wanted, step, 1), strict=True)
-            readings = (self.read_patches([source], *chunk, stages) for chunk in chunks)
-            parts = [reading.features(self.features, self.normalise) for reading in one_ahead(readings)]
-            images.append(torch.cat(parts, 1))
-        return torch.cat(images)
+        images = []
+        for source, own, wanted in zip(sources, boxes, read, strict=True):
+            features = torch.cat(list(in_chunks(self, source, own[wanted], self.settings.mil.chunk, stages)))
+            whole = features.new_zeros(len(own), features.shape[1])
+            images.append(whole.index_put((wanted.nonzero()[:, 0].to(features.device),), features))
+        return torch.stack(images)
 
     def _features(
         self,

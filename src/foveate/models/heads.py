@@ -65,7 +65,7 @@ def check_head(settings: ModelSettings, draws: bool) -> None:
         )
     if not 0 <= head.dropout < 1:
         raise ConfigError(f"model.head.dropout must be in [0, 1), got {head.dropout}: set it to e.g. 0.1")
-    if head.pool == "mean":
+    if head.pool == "mean" or settings.name == "ips":
         return
     if not draws:
         raise ConfigError(

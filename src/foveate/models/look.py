@@ -205,17 +205,18 @@ def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: S
     own = output if images == 1 else _rows(output, row, images)
     boxes = tuple(sight.source.to_file(box) for box in _read_boxes(own))
     stages = sight.stages | {stage: spent / images for stage, spent in output.seconds.items()}
+    patches = int(own.patches_read.sum())
     read, rule = sight.opened.bytes_read - sight.before, model.decision
     prediction = Prediction(
         path=sight.source.name,
         predicted=name_predicted(model.classes, values, model.multi_label),
         probabilities=dict(zip(model.classes, values, strict=True)),
-        patches=len(boxes),
+        patches=patches,
         bytes_read=read,
         seconds=sum(sight.stages.values()) + shared,
         boxes=boxes,
         receipt=Receipt(
-            patches=len(boxes),
+            patches=patches,
             patches_of=None if model.patch is None else covering(sight.source.size, model.patch),
             bytes_read=read,
             bytes_of=sight.opened.file_bytes,

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foveate.errors import ConfigError
 from foveate.networks.cnn import glorot_
 
 
@@ -89,3 +90,32 @@ class CrossAttention(nn.Module):
 
     def _dropped(self, values: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch feature"]:
         return functional.dropout(values, self.dropout, self.training)
+
+
+def grid_positions(cells: Float[Tensor, "*batch 2"], dimension: int) -> Float[Tensor, "*batch feature"]:
+    r"""Positional encoding of the cells of a grid: sines and cosines of the row, then of the column.
+
+    .. math:: \sin(p\,\omega_k),\ \cos(p\,\omega_k), \qquad \omega_k = 10000^{-4k/D}, \qquad k < D/4
+
+    Vaswani et al., "Attention Is All You Need" (2017), section 3.5, for each of the two, so that a place means the same
+    in images of any size; of the IPS paper one number counts the patches of an image.
+
+    Arguments:
+        cells: (…, 2) rows and columns.
+        dimension: D.
+
+    Raises:
+        ConfigError: D is no multiple of 4.
+
+    Example:
+        >>> grid_positions(torch.tensor([[0.0, 0.0]]), 8)
+        tensor([[0., 1., 0., 1., 0., 1., 0., 1.]])
+    """
+    if dimension % 4:
+        raise ConfigError(
+            f"model.mil.positions needs a number of features that 4 divides, got {dimension}: set it to false, or "
+            "change model.features"
+        )
+    rates = 10000.0 ** (-torch.arange(dimension // 4, device=cells.device, dtype=cells.dtype) * 4 / dimension)
+    angles = cells[..., None] * rates
+    return torch.stack((angles.sin(), angles.cos()), -1).flatten(-3)

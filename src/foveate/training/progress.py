@@ -319,9 +319,9 @@ def _described(model: ModelSettings) -> str:
     patch = f"of {model.patch[0]}×{model.patch[1]} pixels"
     if model.name in ("cnn", "evidence"):
         return f"{name} on a view {seen}"
-    return f"{name}, {'all' if model.name == 'deep-mil' else model.patches} patches {patch}" + (
-        "" if model.name == "deep-mil" else f" from a view {seen}"
-    )
+    if model.name in ("deep-mil", "ips"):
+        return f"{name}, {'all' if model.name == 'deep-mil' else f'the best {model.patches} of all'} patches {patch}"
+    return f"{name}, {model.patches} patches {patch} from a view {seen}"
 
 
 def _doubts(training: Sequence[Label], validation: Sequence[Label | None], dataset: ImageDataset) -> list[str]:
