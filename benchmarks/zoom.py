@@ -79,8 +79,8 @@ def measured(path: Path, scale: int) -> dict[str, Any]:
     """One prediction, then three by other seeds: seconds, memory at its peak, and what was looked at in the first."""
     import torch
 
+    from foveate.config.resolutions import ZoomSettings
     from foveate.config.settings import AttentionSettings, ModelSettings, ViewSettings
-    from foveate.config.zoom import ZoomSettings
     from foveate.images import open_image
     from foveate.models import DrawOptions, build_model
     from foveate.threads import set_reading_threads

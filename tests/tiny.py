@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 
 from foveate.config.heads import HeadSettings, MilSettings
 from foveate.config.settings import (
@@ -14,6 +16,9 @@ from foveate.config.settings import (
     PriorSettings,
     ViewSettings,
 )
+from foveate.images import ArraySource
+from foveate.models import Model, make_batch
+from foveate.models.types import Batch
 
 TINY: dict[str, Any] = {
     "model.view.longest_side": 24,
@@ -47,6 +52,18 @@ def small_settings(name: str = "attention-sampling", **changes: object) -> Model
         "mil": MilSettings(hidden=5, chunk=7),
     } | changes
     return ModelSettings(**given)  # type: ignore[arg-type]
+
+
+def sharp(model: Model) -> Model:
+    """A model whose attention differs from cell to cell."""
+    for number, parameter in enumerate(model.parameters()):
+        nn.init.normal_(parameter, std=0.4, generator=torch.Generator().manual_seed(number))
+    return model
+
+
+def batch_of(model: Model, sources: list[ArraySource], seed: int = 5) -> Batch:
+    """Images as a model takes them, each with a seed of its own."""
+    return make_batch(sources, model.view, [seed + row for row in range(len(sources))])
 
 
 def tiny_config(epochs: int) -> str:

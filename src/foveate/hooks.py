@@ -27,7 +27,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
     ),
     "method": ("iid", "des_raj", "priority", "murthy", "uniform", "top"),
     "model": (
-        *("attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "ips", "zoom"),
+        *("attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "ips", "multi-scale", "zoom"),
         "top-k",
         "perturbed-top-k",
     ),

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from tiny import small_settings
 
+from foveate.config.resolutions import ZoomSettings
 from foveate.config.settings import ModelSettings, ViewSettings
-from foveate.config.zoom import ZoomSettings
 from foveate.explain.explainer import Explainer
 from foveate.explain.explanation import explain
 from foveate.images import ArraySource

@@ -19,7 +19,7 @@ Sources = Callable[..., ArraySource]
 Models = Callable[..., Model]
 
 NAMES = [
-    *("attention-sampling", "uniform", "cnn", "deep-mil", "ips", "zoom", "top-k"),
+    *("attention-sampling", "uniform", "cnn", "deep-mil", "ips", "multi-scale", "zoom", "top-k"),
     "perturbed-top-k",
     "attention-sampling + cross-attention",
 ]
@@ -96,7 +96,7 @@ def test_every_parameter_gets_a_finite_gradient(name: str, make_model: Models, m
         assert parameter.grad.abs().max() > 0 or key in constant, key
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "zoom"])
+@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "multi-scale", "zoom"])
 def test_samples_average_probabilities_and_share_the_attention(
     name: str, make_model: Models, make_source: Sources
 ) -> None:
@@ -168,7 +168,9 @@ def test_only_what_the_mask_allows_is_drawn(name: str, make_model: Models, make_
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "zoom", "top-k", "perturbed-top-k"])
+@pytest.mark.parametrize(
+    "name", ["attention-sampling", "uniform", "deep-mil", "multi-scale", "zoom", "top-k", "perturbed-top-k"]
+)
 def test_an_image_without_a_cell_is_named(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name)
     batch = batch_of(model, make_source, [0, 3])

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import small_settings
+from tiny import batch_of, sharp, small_settings
 from torch import nn
 
+from foveate.config.resolutions import ZoomSettings
 from foveate.config.settings import (
     AttentionSettings,
     GuideSettings,
@@ -21,12 +22,11 @@ from foveate.config.settings import (
     PriorSettings,
     ViewSettings,
 )
-from foveate.config.zoom import ZoomSettings
 from foveate.errors import ConfigError, FoveateError
 from foveate.images import ArraySource
 from foveate.images.wrappers.mask import Masked
 from foveate.models import Model, build_model, load_model, make_batch, save_model
-from foveate.models.types import Batch, Output
+from foveate.models.types import Output
 from foveate.sampling.geometry import Grid
 from foveate.sampling.nested import NestedGrid
 
@@ -37,17 +37,6 @@ SETTINGS: dict[str, Any] = {
     "zoom": ZoomSettings(levels=3, scale=(4, 2)),
     "prior": ModelSettings().prior,
 }
-
-
-def sharp(model: Model) -> Model:
-    """A model whose attention differs from cell to cell."""
-    for number, parameter in enumerate(model.parameters()):
-        nn.init.normal_(parameter, std=0.4, generator=torch.Generator().manual_seed(number))
-    return model
-
-
-def batch_of(model: Model, sources: list[ArraySource], seed: int = 5) -> Batch:
-    return make_batch(sources, model.view, [seed + row for row in range(len(sources))])
 
 
 def whole_attention(model: Model, source: ArraySource) -> torch.Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from foveate.config.heads import HeadSettings, MilSettings
+from foveate.config.resolutions import ScaleSettings, ZoomSettings
 from foveate.config.rivals import PerturbedSettings
-from foveate.config.zoom import ZoomSettings
 from foveate.errors import ConfigError
 from foveate.hooks import Own
 from foveate.types import Size
@@ -24,6 +24,7 @@ ModelName = (
         "deep-mil",
         "ips",
         "evidence",
+        "multi-scale",
         "zoom",
         "top-k",
         "perturbed-top-k",
@@ -191,9 +192,9 @@ class ModelSettings:
     RETIRED: ClassVar[dict[str, Any]] = {"gradient": "exact"}
     name: ModelName = "attention-sampling"
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
-    over all patches of a grid (Deep MIL) or over the best of them (ips), evidence of the view's cells, attention level
-    by level (zoom), or a rival (docs/rivals.md): the most attended patches (top-k), or mixtures of what may be these
-    (perturbed-top-k)."""
+    over all patches of a grid (Deep MIL) or over the best of them (ips), evidence of the view's cells, attention that
+    chooses how large as well as where (multi-scale), attention level by level (zoom), or a rival (docs/rivals.md): the
+    most attended patches (top-k), or mixtures of what may be these (perturbed-top-k)."""
     input: InputSettings = field(default_factory=InputSettings)
     """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
@@ -221,6 +222,8 @@ class ModelSettings:
     """How patches become one vector, and that the classes."""
     mil: MilSettings = field(default_factory=MilSettings)
     """Grid of all patches and, of Deep MIL, its attention."""
+    scales: ScaleSettings = field(default_factory=ScaleSettings)
+    """How large patches of the model multi-scale are."""
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
     """The levels of the model zoom."""
     perturbed: PerturbedSettings = field(default_factory=PerturbedSettings)

@@ -16,7 +16,7 @@ from foveate.errors import ConfigError
 from foveate.images import Source, open_image
 from foveate.models.kept import KeptFeatures
 from foveate.models.look import finish_looks, see, sketched, start_looks
-from foveate.models.patch_reading import PatchReading
+from foveate.models.patch_reading import PatchReading, parts_of_training
 from foveate.models.preprocess import Intake, extents
 from foveate.models.probabilities import UNDECIDED, Decision, probabilities
 from foveate.models.receipts import Stages
@@ -24,12 +24,9 @@ from foveate.models.types import ONE_DRAW, PLAIN, Batch, BuildOptions, DrawOptio
 from foveate.networks import FeatureNetwork, build_features
 from foveate.networks.cnn import glorot_
 from foveate.networks.evidence import CellFeatures
-from foveate.networks.normalise import BATCH_NORMS, BandNormalisation
+from foveate.networks.normalise import BandNormalisation
 from foveate.sampling.geometry import Grid
 from foveate.types import Size
-
-PARTS = 4
-"""Parts of a training batch on a GPU: a quarter of the patches is waited for, the others are read meanwhile."""
 
 
 class Model(nn.Module, ABC):
@@ -102,6 +99,11 @@ class Model(nn.Module, ABC):
         given = (self.channels, self.patch, options.features, options.pretrained, standardised)
         self.features = build_features(self.settings.features, *given)
         return self.features.dimension
+
+    @property
+    def feature_networks(self) -> "Sequence[FeatureNetwork]":
+        """All feature networks among its parts: one, but of a model that has more."""
+        return (self.features,)
 
     @property
     @abstractmethod
@@ -201,7 +203,8 @@ class Model(nn.Module, ABC):
             Groups with "params"; that of the feature network's layers, absent if they are frozen, has "learning_rate",
             its peak learning rate or None.
         """
-        features = [parameter for parameter in self.features.layers.parameters() if parameter.requires_grad]
+        layers = (parameter for network in self.feature_networks for parameter in network.layers.parameters())
+        features = [parameter for parameter in layers if parameter.requires_grad]
         own = {id(parameter) for parameter in features}
         rest = [one for one in self.parameters() if one.requires_grad and id(one) not in own]
         groups: list[dict[str, Any]] = [{"params": rest}]
@@ -260,9 +263,7 @@ class Model(nn.Module, ABC):
 
     def _parts(self, images: int) -> int:
         """Parts of a batch that are read one by one: where features are trained, for else the next batch is read."""
-        if not self.training or any(one.training for one in self.features.modules() if isinstance(one, BATCH_NORMS)):
-            return 1  # statistics are those of a whole batch
-        return min(images, self.parts or (1 if self.device.type == "cpu" else PARTS))
+        return min(images, parts_of_training(self.feature_networks, self.parts, self.device)) if self.training else 1
 
     def predict(
         self,

@@ -17,6 +17,7 @@ from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
 from foveate.models.heads import check_head
 from foveate.models.ips import Ips
+from foveate.models.multi_scale import MultiScale, check_scales
 from foveate.models.probabilities import SEPARATOR
 from foveate.models.sampling import AttentionSampling, PatchModel
 from foveate.models.top_k import PerturbedTopK, TopK
@@ -33,13 +34,14 @@ MODELS: dict[str, type[Model]] = {
     "cnn": CNN,
     "deep-mil": DeepMil,
     "evidence": Evidence,
+    "multi-scale": MultiScale,
     "perturbed-top-k": PerturbedTopK,
     "ips": Ips,
     "top-k": TopK,
     "uniform": Uniform,
     "zoom": Zoom,
 }
-SIGHTED = {"attention-sampling", "evidence", "perturbed-top-k", "top-k", "uniform", "zoom"}
+SIGHTED = {"attention-sampling", "evidence", "multi-scale", "perturbed-top-k", "top-k", "uniform", "zoom"}
 """The models that lay a map over a view."""
 
 
@@ -90,6 +92,8 @@ def build_model(
     check_head(settings, issubclass(model_class(settings.name), PatchModel))
     if settings.name == "zoom":
         check_zoom(settings, view_scale(settings.view, image_size))
+    if settings.name == "multi-scale":
+        check_scales(settings)
     _check_classes(tuple(classes), multi_label)
     _check_evidence(settings, tuple(classes), multi_label)
     settings = resolve(settings, image_size)

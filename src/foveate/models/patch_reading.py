@@ -11,7 +11,11 @@ from foveate.images import Source
 from foveate.images.augment.patches import change_patches
 from foveate.images.tensors import read_patches, to_unit
 from foveate.models.receipts import Stages
+from foveate.networks.normalise import BATCH_NORMS
 from foveate.threads import in_background, reading_threads
+
+PARTS = 4
+"""Parts of a training batch on a GPU: a quarter of the patches is waited for, the others are read meanwhile."""
 
 Network = Callable[[Tensor], Tensor]
 """(M, C, h, w) patches → (M, D) features."""
@@ -91,9 +95,26 @@ class PatchReading:
             if wanted is not None:  # one at least, which says how many features there are
                 patches = patches[wanted.to(self._device, non_blocking=True)] if len(wanted) else patches[:1]
         with self._stages("features"):
-            features = network(patches if normalise is None else normalise(patches))
+            patches = patches if normalise is None else normalise(patches)
+            features = self._seen_by(network, patches, boxes if wanted is None else boxes.flatten(0, 1)[wanted])
         if wanted is not None:
             rows = wanted.to(self._device, non_blocking=True)
             whole = features.new_zeros(boxes.shape[0] * boxes.shape[1], features.shape[1])
             features = whole.index_put((rows,), features[: len(rows)])
         return features.reshape(*boxes.shape[:2], -1)
+
+    def _seen_by(
+        self,
+        network: Network,
+        patches: Float[Tensor, "patch channel height width"],
+        boxes: Int[Tensor, "*any 4"],  # noqa: ARG002  for subclasses
+    ) -> Float[Tensor, "patch feature"]:
+        return network(patches)
+
+
+def parts_of_training(networks: Sequence[nn.Module], wanted: int | None, device: torch.device) -> int:
+    """Parts that a training batch is read in: as many as are wanted; 1 where statistics are those of a whole batch."""
+    layers = (layer for network in networks for layer in network.modules() if isinstance(layer, BATCH_NORMS))
+    if any(layer.training for layer in layers):
+        return 1
+    return wanted or (1 if device.type == "cpu" else PARTS)

@@ -19,6 +19,7 @@ from foveate.images.wrappers.guide import Guided
 from foveate.images.wrappers.resample import at_mpp
 from foveate.images.wrappers.standardise import Neutral, Standardised
 from foveate.models.types import Batch
+from foveate.sampling.geometry import footprint
 from foveate.types import Label, Size
 
 CONVERTIBLE = (1, 3, 4)
@@ -202,6 +203,12 @@ def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
     rows = torch.arange(batch.views.shape[2], device=batch.views.device) < sizes[:, :1]
     columns = torch.arange(batch.views.shape[3], device=batch.views.device) < sizes[:, 1:]
     return rows.unsqueeze(2) & columns.unsqueeze(1)
+
+
+def footprints(batch: Batch, patch: Size) -> list[Size]:
+    """(height, width) of a patch in view pixels, image by image."""
+    images = (source.size for source in batch.sources)
+    return [footprint(patch, view, image) for view, image in zip(batch.view_sizes, images, strict=True)]
 
 
 def by_size(batch: Batch) -> list[tuple[list[int], Float[Tensor, "rows channel height width"]]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from foveate.config.settings import Method, ModelSettings
@@ -16,7 +16,7 @@ from foveate.models.base import Model
 from foveate.models.evidence import FirstAnswer, questions_of, seen_cells
 from foveate.models.heads import build_pool, check_settling, pooled
 from foveate.models.kept import KeptFeatures
-from foveate.models.preprocess import extents
+from foveate.models.preprocess import extents, footprints
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.settle import Drawn, Looked, settle
@@ -26,7 +26,7 @@ from foveate.networks.custom import OwnAttention, import_network
 from foveate.networks.evidence import CellFeatures, EvidenceNetwork, attention_logits, has_backbone
 from foveate.sampling import ControlVariate, draw, expectation, fetch, noise_left
 from foveate.sampling.estimator import BASELINED
-from foveate.sampling.geometry import Grid, footprint
+from foveate.sampling.geometry import Grid
 from foveate.seeds import derive_seed
 from foveate.types import Draw, Size
 
@@ -132,8 +132,8 @@ class PatchModel(Model):
 
     def drawn(self, batch: Batch, samples: int, looked: Looked, stages: Stages, patches: int, method: Method) -> Drawn:
         """Draw patches of what was looked at, and read none."""
-        log_prob, allowed = looked.log_prob, looked.cell_mask.flatten(1)
         with stages("draw"):
+            log_prob, allowed = self.distribution(looked)
             drawn = draw(
                 log_prob.repeat_interleave(samples, 0) if samples > 1 else log_prob,
                 patches,
@@ -144,8 +144,18 @@ class PatchModel(Model):
             index, valid = fetch(drawn, batch.ids)
             view_sizes = [size for size in batch.view_sizes for _ in range(samples)]
             image_sizes = [source.size for source in batch.sources for _ in range(samples)]
-            boxes = self.grid.boxes(index, looked.cell_mask.shape[2], view_sizes, image_sizes, self.settings.patch)
+            boxes = self.boxes(index, looked.cell_mask.shape[2], view_sizes, image_sizes)
         return Drawn(batch, samples, looked, drawn, boxes, None, stages, index, valid)
+
+    def distribution(self, looked: Looked) -> tuple[Float[Tensor, "batch place"], Bool[Tensor, "batch place"]]:
+        """Log probability of everything that a patch can be drawn for, here cells, and what of it is allowed."""
+        return looked.log_prob, looked.cell_mask.flatten(1)
+
+    def boxes(
+        self, index: Int[Tensor, "rows draw"], columns: int, view_sizes: Sequence[Size], image_sizes: Sequence[Size]
+    ) -> Int64[Tensor, "rows draw 4"]:
+        """Patches behind what was drawn, in level-0 pixels; see `Grid.boxes`."""
+        return self.grid.boxes(index, columns, view_sizes, image_sizes, self.settings.patch)
 
     def _read_drawn(self, drawn: Drawn) -> Drawn:
         """Begin to read the patches of what was drawn, but for those whose features are kept."""
@@ -154,7 +164,7 @@ class PatchModel(Model):
         changes = [source.patch_change for source in sources]
         boxes = shift_boxes(drawn.boxes, changes) if any(changes) else drawn.boxes
         if self.kept is not None and batch.keys:
-            unread = unread & ~self.kept.known([key for key in batch.keys for _ in range(samples)], drawn.index)
+            unread = unread & ~self.kept.known(drawn.keys, drawn.index)
         reading = self.read_patches(sources, boxes, unread, drawn.stages, samples)
         return replace(drawn, boxes=boxes, unread=unread, reading=reading)
 
@@ -166,8 +176,7 @@ class PatchModel(Model):
         """
         assert isinstance(started, Drawn)
         looked, drawn, stages = started.looked, started.drawn, started.stages
-        log_prob = looked.log_prob
-        features = self._features(started)
+        log_prob, features = looked.log_prob, self._features(started)
         # A baseline has value zero: it serves the gradient of an attention alone, where draws make it noisy.
         noisy = self.training and log_prob.requires_grad and drawn.method in BASELINED
         baseline = "leave-one-out" if noisy and self.settings.baseline == "leave-one-out" else None
@@ -224,16 +233,7 @@ class PatchModel(Model):
         if kept is None or not batch.keys:
             return reading.features(self.features, self.normalise)
         raw = reading.features(self.features.raw, self.normalise)
-        raw = kept.completed(
-            [key for key in batch.keys for _ in range(started.samples)], started.index, started.unread, raw
-        )
-        return self.features.finished(raw)
-
-
-def footprints(batch: Batch, patch: Size) -> list[Size]:
-    """(height, width) of a patch in view pixels, image by image."""
-    images = (source.size for source in batch.sources)
-    return [footprint(patch, view, image) for view, image in zip(batch.view_sizes, images, strict=True)]
+        return self.features.finished(kept.completed(started.keys, started.index, started.unread, raw))
 
 
 def _generator(seed: int, sample: int) -> torch.Generator:

@@ -1,6 +1,6 @@
 """Settled predictions: patches are drawn in rounds, and no more once an image's answer would not change."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -63,6 +63,11 @@ class Drawn(Started):
     stages: Stages
     index: Int[Tensor, "rows draw"]
     unread: Bool[Tensor, "rows draw"]
+
+    @property
+    def keys(self) -> list[Hashable | None]:
+        """Keys of the images, row by row."""
+        return [key for key in self.batch.keys for _ in range(self.samples)]
 
 
 @runtime_checkable

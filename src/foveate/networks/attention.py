@@ -67,6 +67,7 @@ class AttentionNetwork(nn.Module):
         channels: channels of the view.
         settings: widths, activation, padding, stride and pooling. A stride of None pools nothing: only a model, which
             knows its patch, can choose one.
+        outputs: numbers that `scores` gives of every cell.
 
     Attributes:
         stride: view pixels per cell.
@@ -78,13 +79,13 @@ class AttentionNetwork(nn.Module):
         torch.Size([2, 4, 3])
     """
 
-    def __init__(self, channels: int, settings: AttentionSettings) -> None:
+    def __init__(self, channels: int, settings: AttentionSettings, outputs: int = 1) -> None:
         super().__init__()
         self.stride = settings.stride or 1
         self.field = receptive_field(settings)
         self.pool = settings.pool
         self.activation = nn.Tanh() if settings.activation == "tanh" else nn.ReLU()
-        widths = (channels, *settings.widths, 1)
+        widths = (channels, *settings.widths, outputs)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, KERNEL, padding=settings.padding) for before, after in itertools.pairwise(widths)
         )
@@ -111,6 +112,14 @@ class AttentionNetwork(nn.Module):
         Raises:
             ImageError: if the view is smaller than the receptive field of a "valid" convolution.
         """
+        return self.scores(views, inside)[:, 0]
+
+    def scores(
+        self,
+        views: Float[Tensor, "batch channel height width"],
+        inside: Bool[Tensor, "batch height width"] | None = None,
+    ) -> Float[Tensor, "batch output row column"]:
+        """Logits of every cell, if there are several; as `forward` otherwise."""
         if min(views.shape[2:]) < self.field:
             raise ImageError(
                 f"a view of {views.shape[2]}×{views.shape[3]} pixels is smaller than the attention's receptive field "
@@ -131,7 +140,7 @@ class AttentionNetwork(nn.Module):
         if here is not None and self.field > 1:
             # A position belongs to an image if its whole field does: the extent starts at the top left corner.
             here = here[:, :, self.field - 1 :, self.field - 1 :]
-        return self._pooled(hidden, here).squeeze(1)
+        return self._pooled(hidden, here)
 
     def _around(self, views: Tensor) -> tuple[int, int, int, int]:
         """Zeros left, right, above and below, for a window of the strided convolution around every cell."""

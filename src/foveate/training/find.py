@@ -79,7 +79,7 @@ class Found:
 def finds(settings: RunSettings) -> bool:
     """Whether a run teaches evidence before anything else."""
     named = settings.model.name in (
-        *("attention-sampling", "evidence", "zoom"),
+        *("attention-sampling", "evidence", "multi-scale", "zoom"),
         *("top-k", "perturbed-top-k"),
     )
     return named and has_backbone(settings.model.attention) and settings.training.find.starts > 0

@@ -297,6 +297,7 @@ _MODELS = {
     "uniform": "uniform sampling",
     "cnn": "CNN",
     "deep-mil": "Deep MIL",
+    "multi-scale": "attention sampling of several scales",
     "zoom": "attention sampling level by level",
 }
 

@@ -1,4 +1,4 @@
-"""Settings of zooming: how attention goes down from the view to ever finer levels of an image.
+"""Settings of several resolutions: how attention zooms in, level by level, and how large what a patch shows may be.
 
 The string under each field is its help text. Nothing here imports torch.
 """
@@ -37,3 +37,27 @@ class ZoomSettings:
     def factors(self) -> tuple[int, ...]:
         """`scale` of every step from a level to the next."""
         return self.scale if len(self.scale) != 1 else self.scale * (self.levels - 1)
+
+
+@dataclass(frozen=True)
+class ScaleSettings:
+    r"""Scales: how many times as large as `model.patch` what a patch shows may be, which is drawn with where it lies.
+
+    .. math:: a(\text{cell}, \text{scale}) = a(\text{cell}) \, a(\text{scale} \mid \text{cell})
+
+    What is larger is read from the level of the file that is just fine enough, and averaged down to `model.patch`
+    pixels: every patch costs the feature network the same.
+
+    Example:
+        >>> ScaleSettings((1, 2.5)).sizes((20, 31))
+        ((20, 31), (50, 78))
+    """
+
+    factors: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """Sides of what a patch shows, in those of `model.patch`; ascending, the first at least 1."""
+    shared: bool = True
+    """Whether one feature network serves all scales; else each has one of its own."""
+
+    def sizes(self, patch: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """(height, width) of what a patch shows at every scale, in full-resolution pixels, halves rounded up."""
+        return tuple((int(patch[0] * factor + 0.5), int(patch[1] * factor + 0.5)) for factor in self.factors)
