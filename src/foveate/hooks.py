@@ -30,6 +30,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
         *("attention-sampling", "uniform", "cnn", "deep-mil", "evidence", "ips", "multi-scale", "zoom"),
         "top-k",
         "perturbed-top-k",
+        "gmic",
     ),
     "reader": (),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from foveate.compare import compare
 
-RIVALS = ["top-k", "perturbed-top-k"]
+RIVALS = ["top-k", "perturbed-top-k", "gmic"]
 
 
 def test_rivals_stand_in_one_table(

@@ -14,7 +14,7 @@ from foveate.images import ArraySource, Masked
 from foveate.models import DrawOptions, Model
 from foveate.types import Box
 
-NAMES = ("attention-sampling", "uniform", "deep-mil", "top-k", "perturbed-top-k", "ips", "cnn")
+NAMES = ("attention-sampling", "uniform", "deep-mil", "top-k", "perturbed-top-k", "ips", "gmic", "cnn")
 Make = Callable[..., Model]
 
 

@@ -92,8 +92,8 @@ def test_a_stride_that_is_set_stays() -> None:
         ),
         (
             {"name": "cnm"},
-            "no model 'cnm', there are attention-sampling, cnn, deep-mil, evidence, ips, multi-scale, perturbed-top-k, "
-            "top-k, uniform, zoom: set model.name to one of them",
+            "no model 'cnm', there are attention-sampling, cnn, deep-mil, evidence, gmic, ips, multi-scale, "
+            "perturbed-top-k, top-k, uniform, zoom: set model.name to one of them",
         ),
     ],
 )

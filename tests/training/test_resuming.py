@@ -63,16 +63,11 @@ ANNEALED = {
         ("adam", {"name": "ips", "head": {"heads": 2}}, {}),
         ("adam", {"head": {"pool": "cross-attention", "heads": 2, "dropout": 0.2}}, {}),
         ("adam", {"name": "perturbed-top-k"}, {}),
+        ("adam", {"name": "gmic"}, {}),
     ],
     ids=[
-        "adam",
-        "sgd at two rates",
-        "adamw and frozen",
-        "annealed",
-        "top-k",
-        "ips",
-        "cross-attention",
-        "perturbed-top-k",
+        *("adam", "sgd at two rates", "adamw and frozen", "annealed", "top-k", "ips", "cross-attention"),
+        *("perturbed-top-k", "gmic"),
     ],
 )
 def test_resumed_equals_uninterrupted(

@@ -10,7 +10,7 @@ from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 from foveate.training.run_folder import read_metrics
 
-RIVALS = ["top-k", "perturbed-top-k"]
+RIVALS = ["top-k", "perturbed-top-k", "gmic"]
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -38,3 +38,28 @@ class PerturbedSettings:
             raise ConfigError(f"model.perturbed.sigma must be 0 or more, got {self.sigma}: set it to e.g. 0.05")
         if self.samples < 1:
             raise ConfigError(f"model.perturbed.samples must be at least 1, got {self.samples}: set it to e.g. 500")
+
+
+@dataclass(frozen=True)
+class GmicSettings:
+    """GMIC: saliency maps of classes, of which patches are taken where they are highest.
+
+    Source: Shen et al., "An interpretable classifier for high-resolution breast cancer screening images utilizing
+    weakly supervised localization" (GMIC, Medical Image Analysis 2021), which searches t of 0.01 to 0.2 and β of
+    10^-5.5 to 10^-3.5.
+    """
+
+    top: float = 0.05
+    """t, share of the cells where a map is highest, whose mean is its answer; from 1 on a number of cells."""
+    sparsity: float = 3e-5
+    """β, weight of the sum of all saliency in the loss, by which maps are empty where nothing speaks for a class."""
+    width: int = 32
+    """Numbers of a cell that maps are made of; those of a backbone take their place."""
+
+    def __post_init__(self) -> None:
+        if not self.top > 0:
+            raise ConfigError(f"model.gmic.top must be positive, got {self.top}: set it to e.g. 0.05, a share of all")
+        if not 0 <= self.sparsity < float("inf"):
+            raise ConfigError(f"model.gmic.sparsity must be 0 or more, got {self.sparsity}: set it to e.g. 3e-5")
+        if self.width < 1:
+            raise ConfigError(f"model.gmic.width must be at least 1, got {self.width}: set it to e.g. 32")

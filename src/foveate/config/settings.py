@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from foveate.config.heads import HeadSettings, MilSettings
 from foveate.config.resolutions import ScaleSettings, ZoomSettings
-from foveate.config.rivals import PerturbedSettings
+from foveate.config.rivals import GmicSettings, PerturbedSettings
 from foveate.errors import ConfigError
 from foveate.hooks import Own
 from foveate.types import Size
@@ -28,6 +28,7 @@ ModelName = (
         "zoom",
         "top-k",
         "perturbed-top-k",
+        "gmic",
     ]
     | Own
 )
@@ -194,7 +195,8 @@ class ModelSettings:
     """Which model: attention sampling (ATS-N), uniform sampling (U-N), one network over the whole view (CNN), attention
     over all patches of a grid (Deep MIL) or over the best of them (ips), evidence of the view's cells, attention that
     chooses how large as well as where (multi-scale), attention level by level (zoom), or a rival (docs/rivals.md): the
-    most attended patches (top-k), or mixtures of what may be these (perturbed-top-k)."""
+    most attended patches (top-k), mixtures of what may be these (perturbed-top-k), or patches of saliency maps
+    (gmic)."""
     input: InputSettings = field(default_factory=InputSettings)
     """What is made of the pixels before anything else."""
     view: ViewSettings = field(default_factory=lambda: ViewSettings(longest_side=512))
@@ -228,6 +230,8 @@ class ModelSettings:
     """The levels of the model zoom."""
     perturbed: PerturbedSettings = field(default_factory=PerturbedSettings)
     """The noise of the model perturbed-top-k."""
+    gmic: GmicSettings = field(default_factory=GmicSettings)
+    """The saliency maps of the model gmic."""
 
     @property
     def own_code(self) -> tuple[str, ...]:

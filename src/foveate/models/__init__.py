@@ -7,7 +7,7 @@
 - `sampling.py`: attention sampling; `uniform.py`: its uniform baseline; `evidence.py`: what the view alone says;
   `deep_mil.py` and `cnn.py`, the other baselines
 - `ips.py`: the best of all patches; `heads.py`: how patches become one vector
-- `top_k.py`: rivals that choose patches by attention
+- `top_k.py`, `gmic.py`: rivals that choose patches by attention, or by saliency maps
 - `ensemble.py`: several models as one; `settle.py`: draws until an answer is settled
 - `probabilities.py`: softmax, sigmoid, cross-entropy, decisions; `receipts.py`: what it all cost
 

@@ -15,6 +15,7 @@ from foveate.models.base import Model
 from foveate.models.cnn import CNN
 from foveate.models.deep_mil import DeepMil
 from foveate.models.evidence import Evidence
+from foveate.models.gmic import Gmic
 from foveate.models.heads import check_head
 from foveate.models.ips import Ips
 from foveate.models.multi_scale import MultiScale, check_scales
@@ -34,6 +35,7 @@ MODELS: dict[str, type[Model]] = {
     "cnn": CNN,
     "deep-mil": DeepMil,
     "evidence": Evidence,
+    "gmic": Gmic,
     "multi-scale": MultiScale,
     "perturbed-top-k": PerturbedTopK,
     "ips": Ips,
@@ -41,7 +43,7 @@ MODELS: dict[str, type[Model]] = {
     "uniform": Uniform,
     "zoom": Zoom,
 }
-SIGHTED = {"attention-sampling", "evidence", "multi-scale", "perturbed-top-k", "top-k", "uniform", "zoom"}
+SIGHTED = {"attention-sampling", "evidence", "gmic", "multi-scale", "perturbed-top-k", "top-k", "uniform", "zoom"}
 """The models that lay a map over a view."""
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -254,6 +255,30 @@ def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
         return each.mean(1)
     losses = cross_entropy(logits, labels, reduction="none")
     return losses if weights is None else losses * weights[labels]
+
+
+class LossTerms(NamedTuple):
+    r"""Terms of a model's own beside the cross-entropy of its answer.
+
+    .. math:: \sum_y \mathrm{CE}(y) + \text{penalty}
+
+    Attributes:
+        logits: y, (B, classes) each: further answers, whose cross-entropies count as much as that of the answer.
+        penalty: (B,) what is added to that, whatever the labels.
+
+    Example:
+        >>> import torch
+        >>> terms = LossTerms((torch.zeros(1, 4), torch.zeros(1, 4)), torch.tensor([0.5]))
+        >>> terms.losses(torch.tensor([2]))
+        tensor([3.2726])
+    """
+
+    logits: tuple[Tensor, ...]
+    penalty: Tensor
+
+    def losses(self, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B,) nats; arguments as of `cross_entropies`."""
+        return sum((cross_entropies(one, labels, weights) for one in self.logits), self.penalty)
 
 
 def image_errors(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from foveate.config.settings import Method
 from foveate.errors import UNREADABLE, ConfigError
 from foveate.images import Source, open_image
 from foveate.images.view import shrunk_size
+from foveate.models.probabilities import LossTerms
 from foveate.networks.normalise import BandStatistics
 from foveate.notebook import SIDE, Sketch, picture_jpeg, prediction_html
 from foveate.types import Box, Draw, Size
@@ -168,18 +169,16 @@ class Output:
         draw: the cells drawn; or None.
         boxes: (B·s, n, 4) int64 top, left, height, width of the patches read, in level-0 pixels; or None.
         features: (B·s, n, D) features of the patches read; or None.
-        read: (B·s, n) which of `boxes` were read: False for slots left over and for a smaller image's missing cells; or
-            None, where there are no boxes.
+        read: (B·s, n) which of `boxes` were read: no slot left over, no cell that a smaller image lacks; or None.
         cell_mask: (B, rows, columns) True for the cells of the map that may be looked at; or None, as the attention.
         regions: (B·s, n, levels, 4) boxes seen on the way to each patch by a model that zooms, coarsest first; or None.
         entropy: (B,) entropy of the attention in nats, estimated, where there is more to it than the map; or None.
-        noise_left: () share of the estimate's noise that a control variate leaves, with its gradient; None if there is
-            no such, or nothing is trained.
+        noise_left: () share of the estimate's noise that a control variate leaves, in training; None if there is none.
+        terms: what a model's loss has beside the cross-entropy of its logits, in training; None if nothing.
         kept: (B,) patches of each image whose features were kept, so that they were not read; None if none are kept.
         seconds: wall-clock time by stage: "attention", "draw", "read", "features", "classify".
-        spread: (B,) standard deviation over draws of the predicted class' probability, where draws were made until the
-            answer was settled; and `settled`, whether it was; else None.
-        settled: see there.
+        spread, settled: (B,) standard deviation over draws of the predicted class' probability, and whether that was
+            settled, where draws were made until it was; else None.
         others: outputs of the members of an ensemble that are not shown here, whose patches were read as well.
     """
 
@@ -193,6 +192,7 @@ class Output:
     regions: "Int[Tensor, 'rows draw level 4'] | None" = None
     entropy: "Float[Tensor, ' batch'] | None" = None
     noise_left: "Float[Tensor, ''] | None" = None
+    terms: LossTerms | None = None
     kept: "Int[Tensor, ' batch'] | None" = None
     seconds: dict[str, float] = field(default_factory=dict)
     spread: "Float[Tensor, ' batch'] | None" = None

@@ -92,7 +92,7 @@ def image_losses(
 
     .. math:: L_b = \mathrm{CE}_b - \lambda H_b - \nu V_b
 
-    and, where there is a control variate, the share of the noise that it leaves.
+    and, where there is a control variate, the share of the noise that it leaves; and terms of a model's own.
 
     Arguments:
         output: of a model.
@@ -107,6 +107,8 @@ def image_losses(
     losses = cross_entropies(output.logits.float(), labels, weights) - terms.entropy * entropy
     if terms.variety:
         losses = losses - terms.variety * feature_variety(output)
+    if output.terms is not None:
+        losses = losses + output.terms.losses(labels, weights)
     if output.noise_left is not None:  # of which the control variate alone learns, and nothing else
         losses = losses + output.noise_left
     return losses, entropy
