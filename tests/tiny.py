@@ -34,7 +34,11 @@ TINY: dict[str, Any] = {
 """Settings over the preset smoke that make a fit a matter of a tenth of a second."""
 
 
-HEADS = {"": HeadSettings(), "cross-attention": HeadSettings(pool="cross-attention", heads=4)}
+HEADS = {
+    "": HeadSettings(),
+    "cross-attention": HeadSettings(pool="cross-attention", heads=4),
+    "ordinal": HeadSettings(kind="ordinal"),
+}
 
 
 def small_settings(name: str = "attention-sampling", **changes: object) -> ModelSettings:

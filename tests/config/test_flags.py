@@ -37,6 +37,8 @@ def changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> 
         (["--augment.bias", "-0.1", "0.1"], {"augment.bias": [-0.1, 0.1]}),
         (["--augment.bias", "-1e-3", "1e-3"], {"augment.bias": [-0.001, 0.001]}),
         (["--augment.bias", "[-.1, 1e-2]"], {"augment.bias": [-0.1, 0.01]}),
+        (["--model.head.order", "0", "1", "low"], {"model.head.order": ["0", "1", "low"]}),
+        (["--model.head.order", "[0, 1]"], {"model.head.order": ["0", "1"]}),
         (["--augment.gain", "1", "2"], {"augment.gain": [1.0, 2.0]}),
         # null
         (["--training.max_steps", "null"], {"training.max_steps": None}),

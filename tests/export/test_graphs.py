@@ -56,6 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "top-k": {"name": "top-k"},
     "cross-attention": {"head": HeadSettings("cross-attention", heads=4)},
     "uniform, cross-attention": {"name": "uniform", "head": HeadSettings("cross-attention", heads=1)},
+    "grades": {"head": HeadSettings(kind="ordinal", order=("owl", "cat", "dog"))},
     "deep mil": {"name": "deep-mil"},
     "deep mil, a stride of its own": {"name": "deep-mil", "mil": MilSettings(hidden=5, stride=17, pooling="gated")},
     "cnn": {"name": "cnn"},

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foveate.config.heads import HeadSettings
-from foveate.config.settings import AttentionSettings
+from foveate.config.settings import AttentionSettings, FeatureSettings, ViewSettings
 from foveate.errors import ConfigError
 from foveate.images import ArraySource
 from foveate.models import Model, make_batch
-from foveate.models.heads import pooled
+from foveate.models.heads import grade_order, pooled
 from foveate.networks.cross_attention import CrossAttention
 from foveate.sampling import draw, expectation, log_coefficients, weigh
 from foveate.types import Draw
@@ -183,6 +183,46 @@ def test_what_cannot_work_with_it_is_refused(changes: dict[str, Any], message: s
         make_model(**({"head": CROSS} | changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"extras": {"multi_label": True}},
+            r"model.head.kind ordinal needs one grade an image, but an image has several labels: set it to classes",
+        ),
+        (
+            {"name": "evidence", "attention": AttentionSettings(name="timm:test_resnet", stages=(2, 3), stride=6)},
+            r"model.head.kind ordinal needs one grade an image, but the model evidence has no head: set it to classes",
+        ),
+        (
+            {"head": HeadSettings(kind="ordinal", order=("cat", "owl"))},
+            r"model.head.order must name each of the classes cat, dog, owl once, and needs model.head.kind ordinal, ",
+        ),
+        ({"head": HeadSettings(order=("cat", "owl", "dog"))}, r"model.head.order must name each of the classes cat, d"),
+    ],
+)
+def test_grades_that_make_no_sense_are_refused(changes: dict[str, Any], message: str, make_model: Models) -> None:
+    with pytest.raises(ConfigError, match=rf"^{message}"):
+        make_model(**({"head": HeadSettings(kind="ordinal")} | changes))
+
+
+def test_of_grades_no_answer_is_settled(make_model: Models, make_source: Sources) -> None:
+    model = make_model(head=HeadSettings(kind="ordinal"))
+    message = "max_patches needs logits that are linear, and model.head.kind is ordinal: leave max_patches out"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        model.predict(make_source((60, 90)), max_patches=10)
+
+
+@pytest.mark.parametrize("name", ["attention-sampling", "cnn", "deep-mil", "ips"])
+def test_grades_have_probabilities_of_classes_and_an_order(name: str, make_model: Models, make_source: Sources) -> None:
+    model = make_model(name, head=HeadSettings(kind="ordinal", order=("owl", "cat", "dog")))
+    prediction = model.predict(make_source((60, 90)), samples=2)
+    assert list(prediction.probabilities) == ["cat", "dog", "owl"]
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-6)
+    assert grade_order(model) == (2, 0, 1)
+    assert grade_order(make_model(name)) == ()
+
+
 def test_patches_are_not_drawn_until_an_answer_is_settled(make_model: Models, make_source: Sources) -> None:
     model = make_model(head=CROSS)
     message = "max_patches needs the variance of a mean, and model.head.pool is cross-attention: leave max_patches out"
@@ -190,6 +230,7 @@ def test_patches_are_not_drawn_until_an_answer_is_settled(make_model: Models, ma
         model.predict(make_source((60, 90)), max_patches=10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_it_learns_the_colour_of_a_square(make_model: Models) -> None:
     """Of 12 images with a red or a blue square, some of whose patches are looked at: one answer for all errs on 6."""
@@ -211,3 +252,24 @@ def test_it_learns_the_colour_of_a_square(make_model: Models) -> None:
     with model.evaluating():
         output = model(make_batch(sources, model.view, range(12)), samples=4)
     assert torch.equal(output.logits.argmax(1), labels)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_it_learns_grades(make_model: Models) -> None:
+    """Of 12 images from red by purple to blue: one answer for all errs on 8."""
+    changes: dict[str, Any] = {"features": FeatureSettings(width=16), "view": ViewSettings(scale=1.0)}
+    model = make_model("cnn", head=HeadSettings(kind="ordinal"), channels=3, **changes)
+    sources = []
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 40, (30, 45, 3), dtype=np.uint8)
+        pixels[..., 0] += np.uint8(100 * (number % 3))
+        pixels[..., 2] += np.uint8(100 * (2 - number % 3))
+        sources.append(ArraySource(pixels, name=str(number)))
+    labels, batch = torch.arange(12) % 3, make_batch(sources, model.view, [0] * 12)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        functional.cross_entropy(model.train()(batch).logits, labels).backward()
+        optimizer.step()
+    with model.evaluating():
+        assert torch.equal(model(batch).logits.argmax(1), labels)

@@ -22,7 +22,7 @@ Models = Callable[..., Model]
 NAMES = [
     *("attention-sampling", "uniform", "cnn", "deep-mil", "ips", "multi-scale", "zoom", "top-k"),
     *("perturbed-top-k", "gmic"),
-    "attention-sampling + cross-attention",
+    *("attention-sampling + cross-attention", "attention-sampling + ordinal"),
 ]
 SIZES = [(160, 100), (90, 210), (160, 100), (81, 127)]
 SEEDS = [11, 12, 13, 14]

@@ -23,7 +23,7 @@ Models = Callable[..., Model]
     "name",
     [
         *("attention-sampling", "uniform", "cnn", "deep-mil", "ips", "top-k", "attention-sampling + cross-attention"),
-        *("perturbed-top-k", "gmic"),
+        *("perturbed-top-k", "gmic", "cnn + ordinal"),
     ],
 )
 def test_a_saved_model_comes_back_to_the_bit(

@@ -150,6 +150,7 @@ def _held_out(namespace: argparse.Namespace) -> int:
     from foveate.atomic import replace_file
     from foveate.cli.tables import print_tables
     from foveate.models.ensemble import fold_folders
+    from foveate.models.heads import order_of
     from foveate.training.folds import held_out
 
     folder = Path(namespace.model)
@@ -167,7 +168,11 @@ def _held_out(namespace: argparse.Namespace) -> int:
         raise ConfigError("--by-group needs to know which images belong together: train with a column group")
     told = json.loads((folder / "folds.json").read_text(encoding="utf-8"))["pooled"]
     view = (int(told["view_size"][0]), int(told["view_size"][1]))
-    result = replace(tested.judged(namespace.by_group), patches_per_image=told["patches_per_image"], view_size=view)
+    settings = settings_of(Path(folds[0]))
+    order = () if settings is None else order_of(settings.model.head, tested.classes)
+    result = replace(
+        tested.judged(namespace.by_group), patches_per_image=told["patches_per_image"], view_size=view, order=order
+    )
     text = json.dumps(result.plain() | {"split": "held out", "folds": len(folds)}, indent=2) + "\n"
     if sys.stdout.isatty():
         print_tables(result)

@@ -78,6 +78,12 @@ def _figures(result: "Evaluation") -> "Table":
         figures.add_row("of one answer for all", f"{result.constant_error:.4f}")
     if not result.unequal:
         _add(figures, ranked)
+    if (grades := result.grades) is not None:
+        figures.add_row(
+            "error in grades", with_interval(grades.mean_absolute_error, grades.mean_absolute_error_interval)
+        )
+        if grades.kappa is not None and grades.kappa_interval is not None:
+            figures.add_row("quadratic weighted kappa", with_interval(grades.kappa, grades.kappa_interval))
     named = {
         "exact match error": result.exact_match_error,
         "mean average precision": result.mean_average_precision,

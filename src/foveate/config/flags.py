@@ -119,6 +119,8 @@ def _read(words: str, kind: Any) -> Any:
     import yaml
 
     choices = get_args(kind) or (kind,)
+    if kind == tuple[str, ...]:
+        return [one.strip() for one in words.removeprefix("[").removesuffix("]").split(",") if one.strip()]
     if get_origin(kind) is tuple and not words.startswith("["):
         words = f"[{words}]"
     plain: Any = words

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """Head, which turns the features of the patches drawn into the classes.
+    """Head, which turns the features of patches, or of a view, into the classes.
 
     Example:
         >>> HeadSettings(pool="cross-attention").heads
@@ -25,6 +25,10 @@ class HeadSettings:
     """Width of the feed-forward layer after it; four times that of the features if 0."""
     dropout: float = 0.0
     """Dropout of the cross-attention and of its layers, in training."""
+    kind: Literal["classes", "ordinal"] = "classes"
+    """"classes" are any; "ordinal" are grades, of which each is further than the one before (docs/heads.md)."""
+    order: tuple[str, ...] = ()
+    """Names of the grades, the lowest first; as the data have the classes, numbers by their size, if empty."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation import scores
 from foveate.evaluation.coverage import Coverage, covered_objects, object_coverage
+from foveate.evaluation.grades import GradeScores, grade_scores
 from foveate.evaluation.intervals import area_interval, area_noise, error_interval, unit_names
+from foveate.models.heads import grade_order
 from foveate.models.probabilities import check_answers, cross_entropies, mean_loss
 from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Output
 from foveate.pipeline.inference import classify
@@ -47,6 +49,7 @@ class Evaluation:
         coverage: how many of the objects in the images were covered by patches; None where the data set knows none.
         attention: figures of the attention map of each image; none of a model without attention.
         groups: the group of each of the n that are counted, None for one of its own; or empty, if all are.
+        order: numbers of the classes, the lowest first, where these are grades; else empty.
     """
 
     indices: tuple[int, ...]
@@ -63,6 +66,7 @@ class Evaluation:
     coverage: Coverage | None = None
     attention: tuple[AttentionHealth, ...] = ()
     groups: tuple[str | None, ...] = ()
+    order: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
@@ -131,6 +135,11 @@ class Evaluation:
         return scores.average_precision(self.labels, self.probabilities) if self.several else None
 
     @cached_property
+    def grades(self) -> GradeScores | None:
+        """How far answers are off; None where classes have no order."""
+        return grade_scores(self.labels, self.probabilities, self.order, self.groups)
+
+    @cached_property
     def _table(self) -> NDArray[np.int64]:
         return scores.answer_table(self.labels, self.probabilities)
 
@@ -151,10 +160,8 @@ class Evaluation:
             "view_size": list(self.view_size),
         }
         if self.several:
-            plain |= {
-                "exact_match_error": self.exact_match_error,
-                "mean_average_precision": self.mean_average_precision,
-            }
+            plain |= {name: getattr(self, name) for name in ("exact_match_error", "mean_average_precision")}
+        plain |= {} if self.grades is None else self.grades.plain()
         if self.coverage is not None:
             plain["coverage"] = asdict(self.coverage)
         return plain | {"by_group": True, "images": len(self.indices)} if self.by_group else plain
@@ -226,7 +233,7 @@ def evaluate(
                     check()
     except FoveateError as error:
         rows = [error]  # the others wait for what this process has to say
-    return _summary(dataset, indices, _whole(gather_object(rows)), by_group)
+    return replace(_summary(dataset, indices, _whole(gather_object(rows)), by_group), order=grade_order(model))
 
 
 def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:

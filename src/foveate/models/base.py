@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foveate.config.settings import Method, ModelSettings, ViewSettings
 from foveate.errors import ConfigError
 from foveate.images import Source, open_image
+from foveate.models.heads import build_head
 from foveate.models.kept import KeptFeatures
 from foveate.models.look import finish_looks, see, sketched, start_looks
 from foveate.models.patch_reading import PatchReading, parts_of_training
@@ -22,7 +23,6 @@ from foveate.models.probabilities import UNDECIDED, Decision, probabilities
 from foveate.models.receipts import Stages
 from foveate.models.types import ONE_DRAW, PLAIN, Batch, BuildOptions, DrawOptions, Look, Output, Prediction, Started
 from foveate.networks import FeatureNetwork, build_features
-from foveate.networks.cnn import glorot_
 from foveate.networks.evidence import CellFeatures
 from foveate.networks.normalise import BandNormalisation
 from foveate.sampling.geometry import Grid
@@ -90,8 +90,7 @@ class Model(nn.Module, ABC):
         normalise = settings.input.normalise
         self.normalise = BandNormalisation(channels, options.bands) if normalise == "bands" else None
         self.intake = Intake(settings.input, channels, None if self.normalise is None else self.normalise.means)
-        self.head = nn.Linear(self._networks(options), len(self.classes))
-        glorot_(self.head)
+        self.head = build_head(settings.head, self._networks(options), self.classes)
 
     def _networks(self, options: BuildOptions) -> int:
         """Make the feature network; returns its dimension."""

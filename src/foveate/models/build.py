@@ -91,12 +91,12 @@ def build_model(
     if isinstance(classes, str):
         raise ArgumentTypeError(f"classes are the names of all classes, got the text {classes!r}: give a list of names")
     _check(settings, channels)
-    check_head(settings, issubclass(model_class(settings.name), PatchModel))
     if settings.name == "zoom":
         check_zoom(settings, view_scale(settings.view, image_size))
     if settings.name == "multi-scale":
         check_scales(settings)
     _check_classes(tuple(classes), multi_label)
+    check_head(settings, issubclass(model_class(settings.name), PatchModel), tuple(classes), multi_label)
     _check_evidence(settings, tuple(classes), multi_label)
     settings = resolve(settings, image_size)
     if settings.input.normalise == "auto":

@@ -1,14 +1,43 @@
-"""Heads of models: how features of patches become one vector to classify, and which settings of that make sense."""
+"""Heads of models: how features become one vector, and that the classes; and which settings of that make sense."""
+
+from collections.abc import Sequence
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.config.heads import HeadSettings
 from foveate.config.settings import ModelSettings
 from foveate.errors import ConfigError
+from foveate.networks.cnn import glorot_
 from foveate.networks.cross_attention import CrossAttention
+from foveate.networks.ordinal import OrdinalHead
 from foveate.sampling import log_coefficients
 from foveate.types import Draw
+
+
+def build_head(settings: HeadSettings, dimension: int, classes: Sequence[str]) -> nn.Linear:
+    """Layer from features to logits: linear, or ordinal.
+
+    Arguments:
+        settings: of the head.
+        dimension: features of an image.
+        classes: names of the classes.
+    """
+    if settings.kind == "ordinal":
+        return OrdinalHead(dimension, order_of(settings, classes))
+    head = nn.Linear(dimension, len(classes))
+    glorot_(head)
+    return head
+
+
+def order_of(settings: HeadSettings, classes: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the classes, the lowest grade first; empty where they have no order.
+
+    Example:
+        >>> order_of(HeadSettings(kind="ordinal", order=("low", "high")), ("high", "low"))
+        (1, 0)
+    """
+    return tuple(classes.index(name) for name in settings.order or classes) if settings.kind == "ordinal" else ()
 
 
 def build_pool(settings: HeadSettings, dimension: int) -> CrossAttention | None:
@@ -47,17 +76,33 @@ def pooled(
     return estimate
 
 
-def check_head(settings: ModelSettings, draws: bool) -> None:
+def grade_order(model: nn.Module) -> tuple[int, ...]:
+    """Numbers of a model's classes, the lowest grade first; empty where they have no order."""
+    head = getattr(model, "head", None)
+    return head.order if isinstance(head, OrdinalHead) else ()
+
+
+def check_head(settings: ModelSettings, draws: bool, classes: Sequence[str], multi_label: bool) -> None:
     """Head settings check: those that make no sense are refused.
 
     Arguments:
         settings: of a model.
         draws: whether a model of that name draws patches.
+        classes: names of its classes.
+        multi_label: whether an image may have several labels.
 
     Raises:
         ConfigError: they are.
     """
     head = settings.head
+    if head.kind == "ordinal" and (multi_label or settings.name == "evidence"):
+        reason = "an image has several labels" if multi_label else "the model evidence has no head"
+        raise ConfigError(f"model.head.kind ordinal needs one grade an image, but {reason}: set it to classes")
+    if head.order and (head.kind != "ordinal" or sorted(head.order) != sorted(classes)):
+        raise ConfigError(
+            f"model.head.order must name each of the classes {', '.join(classes)} once, and needs model.head.kind "
+            f"ordinal, got {', '.join(head.order)}: correct it, or leave it out"
+        )
     if head.heads < 1 or head.hidden < 0:
         raise ConfigError(
             f"model.head.heads must be at least 1 and model.head.hidden at least 0, got {head.heads} and "
@@ -84,12 +129,16 @@ def check_head(settings: ModelSettings, draws: bool) -> None:
         )
 
 
-def check_settling(pool: CrossAttention | None) -> None:
+def check_settling(pool: CrossAttention | None, head: nn.Linear) -> None:
     """Refuse to draw until an answer is settled where no variance of it is known.
 
     Raises:
-        ConfigError: the patches are pooled by cross-attention.
+        ConfigError: the patches are pooled by cross-attention, or the classes are grades.
     """
+    if isinstance(head, OrdinalHead):
+        raise ConfigError(
+            "max_patches needs logits that are linear, and model.head.kind is ordinal: leave max_patches out"
+        )
     if pool is not None:
         raise ConfigError(
             "max_patches needs the variance of a mean, and model.head.pool is cross-attention: leave max_patches out"

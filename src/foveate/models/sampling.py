@@ -99,7 +99,7 @@ class PatchModel(Model):
 
     def settle(self, batch: Batch, options: DrawOptions) -> Output:
         """Draw until the answer is settled; see `foveate.models.settle.settle`."""
-        check_settling(self.pool)
+        check_settling(self.pool, self.head)
         if (method := options.method or self.draw_method) not in ("murthy", "uniform"):
             raise ConfigError(f"max_patches draws by method murthy, got {method}: leave out one of them")
         stages = Stages()

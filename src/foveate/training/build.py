@@ -286,3 +286,27 @@ def loss_weights(settings: RunSettings, dataset: ImageDataset, indices: Sequence
     labels = [dataset.examples[index].label for index in indices]
     weigh = positive_weights if dataset.multi_label else class_weights
     return weigh(labels, len(dataset.classes))
+
+
+_MODELS = {
+    "attention-sampling": "attention sampling",
+    "uniform": "uniform sampling",
+    "cnn": "CNN",
+    "deep-mil": "Deep MIL",
+    "multi-scale": "attention sampling of several scales",
+    "zoom": "attention sampling level by level",
+}
+
+
+def described(model: ModelSettings) -> str:
+    """Model in words, as a run says it: which, how many patches of what size, from what view."""
+    view, name = model.view, _MODELS.get(model.name, model.name)
+    seen = f"of at most {view.longest_side} pixels a side"
+    if view.longest_side is None:
+        seen = f"at {view.scale:g} of full size" if view.mpp is None else f"at {view.mpp:g} microns a pixel"
+    patch = f"of {model.patch[0]}×{model.patch[1]} pixels"
+    if model.name in ("cnn", "evidence"):
+        return f"{name} on a view {seen}"
+    if model.name in ("deep-mil", "ips"):
+        return f"{name}, {'all' if model.name == 'deep-mil' else f'the best {model.patches} of all'} patches {patch}"
+    return f"{name}, {model.patches} patches {patch} from a view {seen}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
-from foveate.config.settings import ModelSettings
 from foveate.config.training import RunSettings, TrainingSettings
 from foveate.datasets.types import ImageDataset
+from foveate.training.build import described
 from foveate.types import Label
 
 if TYPE_CHECKING:
@@ -285,21 +285,16 @@ def opening_lines(settings: RunSettings, dataset: ImageDataset, model: "Model", 
     return [
         f"images: {', '.join(parts)}",
         *_doubts([one for one in labels["train"] if one is not None], labels["validation"], dataset),
-        f"model: {_described(model.settings)} · {model.parameter_count:,} weights to train · on {on}",
+        *(
+            [f"grades: {' < '.join(model.settings.head.order or model.classes)}"]
+            * (model.settings.head.kind == "ordinal")
+        ),
+        f"model: {described(model.settings)} · {model.parameter_count:,} weights to train · on {on}",
         f"schedule: {training.epochs} epochs of {steps} steps of {training.batch} images{limit}",
     ]
 
 
 _SPLITS = {"train": "to train on", "validation": "to validate", "test": "to test"}
-
-_MODELS = {
-    "attention-sampling": "attention sampling",
-    "uniform": "uniform sampling",
-    "cnn": "CNN",
-    "deep-mil": "Deep MIL",
-    "multi-scale": "attention sampling of several scales",
-    "zoom": "attention sampling level by level",
-}
 
 
 def _counted(labels: Sequence[Label | None], dataset: ImageDataset) -> str:
@@ -310,19 +305,6 @@ def _counted(labels: Sequence[Label | None], dataset: ImageDataset) -> str:
     counts = Counter(names).most_common()
     rest = f", {len(counts) - 6} classes more" if len(counts) > 7 else ""
     return f" ({', '.join(f'{name} {n:,}' for name, n in counts[: 6 if rest else 7])}{rest})" if counts else ""
-
-
-def _described(model: ModelSettings) -> str:
-    view, name = model.view, _MODELS.get(model.name, model.name)
-    seen = f"of at most {view.longest_side} pixels a side"
-    if view.longest_side is None:
-        seen = f"at {view.scale:g} of full size" if view.mpp is None else f"at {view.mpp:g} microns a pixel"
-    patch = f"of {model.patch[0]}×{model.patch[1]} pixels"
-    if model.name in ("cnn", "evidence"):
-        return f"{name} on a view {seen}"
-    if model.name in ("deep-mil", "ips"):
-        return f"{name}, {'all' if model.name == 'deep-mil' else f'the best {model.patches} of all'} patches {patch}"
-    return f"{name}, {model.patches} patches {patch} from a view {seen}"
 
 
 def _doubts(training: Sequence[Label], validation: Sequence[Label | None], dataset: ImageDataset) -> list[str]:
