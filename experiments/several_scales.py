@@ -3,7 +3,7 @@
     python experiments/several_scales.py images --digits mnist
     foveate compare --config experiments/several-scales.yaml --data images/images.csv --out runs/several-scales
 
-An image of 768 × 1024 pixels shows one digit, its class, and three others whose quarters have changed places, each of a
+An image of 768 × 1024 pixels shows one digit from 0 to 4, its class, and two others whose quarters have changed places, each of a
 size of its own: to tell the digit from them, it must be seen whole and large enough.
 """
 
@@ -18,7 +18,8 @@ from foveate.datasets.megapixel_mnist.digits import Pool, load_pools
 
 SIZE = (768, 1024)
 SIDES = (24, 48, 96, 192)
-OTHERS = 3
+CLASSES = 5
+OTHERS = 2
 
 
 def main() -> None:
@@ -26,12 +27,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--digits", default="bundled", help='"bundled", "mnist" or an .npz file (default: bundled)')
-    parser.add_argument("--train", type=int, default=1500, help="images to train on, validation included")
+    parser.add_argument("--train", type=int, default=2500, help="images to train on, validation included")
     parser.add_argument("--test", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
     words.folder.mkdir(parents=True, exist_ok=True)
-    pools = load_pools(words.digits)
+    pools = [_of_classes(pool) for pool in load_pools(words.digits)]
     with (words.folder / "images.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("path", "label", "split"))
@@ -41,6 +42,11 @@ def main() -> None:
             pixels, label = make_image(pools[test], random)
             Image.fromarray(pixels).save(words.folder / f"{number:05}.png", compress_level=1)
             table.writerow((f"{number:05}.png", label, "test" if test else "train"))
+
+
+def _of_classes(pool: Pool) -> Pool:
+    known = pool.labels < CLASSES
+    return Pool(pool.images[known], pool.labels[known])
 
 
 def make_image(pool: Pool, random: np.random.Generator) -> tuple[np.ndarray, int]:
