@@ -3,8 +3,8 @@
     python experiments/several_scales.py images --digits mnist
     foveate compare --config experiments/several-scales.yaml --data images/images.csv --out runs/several-scales
 
-An image of 768 × 1024 pixels shows one digit from 0 to 4, its class, and two others whose quarters have changed places, each of a
-size of its own: to tell the digit from them, it must be seen whole and large enough.
+An image of 768 × 1024 pixels shows one digit from 0 to 4, its class, and two others whose quarters have changed places,
+each of a size of its own: to tell the digit from them, it must be seen whole and large enough.
 """
 
 import argparse

@@ -256,13 +256,14 @@ class Model(nn.Module, ABC):
             stages: where to note the time.
             samples: rows an image.
         """
-        parts = self._parts(len(sources) // samples)
+        parts = 1  # out of training the next batch is read meanwhile
+        if self.training:
+            parts = min(len(sources) // samples, parts_of_training(self.feature_networks, self.parts, self.device))
         ahead = parts > 1 or self.device.type != "cpu"  # on a CPU, both would want the same cores
-        return PatchReading(sources, boxes, read, self.device, stages, parts, ahead)
+        return self._reading(sources, boxes, read, self.device, stages, parts, ahead)
 
-    def _parts(self, images: int) -> int:
-        """Parts of a batch that are read one by one: where features are trained, for else the next batch is read."""
-        return min(images, parts_of_training(self.feature_networks, self.parts, self.device)) if self.training else 1
+    def _reading(self, *given: Any) -> PatchReading:
+        return PatchReading(*given)
 
     def predict(
         self,

@@ -14,7 +14,7 @@ from foveate.config.settings import ModelSettings
 from foveate.images import Source
 from foveate.models.base import Model
 from foveate.models.receipts import Stages
-from foveate.models.types import PLAIN, BuildOptions, Output, Started
+from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import count_cells, log_attention
 from foveate.networks.mil import MilAttention
 from foveate.networks.normalise import BATCH_NORMS
@@ -70,6 +70,20 @@ def allowed_cells(
         seen = places.floor().long().to(mask.device)
         allowed[image, : own[0], : own[1]] = mask[image, seen[:, 0], seen[:, 1]].reshape(own).to(allowed.device)
     return allowed
+
+
+def whole_grid(
+    grid: Grid, batch: Batch, patch: Size
+) -> tuple[Bool[Tensor, "batch row column"], Int64[Tensor, "batch cell 4"]]:
+    """Cell mask of a batch of images, and the patches of all cells.
+
+    Raises:
+        FoveateError: if an image has no cell to look at: before any reading.
+    """
+    sizes = [source.size for source in batch.sources]
+    cells = allowed_cells(grid, batch.mask, batch.view_sizes, sizes)
+    count_cells(cells, batch.ids)
+    return cells, all_boxes(grid, sizes, patch)
 
 
 def _largest(grid: Grid, image_sizes: Sequence[Size]) -> Size:
@@ -149,10 +163,8 @@ class DeepMil(Model):
             ImageError: if a patch cannot be read.
         """
         batch = started.batch
-        sizes = [source.size for source in batch.sources]
-        cells = allowed_cells(self.grid, batch.mask, batch.view_sizes, sizes)
-        count_cells(cells, batch.ids)  # refuses an image with none before any reading
-        boxes, read = all_boxes(self.grid, sizes, self.settings.patch), cells.flatten(1)
+        cells, boxes = whole_grid(self.grid, batch, self.settings.patch)
+        read = cells.flatten(1)
         stages, features, bags = Stages(), None, []
         if torch.is_grad_enabled() and self.settings.mil.memory == "chunked":
             bags = [self._bag(*bag, stages) for bag in zip(batch.sources, boxes, read, strict=True)]

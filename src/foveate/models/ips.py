@@ -11,10 +11,9 @@ from torch import Tensor
 from foveate.config.settings import ModelSettings
 from foveate.images import Source
 from foveate.models.base import Model
-from foveate.models.deep_mil import all_boxes, allowed_cells, in_chunks
+from foveate.models.deep_mil import in_chunks, whole_grid
 from foveate.models.receipts import Stages
 from foveate.models.types import PLAIN, BuildOptions, Output, Started
-from foveate.networks import count_cells
 from foveate.networks.cross_attention import CrossAttention, grid_positions
 from foveate.sampling.geometry import Grid
 
@@ -109,10 +108,8 @@ class Ips(Model):
             ImageError: if a patch cannot be read.
         """
         batch, stages = started.batch, Stages()
-        sizes = [source.size for source in batch.sources]
-        cells = allowed_cells(self.grid, batch.mask, batch.view_sizes, sizes)
-        count_cells(cells, batch.ids)  # refuses an image with none before any reading
-        boxes, allowed = all_boxes(self.grid, sizes, self.settings.patch), cells.flatten(1)
+        cells, boxes = whole_grid(self.grid, batch, self.settings.patch)
+        allowed = cells.flatten(1)
         with self.evaluating():
             images = zip(batch.sources, boxes, allowed, strict=True)
             attention = torch.stack([self._attention(*image, cells.shape[2], stages) for image in images])

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from foveate.config.settings import ModelSettings
 from foveate.errors import ConfigError
-from foveate.images import Source
 from foveate.models.kept import KeptFeatures
 from foveate.models.patch_reading import PatchReading
 from foveate.models.preprocess import extents
@@ -161,18 +160,7 @@ class MultiScale(AttentionSampling):
         of_scales = [self.grid.boxes(cell, columns, view_sizes, image_sizes, size) for size in self.sizes]
         return torch.stack(of_scales, 2).take_along_dim(scale[:, :, None, None].long(), 2)[:, :, 0]
 
-    def read_patches(
-        self,
-        sources: Sequence[Source],
-        boxes: Int[Tensor, "rows draw 4"],
-        read: Bool[Tensor, "rows draw"] | None,
-        stages: Stages,
-        samples: int = 1,
-    ) -> PatchReading:
-        """Patches of several sizes for the feature networks; see `Model.read_patches`."""
-        parts = self._parts(len(sources) // samples)
-        ahead = parts > 1 or self.device.type != "cpu"
-        given = (sources, boxes, read, self.device, stages, parts, ahead)
+    def _reading(self, *given: Any) -> PatchReading:
         return ScaledReading(self.sizes, tuple(self.further_features), *given)
 
     def finish(self, started: Started) -> Output:
