@@ -1,8 +1,8 @@
 """The tables of docs/results.md, computed again from the recorded predictions.
 
 A row a method: test error with its 95 % interval, error of each seed, difference to the reference, AUC, training loss
-and error, epochs, steps until learning began, objects covered and the error that this leaves. docs/results.md shows of
-these what a table is about.
+and error, epochs, steps, steps until learning began, objects covered and the error that this leaves. docs/results.md
+shows of these what a table is about.
 
     python experiments/results_tables.py [experiments/results/ablation …]
 """
@@ -16,7 +16,7 @@ from foveate.compare.summary import Quality, summarise
 
 RESULTS = Path(__file__).parent / "results"
 
-REFERENCES = {"ablation": "ats-10", "colon-cancer": "ats-10", "german-speed-limits": "ats-10"}
+REFERENCES = {"ablation": "ats-10", "colon-cancer": "ats-10", "german-speed-limits": "ats-10", "rivals": "ats-10"}
 """Records whose methods are compared with one of them."""
 
 BEGUN_BELOW = 0.8
@@ -63,6 +63,7 @@ def _cells(one: Quality, runs: Sequence[Predictions]) -> dict[str, str]:
         "loss": f"{one.train_loss:.3f}",
         "training error": f"{one.train_error:.3f}",
         "epochs": f"{one.epochs:.0f}",
+        "steps": ", ".join(f"{run.steps:,}" for run in runs),
         "minutes": ", ".join(f"{run.seconds / 60:.1f}" for run in runs),
     }
     if one.difference is not None:

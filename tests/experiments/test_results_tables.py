@@ -17,6 +17,11 @@ TABLES = {
         | {"of each seed": "seeds", "minus the preset (95 %, paired)": "minus", "epochs": "epochs"}
         | {"steps to a training error below 0.8": "begun", "digits covered, of 5": "covered"},
     ),
+    "rivals": (
+        "## What chooses patches: Megapixel MNIST, 750 × 750",
+        "ats-10 top-10 cross-attention-10 zoom-10 perturbed-10 gmic-10 ips-10 u-10 deep-mil cnn",
+        ERROR | {"minus ATS-10 (95 %, paired)": "minus", "steps": "steps"},
+    ),
     "colon-cancer": (
         "## Colon cancer",
         "ats-10 ats-50 u-10 u-50 cnn-0.5 cnn-1 deep-mil ats-10-recipe",
