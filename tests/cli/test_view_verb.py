@@ -37,7 +37,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise")
 def test_it_serves_until_ctrl_c(house: Path) -> None:
     words = [sys.executable, "-m", "foveate", "view", "model", "a.png", "broken.png", "--port", "0", "--no-browser"]
-    running = subprocess.Popen(words, cwd=house, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # what is started in the background of a shell ignores Ctrl-C, and so do its children unless they are told
+    running = subprocess.Popen(
+        words, cwd=house, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # type: ignore[arg-type,return-value]
+    )  # fmt: skip
     try:
         assert running.stdout is not None
         line = running.stdout.readline()

@@ -1,5 +1,6 @@
 """Exported files beside PyTorch: ONNX through the program that travels with them, and programs of torch.export."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -110,7 +111,8 @@ def test_a_folder_of_something_else_is_not_replaced(make_model: Models, tmp_path
 def test_onnx_that_is_not_installed_is_one_line(
     make_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foveate.export.write.find_spec", lambda name: None if name == "onnxscript" else name)
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else found(name))
     with pytest.raises(MissingExtra, match=r"needs onnxscript: pip install 'onnx>=.*' 'onnxruntime>=.*'"):
         export_model(make_model("cnn"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
