@@ -13,7 +13,7 @@ from foveate.errors import ConfigError
 from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
 from foveate.models.evidence import seen_cells
-from foveate.models.preprocess import extents, footprints
+from foveate.models.preprocess import footprints, padded_extents
 from foveate.models.probabilities import LossTerms
 from foveate.models.receipts import Stages
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
@@ -161,8 +161,7 @@ class Gmic(Model):
             cells, head = seen_cells(self.attention, batch), self.attention.head
             return head.standardised(cells).flatten(1, 2), self.attention(cells).flatten(1, 2) + head.bias.mean(0)
         views = batch.views.contiguous(memory_format=torch.channels_last)
-        padded = any(size != tuple(views.shape[2:]) for size in batch.view_sizes)
-        hidden = self.attention.activation(self.attention.scores(views, extents(batch) if padded else None))
+        hidden = self.attention.activation(self.attention.scores(views, padded_extents(batch)))
         flat = hidden.flatten(2).transpose(1, 2).float()
         assert self.saliency is not None
         return flat, self.saliency(flat).float()

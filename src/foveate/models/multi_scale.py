@@ -13,7 +13,7 @@ from foveate.config.settings import ModelSettings
 from foveate.errors import ConfigError
 from foveate.models.kept import KeptFeatures
 from foveate.models.patch_reading import PatchReading
-from foveate.models.preprocess import extents
+from foveate.models.preprocess import padded_extents
 from foveate.models.receipts import Stages
 from foveate.models.sampling import AttentionSampling
 from foveate.models.scaled_reading import ScaledReading
@@ -143,8 +143,7 @@ class MultiScale(AttentionSampling):
             of_cells: Tensor = self.scales(self.attention.head.standardised(batch.cells).flatten(1, 2))
             return of_cells
         assert isinstance(self.scales, AttentionNetwork)
-        same = all(size == tuple(batch.views.shape[2:]) for size in batch.view_sizes)
-        return self.scales.scores(batch.views, None if same else extents(batch)).flatten(2).transpose(1, 2)
+        return self.scales.scores(batch.views, padded_extents(batch)).flatten(2).transpose(1, 2)
 
     def distribution(self, looked: Looked) -> tuple[Float[Tensor, "batch place"], Bool[Tensor, "batch place"]]:
         """Log probability of every cell at every scale, cell by cell, and what of it is allowed."""

@@ -205,6 +205,12 @@ def extents(batch: Batch) -> Bool[Tensor, "batch height width"]:
     return rows.unsqueeze(2) & columns.unsqueeze(1)
 
 
+def padded_extents(batch: Batch) -> Bool[Tensor, "batch height width"] | None:
+    """`extents`, or None if no view is padded: a network is then spared masking what is all inside."""
+    whole = all(size == tuple(batch.views.shape[2:]) for size in batch.view_sizes)
+    return None if whole else extents(batch)
+
+
 def footprints(batch: Batch, patch: Size) -> list[Size]:
     """(height, width) of a patch in view pixels, image by image."""
     images = (source.size for source in batch.sources)

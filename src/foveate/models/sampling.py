@@ -16,7 +16,7 @@ from foveate.models.base import Model
 from foveate.models.evidence import FirstAnswer, questions_of, seen_cells
 from foveate.models.heads import build_pool, check_settling, pooled
 from foveate.models.kept import KeptFeatures
-from foveate.models.preprocess import extents, footprints
+from foveate.models.preprocess import footprints, padded_extents
 from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.settle import Drawn, Looked, settle
@@ -335,14 +335,10 @@ class AttentionSampling(PatchModel):
             assert batch.cells is not None
             logits = attention_logits(self.attention(batch.cells), self.settings.evidence.top)
         else:
-            logits = self.attention(batch.views, None if _same_size(batch) else extents(batch))
+            logits = self.attention(batch.views, padded_extents(batch))
         if self.prior is not None:
             where = (batch.mask, cell_mask, batch.view_sizes, footprints(batch, self.settings.patch))
             logits = logits.float() + self.prior(batch.views, *where, self.attention.stride, self.grid.field)
         if batch.prior is not None:
             logits = logits.float() + self.grid.cell_means(batch.prior, batch.mask, batch.view_sizes)
         return log_attention(logits, cell_mask, self.settings.attention.smoothing, batch.ids)
-
-
-def _same_size(batch: Batch) -> bool:
-    return all(size == tuple(batch.views.shape[2:]) for size in batch.view_sizes)

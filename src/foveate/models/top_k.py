@@ -130,8 +130,7 @@ class PerturbedTopK(TopK):
             read = wanted.gather(1, index).cpu()
             mixture = shares.gather(2, index[:, None].expand(-1, patches, -1))
             images = [source.size for source in batch.sources]
-            place = (looked.cell_mask.shape[2], batch.view_sizes, images, self.settings.patch)
-            boxes = self.grid.boxes(index.cpu(), *place)
+            boxes = self.boxes(index.cpu(), looked.cell_mask.shape[2], batch.view_sizes, images)
         return Mixed(batch, 1, looked, chosen.drawn, boxes, None, stages, index.cpu(), read, mixture)
 
     def finish(self, started: Started) -> Output:
