@@ -1,7 +1,7 @@
-"""The tables of docs/results.md, computed again from the recorded predictions.
+"""The tables of docs/results.md and docs/scales.md, computed again from the recorded predictions.
 
 A row a method: test error with its 95 % interval, error of each seed, difference to the reference, AUC, training loss
-and error, epochs, steps, steps until learning began, objects covered and the error that this leaves. docs/results.md
+and error, epochs, steps, steps until learning began, objects covered and the error that this leaves. A page
 shows of these what a table is about.
 
     python experiments/results_tables.py [experiments/results/ablation …]
@@ -16,7 +16,13 @@ from foveate.compare.summary import Quality, summarise
 
 RESULTS = Path(__file__).parent / "results"
 
-REFERENCES = {"ablation": "ats-10", "colon-cancer": "ats-10", "german-speed-limits": "ats-10", "rivals": "ats-10"}
+REFERENCES = {
+    "ablation": "ats-10",
+    "colon-cancer": "ats-10",
+    "german-speed-limits": "ats-10",
+    "rivals": "ats-10",
+    "several-scales": "several",
+}
 """Records whose methods are compared with one of them."""
 
 BEGUN_BELOW = 0.8

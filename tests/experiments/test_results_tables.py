@@ -1,11 +1,12 @@
-"""What docs/results.md says of the recorded runs follows from their predictions."""
+"""What docs/results.md and docs/scales.md say of the recorded runs follows from their predictions."""
 
 from pathlib import Path
 
 import pytest
 from results_tables import REFERENCES, RESULTS, recorded, rows
 
-PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "results.md"
 ERROR = {"test error (95 %)": "error"}
 TABLES = {
     "ablation": (
@@ -21,6 +22,11 @@ TABLES = {
         "## What chooses patches: Megapixel MNIST, 750 × 750",
         "ats-10 top-10 cross-attention-10 zoom-10 perturbed-10 gmic-10 ips-10 u-10 deep-mil cnn",
         ERROR | {"minus ATS-10 (95 %, paired)": "minus", "steps": "steps"},
+    ),
+    "several-scales": (
+        "## What it has learnt so far",
+        "several only-32 only-64 only-128",
+        ERROR | {"minus several (95 %, paired)": "minus", "train error": "training error"},
     ),
     "colon-cancer": (
         "## Colon cancer",
@@ -57,9 +63,9 @@ TABLES = {
 """Records → where their table begins on the page, its methods in order, and heading → figure."""
 
 
-def table(begin: str) -> list[dict[str, str]]:
-    """The first table from there on: heading → cell, row by row."""
-    text = PAGE.read_text()
+def table(begin: str, page: Path = PAGE) -> list[dict[str, str]]:
+    """The first table of a page from there on: heading → cell, row by row."""
+    text = page.read_text()
     lines = text[text.index(begin) :].splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("|"))
     cells = []
@@ -78,7 +84,7 @@ def test_every_figure_of_a_table_follows_from_the_records(name: str) -> None:
     begin, methods, columns = TABLES[name]
     runs = recorded(RESULTS / name)
     assert sorted(runs) == sorted(methods.split())
-    told = table(begin)
+    told = table(begin, DOCS / "scales.md" if name == "several-scales" else PAGE)
     found = rows(runs, REFERENCES.get(name))
     for method, row in zip(methods.split(), told, strict=True):
         assert {heading: row[heading] for heading in columns} == {
