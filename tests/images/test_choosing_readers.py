@@ -58,8 +58,8 @@ def test_readers_of_a_pyramid_agree(reader: str, pyramid: tuple[Path, list[np.nd
 def geotiff(path: Path) -> Path:
     rasterio = pytest.importorskip("rasterio")
     place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2, 0, 400000, 0, -2, 5000000)}
-    with rasterio.open(path, "w", driver="GTiff", height=60, width=70, count=2, dtype="uint8", **place) as stream:
-        stream.write(np.moveaxis(values((60, 70), 2), 2, 0))
+    with rasterio.open(path, "w", driver="GTiff", height=60, width=70, count=3, dtype="uint8", **place) as stream:
+        stream.write(np.moveaxis(values((60, 70), 3), 2, 0))
     return path
 
 
@@ -195,7 +195,9 @@ def test_a_slide_that_openslide_cannot_read_is_not_read_as_plain_tiff(tmp_path: 
 
 def test_a_whole_tiff_of_a_kind_that_ours_does_not_know_is_read_by_others(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, values((60, 70), 1)[:, :, 0] // 16, bitspersample=4, rowsperstrip=8)
+    tifffile.imwrite(path, values((60, 70), 1)[:, :, 0], photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["BitsPerSample"].overwrite(4)
     with pytest.raises(Unsupported, match=r"a TIFF of a kind not supported here \(values of 4 bits\)"):
         open_image(path, reader="tiff")
     assert open_image(path).size == (60, 70)
