@@ -86,6 +86,17 @@ def test_what_is_not_shown_is_said(name: str, words: str, pointing: Make, canvas
     assert (seen.health is None) == (name not in ("deep-mil", "ips"))
 
 
+@pytest.mark.parametrize("name", ["attention-sampling", "top-k", "perturbed-top-k", "gmic"])
+def test_patches_that_are_taken_are_no_biased_draw_of_a_model_that_takes_them(
+    name: str, pointing: Make, canvas: Callable[..., np.ndarray]
+) -> None:
+    model = pointing(name=name)
+    seen = explain(model, model.look(canvas((173, 260), (60, 170)), DrawOptions(method="top")))
+    biased = "The most attended cells were taken, not drawn: the answer is biased, and the same whatever the seed."
+    own = f"A {name} model takes the patches that it scores highest and draws none, so no seed changes its answer."
+    assert seen.note == (biased if name == "attention-sampling" else own)
+
+
 @pytest.mark.parametrize(
     ("size", "centre"),
     [((173, 260), (60, 170)), ((411, 203), (333, 31)), ((97, 1009), (50, 800)), ((60, 90), (30, 60))],

@@ -118,6 +118,12 @@ def test_onnx_that_is_not_installed_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_takes_its_patches_one_way_is_exported_that_way(make_model: Models, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a top-k model takes patches by top alone: leave out --method murthy"):
+        export_model(make_model("top-k"), tmp_path / "out", method="murthy")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_torch_programs(make_model: Models, tmp_path: Path) -> None:
     """A CNN's: one graph, of views of any size, in a zip file."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from foveate.explain.omission import adds_up, omissions
 from foveate.images import Georeference
-from foveate.models import Look, Model
+from foveate.models import Look, Model, PatchModel
 from foveate.models.ips import Selected
 from foveate.models.types import Output, Prediction
 from foveate.sampling import AttentionHealth, coefficients, diagnose
@@ -325,5 +325,9 @@ def _note(model: Model, look: Look, listed: int) -> str:
             "that it then looked into, and a patch's attention is the product of those on its way."
         )
     if draw.method == "top":
-        return "The most attended cells were taken, not drawn: the answer is biased, and the same whatever the seed."
+        if isinstance(model, PatchModel) and model.fixed_method is None:
+            return (
+                "The most attended cells were taken, not drawn: the answer is biased, and the same whatever the seed."
+            )
+        return f"A {name} model takes the patches that it scores highest and draws none, so no seed changes its answer."
     return ""

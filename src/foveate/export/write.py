@@ -87,7 +87,10 @@ def export_model(
         raise ConfigError("an ensemble is exported member by member: give the folder of one fold, e.g. runs/cv/fold-1")
     if model.unexported:
         raise ConfigError(f"{model.unexported}: export another model")
-    out, method = Path(out), method or (model.draw_method if isinstance(model, PatchModel) else model.method)
+    own, fixed = (model.draw_method, model.fixed_method) if isinstance(model, PatchModel) else (model.method, None)
+    if fixed is not None and method not in (None, fixed):
+        raise ConfigError(f"a {model.settings.name} model takes patches by {fixed} alone: leave out --method {method}")
+    out, method = Path(out), method or own
     if out.suffix and out.suffix != ".zip":
         raise ConfigError(f"--out {out} is neither a folder nor a .zip file: give e.g. {out.with_suffix('.zip')}")
     if format == "onnx":

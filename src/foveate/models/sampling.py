@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -46,8 +46,10 @@ class PatchModel(Model):
         grid: where the cells of the map lie in the view and in the image.
         kept: features of a frozen network, where whoever trains it keeps them; None keeps none.
         pool: cross-attention over the patches; None estimates Φ, of which alone the equation above speaks.
+        fixed_method: how cells are drawn, whatever the settings say; None as they say.
     """
 
+    fixed_method: ClassVar[Method | None] = None
     grid: Grid
     kept: KeptFeatures | None = None
 
@@ -55,6 +57,7 @@ class PatchModel(Model):
         self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
     ) -> None:
         super().__init__(settings, classes, channels, options)
+        self.method = self.draw_method
         self.grid = Grid(stride=settings.attention.stride or 1, field=receptive_field(settings.attention))
         self.pool = build_pool(settings.head, self.features.dimension)
 
@@ -70,7 +73,7 @@ class PatchModel(Model):
     @property
     def draw_method(self) -> Method:
         """How cells are drawn now."""
-        return self.method
+        return self.fixed_method or self.method
 
     @abstractmethod
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:

@@ -46,10 +46,7 @@ class TopK(AttentionSampling):
         True
     """
 
-    @property
-    def draw_method(self) -> Method:
-        """Always "top"."""
-        return "top"
+    fixed_method: ClassVar[Method | None] = "top"
 
     def settle(self, batch: Batch, options: DrawOptions) -> Output:
         """Refusal; see `Model.settle`."""

@@ -1,13 +1,13 @@
 """Uniform sampling, the baseline of attention sampling: the same cells and patches, and no attention."""
 
-from collections.abc import Sequence
+from typing import ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from foveate.config.settings import Method, ModelSettings
+from foveate.config.settings import Method
 from foveate.models.sampling import PatchModel
-from foveate.models.types import PLAIN, Batch, BuildOptions
+from foveate.models.types import Batch
 from foveate.networks import log_attention
 
 
@@ -24,21 +24,12 @@ class Uniform(PatchModel):
         classes, channels, options: as `Model`.
     """
 
-    def __init__(
-        self, settings: ModelSettings, classes: Sequence[str], channels: int, options: BuildOptions = PLAIN
-    ) -> None:
-        super().__init__(settings, classes, channels, options)
-        self.method = "uniform"
+    fixed_method: ClassVar[Method | None] = "uniform"
 
     @property
     def attends(self) -> bool:
         """False: its map says which cells there are, and nothing else."""
         return False
-
-    @property
-    def draw_method(self) -> Method:
-        """Always "uniform"."""
-        return "uniform"
 
     def log_attention(self, batch: Batch, cell_mask: Bool[Tensor, "batch row column"]) -> Float[Tensor, "batch cell"]:
         """Log of 1 / K_valid on the valid cells."""
