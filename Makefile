@@ -28,7 +28,7 @@ BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: force help setup demo test test-slow test-matrix fuzz soak lint format docs bench dist
+.PHONY: force help setup demo test test-slow test-matrix fuzz soak style lint format docs bench dist
 
 help:
 	@echo "make setup      make .venv and install foveate with its development tools"
@@ -71,9 +71,11 @@ $(BENCH_STAMP): $(STAMP)
 demo: setup
 	$(BIN)/foveate demo --out runs/demo
 
-lint: setup
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint: style
 	$(BIN)/mypy
 
 format: setup
@@ -83,7 +85,7 @@ format: setup
 # Two processes of one thread each finish sooner than one process of two threads. Files are tested in their order, so that
 # what a file's tests share is made once; whoever is done first takes half of what the other has left. Bytecode is kept,
 # whatever the user's environment says: tests start a hundred processes, and each would compile foveate again.
-test: lint
+test: style
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 test-slow: setup

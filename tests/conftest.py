@@ -29,6 +29,24 @@ def executes_shapes(item: pytest.Item) -> bool:
     return zlib.crc32(item.nodeid.encode()) % one_in == 0
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the slow tests all variants of a test but `one_in(n)`: at least one, the same in every run.
+
+    What takes longest goes first, so that no process waits for it at the end.
+    """
+    items.sort(key=lambda item: item.path.name != "test_types.py")
+    variants: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("one_in") is not None:
+            variants.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for several in variants.values():
+        (one_in,) = next(iter(several[0].iter_markers("one_in"))).args
+        by_name = sorted(several, key=lambda item: zlib.crc32(item.nodeid.encode()))
+        for item in by_name[-(-len(several) // one_in) :]:
+            item.add_marker("slow")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Switch shapes on or off for a test and what it sets up."""

@@ -46,6 +46,7 @@ def faults(*arguments: str, **environment: str) -> tuple[str, int]:
     return done, int(count)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_the_next_step_finds_the_memory_of_the_last() -> None:
     done, kept = faults("keep")
@@ -63,6 +64,7 @@ def test_blocks_of_any_size_are_kept_in_their_context_alone() -> None:
     assert min(mapped, not_asked_for) > 10 * (kept + 100)  # hundreds of thousands of pages
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_the_users_own_choice_stands(name: str) -> None:
     value = "glibc.malloc.perturb=0" if name == "GLIBC_TUNABLES" else "131072"
@@ -78,6 +80,7 @@ print(let_waiting_threads_sleep(), os.environ.get("OMP_WAIT_POLICY"))
 """
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [

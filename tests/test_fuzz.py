@@ -30,6 +30,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     running.close()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", FORMATS)
 def test_whole_files_are_read_and_mutations_read_or_refused_in_a_line(
     name: str, worker: Worker, tmp_path: Path, contents: dict[str, bytes]

@@ -77,6 +77,7 @@ def test_options_of_predict_do_not_let_one_take_the_others_along(tmp_path: Path,
     assert len(records(out)) == 20 - len(bad)
 
 
+@pytest.mark.slow
 def test_explain_names_each_and_explains_the_others(tmp_path: Path) -> None:
     manifest, bad = spoilt_images(tmp_path, 20)
     assert main(["explain", str(small_model(tmp_path / "m")), str(manifest), "--out", str(tmp_path / "seen")]) == 3

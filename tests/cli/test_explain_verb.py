@@ -47,6 +47,7 @@ def table(path: Path) -> list[list[str]]:
     return list(csv.reader(path.read_text().splitlines()))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("model", ["model", "scaled"])
 @pytest.mark.parametrize("options", [[], ["--samples", "3"], ["--seed", "9", "--method", "top"]], ids=" ".join)
 def test_the_answers_are_those_of_predict(model: str, options: list[str], house: Path, tmp_path: Path) -> None:

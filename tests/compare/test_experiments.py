@@ -15,6 +15,7 @@ def test_there_are_some() -> None:
     assert FILES
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_method_can_be_built(file: Path) -> None:
     for method in load_comparison(file).resolved():

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from foveate.compare import compare
 
 RIVALS = ["top-k", "perturbed-top-k", "gmic"]
 
 
+@pytest.mark.slow
 def test_rivals_stand_in_one_table(
     tmp_path: Path, spots_of: Callable[..., Any], settings_of: Callable[..., Any]
 ) -> None:

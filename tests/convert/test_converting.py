@@ -449,6 +449,7 @@ def test_png_becomes_lazy(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.read(Box(5, 6, 20, 30)), array[5:25, 6:36])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @pytest.mark.parametrize("what", missing.BYTES[1:])
 @pytest.mark.parametrize("kind", ["raster, mask", "raster, opacity", "tiff, opacity", "png", "tiff, left out"])

@@ -58,6 +58,7 @@ def save(how: str, path: Path) -> None:
     image.save(path, kind, **options)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "how",
     [
@@ -86,6 +87,7 @@ def test_a_stream_has_the_pixels_and_the_holes_of_the_whole_image(how: str, tmp_
                 np.testing.assert_array_equal(lost, missing)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd"])
 @pytest.mark.parametrize("kind", ["grey", "rgb", "uint16", "white is zero", "five bands"])
 def test_a_tiff_of_one_strip_is_streamed(kind: str, compression: str, tmp_path: Path) -> None:
@@ -227,6 +229,7 @@ for small, large in (sys.argv[1:3], sys.argv[3:5]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="of this system's processes no peak is known")
 def test_the_memory_of_a_conversion_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     words = []

@@ -74,6 +74,7 @@ def written(kind: str, pixels: np.ndarray, path: Path) -> Source:
     return open_image(path / "image.tif")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", ["array", "png", "npy", "zarr", "pyramid", "openslide"])
 def test_every_reader_has_its_map_where_the_digit_is(kind: str, tmp_path: Path, pointing: Make, canvas: Draw) -> None:
     source = written(kind, canvas((417, 605), (120, 430), channels=3), tmp_path)  # levels of 2.005 and 4.01
@@ -347,6 +348,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, pointing
     assert index.read_text().count('explanation.html">') == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gigapixels", [1.0])
 def test_the_page_of_a_giant_image_is_small_and_soon_made(gigapixels: float, tmp_path: Path, pointing: Make) -> None:
     count = round((gigapixels * 1e9) ** 0.5 / 256)

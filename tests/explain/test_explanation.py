@@ -18,6 +18,7 @@ NAMES = ("attention-sampling", "uniform", "deep-mil", "top-k", "perturbed-top-k"
 Make = Callable[..., Model]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("samples", "method"), [(1, None), (3, None), (2, "iid"), (1, "top"), (2, "des_raj")])
 def test_the_answer_is_that_of_predict(

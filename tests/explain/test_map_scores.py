@@ -181,6 +181,7 @@ def test_a_covered_image_is_covered_at_every_level(tmp_path: Path) -> None:
     assert source.to_file(box) == box
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", [(10, 17), (37, 60), (200, 333), (1, 1)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_the_view_of_a_covered_image_is_that_of_its_pixels(size: tuple[int, int], dtype: str) -> None:

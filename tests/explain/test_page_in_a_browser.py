@@ -122,6 +122,7 @@ def test_contributions_to_another_class(browser: Any, written: Path) -> None:
         assert page.locator("#sum").inner_text().startswith("bias ")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("width", [360, 800, 1600])
 def test_it_fits_every_window(width: int, browser: Any, written: Path) -> None:
     page = Watched(browser, written, width).page
@@ -176,6 +177,7 @@ def test_the_index_is_sorted_by_a_click_on_a_title(browser: Any, tmp_path: Path)
     assert shown() == ["image 9", "b", "image 10", "a"]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["cnn", "uniform", "deep-mil"])
 def test_every_kind_of_model_has_a_page(name: str, browser: Any, tmp_path: Path, pointing: Make, canvas: Draw) -> None:
     model = pointing(name=name)

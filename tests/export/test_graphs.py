@@ -95,6 +95,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_model_travels(variant: str, make_model: Models, make_images: Images, here: Callable[..., Any]) -> None:
     changes = VARIANTS[variant]

@@ -149,6 +149,7 @@ def test_what_cannot_be_pushed_is_one_line(
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     save_model(build_model(ModelSettings(patch=(24, 26), patches=3), ("cat", "dog"), channels=3), tmp_path / "model")
     words = ("export", "model", "--push", "somebody/animals", "--license", "mit")

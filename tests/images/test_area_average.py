@@ -61,6 +61,7 @@ def test_the_megapixel_mnist_scale() -> None:
     np.testing.assert_allclose(area_average(array, (36, 6)), expected, atol=1e-7)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("block", [1, 37, 200, 5000])
 def test_strips_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.random.default_rng(4).integers(0, 65536, (61, 23, 3), dtype=np.uint16)
@@ -72,6 +73,7 @@ def test_strips_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_allclose(area_average(array, size, region), whole, atol=1e-7)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("long", [0, 40, 10**9])
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64, np.longdouble])
 def test_every_way_to_sum_is_the_average(dtype: type, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +105,7 @@ def test_turned_arrays_are_averaged_alike(rows: slice) -> None:
         np.testing.assert_array_equal(area_average(turned, size), area_average(np.ascontiguousarray(turned), size))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def seen(source: Source) -> list[np.ndarray]:
     return [*found, source.moments((13, 17)), source.neutral()]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("kind", "wrapped"), [(kind, name) for kind in KINDS for name in WRAPPED if name == "plain" or kind in MECHANISMS]
 )
@@ -87,6 +88,7 @@ def test_what_is_seen_does_not_change_with_the_bytes_under_the_mask(
             np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_flips_and_turns_move_what_is_missing_with_the_pixels(kind: str, made: Callable[[str, str], Made]) -> None:
     sources, size, whole = [made(kind, what)[0] for what in BYTES[1:]], (7, 9), (0, 0, *SIZE)
@@ -103,6 +105,7 @@ def test_flips_and_turns_move_what_is_missing_with_the_pixels(kind: str, made: C
             np.testing.assert_array_equal(found.permute(1, 2, 0), turn.apply(patch))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "overviews" not in kind])  # these are of the nearest pixels
 def test_views_average_what_is_data_and_the_rest_is_the_mean(kind: str, made: Callable[[str, str], Made]) -> None:
     source, pixels, missing = made(kind, "odd")

@@ -218,6 +218,7 @@ def sliced(array: np.ndarray, box: Box) -> np.ndarray:
 boxes = st.builds(Box, st.integers(-45, 45), st.integers(-45, 45), st.integers(1, 60), st.integers(1, 60))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_reads_like_a_padded_array(kind: str, folder: Path) -> None:
     source, array = make(kind, folder)
@@ -235,6 +236,7 @@ def test_reads_like_a_padded_array(kind: str, folder: Path) -> None:
     law()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_borders_one_pixel_in_and_out(kind: str, folder: Path) -> None:
     source, array = make(kind, folder)
@@ -245,6 +247,7 @@ def test_borders_one_pixel_in_and_out(kind: str, folder: Path) -> None:
             np.testing.assert_array_equal(source.read(box), sliced(array, box))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "pyramid"])
 def test_is_seen_like_an_averaged_array(kind: str, folder: Path) -> None:
     source, array = make(kind, folder)
@@ -267,6 +270,7 @@ def test_is_seen_like_an_averaged_array(kind: str, folder: Path) -> None:
     np.testing.assert_allclose(source.view(source.size), unit_range(array), atol=1e-6)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_can_be_pickled_before_and_after_reading(kind: str, folder: Path) -> None:
     source, array = make(kind, folder)
@@ -300,6 +304,7 @@ def test_reads_in_a_spawned_process(folder: Path) -> None:
             np.testing.assert_array_equal(pool.apply(source.read, (box,)), sliced(array, box))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_threads_read_the_same(kind: str, folder: Path) -> None:
     source, array = make(kind, folder)
@@ -309,6 +314,7 @@ def test_many_threads_read_the_same(kind: str, folder: Path) -> None:
             np.testing.assert_array_equal(read, sliced(array, box))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_nobody_holds_is_gone_at_once(kind: str, folder: Path) -> None:
     """Without waiting for Python to look for cycles: an image may hold hundreds of megabytes."""

@@ -170,6 +170,7 @@ def raster(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write(tmp_path / "raster.tif", array, **how)
 
 
+@pytest.mark.one_in(3)
 def test_a_raster_is_the_same_from_the_disk_and_from_a_server(raster: Path) -> None:
     with FileServer({"raster.tif": raster.read_bytes()}) as server:
         near, far = open_image(raster), open_image(server.address("raster.tif"))
@@ -205,6 +206,7 @@ def test_without_rasterio_pixels_are_the_same_and_a_line_says_what_is_not_used(
     assert source.header.unused[-1:] == ("its place on earth (pip install 'foveate[geo]')",)
 
 
+@pytest.mark.one_in(3)
 def test_convert_keeps_place_points_and_meaning(raster: Path, tmp_path: Path) -> None:
     near = open_image(raster)
     for name in ("a.tif", "a.zarr"):
@@ -399,6 +401,7 @@ def check_drawn(folder: Path, seed: int) -> None:
 UNPLACED = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 
 
+@pytest.mark.one_in(3)
 @UNPLACED
 @pytest.mark.parametrize("seed", range(12))
 def test_drawn_rasters_are_as_rasterio_and_tifffile_read_them_near_and_far(seed: int, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def everything(model: Model, batch: Batch) -> list[torch.Tensor]:
     return totals
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("method", ["des_raj", "murthy", "priority", "uniform", "top"])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("training", [True, False])

@@ -105,6 +105,7 @@ def step(model: Model, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     return output.logits.detach(), {key: one.grad.clone() for key, one in model.named_parameters()}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("chunk", "features"), [(1, "convolutional"), (5, "convolutional"), (5, "residual"), (100, "convolutional")]
 )

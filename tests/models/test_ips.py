@@ -59,6 +59,7 @@ def every_feature(model: Any, source: ArraySource) -> Tensor:
     return torch.cat(every)[:, 0].view(rows, columns, -1)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize("training", [True, False])
 def test_it_is_cross_attention_over_the_best_of_all_patches(
@@ -256,6 +257,7 @@ def test_positions_need_a_number_of_features_that_four_divides(make_model: Model
     assert torch.equal(grid_positions(torch.tensor([[3.0, 0.0]]), 4)[0, 2:], torch.tensor([0.0, 1.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_it_learns_the_colour_of_a_square(make_model: Models) -> None:
     """Of 12 images with a red or a blue square: one answer for all errs on 6."""

@@ -51,6 +51,7 @@ def batch_of(model: Model, sources: Sequence[Counted], seed: int, keys: Sequence
     return replace(batch, keys=tuple(keys))  # type: ignore[arg-type]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("name", "method", "training"),
     [

@@ -25,6 +25,7 @@ def scene(path: Path, what: str, seed: int = 0) -> Path:
     return tiff(path, np.where(hole(aligned=False)[:, :, None], np.float32(NODATA[what]), pixels), NODATA[what])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("normalise", ["none", "bands", "image"])
 @pytest.mark.parametrize("name", ["attention-sampling", "uniform", "deep-mil", "ips", "cnn"])
 def test_an_answer_does_not_change_with_the_bytes_under_the_mask(
@@ -56,6 +57,7 @@ def test_nor_does_it_where_nothing_is_masked(given: str, make_model: Models, tmp
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nor_with_the_kind_of_file(kind: str, make_model: Models, tmp_path: Path) -> None:
     for word, module in (("raster", "rasterio"), ("mask", "rasterio"), ("zarr", "zarr"), ("slide", "openslide")):

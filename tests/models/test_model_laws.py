@@ -45,6 +45,7 @@ def test_the_contract_answers(name: str, make_model: Models) -> None:
     assert model.classes == ("cat", "dog", "owl")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("name", "padding"),
     [(name, "same") for name in NAMES] + [("attention-sampling", "valid"), ("uniform", "valid")],
@@ -74,6 +75,7 @@ def test_default_networks_have_no_batch_statistics(name: str, features: str, mak
     assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_training_and_evaluation_are_one_path(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name, perturbed=PerturbedSettings(sigma=0.0))
@@ -81,6 +83,7 @@ def test_training_and_evaluation_are_one_path(name: str, make_model: Models, mak
     torch.testing.assert_close(model.train()(batch).logits, model.eval()(batch).logits, rtol=0, atol=1e-6)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_finite_gradient(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name).train()
@@ -137,6 +140,7 @@ def test_seeded_weights_leave_the_global_generator_alone(name: str, make_model: 
     assert not torch.equal(tensors["head.weight"], other.state_dict()["head.weight"])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_works_under_autocast(name: str, make_model: Models, make_source: Sources) -> None:
     model = make_model(name, prior=PriorSettings(contrast=0.0)).train()

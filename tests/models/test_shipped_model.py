@@ -57,6 +57,7 @@ def test_it_reads_the_bundled_digits(noise_over_digits: bool) -> None:
     assert result.coverage.covered_per_image >= 4.5
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.skipif(not MNIST.exists(), reason="shared data mnist.npz is not here")
 @pytest.mark.parametrize("noise_over_digits", [True, False])
 def test_it_reads_mnist(noise_over_digits: bool) -> None:

@@ -45,6 +45,7 @@ def graphs(maps: StageMaps, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield maps, compiled
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", [(1, 33, 70), (2, 97, 163), (3, 64, 301), (1, 401, 128)])
 def test_images_of_any_size_have_the_maps_of_torch(
     graphs: tuple[StageMaps, CompiledMaps], size: tuple[int, int, int], generator: torch.Generator

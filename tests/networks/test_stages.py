@@ -146,6 +146,7 @@ def bundled(channels: int = 3, **given: object) -> FeatureNetwork:
     return features(channels=channels, weights="bundled", **given)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("stages", "pool", "dimension"),
     [

@@ -146,6 +146,7 @@ def test_every_file_is_decoded_once_in_a_run_and_never_in_the_next(
     assert len(losses(tmp_path / "first")) == 9
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("normalise", ["none", "image", "bands"])
 def test_runs_are_equal_to_the_bit_whatever_is_kept(
     photographs: Path, settings_of: Callable[..., Any], tmp_path: Path, normalise: str

@@ -69,6 +69,7 @@ def same(one: Look, other: Look) -> None:
         torch.testing.assert_close(one.output.draw.weight, other.output.draw.weight, rtol=1e-5, atol=0)  # of float32
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch", [1, 3, 32])
 def test_in_a_batch_as_alone(name: str, batch: int, rows: list[Row]) -> None:
@@ -91,6 +92,7 @@ def broken() -> Source:
     raise OSError("no such file")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("opened", "stage", "message"),
     [
@@ -173,6 +175,7 @@ def _spoilt(how: str, folder: Path) -> Source:
     return ArraySource(np.full_like(pixels, 3.4e38), name=how)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("how", ["overflow", "empty mask", "huge values"])
 @pytest.mark.parametrize("name", MODELS)
 def test_no_spoilt_image_takes_its_batch_along(rows: list[Row], name: str, how: str, tmp_path: Path) -> None:

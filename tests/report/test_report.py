@@ -95,6 +95,7 @@ def test_it_says_what_evaluate_says(page: Path, digits: Path, tmp_path: Path) ->
     assert "chose the model" not in text
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_it_is_shown_and_asks_for_nothing_else(page: Path, width: int, scheme: str) -> None:
     with open_browser() as browser:

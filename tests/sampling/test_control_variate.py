@@ -47,6 +47,7 @@ def _variance(values: Tensor, probability: Tensor) -> float:
     return float(probability @ (values - mean).square().sum(1))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", ["noise", "truth", "near"])
 @pytest.mark.parametrize("baseline", [None, "leave-one-out"])
 @pytest.mark.parametrize(("method", "proposed"), PROPOSED)
@@ -107,6 +108,7 @@ def test_nothing_varies_where_the_truth_is_foretold(method: str, baseline: str |
     assert _variance(gradient, probability) < 1e-20
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("name", LOGITS)
 @pytest.mark.parametrize("method", METHODS)
@@ -141,6 +143,7 @@ def test_value_and_gradient_vary_less_with_a_baseline_of_what_is_not_foretold(
         assert gradient["control, then baseline"] < 0.5 * gradient["control"]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", ["nothing", "noise", "near"])
 @pytest.mark.parametrize("name", LOGITS)
 @pytest.mark.parametrize(("method", "proposed"), PROPOSED)

@@ -94,6 +94,7 @@ def test_ordered_pairs_have_the_right_frequencies(method: str) -> None:
     assert stats.chi2.sf(statistic, int(possible.sum()) - 1) > FAILURE_RATE
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("drawn_from", ["attention", "proposal"])
 @pytest.mark.parametrize("method", RANDOM)
 def test_a_cell_counts_once_on_average(method: str, drawn_from: str) -> None:
@@ -336,6 +337,7 @@ def test_an_accelerator_is_looked_at_once(method: str, monkeypatch: pytest.Monke
     assert looks.names == ["cpu", "tolist"]  # the first is the transfer, the second of what has come
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_look_and_a_draw_need_no_value_of_a_tensor(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # tensors of the device "meta" have no values, and whatever asks for one is an error; nor has it an autocast

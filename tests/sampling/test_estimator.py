@@ -51,6 +51,7 @@ def _estimates(
     return expectation(drawn, features[index], baseline), probability
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("baseline", [None, "leave-one-out"])
 @pytest.mark.parametrize(("method", "drawn_from"), SOURCES)
 @pytest.mark.parametrize(("name", "shape"), CASES, ids=str)

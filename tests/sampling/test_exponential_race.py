@@ -49,6 +49,7 @@ def pairs(log_masses: list[float]) -> dict[tuple[int, int], float]:
     return found
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", LOG_MASSES)
 def test_ordered_pairs_are_those_of_the_enumeration(name: str) -> None:
     index, _ = race_without_replacement(source(name), 2, generator(1))
@@ -74,6 +75,7 @@ def arrivals(rates: list[float], n: int) -> Callable[[np.ndarray], np.ndarray]:
     return function
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("draw", [race_without_replacement, without_replacement])
 @pytest.mark.parametrize(("name", "n"), [("random", 1), ("random", 4), ("random", 5), ("flat", 3)])
 def test_the_threshold_is_the_next_arrival(draw: Callable[..., tuple[Tensor, Tensor]], name: str, n: int) -> None:

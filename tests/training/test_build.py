@@ -148,6 +148,7 @@ class Listening(SilentProgress):
         self.said.append(line)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_eight_bit_grey_or_rgb_is_normalised_and_said_to_be(
     kind: str, settings_of: Callable[..., Any], tmp_path: Path

@@ -103,6 +103,7 @@ def test_what_is_found_sees_by_the_eyes_of_the_model() -> None:
     torch.testing.assert_close(head.deviation.double(), deviation.where(deviation > 1e-6, 1.0), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("classes", "labels", "background", "most"),
     [
@@ -123,6 +124,7 @@ def test_kinds_are_told_apart(classes: tuple[str, ...], labels: Any, background:
     assert found.model.multi_label is (labels is not None)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("classes", [("spot-a", "plain"), ("plain", "spot-a")])
 def test_of_two_unnamed_classes_the_one_that_shows_nothing_is_found_out(classes: tuple[str, ...]) -> None:
     dataset = make_marks(16, 30, classes)
@@ -242,6 +244,7 @@ def cells_of(labels: tuple[Any, ...]) -> Bags:
     return bags
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("top", [1.0, 3.0, 0.4])
 @pytest.mark.parametrize(
     ("classes", "labels", "background"),

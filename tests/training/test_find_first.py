@@ -106,6 +106,7 @@ def test_what_was_seen_in_finding_is_not_seen_again(
     assert len(looks) == len(dataset) == 22
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_when_it_had_found_goes_on_as_if_it_had_not(
     settings: RunSettings, dataset: ImageDataset, tensors_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_tables_of_held_out_predictions_survive_to_the_bit(several: bool, tmp_pa
         held_out(tmp_path)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("named", [False, True])
 def test_every_image_is_predicted_by_models_that_never_saw_it(
     squares: Any, settings_of: Settings, tmp_path: Path, named: bool

@@ -52,6 +52,7 @@ ANNEALED = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("optimizer", "model", "anneal"),
     [
@@ -123,6 +124,7 @@ def test_a_signal_during_validation_stops_there(
     assert timeless(plain_run) == timeless(tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_several_labels_resume_to_the_bit(colours: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path) -> None:
     settings = settings_of(training={"class_weights": "balanced"})
     train(settings, tmp_path / "whole", dataset=colours, progress=SilentProgress())
@@ -149,6 +151,7 @@ def test_a_tensor_under_two_names_is_kept(squares: Any, settings_of: Settings, t
     assert_same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_dropout_is_seeded_in_a_run_and_in_its_resumption(
     squares: Any, settings_of: Settings, tensors_of: Any, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from foveate.training.run_folder import read_metrics
 RIVALS = ["top-k", "perturbed-top-k", "gmic"]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_tiny_task_is_learnt(name: str, squares_of: Any, settings_of: Callable[..., Any], tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def close(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(first[name], second[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("how", ["open", "patches", "nan", "huge"])
 def test_a_run_stopped_by_an_image_goes_on_without_it_or_without_its_row_and_both_are_the_same(
     squares: Squares, settings_of: Settings, tensors_of: Any, tmp_path: Path, how: str

@@ -45,6 +45,7 @@ def limited(settings_of: Settings, minutes: float, **training: Any) -> Any:
     return settings_of(training=wanted)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("ticking", "unchecked")
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
 def test_the_rate_has_come_down_when_the_time_is_over(
@@ -66,6 +67,7 @@ def test_the_rate_has_come_down_when_the_time_is_over(
     assert last["validation_error"] is not None, "the last epoch is validated, whole or not"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ticking", "unchecked")
 def test_a_run_that_is_stopped_and_resumed_has_as_much_time_and_goes_on_where_its_rate_was(
     squares: Any, settings_of: Settings, tmp_path: Path

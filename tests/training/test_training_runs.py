@@ -67,6 +67,7 @@ def test_a_run_leaves_what_design_says(squares: Any, settings_of: Settings, tmp_
     assert kept["attention"].shape[0] == len(kept["ids"]) == 2
 
 
+@pytest.mark.slow
 def test_maps_are_kept_every_so_many_epochs_and_at_both_ends(
     squares: Any, settings_of: Settings, tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_the_metrics_log_tells_the_objective_from_the_loss(squares: Any, setting
     assert epoch["entropy"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_several_labels_are_learnt(colours: Any, settings_of: Settings, tmp_path: Path) -> None:
     """With five of the seeds 3 … 8 the last loss was below 0.3 when this was written, with this one it was 0.11."""
@@ -225,6 +227,7 @@ def test_several_labels_are_learnt(colours: Any, settings_of: Settings, tmp_path
     assert result.error < 0.25
 
 
+@pytest.mark.slow
 def test_folds_of_several_labels(colours: Any, settings_of: Settings, tmp_path: Path) -> None:
     from foveate.training.folds import train_folds
 

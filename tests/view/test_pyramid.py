@@ -44,6 +44,7 @@ def averaged(pixels: np.ndarray, step: int) -> np.ndarray:
     return sums / (counts[0][:, None, None] * counts[1][None, :, None])  # type: ignore[no-any-return]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_tiles_are_the_means_of_what_they_cover(size: Size) -> None:
     array = values(size)
@@ -53,6 +54,7 @@ def test_tiles_are_the_means_of_what_they_cover(size: Size) -> None:
         np.testing.assert_allclose(assembled(ArraySource(array), level), expected, rtol=0, atol=ONE_STEP)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_tiles_from_an_overview_are_the_same_means(size: Size) -> None:
     array = values(size)

@@ -196,6 +196,7 @@ def test_it_follows_light_and_dark_and_fits_small_windows(browser: Any, server: 
     assert papers == ["rgb(255, 255, 255)", "rgb(22, 22, 26)"]
 
 
+@pytest.mark.slow
 def test_a_screen_reader_hears_names(browser: Any, server: ViewServer) -> None:
     page = visit(browser, server).page
     for role, name in [

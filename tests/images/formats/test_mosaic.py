@@ -16,6 +16,7 @@ def read(name: str, box: Box) -> np.ndarray:
     return PICTURES[name][box.top : box.bottom, box.left : box.right]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", [(10, 24), (8, 21), (6, 17)])
 @pytest.mark.parametrize("inset", [None, Box(6, 10, 2, 5), Box(0, 0, 5, 8)])
 def test_a_mosaic_reads_as_its_pixels_put_side_by_side(size: tuple[int, int], inset: Box | None) -> None:

@@ -45,6 +45,7 @@ def whole(source: PillowSource) -> np.ndarray:
     return source.read(Box(0, 0, *source.size))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("tag", range(1, 9))
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_exif_orientation_holds_for_size_reads_and_views(tag: int, format_: str, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ TYPES = [("uint8", 1), ("uint8", 3), ("uint16", 1), ("uint16", 3), ("uint16", 5)
 boxes = st.builds(Box, st.integers(-20, 50), st.integers(-20, 80), st.integers(1, 60), st.integers(1, 90))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("layout", "codec"), LAYOUT_CODECS)
 def test_layouts_and_codecs_read_like_the_array(layout: str, codec: str, tmp_path: Path) -> None:
     array = noise(*SIZE, 3, "uint16")
@@ -51,6 +52,7 @@ def test_layouts_and_codecs_read_like_the_array(layout: str, codec: str, tmp_pat
     assert source.header.format.startswith("TIFF, one strip, decoded whole" if whole else f"TIFF, {kind}")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("dtype", "channels"), TYPES)
 @pytest.mark.parametrize("layout", ["striped", "planar tiled", "big end"])
 def test_types_read_like_the_array(dtype: str, channels: int, layout: str, tmp_path: Path) -> None:
@@ -59,6 +61,7 @@ def test_types_read_like_the_array(dtype: str, channels: int, layout: str, tmp_p
         check_tiff(write_tiff(tmp_path / codec, array, **LAYOUTS[layout], **CODECS[codec]), array)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("layout", ["tiled", "planar striped", "one strip"])
 def test_any_box_reads_and_any_region_is_seen_like_the_array(layout: str, tmp_path: Path) -> None:
     array = noise(*SIZE, 3)

@@ -101,6 +101,7 @@ def test_boxes_read_like_the_array_alone_and_together(padded: bool) -> None:
     law()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("elements", [1 << 24, 600, 1])
 def test_views_are_the_exact_average_however_little_is_held(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(average, "BLOCK_ELEMENTS", elements)

@@ -61,6 +61,7 @@ def write(
     return path
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("version", "axes"),
     [("0.4", "tczyx"), ("0.4", "yx"), *(("0.5", axes) for axes in ("tczyx", "yx", "cyx", "yxc", "zcxy", "xyczt"))],
