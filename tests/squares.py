@@ -60,6 +60,31 @@ def make_colours(train: int = 12, validation: int = 6, test: int = 4) -> Squares
     return Squares(tuple(examples), ("red", "green", "blue"), multi_label=True)
 
 
+@dataclass(frozen=True)
+class Brightness:
+    """Images of noise with one square: how bright it is says the number. Sizes differ, ids are not in order."""
+
+    examples: tuple[Example, ...]
+    classes: tuple[str, ...] = ()
+    multi_label: bool = False
+
+    def open(self, index: int) -> Source:
+        number, label = int(self.examples[index].id[5:]), self.examples[index].label
+        random = np.random.default_rng(number)
+        pixels = random.integers(0, 40, (*SIZES[number % 2], 3), dtype=np.uint8)
+        top, left = random.integers(0, 28), random.integers(0, 52)
+        assert isinstance(label, float)
+        pixels[top : top + 24, left : left + 24] = np.uint8(np.clip(60 + 190 * (label - 1000) / 40, 0, 255))
+        return ArraySource(pixels)
+
+
+def make_brightness(train: int = 24, validation: int = 8, test: int = 6) -> Brightness:
+    """Numbers from 1000 to 1040."""
+    splits = ["train"] * train + ["validation"] * validation + ["test"] * test
+    values = np.random.default_rng(0).uniform(1000, 1040, len(splits)).round(2).tolist()
+    return Brightness(tuple(Example(f"image{17 * i % 101}", values[i], split) for i, split in enumerate(splits)))
+
+
 def make_settings(**changes: Any) -> RunSettings:
     """A model of 1,000 weights; four steps to an epoch of 14 images."""
     small: dict[str, Any] = {

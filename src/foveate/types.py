@@ -19,8 +19,9 @@ Size = tuple[int, int]
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): the point (row, column) lies at x = a·column + b·row + c, y = d·column + e·row + f."""
 
-Label = int | tuple[int, ...]
-"""Index of an image's class; with several labels, the sorted indices of all classes it has, which may be none."""
+Label = int | tuple[int, ...] | float
+"""Index of an image's class; with several labels, the sorted indices of all classes it has, which may be none; or,
+where an image has no class but a number, that, as a float."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import torch
 
 from foveate.errors import DataError
 from foveate.evaluation.calibration import at_temperature, fit_temperature, reliability
-from foveate.models.probabilities import cross_entropies, probabilities
+from foveate.models.losses import cross_entropies
+from foveate.models.probabilities import probabilities
 
 
 def drawn(n: int, classes: int, sharpness: float, several: bool = False, seed: int = 0) -> tuple[np.ndarray, ...]:

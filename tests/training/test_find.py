@@ -18,7 +18,7 @@ from foveate.evaluation.evaluate import evaluate
 from foveate.images import Source
 from foveate.images.tensors import make_view
 from foveate.models import Evidence, Model
-from foveate.models.probabilities import cross_entropies
+from foveate.models.losses import cross_entropies
 from foveate.networks.evidence import ALL_CELLS, EvidenceHead, pooled_evidence
 from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.bags import Bags

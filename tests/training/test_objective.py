@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from foveate.models.probabilities import cross_entropies
+from foveate.models.losses import cross_entropies
 from foveate.models.types import Output
 from foveate.sampling import weigh
 from foveate.training.objective import (

@@ -80,7 +80,7 @@ def run(namespace: argparse.Namespace) -> int:
     from foveate.evaluation.calibration import at_temperature, fit_temperature, reliability
     from foveate.evaluation.decisions import judge_decisions
     from foveate.models import Decision, Ensemble, load_model, save_model
-    from foveate.models.probabilities import mean_loss
+    from foveate.models.losses import mean_loss
     from foveate.models.store import SHIPPED, find_model, saved_card
 
     found = find_model(namespace.model)
@@ -112,12 +112,15 @@ def run(namespace: argparse.Namespace) -> int:
 
 def _answers(namespace: argparse.Namespace, model: "Model") -> _Answers:
     """What the model says of images that it was not trained on: predictions that are there, or new ones."""
-    from foveate.cli.evaluate import judged_by, open_images, seed_of, settings_of
+    from foveate.cli.evaluate import judged_by, seed_of, settings_of
+    from foveate.cli.labelled import open_images
     from foveate.models import DrawOptions
+    from foveate.models.probabilities import refuse_numbers
     from foveate.pipeline.distributed import open_accelerator
     from foveate.pipeline.loader import split_indices
     from foveate.training.folds import held_out
 
+    refuse_numbers(model.kind, "foveate calibrate is")
     folder = Path(namespace.model)
     if namespace.data is None and (folder / "fold-1").is_dir():
         _, kept = held_out(folder)

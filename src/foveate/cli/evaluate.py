@@ -9,9 +9,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.cli.labelled import open_images
 from foveate.cli.parser import add_abstain, add_layout, add_loading, add_model, check_looking
 from foveate.cli.predict import SOME_FAILED, progress
-from foveate.errors import ConfigError, DataError, FoveateError, RunError
+from foveate.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from foveate.config.training import RunSettings
@@ -81,16 +82,20 @@ def run(namespace: argparse.Namespace) -> int:
     from accelerate.utils import gather_object
 
     from foveate.atomic import replace_file
-    from foveate.cli.tables import print_tables
+    from foveate.cli.tables import print_numbers, print_tables
     from foveate.evaluation.calibration import reliability
-    from foveate.evaluation.evaluate import evaluate
+    from foveate.evaluation.numbers import NumberEvaluation, evaluate_any
     from foveate.models import DrawOptions, load_model
+    from foveate.models.probabilities import refuse_numbers
     from foveate.pipeline.distributed import ending_together, open_accelerator
     from foveate.pipeline.loader import LoadOptions, split_indices
     from foveate.threads import set_reading_threads
 
     accelerator = open_accelerator()
     model = load_model(namespace.model, allow_code=namespace.allow_code).to(accelerator.device)
+    for option in ("abstain", "deletion"):
+        if getattr(namespace, option):
+            refuse_numbers(model.kind, f"--{option} is")
     model.decision = model.decision.abstaining(namespace.abstain)
     settings = settings_of(Path(namespace.model))
     dataset, split = open_images(namespace, settings, model)
@@ -118,7 +123,7 @@ def run(namespace: argparse.Namespace) -> int:
             for _ in range(images * accelerator.num_processes):
                 bar()
 
-        result = evaluate(model, dataset, indices, options, loading=loading, by_group=namespace.by_group, told=told)
+        result = evaluate_any(model, dataset, indices, options, loading=loading, by_group=namespace.by_group, told=told)
     failures = sorted(gather_object(failures))
     indices = result.indices
     figures = result.plain() | ({"failed": len(failures)} if failures else {})
@@ -126,17 +131,18 @@ def run(namespace: argparse.Namespace) -> int:
     if accelerator.is_main_process:
         localisation, deletion = _judge_maps(namespace, model, dataset, indices, options)
         judged: dict[str, Any] = {"localisation": localisation, "deletion": deletion}
-        decisions = _judge_decisions(model.decision, result)
-        judged |= {
-            "decisions": decisions,
-            "calibration": reliability(result.labels, result.probabilities, result.groups),
-        }
+        decisions = None
+        if not isinstance(result, NumberEvaluation):
+            judged["decisions"] = decisions = _judge_decisions(model.decision, result)
+            judged["calibration"] = reliability(result.labels, result.probabilities, result.groups)
         figures |= {name: one.plain() for name, one in judged.items() if one is not None}
         text = json.dumps(figures, indent=2) + "\n"
-        if sys.stdout.isatty():
-            print_tables(result, localisation, deletion, decisions)
-        else:
+        if not sys.stdout.isatty():
             print(text, end="")
+        elif isinstance(result, NumberEvaluation):
+            print_numbers(result, localisation)
+        else:
+            print_tables(result, localisation, deletion, decisions)
         _tell_failures(failures, errors, len(indices))
         if (out := _figures_file(namespace)) is not None:
             replace_file(out, text.encode())
@@ -148,10 +154,11 @@ def _held_out(namespace: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from foveate.atomic import replace_file
-    from foveate.cli.tables import print_tables
+    from foveate.cli.tables import print_numbers, print_tables
+    from foveate.evaluation.evaluate import Evaluation
     from foveate.models.ensemble import fold_folders
     from foveate.models.heads import order_of
-    from foveate.training.folds import held_out
+    from foveate.training.folds import any_held_out
 
     folder = Path(namespace.model)
     folds = fold_folders(folder)
@@ -163,21 +170,22 @@ def _held_out(namespace: argparse.Namespace) -> int:
             f"{folder} is a cross-validation, whose folds were tested as they were trained: leave out "
             f"{', '.join(given)}, or give --data with images of which none was trained on, or one fold, e.g. {folds[0]}"
         )
-    tested, _ = held_out(folder)
+    tested, _ = any_held_out(folder)
     if namespace.by_group and all(one.group is None for one in tested.examples):
         raise ConfigError("--by-group needs to know which images belong together: train with a column group")
     told = json.loads((folder / "folds.json").read_text(encoding="utf-8"))["pooled"]
     view = (int(told["view_size"][0]), int(told["view_size"][1]))
     settings = settings_of(Path(folds[0]))
-    order = () if settings is None else order_of(settings.model.head, tested.classes)
-    result = replace(
-        tested.judged(namespace.by_group), patches_per_image=told["patches_per_image"], view_size=view, order=order
-    )
+    result = replace(tested.judged(namespace.by_group), patches_per_image=told["patches_per_image"], view_size=view)
+    if isinstance(result, Evaluation) and settings is not None:
+        result = replace(result, order=order_of(settings.model.head, result.classes))
     text = json.dumps(result.plain() | {"split": "held out", "folds": len(folds)}, indent=2) + "\n"
-    if sys.stdout.isatty():
+    if not sys.stdout.isatty():
+        print(text, end="")
+    elif isinstance(result, Evaluation):
         print_tables(result)
     else:
-        print(text, end="")
+        print_numbers(result)
     replace_file(folder / "metrics.json" if namespace.out is None else Path(namespace.out), text.encode())
     return 0
 
@@ -291,60 +299,3 @@ def judged_by(
                 bar()
 
         return evaluate(model, dataset, indices, options, loading=LoadOptions(namespace.batch), told=told)
-
-
-def open_images(
-    namespace: argparse.Namespace, settings: "RunSettings | None", model: "Model", default: str = "test"
-) -> "tuple[ImageDataset, str | None]":
-    """The images and the split to take; None where a manifest names no splits, and all images count.
-
-    The run's own images are split as they were in training, by whatever manifest they come, so that no training image
-    comes into the test; `default` is the split that is taken unless another is asked for.
-    """
-    from foveate.datasets import open_dataset, read_manifest
-    from foveate.datasets.manifest.rows import Layout
-    from foveate.training.folds import join_splits, read_splits
-
-    manifest, split, run = namespace.data, namespace.split, Path(namespace.model)
-    layout = Layout.of(namespace.columns, namespace.images)
-    own = None if settings is None else settings.data.manifest
-    if manifest is None or (own is not None and Path(own).resolve() == Path(manifest).resolve()):
-        if settings is None:
-            raise DataError("this model has no run folder that says which images to take: give --data MANIFEST")
-        dataset = open_dataset(settings.data, settings.seed, check_files=False)
-        if dataset.classes != model.classes:
-            raise DataError(
-                f"the images have the classes {', '.join(dataset.classes)}, the model {', '.join(model.classes)}: "
-                "give --data with the images it was trained for"
-            )
-        return read_splits(run, dataset), split or default
-    images = read_manifest(
-        manifest, classes=model.classes, check_files=False, multi_label=model.multi_label, layout=layout
-    )
-    if any(example.split for example in images.examples):
-        return images, split or default
-    known = _trained_on(run) if (run / "fold-1").is_dir() else {} if settings is None else _splits(run, settings)
-    if any(known.get(example.id) == "train" for example in images.examples):
-        return join_splits(images, known), split or default
-    if split is not None:
-        raise DataError(f"{manifest} names no splits: leave out --split to take all its images, or add a split column")
-    return images, None
-
-
-def _trained_on(folds: Path) -> dict[str, str]:
-    """Image id → "train", of all that a fold was trained on: an ensemble of them is judged by others."""
-    from foveate.training.folds import held_out
-
-    return {example.id: "train" for example in held_out(folds)[1].examples}
-
-
-def _splits(run: Path, settings: "RunSettings") -> dict[str, str]:
-    """Image id → split of the run; empty where its images are no longer there."""
-    from foveate.datasets import open_dataset
-    from foveate.training.folds import read_splits
-
-    try:
-        examples = read_splits(run, open_dataset(settings.data, settings.seed, check_files=False)).examples
-    except FoveateError:
-        return {}
-    return {example.id: example.split for example in examples if example.split is not None}

@@ -51,8 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
         if given and arguments.push is None:
             raise ConfigError(f"{flag} is for --push: add --push OWNER/NAME, or leave it out")
     from foveate.models import load_model
+    from foveate.models.probabilities import refuse_numbers
 
-    model, card = load_model(arguments.run, allow_code=arguments.allow_code), _card(arguments.run)
+    model = load_model(arguments.run, allow_code=arguments.allow_code)
+    refuse_numbers(model.kind, "foveate export is")
+    card = _card(arguments.run)
     if arguments.license is not None:
         card["license"] = arguments.license
     if arguments.out is not None:

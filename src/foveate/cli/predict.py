@@ -35,10 +35,11 @@ The columns are path, predicted, p_<class> ..., patches, bytes_read and seconds,
 (foveate calibrate, --abstain) decision: a class, or unsure, while predicted is the most probable class. --receipts FILE
 gets, image by image, what that is of how much, seconds by stage and peak memory, a JSON object a line. --by-group
 averages the probabilities of images with the same entry in the manifest's column group: group, predicted, p_<class>
-..., images. --geojson FILE gets the footprint of every image that has a place on earth, in degrees, with its row: a
-layer for QGIS and the like. With --max-patches there are columns spread (standard deviation of the predicted class'
-probability over draws) and settled (yes or no). Images that cannot be read go to errors.csv beside the output, and the
-exit code is 3; it is 2 if none could be read. What is done
+..., images. A model that answers with a number (model.head.kind number) has no p_<class>: predicted is the number.
+--geojson FILE gets the footprint of every image that has a place on earth, in degrees, with its row: a layer for QGIS
+and the like. With --max-patches there are columns spread (standard deviation of the predicted class' probability over
+draws) and settled (yes or no). Images that cannot be read go to errors.csv beside the output, and the exit code is 3;
+it is 2 if none could be read. What is done
 lies in FILE.partial until all is; after a stop, of any number of processes, the same call goes on with --resume.
 """
 
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
     from foveate.datasets.manifest.rows import Layout
     from foveate.models import DrawOptions, load_model
+    from foveate.models.probabilities import refuse_numbers
     from foveate.predict import check_groups, check_output, choose_device, find_rows
     from foveate.threads import set_reading_threads
 
@@ -124,6 +126,8 @@ def _task(arguments: argparse.Namespace, processes: "Processes") -> _Task:
     rows = find_rows(arguments.paths, Layout.of(arguments.columns, arguments.images), say if processes.first else None)
     groups = check_groups(rows, file) if arguments.by_group and file is not None else None
     model = load_model(arguments.run, allow_code=arguments.allow_code).to(device)
+    if arguments.abstain is not None:
+        refuse_numbers(model.kind, "--abstain is")
     model.decision = model.decision.abstaining(arguments.abstain)
     return _Task(rows, model, options, file, groups)
 
@@ -169,7 +173,7 @@ def _write(arguments: argparse.Namespace, task: _Task, file: Path, processes: "P
     )
 
     model = task.model
-    tally = None if task.groups is None else GroupTally(model.classes, model.multi_label, model.decision)
+    tally = None if task.groups is None else GroupTally(model.classes, model.kind, model.decision)
     journal = Journal(check_output(file), task.rows, dependencies(model, task.options))
     layer = _layer(arguments, task)
     with processes.together(lambda: _receipts(arguments) if processes.first else nullcontext()) as receipts:

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from foveate.cli.evaluate import add_images, judged_by, open_images, seed_of, settings_of
+from foveate.cli.evaluate import add_images, judged_by, seed_of, settings_of
+from foveate.cli.labelled import open_images
 from foveate.cli.parser import add_layout, add_loading, add_model, check_looking
 from foveate.errors import ConfigError, DataError
 
@@ -49,10 +50,12 @@ def run(namespace: argparse.Namespace) -> int:
         return _of_folds(namespace, folder, out)
     from foveate.devices import best_device
     from foveate.models import DrawOptions, load_model
+    from foveate.models.probabilities import refuse_numbers
     from foveate.pipeline.loader import split_indices
     from foveate.report import worst_mistakes, write_report
 
     model = load_model(namespace.model, allow_code=namespace.allow_code).to(best_device())
+    refuse_numbers(model.kind, "foveate report is")
     settings = settings_of(folder)
     dataset, split = open_images(namespace, settings, model)
     indices = split_indices(dataset, split)

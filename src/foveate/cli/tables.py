@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from foveate.evaluation.calibration import Reliability
     from foveate.evaluation.decisions import DecisionScores
     from foveate.evaluation.evaluate import Evaluation
+    from foveate.evaluation.numbers import NumberEvaluation
     from foveate.explain import AverageDeletion, Localisation
     from foveate.models.types import Prediction
     from foveate.predict import Failure, Row, Sink
@@ -52,6 +53,30 @@ def print_tables(
         console.print(_scores(localisation))
     if deletion is not None:
         console.print(_steps(deletion))
+
+
+def print_numbers(result: "NumberEvaluation", localisation: "Localisation | None" = None) -> None:
+    """Table of the figures of answers that are numbers, for a terminal; and what the maps are worth."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", show_header=False)
+    table.add_column(justify="right")
+    named = {"mean_absolute_error": "mean absolute error", "root_mean_squared_error": "root mean squared error"}
+    for name, figure in result.figures().items():
+        if figure is not None:
+            low, high = (f"{bound:.4g}" for bound in figure.interval)
+            table.add_row(named.get(name, "R²"), f"{figure.value:.4g}  ({low} to {high})")
+    table.add_row("mean absolute error of the mean", f"{result.constant_error:.4g}")
+    table.add_row("loss", f"{result.loss:.4g}")
+    table.add_row("groups" if result.by_group else "images", str(result.n))
+    table.add_row("patches per image", f"{result.patches_per_image:.1f}")
+    console = Console()
+    console.print(table)
+    if result.constant:
+        console.print("the answer is the same for all images: nothing that tells them apart was learnt")
+    if localisation is not None:
+        console.print(_scores(localisation))
 
 
 def print_reliability(found: "Reliability") -> None:
@@ -191,7 +216,7 @@ def prediction_table(more: Sequence[str] = ()) -> "Iterator[Sink]":
             return
         shares = outcome.probabilities
         names = [name for name in shares if name == outcome.predicted] or outcome.predicted.split("|")
-        probability = " ".join(f"{shares[name]:.3f}" for name in names if name)
+        probability = " ".join(f"{shares[name]:.3f}" for name in names if name in shares)  # a number has none
         counts = (str(outcome.patches), f"{outcome.bytes_read / 1e6:.2f}", f"{outcome.seconds:.2f}")
         told = (escape(cell(getattr(outcome, name))) for name in more)
         table.add_row(escape(outcome.path), escape(outcome.predicted), probability, *counts, *told)

@@ -130,9 +130,12 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
         if first:
             _tell_cache(settings)
             found = f"{summary['mean']:.4f} ± {summary['standard_error']:.4f}"
-            print(f"test error {found} over {summary['k']} folds, in {out / 'folds.json'}")
+            numeric = settings.model.head.numeric
+            measure = "mean absolute error" if numeric else "test error"
+            print(f"{measure} {found} over {summary['k']} folds, in {out / 'folds.json'}")
             print(pooled_line(summary["pooled"]))
-            print(f"the {summary['k']} models as one: foveate predict {out} PATH · foveate calibrate {out}")
+            calibrate = "" if numeric else f" · foveate calibrate {out}"
+            print(f"the {summary['k']} models as one: foveate predict {out} PATH{calibrate}")
         return 0
     from foveate.training.loop import train
 
@@ -151,6 +154,13 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
 
 def pooled_line(figures: dict[str, Any]) -> str:
     """What all folds say together, in a line."""
+    if "r_squared" in figures:  # of numbers
+        parts = [f"{figures['n']} images pooled"]
+        for key, name in (("mean_absolute_error", "mean absolute error"), ("r_squared", "R²")):
+            if figures[key] is not None:
+                low, high = figures[f"{key}_interval"]
+                parts.append(f"{name} {figures[key]:.4g} ({low:.4g} to {high:.4g})")
+        return " · ".join(parts)
     low, high = figures["interval"]
     told = f"{figures['n']} images pooled: error {figures['error']:.3f} ({low:.3f} to {high:.3f})"
     if figures["auc"] is not None:

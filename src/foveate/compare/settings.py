@@ -154,6 +154,11 @@ class CompareSettings:
                     f"{name} differs from the base in {', '.join(unfair)}: compare on the same images, set it under "
                     "base (or seeds) for all"
                 )
+            if settings.model.head.numeric:
+                raise ConfigError(
+                    f"{name} answers with a number (model.head.kind), and a comparison is of classes: train methods by "
+                    "foveate train, and let foveate evaluate judge them"
+                )
             seeds = method.seeds or self.run_seeds
             batch = min(method.cost_batch or self.cost.batch, self.cost.batch)
             resolved.append(Method(name, settings, seeds, method.as_long_as, batch))

@@ -330,6 +330,7 @@ def _short(probability: float) -> float:
     return float(f"{probability:.7g}")  # a network's float32 has no more, and the file half as many bytes
 
 
-def _known(label: Label | None) -> Label:
+def _known(label: Label | None) -> int | tuple[int, ...]:
     assert label is not None  # split_indices refuses images without one
+    assert not isinstance(label, float)  # and `CompareSettings` numbers
     return label

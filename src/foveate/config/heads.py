@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """Head, which turns the features of patches, or of a view, into the classes.
+    """Head, which turns the features of patches, or of a view, into the classes, or into a number.
 
     Example:
         >>> HeadSettings(pool="cross-attention").heads
@@ -25,10 +25,19 @@ class HeadSettings:
     """Width of the feed-forward layer after it; four times that of the features if 0."""
     dropout: float = 0.0
     """Dropout of the cross-attention and of its layers, in training."""
-    kind: Literal["classes", "ordinal"] = "classes"
-    """"classes" are any; "ordinal" are grades, of which each is further than the one before (docs/heads.md)."""
+    kind: Literal["classes", "ordinal", "number"] = "classes"
+    """"classes" are any; "ordinal" are grades, of which each is further than the one before; "number" answers with a
+    number, such as a count or an age, and labels are numbers (docs/heads.md)."""
+    huber: float | None = None
+    """With "number": the error, in standard deviations of the training labels, above which an image counts by its error
+    and no longer by the square of it; squares alone if None."""
     order: tuple[str, ...] = ()
     """Names of the grades, the lowest first; as the data have the classes, numbers by their size, if empty."""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether labels and answers are numbers."""
+        return self.kind == "number"
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,9 @@ def _known_texts(dataset: ImageDataset) -> Any:
 
 
 def _texts(label: Label | None, classes: Sequence[str]) -> Any:
-    return None if label is None else classes[label] if isinstance(label, int) else [classes[one] for one in label]
+    if label is None or isinstance(label, float):
+        return label
+    return classes[label] if isinstance(label, int) else [classes[one] for one in label]
 
 
 def _tabled(table: Any) -> ListedImages:

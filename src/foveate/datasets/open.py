@@ -24,19 +24,22 @@ _PUBLISHED: dict[str, tuple[Callable[[str], ColonCancer | SignScenes], str]] = {
 """Source → its reader, and what it wants to read."""
 
 
-def open_dataset(settings: DataSettings, seed: int = 0, check_files: bool = True) -> ImageDataset:
+def open_dataset(
+    settings: DataSettings, seed: int = 0, check_files: bool = True, numbers: bool = False
+) -> ImageDataset:
     """Data set of the images that settings name, opened for training.
 
     Arguments:
         settings: where images and labels come from, and the shares to hold out.
         seed: seed of the splits that the data do not name.
         check_files: whether files of a manifest that are missing are an error now rather than when opened.
+        numbers: whether labels are numbers instead of classes, as `model.head.kind` "number" wants them.
 
     Returns:
         The data set; every example's split is "train", "validation" or "test".
 
     Raises:
-        ConfigError: if a manifest or published files are wanted and none are set.
+        ConfigError: if a manifest or published files are wanted and none are set, or numbers of images that have none.
         DataError: if the manifest or the published files have faults, files are missing, there is one class only, or
             nothing to train on.
 
@@ -49,12 +52,18 @@ def open_dataset(settings: DataSettings, seed: int = 0, check_files: bool = True
         raise ArgumentTypeError(
             f"settings must be DataSettings, got {type(settings).__name__}: DataSettings(manifest='images.csv')"
         )
+    if numbers and (settings.source != "manifest" or settings.multi_label):
+        what = "several labels an image" if settings.multi_label else f"images of {settings.source}, which have classes"
+        raise ConfigError(
+            f"model.head.kind number needs a number an image, got {what}: give --data MANIFEST with numbers in the "
+            "column label, or set model.head.kind to classes"
+        )
     if settings.source == "megapixel-mnist":
         canvases = megapixel_mnist(settings)
         return replace(canvases, examples=tuple(fill_splits(canvases.examples, settings.validation, 0.0, seed)))
     if settings.source == "circuit-boards":
         return circuit_boards(settings)
-    images = _manifest(settings, check_files) if settings.source == "manifest" else _published(settings)
+    images = _manifest(settings, check_files, numbers) if settings.source == "manifest" else _published(settings)
     examples = fill_splits(
         images.examples, settings.validation, settings.test, seed, allow_crossing=settings.allow_crossing_groups
     )
@@ -67,17 +76,21 @@ def open_dataset(settings: DataSettings, seed: int = 0, check_files: bool = True
     return replace(images, examples=tuple(examples))
 
 
-def named_manifest(settings: DataSettings, check_files: bool = True) -> ManifestDataset:
+def named_manifest(settings: DataSettings, check_files: bool = True, numbers: bool = False) -> ManifestDataset:
     """Images of the manifest that settings name, as `foveate.datasets.read_manifest` reads it."""
     assert settings.manifest is not None
-    layout = Layout.of(settings.columns, settings.images)
-    return read_manifest(settings.manifest, check_files=check_files, multi_label=settings.multi_label, layout=layout)
+    layout, several = Layout.of(settings.columns, settings.images), settings.multi_label
+    return read_manifest(
+        settings.manifest, check_files=check_files, multi_label=several, layout=layout, numbers=numbers
+    )
 
 
-def _manifest(settings: DataSettings, check_files: bool) -> ManifestDataset:
+def _manifest(settings: DataSettings, check_files: bool, numbers: bool) -> ManifestDataset:
     if settings.manifest is None:
         raise ConfigError("no images to train on: give --data MANIFEST, a CSV file or a folder with a folder per class")
-    images = named_manifest(settings, check_files)
+    images = named_manifest(settings, check_files, numbers)
+    if numbers:
+        return images
     if settings.multi_label and not images.classes:
         raise DataError(f"no image of {settings.manifest} has a label: a classifier needs a class at least")
     if not settings.multi_label and len(images.classes) < 2:

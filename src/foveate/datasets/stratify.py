@@ -62,7 +62,8 @@ def units(examples: Iterable[Example]) -> list[Unit]:
         images[name] = images.get(name, 0) + 1
         alone = single.get(label)
         if alone is None:
-            alone = single[label] = Counter((label or (None,)) if isinstance(label, tuple) else (label,))
+            one_class = None if isinstance(label, float) else label  # numbers are of no class
+            alone = single[label] = Counter((one_class or (None,)) if isinstance(one_class, tuple) else (one_class,))
         counts[name] = counts[name] + alone if name in counts else alone
     return [Unit(name, own, images[name]) for name, own in counts.items()]
 

@@ -14,7 +14,8 @@ class Example:
 
     Attributes:
         id: what names the image in draws, splits and reports: unique in its data set, independent of row order.
-        label: index of its class (several labels: the sorted indices of its classes), or None where it is unknown.
+        label: index of its class (several labels: the sorted indices of its classes), or its number, a float; None
+            where it is unknown.
         split: "train", "validation", "test" or None where no split is given.
         group: what must not be split (a patient, a scene); None makes every image a group of its own.
     """
@@ -34,7 +35,7 @@ class ImageDataset(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; an example's label is an index into them."""
+        """Names of the classes, into which an example's label is an index; none where labels are numbers."""
         ...
 
     @property

@@ -1,8 +1,6 @@
 """Evaluation of a model on labelled images: each counted exactly once, however many processes share the work."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.datasets.types import Example, ImageDataset
-from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation import scores
-from foveate.evaluation.coverage import Coverage, covered_objects, object_coverage
+from foveate.evaluation.coverage import Coverage
 from foveate.evaluation.grades import GradeScores, grade_scores
 from foveate.evaluation.intervals import area_interval, area_noise, error_interval, unit_names
+from foveate.evaluation.rows import answer_images, seen_of
 from foveate.models.heads import grade_order
-from foveate.models.probabilities import check_answers, cross_entropies, mean_loss
-from foveate.models.types import ONE_DRAW, Batch, DrawOptions, Output
-from foveate.pipeline.inference import classify
-from foveate.pipeline.loader import ALONE, Loader, LoadOptions, shares
-from foveate.sampling import AttentionHealth, common_warnings, diagnose
+from foveate.models.losses import mean_loss
+from foveate.models.probabilities import refuse_numbers
+from foveate.models.types import ONE_DRAW, DrawOptions
+from foveate.pipeline.loader import ALONE, LoadOptions
+from foveate.sampling import AttentionHealth, common_warnings
 from foveate.types import Size
 
 if TYPE_CHECKING:
@@ -167,17 +165,6 @@ class Evaluation:
         return plain | {"by_group": True, "images": len(self.indices)} if self.by_group else plain
 
 
-@dataclass(frozen=True)
-class _Row:
-    index: int
-    probabilities: list[float]
-    loss: float
-    patches: int
-    view_size: Size
-    covered: tuple[bool, ...] | None
-    attention: AttentionHealth | None
-
-
 def evaluate(
     model: "Model",
     dataset: ImageDataset,
@@ -209,79 +196,17 @@ def evaluate(
         DataError: there is no image to evaluate on, or images of one group have different labels.
         ImageError: an image cannot be read; raised in every process.
     """
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
-    if not indices:
-        raise DataError("there is no labelled image to evaluate on: check the split and the manifest")
-    if by_group:
-        _check_groups(dataset, indices)
-    loader = Loader.of(model, dataset, options.seed, loading=loading)
-    state = PartialState()
-    plan = [
-        share for share in shares(indices, loading.batch, state.process_index, state.num_processes) if share.counted
-    ]
-    rows: list[_Row | FoveateError] = []
-    try:
-        with model.evaluating(options.method), closing(classify(model, loader, plan, options.samples)) as answers:
-            for share, images, output in answers:
-                seen = covered_objects(dataset, share.indices, images, output)
-                rows += _rows(model, output, images, share.indices, seen)
-                if told is not None:
-                    told(len(images))
-                if check is not None:
-                    check()
-    except FoveateError as error:
-        rows = [error]  # the others wait for what this process has to say
-    return replace(_summary(dataset, indices, _whole(gather_object(rows)), by_group), order=grade_order(model))
-
-
-def _whole(rows: Sequence[_Row | FoveateError]) -> list[_Row]:
-    for row in rows:
-        if isinstance(row, FoveateError):
-            raise row
-    return [row for row in rows if isinstance(row, _Row)]
-
-
-def _rows(
-    model: "Model", output: Output, images: Batch, indices: Sequence[int], seen: Sequence[tuple[bool, ...] | None]
-) -> list[_Row]:
-    assert images.labels is not None
-    logits = output.logits.double().cpu()
-    calibrated = model.calibrated(logits)
-    losses = cross_entropies(calibrated, images.labels).tolist()
-    patches = output.patches_read.tolist()
-    health = _health(model, output, len(images))
-    columns = (indices, model.probabilities(logits).tolist(), losses, patches, images.view_sizes, seen, health)
-    return [_Row(*row) for row in zip(*columns, strict=True)]
-
-
-def _health(model: "Model", output: Output, images: int) -> Sequence[AttentionHealth | None]:
-    if not model.attends or output.attention is None or output.cell_mask is None:
-        return [None] * images
-    return diagnose(output.attention, output.cell_mask, model.patches)
-
-
-def _summary(dataset: ImageDataset, indices: Sequence[int], rows: Sequence[_Row], by_group: bool) -> Evaluation:
-    found = {row.index: row for row in rows}
-    asked, indices = len(indices), [index for index in indices if index in found]
-    assert len(found) == len(rows) == len(indices)
-    if not found:
-        raise ImageError(f"none of {asked} images could be read: see what was said of them, and check their paths")
-    ordered = [found[index] for index in indices]
-    examples = [dataset.examples[index] for index in indices]
-    labels = scores.label_array([one.label for one in examples], len(dataset.classes), dataset.multi_label)
-    probabilities = np.array([row.probabilities for row in ordered], dtype=np.float64)
-    check_answers([one.id for one in examples], probabilities, "among its pixels or the model's weights")
-    result = judge(examples, labels, probabilities, dataset.classes, by_group)
+    refuse_numbers(model.kind, "this evaluation is")
+    rows = answer_images(model, dataset, indices, options, loading=loading, by_group=by_group, check=check, told=told)
+    labels = scores.label_array([row.example.label for row in rows], len(dataset.classes), dataset.multi_label)
+    probabilities = np.array([row.answer for row in rows], dtype=np.float64)
+    result = judge([row.example for row in rows], labels, probabilities, dataset.classes, by_group)
     return replace(
         result,
-        indices=tuple(indices),
-        loss=result.loss if by_group else float(np.mean([row.loss for row in ordered])),
-        patches_per_image=float(np.mean([row.patches for row in ordered])),
-        view_size=Counter(row.view_size for row in ordered).most_common(1)[0][0],
-        coverage=object_coverage(dataset, indices, [row.covered for row in ordered]),
-        attention=tuple(row.attention for row in ordered if row.attention is not None),
+        indices=tuple(row.index for row in rows),
+        loss=result.loss if by_group else float(np.mean([row.loss for row in rows])),
+        **seen_of(dataset, rows),
+        order=grade_order(model),
     )
 
 
@@ -326,17 +251,6 @@ def judge(
         by_group=by_group,
         groups=tuple(groups),
     )
-
-
-def _check_groups(dataset: ImageDataset, indices: Sequence[int]) -> None:
-    known: dict[str, Example] = {}
-    for one in (dataset.examples[index] for index in indices):
-        first = one if one.group is None else known.setdefault(one.group, one)
-        if first.label != one.label:
-            raise DataError(
-                f"the images of group {one.group!r} have different labels ({first.id} and {one.id}), so the group as a "
-                "whole has none: correct them, or evaluate image by image"
-            )
 
 
 def _by_group(

@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 Group = TypeVar("Group", bound=Hashable)
+Labels = TypeVar("Labels", Integers, Floats)
 
 THRESHOLD = 0.5
 """With several labels, the probability from which on an image is said to have a class."""
@@ -269,8 +270,8 @@ def average_precision(labels: Integers, probabilities: Floats) -> float | None:
 
 
 def group_means(
-    groups: Sequence[Group], probabilities: Floats, labels: Integers | None = None
-) -> tuple[list[Group], Floats, Integers | None]:
+    groups: Sequence[Group], probabilities: Floats, labels: Labels | None = None
+) -> tuple[list[Group], Floats, Labels | None]:
     """Group means: the mean probabilities of the images of each group.
 
     Arguments:

@@ -12,6 +12,7 @@ from foveate.explain.omission import adds_up, omissions
 from foveate.images import Georeference
 from foveate.models import Look, Model, PatchModel
 from foveate.models.ips import Selected
+from foveate.models.probabilities import refuse_numbers
 from foveate.models.types import Output, Prediction
 from foveate.sampling import AttentionHealth, coefficients, diagnose
 from foveate.types import Affine, Box, Size
@@ -180,6 +181,7 @@ def explain(
         >>> len(seen.patches), seen.attention.shape
         (4, (20, 30))
     """
+    refuse_numbers(model.kind, "an explanation is")
     output, seer = look.output, model.seer
     patches: tuple[SeenPatch, ...] = ()
     rest = bias = None

@@ -25,6 +25,7 @@ from foveate.export.graphs import DrawnHead, Graph, graphs_of, random_inputs
 from foveate.images.wrappers.channels import RGB
 from foveate.models.base import Model
 from foveate.models.ensemble import Ensemble
+from foveate.models.probabilities import refuse_numbers
 from foveate.models.sampling import PatchModel
 from foveate.models.store import model_card, save_model
 from foveate.networks.runtime import missing_packages
@@ -37,11 +38,8 @@ PREPROCESS, CARD, PROGRAM = "preprocess.json", "README.md", "predict.py"
 ONNX = ("onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "onnx-ir>=0.1.12")
 """What the extra `onnx` installs."""
 
-TRACED = (90, 134)
-"""Size of a view that graphs for any size are traced with: neither side is a multiple of any stride."""
-
-CHECKED = (118, 75)
-"""Size of a view that they are checked with."""
+TRACED, CHECKED = (90, 134), (118, 75)
+"""Sizes of a view that graphs for any size are traced with, neither side a multiple of any stride, and checked with."""
 
 TOLERANCE = 1e-4
 """Largest difference between a graph and the model that is exported."""
@@ -85,6 +83,7 @@ def export_model(
     """
     if isinstance(model, Ensemble):
         raise ConfigError("an ensemble is exported member by member: give the folder of one fold, e.g. runs/cv/fold-1")
+    refuse_numbers(model.kind, "foveate export is")
     if model.unexported:
         raise ConfigError(f"{model.unexported}: export another model")
     own, fixed = (model.draw_method, model.fixed_method) if isinstance(model, PatchModel) else (model.method, None)

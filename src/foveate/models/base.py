@@ -19,7 +19,7 @@ from foveate.models.kept import KeptFeatures
 from foveate.models.look import finish_looks, see, sketched, start_looks
 from foveate.models.patch_reading import PatchReading, parts_of_training
 from foveate.models.preprocess import Intake, extents
-from foveate.models.probabilities import UNDECIDED, Decision, probabilities
+from foveate.models.probabilities import UNDECIDED, Decision, LabelKind, kind_of, refuse_numbers
 from foveate.models.receipts import Stages
 from foveate.models.types import ONE_DRAW, PLAIN, Batch, BuildOptions, DrawOptions, Look, Output, Prediction, Started
 from foveate.networks import FeatureNetwork, build_features
@@ -47,8 +47,8 @@ class Model(nn.Module, ABC):
         method: how cells are drawn; "top" for reproducible prediction without draws.
         patches: patches drawn per image and sample; 0 if it draws none.
         training_patches: the same in training, where it may be annealed.
-        parts: parts of a training batch that are read one by one, each while the network works on the one before; None
-            for 4 on a GPU and 1 on a CPU. Sums are rounded otherwise where there are several.
+        parts: parts of a training batch that are read one by one, each while the network works on the one before: they
+            change how sums are rounded. None for 4 on a GPU and 1 on a CPU.
         grid: where the cells of its attention map lie in the view and in the image; None if it has no map.
         multi_label: whether an image may have any number of labels, none included.
         intake: makes of any image what the model wants, or refuses it.
@@ -79,16 +79,13 @@ class Model(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.classes = tuple(classes)
-        self.channels = channels
-        self.method = settings.method
+        self.classes, self.channels = tuple(classes), channels
+        self.method, self.grid = settings.method, None
         self.patches = settings.patches if self.reads_patches else 0
         self.training_patches = self.patches
-        self.grid = None
         self.multi_label = options.multi_label
         self.own_features = options.features is not None
-        normalise = settings.input.normalise
-        self.normalise = BandNormalisation(channels, options.bands) if normalise == "bands" else None
+        self.normalise = BandNormalisation(channels, options.bands) if settings.input.normalise == "bands" else None
         self.intake = Intake(settings.input, channels, None if self.normalise is None else self.normalise.means)
         self.head = build_head(settings.head, self._networks(options), self.classes)
 
@@ -118,10 +115,6 @@ class Model(nn.Module, ABC):
 
         Returns:
             Logits, and where it looked; see `foveate.models.types.Output`.
-
-        Raises:
-            FoveateError: if an image has no cell to look at.
-            ImageError: if a patch cannot be read.
         """
         return self.finish(self.start(batch, samples))
 
@@ -224,13 +217,23 @@ class Model(nn.Module, ABC):
     def progressed(self, share: float) -> None:
         """Training is about to take a step, with a share of it over, 0 to 1; for subclasses."""
 
+    @property
+    def kind(self) -> LabelKind:
+        """Kind of its labels: one of the classes, several, or a number."""
+        return kind_of(self.head, self.multi_label)
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """What (B, classes) logits say: the `probabilities` of the classes or, of (B, 1), a number in float64."""
+        return self.kind.answers(self.calibrated(logits))
+
     def calibrated(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch class"]:
         """Logits over the temperature that was fitted to them, if one was."""
         return logits / self.decision.temperature
 
     def probabilities(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch class"]:
         """What (B, classes) logits say of each class: their softmax, calibrated; with several labels their sigmoid."""
-        return probabilities(self.calibrated(logits), self.multi_label)
+        refuse_numbers(self.kind, "probabilities are")
+        return self.answers(logits)
 
     def normalised(self, batch: Batch) -> Batch:
         """The batch with the pixels of its views normalised, if they are to be; what lies outside an image stays 0."""
@@ -316,9 +319,6 @@ class Model(nn.Module, ABC):
 
         Returns:
             The prediction, the image as it was opened and as the model took it, and the model's output.
-
-        Raises:
-            ImageError: as `predict`.
         """
         started = time.perf_counter()
         opened = image if isinstance(image, Source) else open_image(image)

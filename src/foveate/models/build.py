@@ -64,7 +64,7 @@ def build_model(
     Arguments:
         settings: what to build.
         classes: names of the classes, in the order of the logits; all different, at least two unless an image may have
-            several labels.
+            several labels; none where `head.kind` is "number", whose head `measure`s the training labels.
         channels: channels of the images, after `input` (`foveate.models.wanted_channels`).
         seed: of the initial weights.
         image_size: a typical (height, width) of the images, to settle `attention.stride`; see `resolve`.
@@ -95,7 +95,8 @@ def build_model(
         check_zoom(settings, view_scale(settings.view, image_size))
     if settings.name == "multi-scale":
         check_scales(settings)
-    _check_classes(tuple(classes), multi_label)
+    if not settings.head.numeric:
+        _check_classes(tuple(classes), multi_label)
     check_head(settings, issubclass(model_class(settings.name), PatchModel), tuple(classes), multi_label)
     _check_evidence(settings, tuple(classes), multi_label)
     settings = resolve(settings, image_size)

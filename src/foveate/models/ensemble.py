@@ -13,8 +13,8 @@ from foveate.config.settings import Method, ViewSettings
 from foveate.errors import ConfigError, RunError
 from foveate.models.base import Model
 from foveate.models.kept import KeptFeatures
-from foveate.models.probabilities import average_samples
 from foveate.models.types import Batch, DrawOptions, Output, Started
+from foveate.networks.number import NumberHead
 
 FOLDS = "folds.json"
 """File of a folder of folds that says the cross-validation is done."""
@@ -28,7 +28,7 @@ class StartedMembers(Started):
 
 
 class Ensemble(Model):
-    r"""Mean of the probabilities of several models that have the same classes and look at the same view.
+    r"""Mean of the probabilities, or numbers, of several models that have the same classes and look at the same view.
 
     .. math:: p = \frac1M \sum_m p_m
 
@@ -130,7 +130,10 @@ class Ensemble(Model):
         assert isinstance(started, StartedMembers)
         outputs = [model.finish(one) for model, one in zip(self.models, started.members, strict=True)]
         logits = [model.calibrated(one.logits) for model, one in zip(self.models, outputs, strict=True)]
-        mean = average_samples(torch.stack(logits, 1).flatten(0, 1), len(logits), self.multi_label)
+        if isinstance(self.head, NumberHead):  # each has standardised its own training labels
+            numbers = [model.answers(one.logits) for model, one in zip(self.models, outputs, strict=True)]
+            logits = [self.head.standardised(one) for one in numbers]
+        mean = self.kind.averaged(torch.stack(logits, 1).flatten(0, 1), len(logits))
         seconds: dict[str, float] = {}
         for stage, spent in (pair for one in outputs for pair in one.seconds.items()):
             seconds[stage] = seconds.get(stage, 0.0) + spent
@@ -163,6 +166,7 @@ def _check_alike(name: str, one: Model, first_name: str, first: Model) -> None:
         "classes": (one.classes, first.classes),
         "channels": (one.channels, first.channels),
         "several labels": (one.multi_label, first.multi_label),
+        "model.head.kind": (one.settings.head.kind, first.settings.head.kind),
         "model.input": (one.settings.input, first.settings.input),
         "model.view": (views[0], views[-1]) if views else (None, None),
     }

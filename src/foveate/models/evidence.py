@@ -40,8 +40,8 @@ def guess_background(classes: Sequence[str]) -> str | None:
 
 
 def questions_of(settings: ModelSettings, classes: Sequence[str]) -> int:
-    """Logits per cell: one against a background class, else one for every class."""
-    return len(classes) if settings.evidence.background is None else 1
+    """Logits per cell: one against a background class or for a number, else one for every class."""
+    return max(1, len(classes)) if settings.evidence.background is None else 1
 
 
 def seen_cells(network: EvidenceNetwork, batch: Batch) -> Float[Tensor, "batch row column feature"]:

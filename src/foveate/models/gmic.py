@@ -13,8 +13,8 @@ from foveate.errors import ConfigError
 from foveate.images.augment.patches import shift_boxes
 from foveate.models.base import Model
 from foveate.models.evidence import seen_cells
+from foveate.models.losses import LossTerms
 from foveate.models.preprocess import footprints, padded_extents
-from foveate.models.probabilities import LossTerms
 from foveate.models.receipts import Stages
 from foveate.models.types import PLAIN, Batch, BuildOptions, Output, Started
 from foveate.networks import AttentionNetwork, count_cells, receptive_field

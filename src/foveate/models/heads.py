@@ -10,13 +10,14 @@ from foveate.config.settings import ModelSettings
 from foveate.errors import ConfigError
 from foveate.networks.cnn import glorot_
 from foveate.networks.cross_attention import CrossAttention
+from foveate.networks.number import NumberHead
 from foveate.networks.ordinal import OrdinalHead
 from foveate.sampling import log_coefficients
 from foveate.types import Draw
 
 
 def build_head(settings: HeadSettings, dimension: int, classes: Sequence[str]) -> nn.Linear:
-    """Layer from features to logits: linear, or ordinal.
+    """Layer from features to logits: linear, ordinal, or of one number.
 
     Arguments:
         settings: of the head.
@@ -25,6 +26,8 @@ def build_head(settings: HeadSettings, dimension: int, classes: Sequence[str]) -
     """
     if settings.kind == "ordinal":
         return OrdinalHead(dimension, order_of(settings, classes))
+    if settings.numeric:
+        return NumberHead(dimension, settings.huber)
     head = nn.Linear(dimension, len(classes))
     glorot_(head)
     return head
@@ -98,6 +101,12 @@ def check_head(settings: ModelSettings, draws: bool, classes: Sequence[str], mul
     if head.kind == "ordinal" and (multi_label or settings.name == "evidence"):
         reason = "an image has several labels" if multi_label else "the model evidence has no head"
         raise ConfigError(f"model.head.kind ordinal needs one grade an image, but {reason}: set it to classes")
+    if head.numeric:
+        _check_number(settings, classes, multi_label)
+    elif head.huber is not None:
+        raise ConfigError(
+            f"model.head.huber belongs to model.head.kind number, got {head.huber} with {head.kind}: leave it out"
+        )
     if head.order and (head.kind != "ordinal" or sorted(head.order) != sorted(classes)):
         raise ConfigError(
             f"model.head.order must name each of the classes {', '.join(classes)} once, and needs model.head.kind "
@@ -129,16 +138,37 @@ def check_head(settings: ModelSettings, draws: bool, classes: Sequence[str], mul
         )
 
 
+def _check_number(settings: ModelSettings, classes: Sequence[str], multi_label: bool) -> None:
+    """Refuse what a number has not: classes, evidence of them, and a threshold that is none."""
+    of_classes = {
+        f"the classes {', '.join(classes)}": classes,
+        "several labels": multi_label,
+        f"the model {settings.name}": settings.name in ("evidence", "gmic"),
+        "model.evidence.background": settings.evidence.background is not None,
+        "model.evidence.share": settings.evidence.share,
+    }
+    for what in (what for what, there in of_classes.items() if there):
+        raise ConfigError(
+            f"model.head.kind number answers with a number, got {what}, of classes: leave it out, or set "
+            "model.head.kind to classes"
+        )
+    delta = settings.head.huber
+    if delta is not None and not 0 < delta < float("inf"):
+        raise ConfigError(f"model.head.huber must be positive, got {delta}: set it to e.g. 1.5, or leave it out")
+
+
 def check_settling(pool: CrossAttention | None, head: nn.Linear) -> None:
     """Refuse to draw until an answer is settled where no variance of it is known.
 
     Raises:
-        ConfigError: the patches are pooled by cross-attention, or the classes are grades.
+        ConfigError: the patches are pooled by cross-attention, the classes are grades, or there are none.
     """
     if isinstance(head, OrdinalHead):
         raise ConfigError(
             "max_patches needs logits that are linear, and model.head.kind is ordinal: leave max_patches out"
         )
+    if isinstance(head, NumberHead):
+        raise ConfigError("max_patches draws until a class is settled, and a number is none: leave max_patches out")
     if pool is not None:
         raise ConfigError(
             "max_patches needs the variance of a mean, and model.head.pool is cross-attention: leave max_patches out"

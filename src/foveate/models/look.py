@@ -15,7 +15,7 @@ from foveate.config.settings import Method, ViewSettings
 from foveate.images import Source
 from foveate.images.view import shrunk_size
 from foveate.models.preprocess import Intake, SeenView, make_batch, see_source
-from foveate.models.probabilities import Decision, check_answers, name_predicted
+from foveate.models.probabilities import Decision, LabelKind, check_answers
 from foveate.models.receipts import Stages, covering, peak_memory
 from foveate.models.types import Batch, DrawOptions, Look, Output, Prediction, Receipt, Started
 from foveate.notebook import SIDE, Sketch, picture_jpeg
@@ -50,7 +50,9 @@ class Looker(Protocol):
     def draw_again(self, started: Started, row: int, seeds: Sequence[int]) -> Started: ...  # noqa: D102
     def finish(self, started: Started) -> Output: ...  # noqa: D102
     def settle(self, batch: Batch, options: DrawOptions) -> Output: ...  # noqa: D102
-    def probabilities(self, logits: Tensor) -> Tensor: ...  # noqa: D102
+    @property
+    def kind(self) -> LabelKind: ...  # noqa: D102
+    def answers(self, logits: Tensor) -> Tensor: ...  # noqa: D102
     def evaluating(self, method: Method | None = None) -> AbstractContextManager[None]: ...  # noqa: D102
 
 
@@ -145,7 +147,7 @@ def finish_looks(model: Looker, begun: LookStarted) -> list[Look]:
     """
     began = time.perf_counter()
     output = begun.output or model.finish(begun.started)
-    every = model.probabilities(output.logits.double()).tolist()
+    every = model.answers(output.logits.double()).tolist()
     check_answers([sight.source.name or "the array" for sight in begun.sights], np.array(every), SUSPECTS)
     seconds = begun.seconds + time.perf_counter() - began
     return [_look(model, begun, output, row, values, seconds / len(every)) for row, values in enumerate(every)]
@@ -209,8 +211,8 @@ def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: S
     read, rule = sight.opened.bytes_read - sight.before, model.decision
     prediction = Prediction(
         path=sight.source.name,
-        predicted=name_predicted(model.classes, values, model.multi_label),
-        probabilities=dict(zip(model.classes, values, strict=True)),
+        predicted=model.kind.named(model.classes, values),
+        probabilities={} if model.kind.numeric else dict(zip(model.classes, values, strict=True)),
         patches=patches,
         bytes_read=read,
         seconds=sum(sight.stages.values()) + shared,
@@ -226,6 +228,7 @@ def _look(model: Looker, begun: LookStarted, output: Output, row: int, values: S
         decision=rule.decide(model.classes, values, model.multi_label) if rule.decides else None,
         spread=None if own.spread is None else float(own.spread[0]),
         settled=None if own.settled is None else bool(own.settled[0]),
+        value=values[0] if model.kind.numeric else None,
     )
     return Look(prediction, sight.opened, sight.source, sight.size, own, begun.started, row)
 

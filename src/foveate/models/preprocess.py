@@ -1,5 +1,6 @@
 """Preprocessing: from any image to what a model wants, to a batch of views."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -151,7 +152,8 @@ def make_batch(
         sources: B images.
         view: which view; a model's is `model.view`. None makes views of one pixel, 0, and reads nothing.
         seeds: B integers, one for all draws of an image.
-        labels: B class indices, or B tuples of them where an image may have several labels; None where unknown.
+        labels: B class indices, or B tuples of them where an image may have several labels, or B numbers (float); None
+            where unknown.
         ids: B image ids, or empty.
         made: B views, each with its guide, made elsewhere, e.g. in a loader's worker; None makes them here.
         multi_label_classes: number of classes, where an image may have several labels; None where it has one.
@@ -159,7 +161,7 @@ def make_batch(
 
     Returns:
         A batch on the CPU, its mask True inside every image where nothing masks it. Its labels are (B,) int64, or
-        (B, classes) float32, 1 for the classes an image has; −1 where a label is not known.
+        (B, classes) float32, 1 for the classes an image has; −1 where a label is not known. Numbers are (B,) float64.
 
     Raises:
         ValueError: if there is no image, or the numbers of images, seeds, labels, ids and views differ.
@@ -306,8 +308,13 @@ def check_finite(source: Source, view: Float[Tensor, "channel _ _"]) -> None:
 
 def label_tensor(
     labels: Sequence[Label | None], classes: int | None
-) -> Int[Tensor, " batch"] | Float[Tensor, "batch class"]:
-    """Labels as a batch has them: class indices or, with several of so many classes, 0 and 1; −1 where unknown."""
+) -> Int[Tensor, " batch"] | Float[Tensor, " batch"] | Float[Tensor, "batch class"]:
+    """Labels as a batch has them: class indices or, with several of so many classes, 0 and 1; −1 where unknown.
+
+    Numbers are float64, and not a number where unknown.
+    """
+    if any(isinstance(label, float) for label in labels):
+        return torch.tensor([math.nan if label is None else label for label in labels], dtype=torch.float64)
     if classes is None:
         return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.int64)
     result = torch.zeros(len(labels), classes)

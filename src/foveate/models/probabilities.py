@@ -1,18 +1,18 @@
-"""Softmax and sigmoid probabilities, cross-entropy, and the decision in words: for one label and for several."""
+"""Kinds of labels: softmax and sigmoid probabilities of one class and of several, a number; and decisions in words."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from foveate.errors import ConfigError, ImageError
+from foveate.models.losses import cross_entropies, image_errors
+from foveate.networks.number import NumberHead
 
 SEPARATOR = "|"
 """Between the names of several labels, in manifests and in predictions."""
@@ -81,7 +81,9 @@ class Decision:
         return self if below is None else replace(self, abstain=below)
 
     def fits(self, classes: Sequence[str], multi_label: bool) -> bool:
-        """Whether the rule is one for these classes."""
+        """Whether the rule is one for these classes; for numbers, which have none, it must decide nothing."""
+        if not classes:
+            return self == UNDECIDED
         square = all(len(row) == len(classes) for row in self.costs) and len(self.costs) in (0, len(classes))
         known = set(self.positive) <= set(classes)
         if multi_label:
@@ -227,91 +229,92 @@ def name_predicted(classes: Sequence[str], values: Sequence[float], multi_label:
     return classes[max(range(len(values)), key=values.__getitem__)]
 
 
-def cross_entropies(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    r"""Cross-entropy of each image.
+@dataclass(frozen=True)
+class OfClasses:
+    """Kind of label of an image that has one of several classes or, if `several`, any number of them.
 
-    With one label y, softmax probabilities p and class weights c; with several labels y ∈ {0, 1}, sigmoid
-    probabilities p and weights c of the positives, the mean over the C classes:
+    Example:
+        >>> OfClasses().named(("cat", "dog"), (0.25, 0.75)), OfClasses(several=True).named(("cat", "dog"), (0.5, 0.5))
+        ('dog', 'cat|dog')
+    """
 
-    .. math::
-        L = -c_y \log p_y, \qquad
-        L = -\frac1C \sum_k \bigl(c_k y_k \log p_k + (1 - y_k) \log(1 - p_k)\bigr)
+    several: bool = False
+    numeric: ClassVar[bool] = False
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """See `probabilities`."""
+        return probabilities(logits, self.several)
+
+    def averaged(self, logits: Tensor, samples: int) -> Tensor:
+        """See `average_samples`."""
+        return average_samples(logits, samples, self.several)
+
+    def losses(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """See `foveate.models.losses.cross_entropies`."""
+        return cross_entropies(logits, labels, weights)
+
+    def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See `foveate.models.losses.image_errors`."""
+        return image_errors(logits, labels)
+
+    def named(self, classes: Sequence[str], values: Sequence[float]) -> str:
+        """See `name_predicted`."""
+        return name_predicted(classes, values, self.several)
+
+
+@dataclass(frozen=True)
+class OfNumbers:
+    """Kind of label of an image that has a number, which a `NumberHead` foretells."""
+
+    head: NumberHead
+    numeric: ClassVar[bool] = True
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """(B, 1) numbers, in units of the labels."""
+        return self.head.numbers(logits)
+
+    def averaged(self, logits: Tensor, samples: int) -> Tensor:
+        """The mean over the samples."""
+        return logits if samples == 1 else logits.reshape(-1, samples, 1).mean(1)
+
+    def losses(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """See `NumberHead`; there are no classes that could have weights."""
+        assert weights is None
+        return self.head.losses(logits, labels)
+
+    def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Absolute error, in units of the labels."""
+        return self.head.errors(logits, labels)
+
+    def named(self, classes: Sequence[str], values: Sequence[float]) -> str:  # noqa: ARG002  it has none
+        """The number, in nine digits."""
+        return format(values[0], ".9g")
+
+
+LabelKind = OfClasses | OfNumbers
+"""Kind of label: what the logits of a model say, and what is lost where they are wrong; `Model.kind`."""
+
+
+def kind_of(head: object, several: bool) -> LabelKind:
+    """Kind of label of a model, by its head and whether an image may have several labels."""
+    return OfNumbers(head) if isinstance(head, NumberHead) else OfClasses(several)
+
+
+def refuse_numbers(kind: LabelKind, what: str) -> None:
+    """Refuse of a model that answers with a number what is there for classes alone.
 
     Arguments:
-        logits: (B, C).
-        labels: (B,) class numbers; with several labels (B, C), 1 for a class the image has and 0 else.
-        weights: (C,) c, or None for ones.
+        kind: of the model's labels.
+        what: is asked for, with its verb: "a temperature is".
 
-    Returns:
-        (B,) nats.
-
-    Example:
-        >>> import torch
-        >>> cross_entropies(torch.zeros(1, 4), torch.tensor([2])), cross_entropies(torch.zeros(1, 4), torch.ones(1, 4))
-        (tensor([1.3863]), tensor([0.6931]))
-    """
-    if labels.ndim == 2:
-        each = binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none", pos_weight=weights)
-        return each.mean(1)
-    losses = cross_entropy(logits, labels, reduction="none")
-    return losses if weights is None else losses * weights[labels]
-
-
-class LossTerms(NamedTuple):
-    r"""Terms of a model's own beside the cross-entropy of its answer.
-
-    .. math:: \sum_y \mathrm{CE}(y) + \text{penalty}
-
-    Attributes:
-        logits: y, (B, classes) each: further answers, whose cross-entropies count as much as that of the answer.
-        penalty: (B,) what is added to that, whatever the labels.
+    Raises:
+        ConfigError: it does.
 
     Example:
-        >>> import torch
-        >>> terms = LossTerms((torch.zeros(1, 4), torch.zeros(1, 4)), torch.tensor([0.5]))
-        >>> terms.losses(torch.tensor([2]))
-        tensor([3.2726])
+        >>> refuse_numbers(OfNumbers(NumberHead(3)), "--max-patches is")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        foveate.errors.ConfigError: --max-patches is for classes, and model.head.kind number answers with a number: ...
     """
-
-    logits: tuple[Tensor, ...]
-    penalty: Tensor
-
-    def losses(self, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(B,) nats; arguments as of `cross_entropies`."""
-        return sum((cross_entropies(one, labels, weights) for one in self.logits), self.penalty)
-
-
-def image_errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Error of each image of a batch.
-
-    Arguments:
-        logits: (B, C).
-        labels: (B,) class numbers; with several labels (B, C), 1 for a class the image has and 0 else.
-
-    Returns:
-        (B,) 0 or 1; with several labels the share of the C classes on which the answer at probability ½ is wrong.
-
-    Example:
-        >>> import torch
-        >>> image_errors(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 1.0]]))
-        tensor([0.5000])
-    """
-    if labels.ndim == 2:
-        return ((logits >= 0) != (labels > 0)).to(logits).mean(1)
-    return (logits.argmax(1) != labels).to(logits)
-
-
-def mean_loss(probabilities: Float64[np.ndarray, "image class"], labels: Int64[np.ndarray, "..."]) -> float:
-    """Mean cross-entropy of answers that are probabilities, in nats; none is taken to be smaller than 2⁻⁵².
-
-    Arguments:
-        probabilities: (n, classes).
-        labels: (n,) class numbers; with several labels (n, classes), 1 for a class the image has and 0 else.
-
-    Example:
-        >>> round(mean_loss(np.array([[0.25, 0.75], [1.0, 0.0]]), np.array([1, 0])), 4)
-        0.1438
-    """
-    means, tiny = torch.from_numpy(probabilities), float(np.finfo(np.float64).eps)
-    logits = means.logit(tiny) if labels.ndim == 2 else means.clamp(min=tiny).log()
-    return float(cross_entropies(logits, torch.from_numpy(labels)).mean())
+    if kind.numeric:
+        raise ConfigError(f"{what} for classes, and model.head.kind number answers with a number: leave it out")

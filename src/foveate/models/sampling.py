@@ -17,7 +17,6 @@ from foveate.models.evidence import FirstAnswer, questions_of, seen_cells
 from foveate.models.heads import build_pool, check_settling, pooled
 from foveate.models.kept import KeptFeatures
 from foveate.models.preprocess import footprints, padded_extents
-from foveate.models.probabilities import average_samples
 from foveate.models.receipts import Stages
 from foveate.models.settle import Drawn, Looked, settle
 from foveate.models.types import PLAIN, Batch, BuildOptions, DrawOptions, Output, Started
@@ -189,7 +188,7 @@ class PatchModel(Model):
             logits = self.head(estimate.to(self.head.weight.dtype))
         cell_mask = looked.cell_mask
         return Output(
-            logits=self.answer(average_samples(logits, started.samples, self.multi_label), started.batch, cell_mask),
+            logits=self.answer(self.kind.averaged(logits, started.samples), started.batch, cell_mask),
             # Masked once more: the entropy of an exact 0 has an infinite slope.
             attention=log_prob.exp().masked_fill(~cell_mask.flatten(1), 0).view(cell_mask.shape),
             draw=drawn,

@@ -12,7 +12,7 @@ from foveate.config.settings import Method
 from foveate.errors import UNREADABLE, ConfigError
 from foveate.images import Source, open_image
 from foveate.images.view import shrunk_size
-from foveate.models.probabilities import LossTerms
+from foveate.models.losses import LossTerms
 from foveate.networks.normalise import BandStatistics
 from foveate.notebook import SIDE, Sketch, picture_jpeg, prediction_html
 from foveate.types import Box, Draw, Size
@@ -70,7 +70,7 @@ class Batch:
         sources: the B images at full resolution.
         seeds: B integers that determine every draw made for the image.
         view_sizes: B (height, width) of the views without padding.
-        labels: (B,) class indices; with several labels (B, classes), 1 for a class the image has and 0 else; or None.
+        labels: (B,) class indices, or numbers in float64; with several labels (B, classes) 1 and 0; or None.
         ids: B image ids, or empty.
         prior: (B, h, w) log weights known before any attention, 0 where nothing speaks against looking; None if
             nowhere does anything.
@@ -87,7 +87,7 @@ class Batch:
     sources: "tuple[Source, ...]"
     seeds: tuple[int, ...]
     view_sizes: tuple[Size, ...]
-    labels: "Int[Tensor, ' batch'] | Float[Tensor, 'batch class'] | None" = None
+    labels: "Int[Tensor, ' batch'] | Float[Tensor, ' batch'] | Float[Tensor, 'batch class'] | None" = None
     ids: tuple[str, ...] = ()
     prior: "Float[Tensor, 'batch rows columns'] | None" = None
     cells: "Float[Tensor, 'batch row column feature'] | None" = None
@@ -240,20 +240,19 @@ class Prediction:
 
     Attributes:
         path: where the image came from, or "" for an array.
-        predicted: name of the most probable class; with several labels, those of probability ½ or more, joined by |.
-        probabilities: class name → probability; they sum to 1, unless there are several labels.
+        predicted: the most probable class; with several labels those of probability ½ or more, joined by |; or a number
+        probabilities: class name → probability; they sum to 1, unless there are several labels. Empty with a number.
         patches: number of full-resolution patches read.
         bytes_read: bytes read from the image's file (or memory), views included.
         seconds: wall-clock time, opening included.
         boxes: the patches read, in level-0 pixels of the file.
         receipt: what it cost, in detail.
-        decision: what the model's rule makes of the probabilities: a class, or "unsure" (`Model.decision`); None where
-            it has none but to name the most probable class.
+        decision: what the rule `Model.decision` makes of the probabilities: a class, or "unsure"; None without one.
         spread: standard deviation of the predicted class' probability over draws, as the estimate's own variance gives
             it; None unless patches were drawn until the answer was settled.
         settled: whether it was, with the confidence asked for; likewise.
-        sketch: what the image and the attention looked like, by which it draws itself in a notebook; of
-            `Model.predict`. Predictions of many images have none, and are drawn from their files.
+        value: the number that is foretold, where `model.head.kind` is "number"; else None.
+        sketch: what image and attention looked like, by which it draws itself in a notebook; of `Model.predict`.
 
     Example:
         >>> Prediction("a.png", "cat", {"cat": 0.75, "dog": 0.25}, 10, 2000, 0.125).predicted
@@ -271,6 +270,7 @@ class Prediction:
     decision: str | None = None
     spread: float | None = None
     settled: bool | None = None
+    value: float | None = None
     sketch: Sketch | None = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:

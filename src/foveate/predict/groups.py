@@ -11,7 +11,7 @@ import numpy as np
 from foveate.atomic import replace_file
 from foveate.errors import ConfigError
 from foveate.evaluation.scores import group_means
-from foveate.models.probabilities import UNDECIDED, Decision, name_predicted
+from foveate.models.probabilities import UNDECIDED, Decision, LabelKind, OfClasses
 from foveate.models.types import Prediction
 from foveate.predict.predict import Failure, Row
 from foveate.predict.sinks import refuse_others
@@ -42,20 +42,21 @@ class GroupTally:
 
     Arguments:
         classes: names of the classes.
-        multi_label: whether an image may have several labels.
+        kind: of the labels.
         rule: what decides on the means; where it does more than name the most probable class, there is a column for it.
     """
 
-    def __init__(self, classes: Sequence[str], multi_label: bool = False, rule: Decision = UNDECIDED) -> None:
-        self._classes, self._multi_label, self._rule = tuple(classes), multi_label, rule
+    def __init__(self, classes: Sequence[str], kind: LabelKind | None = None, rule: Decision = UNDECIDED) -> None:
+        self._classes, self._kind, self._rule = tuple(classes), kind or OfClasses(), rule
         self._keys: list[tuple[bool, str]] = []
-        self._probabilities: list[list[float]] = []
+        self._answers: list[list[float]] = []
 
     def __call__(self, row: Row, outcome: Prediction | Failure) -> None:
         """Remember a prediction by its row's group."""
         if isinstance(outcome, Prediction):
             self._keys.append((False, row.path) if row.group is None else (True, row.group))
-            self._probabilities.append([outcome.probabilities[name] for name in self._classes])
+            shares = [outcome.probabilities[name] for name in self._classes]
+            self._answers.append(shares if outcome.value is None else [outcome.value])
 
     def write(self, path: Path) -> int:
         """Write the groups as CSV: `group, predicted, p_<class> …, images[, decision]`, in order of first images.
@@ -68,10 +69,11 @@ class GroupTally:
         stream, counts = StringIO(newline=""), Counter(self._keys)
         writer, more = csv.writer(stream, lineterminator="\n"), ["decision"] if self._rule.decides else []
         writer.writerow(["group", "predicted", *(f"p_{name}" for name in self._classes), "images", *more])
-        groups, means, _ = group_means(self._keys, np.array(self._probabilities))
+        groups, means, _ = group_means(self._keys, np.array(self._answers))
         for key, mean in zip(groups, means.tolist(), strict=True):
-            predicted = name_predicted(self._classes, mean, self._multi_label)
-            decision = [self._rule.decide(self._classes, mean, self._multi_label)] if more else []
-            writer.writerow([key[1], predicted, *(format(share, ".9g") for share in mean), counts[key], *decision])
+            predicted, several = self._kind.named(self._classes, mean), self._kind == OfClasses(several=True)
+            decision = [self._rule.decide(self._classes, mean, several)] if more else []
+            shares = [] if self._kind.numeric else [format(share, ".9g") for share in mean]
+            writer.writerow([key[1], predicted, *shares, counts[key], *decision])
         replace_file(path, stream.getvalue().encode(errors="surrogateescape"))
         return len(groups)

@@ -175,7 +175,8 @@ class CsvRows:
     """CSV rows of predictions on an open stream, each as soon as it is made; failures are left out.
 
     Arguments:
-        stream: where to write; the header at once: `path, predicted, p_<class> …, patches, bytes_read, seconds`.
+        stream: where to write; the header at once: `path, predicted, p_<class> …, patches, bytes_read, seconds`. Of
+            numbers, `predicted` is the number.
         classes: names of the classes, in the order of their columns.
         more: what else of a prediction has a column, e.g. "decision"; last.
     """

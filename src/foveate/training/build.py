@@ -28,6 +28,7 @@ from foveate.pipeline.loader import Failed, Loader, readable, shares
 from foveate.pipeline.source_cache import SourceCache
 from foveate.seeds import derive_seed
 from foveate.training.checkpoint import load_state
+from foveate.training.numbers import check_labels, measure_labels
 from foveate.training.objective import class_weights, positive_weights
 from foveate.training.run_folder import as_begun, run_settings
 from foveate.types import Size
@@ -180,9 +181,11 @@ def build_for(
 
     Raises:
         ConfigError: a setting makes no sense.
+        DataError: labels are to be numbers, and are none, or all one.
         ImageError: an image cannot be read, or no number of channels fits them all.
     """
     model = settings.model
+    check_labels(settings, dataset, indices)
     if settings.training.anneal.prior.moves and model.prior.contrast == 0:
         raise ConfigError(
             "training.anneal.prior moves the strength of a prior, but model.prior.contrast 0 has none: set it to e.g. "
@@ -203,7 +206,7 @@ def build_for(
         looked = dataset, indices, intake, view_of(model), settings.data, failed
         bands = agreed(accelerator, partial(band_statistics, *looked))
     seed = derive_seed(settings.seed, "model")
-    return build_model(
+    built = build_model(
         model,
         dataset.classes,
         channels,
@@ -214,6 +217,8 @@ def build_for(
         features=features,
         pretrained=pretrained,
     )
+    measure_labels(built, dataset, indices)
+    return built
 
 
 def _with_runtime(

@@ -14,7 +14,7 @@ from foveate.atomic import replace_file
 from foveate.config.serial import to_plain
 from foveate.config.training import RunSettings
 from foveate.errors import RunError
-from foveate.evaluation.evaluate import Evaluation
+from foveate.evaluation.numbers import AnyEvaluation, NumberEvaluation
 from foveate.models import Model, save_model
 from foveate.training.optimisation import WeightAverage
 
@@ -36,8 +36,9 @@ class Best:
     """Best validation so far: the one the saved model comes from.
 
     Attributes:
-        error: share of validation images that are wrong.
-        loss: mean cross-entropy in nats, which decides between equal errors, and of few images alone.
+        error: share of validation images that are wrong, or mean absolute error of numbers.
+        loss: mean cross-entropy in nats, which decides between equal errors, and of few images alone; of numbers that
+            in squared deviations, which always decides alone.
         epoch: counted from 1; 0 for evidence, before the first.
         step: steps taken.
         lowest: epoch of the lowest loss so far, where the loss chooses; else `epoch`.
@@ -234,7 +235,7 @@ class Checkpoints:
             self.scaler.load_state_dict(state.plain["scaler"])
         return Position.from_plain(state.plain["position"])
 
-    def keep_best(self, position: Position, result: Evaluation | None, model: Model | None = None) -> bool:
+    def keep_best(self, position: Position, result: AnyEvaluation | None, model: Model | None = None) -> bool:
         """Save the model if it is the best so far, or the latest where nothing tells; True if it was saved.
 
         Arguments:
@@ -262,14 +263,18 @@ class Checkpoints:
         return True
 
 
-def few(result: Evaluation) -> bool:
+def few(result: AnyEvaluation) -> bool:
     """Whether an error is a matter of single images: there are few in all, or beside those of the commonest class."""
+    if isinstance(result, NumberEvaluation):
+        return result.n < FEW
     others = FEW_OTHERS if result.several else result.n - int(np.unique(result.labels, return_counts=True)[1].max())
     return result.n < FEW or others < FEW_OTHERS
 
 
-def _losses(result: Evaluation) -> tuple[float, ...]:
-    """Cross-entropy of each image in nats; with several labels, the mean over the classes."""
+def _losses(result: AnyEvaluation) -> tuple[float, ...]:
+    """Cross-entropy of each image in nats; with several labels, the mean over the classes; squared error of numbers."""
+    if isinstance(result, NumberEvaluation):
+        return tuple(result.losses.tolist())
     chances = result.probabilities
     if result.several:
         chances = np.where(result.labels == 1, chances, 1 - chances)
@@ -278,14 +283,21 @@ def _losses(result: Evaluation) -> tuple[float, ...]:
     return tuple((-np.log(np.maximum(chances, np.finfo(np.float64).tiny))).mean(1).tolist())
 
 
-def _lower(result: Evaluation, best: Best) -> bool:
+def _less(result: AnyEvaluation, best: Best) -> bool:
+    """Whether a validation of many images is better: by its error, then by its loss; of numbers by its loss."""
+    if isinstance(result, NumberEvaluation):
+        return result.loss < best.loss
+    return (result.error, result.loss) < (best.error, best.loss)
+
+
+def _lower(result: AnyEvaluation, best: Best) -> bool:
     """Whether a validation is the lowest so far: by its error, of few images by its loss."""
     if not few(result):
-        return (result.error, result.loss) < (best.error, best.loss)
+        return _less(result, best)
     return not best.losses or float(np.mean(_losses(result))) < float(np.mean(best.losses))
 
 
-def _takes_over(result: Evaluation, best: Best) -> bool:
+def _takes_over(result: AnyEvaluation, best: Best) -> bool:
     r"""Whether a model takes the place of the one that is kept.
 
     Of many validation images the error says so. Few can be fooled, by a model that has learnt nothing and dares
@@ -299,12 +311,12 @@ def _takes_over(result: Evaluation, best: Best) -> bool:
     section 3.4.3; here of paired differences, and in favour of the model that was trained longer.
     """
     if not few(result):
-        return (result.error, result.loss) < (best.error, best.loss)
+        return _less(result, best)
     losses = _losses(result)
     if best.epoch == 0 or len(losses) != len(best.losses):  # it is evidence; images were skipped, or came back
         return result.loss < best.loss
     excess = np.subtract(losses, best.losses)
-    tells = result.several or len(np.unique(result.labels)) > 1
+    tells = (not isinstance(result, NumberEvaluation) and result.several) or len(np.unique(result.labels)) > 1
     return not tells or len(excess) < 2 or bool(excess.mean() <= excess.std(ddof=1) / len(excess) ** 0.5)
 
 

@@ -82,7 +82,8 @@ def finds(settings: RunSettings) -> bool:
         *("attention-sampling", "evidence", "multi-scale", "zoom"),
         *("top-k", "perturbed-top-k"),
     )
-    return named and has_backbone(settings.model.attention) and settings.training.find.starts > 0
+    of_classes = not settings.model.head.numeric
+    return named and of_classes and has_backbone(settings.model.attention) and settings.training.find.starts > 0
 
 
 def check_stage(settings: RunSettings, stage: Stage) -> None:

@@ -20,14 +20,16 @@ from foveate.config.training import RunSettings
 from foveate.datasets import fill_splits, k_folds, open_dataset
 from foveate.datasets.open import named_manifest
 from foveate.datasets.types import Example, ImageDataset, Resplit
-from foveate.errors import DataError, RunError
-from foveate.evaluation.evaluate import Evaluation, evaluate, judge
+from foveate.errors import ConfigError, DataError, RunError
+from foveate.evaluation.evaluate import Evaluation, judge
+from foveate.evaluation.numbers import AnyEvaluation, NumberEvaluation, evaluate_any
 from foveate.evaluation.scores import group_means, label_array
 from foveate.models import DrawOptions, load_model
 from foveate.models.ensemble import FOLDS
 from foveate.models.probabilities import SEPARATOR
 from foveate.pipeline.distributed import agreed, open_accelerator
 from foveate.pipeline.loader import LoadOptions, split_indices
+from foveate.training.held_numbers import HeldNumbers
 from foveate.training.loop import train
 from foveate.training.progress import Progress, choose_progress, span
 
@@ -80,7 +82,7 @@ class HeldOut:
         rows.writerow(["path", "label", "fold", "group", *(f"p_{name}" for name in self.classes)])
         for one, fold, values in zip(self.examples, self.folds, self.probabilities.tolist(), strict=True):
             named = one.label if isinstance(one.label, tuple) else (one.label,)
-            label = SEPARATOR.join(self.classes[k] for k in named if k is not None)
+            label = SEPARATOR.join(self.classes[k] for k in named if isinstance(k, int))
             rows.writerow([one.id, label, fold or "all", one.group or "", *(repr(value) for value in values)])
         replace_file(path, text.getvalue().encode(errors="surrogateescape"))
 
@@ -121,18 +123,30 @@ def held_out(folder: Path) -> tuple[HeldOut, HeldOut]:
 
     Raises:
         RunError: a table or folds.json is missing or damaged.
+        ConfigError: the models answer with numbers; `any_held_out` takes those, too.
     """
+    tested, validated = any_held_out(folder)
+    if isinstance(tested, HeldNumbers) or isinstance(validated, HeldNumbers):
+        raise ConfigError(f"{folder} answers with numbers, and this is for classes: see foveate evaluate {folder}")
+    return tested, validated
+
+
+def any_held_out(folder: Path) -> tuple[HeldOut | HeldNumbers, HeldOut | HeldNumbers]:
+    """Held-out predictions of a finished cross-validation, of classes or of numbers; see `held_out`."""
     try:
         told = json.loads((folder / FOLDS).read_text(encoding="utf-8"))
-        several = bool(told["multi_label"])
+        several, numeric = bool(told["multi_label"]), bool(told.get("numbers", False))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder / FOLDS} is missing, damaged or of an older foveate: foveate train --resume --folds K --out "
             f"{folder} writes it again, and trains nothing twice"
         ) from error
-    validated = HeldOut.read(folder / OUT_OF_FOLD, several)
-    tested = HeldOut.read(folder / TEST, several) if (folder / TEST).is_file() else validated
-    return tested, validated
+
+    def read(path: Path) -> HeldOut | HeldNumbers:
+        return HeldNumbers.read(path) if numeric else HeldOut.read(path, several)
+
+    validated = read(folder / OUT_OF_FOLD)
+    return read(folder / TEST) if (folder / TEST).is_file() else validated, validated
 
 
 def read_splits(run: Path, dataset: ImageDataset) -> ImageDataset:
@@ -232,10 +246,9 @@ def train_folds(
     remedy = f"to continue: foveate train --resume --folds {folds} --out {shlex.quote(str(out))}"
     crossing = settings.data.allow_crossing_groups
     records: list[dict[str, Any]] = []
-    errors: list[float] = []
-    took: list[float] = []
+    errors, took = list[float](), list[float]()
     named = any(one.split == "test" for one in images.examples)
-    tests, validations = list[Evaluation](), list[Evaluation]()
+    tests, validations = list[AnyEvaluation](), list[AnyEvaluation]()
     divided = k_folds(images.examples, folds, settings.seed, allow_crossing=crossing)
     for number, examples in enumerate(divided, start=1):
         filled = fill_splits(examples, settings.data.validation, 0.0, settings.seed, allow_crossing=crossing)
@@ -249,11 +262,11 @@ def train_folds(
         took.append(result.seconds)
         model = load_model(folder, allow_code=settings.model.own_code).to(accelerator.device)
         test, loading = split_indices(split, "test"), LoadOptions(settings.training.batch)
-        tested = evaluate(model, split, test, DrawOptions(seed=settings.seed), loading=loading)
+        tested = evaluate_any(model, split, test, DrawOptions(seed=settings.seed), loading=loading)
         tests.append(tested)
         if named:  # every image that is no test image is a validation image once
             others = split_indices(split, "validation")
-            validations.append(evaluate(model, split, others, DrawOptions(seed=settings.seed), loading=loading))
+            validations.append(evaluate_any(model, split, others, DrawOptions(seed=settings.seed), loading=loading))
         errors.append(tested.error)
         records.append({"fold": number, "validation_error": result.validation_error, **tested.plain()})
     out_of_fold = _held_out(images, validations if named else tests)
@@ -265,6 +278,7 @@ def train_folds(
         "mean": mean(errors),
         "standard_error": stdev(errors) / math.sqrt(folds),
         "multi_label": images.multi_label,
+        "numbers": settings.model.head.numeric,
         "pooled": pooled.plain(),
         "folds": records,
     }
@@ -289,10 +303,13 @@ def fold_line(number: int, folds: int, took: Sequence[float]) -> str:
     return f"fold {number} of {folds} · about {span(mean(took) * left)} left for {left} fold{'s' if left > 1 else ''}"
 
 
-def _held_out(images: ImageDataset, evaluations: Sequence[Evaluation], together: bool = False) -> HeldOut:
+def _held_out(images: ImageDataset, tested: Sequence[AnyEvaluation], together: bool = False) -> HeldOut | HeldNumbers:
     """Predictions of all folds, sorted by id; those of one image are averaged, if all folds tested it together."""
-    pairs = [(index, fold) for fold, one in enumerate(evaluations, start=1) for index in one.indices]
-    values = np.concatenate([one.probabilities for one in evaluations])
+    numbers = [one for one in tested if isinstance(one, NumberEvaluation)]
+    if numbers:
+        return HeldNumbers.of(images, numbers, together)
+    pairs = [(index, fold) for fold, one in enumerate(tested, start=1) for index in one.indices]
+    values = np.concatenate([one.probabilities for one in tested if isinstance(one, Evaluation)])
     if together:
         indices, values, _ = group_means([index for index, _ in pairs], values)
         pairs = [(index, 0) for index in indices]
@@ -325,6 +342,7 @@ def _splits(path: Path) -> dict[str, str]:
 
 def _named_splits(settings: RunSettings) -> ImageDataset:
     """The images with the splits that the data name, none filled in."""
+    numbers = settings.model.head.numeric
     if settings.data.source == "manifest" and settings.data.manifest is not None:
-        return named_manifest(settings.data)
-    return open_dataset(replace(settings.data, test=0.0), settings.seed)
+        return named_manifest(settings.data, numbers=numbers)
+    return open_dataset(replace(settings.data, test=0.0), settings.seed, numbers=numbers)

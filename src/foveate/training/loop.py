@@ -16,8 +16,8 @@ from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError, FoveateError, ImageError
 from foveate.evaluation.calibration import calibrate_best
-from foveate.evaluation.evaluate import Evaluation, evaluate
-from foveate.evaluation.permutation import Verdict
+from foveate.evaluation.number_verdict import AnyVerdict, verdict_of
+from foveate.evaluation.numbers import AnyEvaluation, evaluate_any
 from foveate.models import Evidence, Model, load_model
 from foveate.models.kept import KeptFeatures
 from foveate.models.types import Batch, DrawOptions
@@ -85,7 +85,8 @@ def train(
     set_reading_threads(settings.training.threads)
     with accelerator.main_process_first():
         whole = settings.training.on_error == "raise"
-        images = open_dataset(settings.data, settings.seed, check_files=whole) if dataset is None else dataset
+        given = settings.data, settings.seed, whole, settings.model.head.numeric
+        images = open_dataset(*given) if dataset is None else dataset
     gone = 0
     if resume and has_state(Path(out) / "state"):
         images, gone = recall(Path(out), images, settings.training.skip_limit)
@@ -136,7 +137,7 @@ class _Run:
         self.total = total_steps(settings.training, self.steps_per_epoch)
         self.position = Position()
         self.found: Evidence | None = None
-        self.kept: Evaluation | None = None
+        self.kept: AnyEvaluation | None = None
         self.known: float | None = None
         self.interrupts = Interrupts(echoes=accelerator.num_processes > 1)
 
@@ -220,12 +221,12 @@ class _Run:
         model, took = self.folder / "model", (position.epoch - 1, position.step, position.seconds)
         return TrainResult(self.folder, model, error, self._verdict(), *took)
 
-    def _verdict(self) -> Verdict | None:
+    def _verdict(self) -> AnyVerdict | None:
         """Whether the kept model has learnt anything, by the validation images."""
         if self.kept is None and self.position.best is not None:  # it was validated before the run was resumed
             model = load_model(self.folder, features=self.own, allow_code=self.settings.model.own_code)
             self.kept = self._validate(model.to(self.accelerator.device))
-        return None if self.kept is None else Verdict.of(self.kept, self.dataset.examples, self.known)
+        return None if self.kept is None else verdict_of(self.kept, self.dataset.examples, self.known)
 
     def _begin_with_found(self) -> None:
         """The evidence is the run's first model: what comes later has to be better."""
@@ -308,12 +309,12 @@ class _Run:
         self._save()
         self.clock.tick()  # of the run, and not of its next step
 
-    def _validate(self, model: Model) -> Evaluation | None:
+    def _validate(self, model: Model) -> AnyEvaluation | None:
         if not self.validation_indices:
             return None
         what, options = (self.dataset, self.validation_indices), DrawOptions(seed=self.settings.seed)
         check = self._stop if self.accelerator.num_processes == 1 else None
-        return evaluate(model, *what, options, loading=self.loading, check=check)
+        return evaluate_any(model, *what, options, loading=self.loading, check=check)
 
     def _watch(self, epoch: int) -> None:
         """Log the attention maps of a few validation images, in the first process; 0 is before training."""

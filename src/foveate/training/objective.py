@@ -1,12 +1,12 @@
 """Loss: cross-entropy, class weights and the terms of the attention, image by image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from foveate.models.probabilities import cross_entropies
+from foveate.models.losses import cross_entropies
 from foveate.models.types import Output
 from foveate.sampling import expectation
 from foveate.types import Label
@@ -86,7 +86,11 @@ class TermWeights(NamedTuple):
 
 
 def image_losses(
-    output: Output, labels: Tensor, terms: TermWeights, weights: Tensor | None = None
+    output: Output,
+    labels: Tensor,
+    terms: TermWeights,
+    weights: Tensor | None = None,
+    answer_losses: Callable[[Tensor, Tensor, Tensor | None], Tensor] = cross_entropies,
 ) -> tuple[Tensor, Tensor]:
     r"""Loss and entropy of each image: what training minimises.
 
@@ -99,12 +103,13 @@ def image_losses(
         labels: as `cross_entropies`.
         terms: λ and ν of the entropy and the variety, see above.
         weights: (classes,) as `cross_entropies`, or None for ones.
+        answer_losses: what takes the place of cross-entropy: squared error, of numbers.
 
     Returns:
         (B,) losses and (B,) entropies, in nats.
     """
     entropy = attention_entropy(output)
-    losses = cross_entropies(output.logits.float(), labels, weights) - terms.entropy * entropy
+    losses = answer_losses(output.logits.float(), labels, weights) - terms.entropy * entropy
     if terms.variety:
         losses = losses - terms.variety * feature_variety(output)
     if output.terms is not None:

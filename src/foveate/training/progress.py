@@ -11,6 +11,7 @@ import torch
 from foveate.config.training import RunSettings, TrainingSettings
 from foveate.datasets.types import ImageDataset
 from foveate.training.build import described
+from foveate.training.numbers import number_lines
 from foveate.types import Label
 
 if TYPE_CHECKING:
@@ -252,10 +253,12 @@ def epoch_line(record: dict[str, Any], left: float | None = None) -> str:
         'epoch 3 · step 12 · loss 0.5000 · training error 0.250 · 9 s, about 30 s left'
     """
     parts = [f"epoch {record['epoch']}", f"step {record['step']}", f"loss {record['loss']:.4f}"]
-    parts.append(f"training error {record['training_error']:.3f}")
+    digits = ".4g" if "validation_r_squared" in record else ".3f"  # of numbers, errors are of any size
+    parts.append(f"training error {record['training_error']:{digits}}")
     if record.get("validation_error") is not None:
         better = " (best)" if record.get("best") else ""
-        parts.append(f"validation error {record['validation_error']:.3f}{better}")
+        told = f" · R² {record['validation_r_squared']:.3f}" if "validation_r_squared" in record else ""
+        parts.append(f"validation error {record['validation_error']:{digits}}{told}{better}")
     told = "" if left is None or left < 1 else f", about {span(left)} left"
     return " · ".join([*parts, f"{record['seconds']:.0f} s{told}"])
 
@@ -289,6 +292,7 @@ def opening_lines(settings: RunSettings, dataset: ImageDataset, model: "Model", 
             [f"grades: {' < '.join(model.settings.head.order or model.classes)}"]
             * (model.settings.head.kind == "ordinal")
         ),
+        *number_lines(settings, [one for one in dataset.examples if one.split == "train"], model),
         f"model: {described(model.settings)} · {model.parameter_count:,} weights to train · on {on}",
         f"schedule: {training.epochs} epochs of {steps} steps of {training.batch} images{limit}",
     ]
@@ -299,9 +303,8 @@ _SPLITS = {"train": "to train on", "validation": "to validate", "test": "to test
 
 def _counted(labels: Sequence[Label | None], dataset: ImageDataset) -> str:
     """Images of each class, in brackets, the commonest first."""
-    names = [
-        dataset.classes[k] for one in labels if one is not None for k in (one if isinstance(one, tuple) else (one,))
-    ]
+    known = [one for one in labels if one is not None and not isinstance(one, float)]
+    names = [dataset.classes[k] for one in known for k in (one if isinstance(one, tuple) else (one,))]
     counts = Counter(names).most_common()
     rest = f", {len(counts) - 6} classes more" if len(counts) > 7 else ""
     return f" ({', '.join(f'{name} {n:,}' for name, n in counts[: 6 if rest else 7])}{rest})" if counts else ""
@@ -319,7 +322,7 @@ def _doubts(training: Sequence[Label], validation: Sequence[Label | None], datas
         doubts.append("note: no image validates: the latest model is kept, and nothing tells whether it has learnt")
     elif len(kinds) == 1:
         one = next(iter(kinds))
-        name = dataset.classes[one] if isinstance(one, int) else "alike"
+        name = dataset.classes[one] if isinstance(one, int) else f"{one:g}" if isinstance(one, float) else "alike"
         doubts.append(
             f"note: all {n} validation images are {name}: they cannot tell whether anything is learnt, and the latest "
             "model is kept; let others validate (column split, or data.validation), or cross-validate (--folds 5)"

@@ -13,7 +13,7 @@ from foveate.config.training import RunSettings
 from foveate.datasets import open_dataset
 from foveate.datasets.types import ImageDataset
 from foveate.errors import DataError
-from foveate.evaluation.evaluate import evaluate
+from foveate.evaluation.numbers import evaluate_any
 from foveate.models import DrawOptions, Model
 from foveate.models.kept import KeptFeatures
 from foveate.models.receipts import Resident
@@ -118,7 +118,8 @@ def rehearse(settings: RunSettings, available: float | None = None) -> Rehearsal
     settings = replace(settings, data=replace(settings.data, cache="memory"))
     accelerator = open_accelerator()
     set_reading_threads(settings.training.threads)
-    dataset = open_dataset(settings.data, settings.seed, check_files=not skips)
+    numbers = settings.model.head.numeric
+    dataset = open_dataset(settings.data, settings.seed, check_files=not skips, numbers=numbers)
     training, validation = split_indices(dataset, "train"), split_indices(dataset, "validation")
     if not training:
         raise DataError("there is no training image: check the manifest's split column")
@@ -187,7 +188,7 @@ class _Stage:
         looked, judged = list(validation[:LOOKED]), 0.0
         if looked:
             start = time.perf_counter()
-            evaluate(self.model, self.dataset, looked, DrawOptions(), loading=self.loading)
+            evaluate_any(self.model, self.dataset, looked, DrawOptions(), loading=self.loading)
             judged = (time.perf_counter() - start) / len(looked) * len(validation)
         shares["learn"] = max(0.0, cold - sum(shares.values()))
         seen = max(0.0, cold - warm) / tried * (len(self.training) + len(validation)) if finds(self.settings) else 0.0

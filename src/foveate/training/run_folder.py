@@ -13,8 +13,8 @@ from foveate.config.files import changed_keys, load_settings, save_settings
 from foveate.config.serial import from_plain
 from foveate.config.training import RunSettings
 from foveate.errors import RunError
-from foveate.evaluation.evaluate import Evaluation
-from foveate.evaluation.permutation import Verdict
+from foveate.evaluation.number_verdict import AnyVerdict
+from foveate.evaluation.numbers import AnyEvaluation, NumberEvaluation
 from foveate.notebook import History
 from foveate.training.checkpoint import Position, State, load_state
 from foveate.training.optimisation import Annealed
@@ -60,7 +60,7 @@ class TrainResult:
     folder: Path
     model_folder: Path
     validation_error: float | None
-    verdict: Verdict | None
+    verdict: AnyVerdict | None
     epochs: int
     steps: int
     seconds: float
@@ -125,15 +125,16 @@ def step_record(position: Position, sums: dict[str, float], rate: float, now: An
 
 
 def epoch_record(
-    position: Position, result: Evaluation | None, *, rate: float, better: bool, complete: bool
+    position: Position, result: AnyEvaluation | None, *, rate: float, better: bool, complete: bool
 ) -> dict[str, Any]:
     """Metrics record of an epoch: means over its images as they were seen in training.
 
     "loss" is what is minimised; "training_loss" the cross-entropy alone, without class weights and entropy, and so the
     like of "validation_loss". "validation_covered" are the objects that were covered per image, where they are known.
     "attention_warnings" says what is wrong with the attention maps of most validation images, if anything. "receipt"
-    says what the steps read of how much, and their seconds by stage. "training_seconds" are those of its steps,
-    "seconds" those of the whole run so far, validation included.
+    says what the steps read of how much, and their seconds by stage. Of numbers "validation_r_squared" is known, errors
+    are mean absolute errors in their unit, and losses squared errors in deviations. "training_seconds" are those of its
+    steps, "seconds" those of the whole run so far, validation included.
 
     Arguments:
         position: after the epoch's last step.
@@ -155,6 +156,7 @@ def epoch_record(
         "learning_rate": rate,
         "validation_error": None if result is None else result.error,
         "validation_loss": None if result is None else result.loss,
+        **_r_squared(result),
         "validation_covered": None if result is None or result.coverage is None else result.coverage.covered_per_image,
         "attention_warnings": {} if result is None else result.attention_warnings | _by_heart(position, result),
         "best": better,
@@ -165,14 +167,23 @@ def epoch_record(
     }
 
 
-def _by_heart(position: Position, result: Evaluation) -> dict[str, str]:
+def _r_squared(result: AnyEvaluation | None) -> dict[str, float]:
+    """R² of a validation of numbers, where there is one."""
+    figure = result.r_squared if isinstance(result, NumberEvaluation) else None
+    return {} if figure is None else {"validation_r_squared": figure.value}
+
+
+def _by_heart(position: Position, result: AnyEvaluation) -> dict[str, str]:
     """Warning that images are learnt by heart: these are known, and others are told no better than by chance."""
     chance, known = result.constant_error, position.sums["errors"] / max(1, position.sums["images"])
     if chance is None or not (known < 0.5 * chance and result.error > 0.9 * chance):
         return {}
+    numeric = isinstance(result, NumberEvaluation)
+    always, digits = ("the mean", ".4g") if numeric else ("one class", ".2f")
+    errors = [format(one, digits) for one in (known, result.error, chance)]
     return {
-        "by heart": f"images are learnt by heart: the training error is {known:.2f}, that of validation images "
-        f"{result.error:.2f}, and {chance:.2f} if one class is always answered; look where patches are drawn (foveate "
+        "by heart": f"images are learnt by heart: the training error is {errors[0]}, that of validation images "
+        f"{errors[1]}, and {errors[2]} if {always} is always answered; look where patches are drawn (foveate "
         "explain), begin with evidence (model.attention.name timm:…), freeze features (model.features.frozen), or "
         "change patches more (augment.patch_…)"
     }

@@ -160,13 +160,15 @@ def recall(folder: Path, dataset: ImageDataset, limit: float) -> tuple[ImageData
     return Remembered(dataset, tuple(before), [number.get(one.id) for one in before], classes), gone
 
 
-def _label(plain: int | list[int] | None) -> Label | None:
+def _label(plain: int | float | list[int] | None) -> Label | None:
     return tuple(plain) if isinstance(plain, list) else plain
 
 
 def _names(one: Example, classes: Sequence[str]) -> list[str] | None:
     if one.label is None:
         return None
+    if isinstance(one.label, float):
+        return [repr(one.label)]
     return [classes[number] for number in (one.label if isinstance(one.label, tuple) else (one.label,))]
 
 

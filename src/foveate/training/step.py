@@ -14,7 +14,6 @@ from torch import Tensor
 from foveate.config.training import TrainingSettings
 from foveate.devices import keeping_large_blocks
 from foveate.images import Source, original
-from foveate.models.probabilities import cross_entropies, image_errors
 from foveate.models.receipts import covering, peak_memory
 from foveate.models.types import Batch, Output
 from foveate.pipeline.distributed import check_precision, open_accelerator, synchronised_statistics, together
@@ -41,24 +40,25 @@ STAGE = "seconds "
 
 
 def batch_sums(
-    output: Output, labels: Tensor, losses: Tensor, plain: Tensor, entropy: Tensor, counted: Tensor
+    output: Output, errors: Tensor, losses: Tensor, plain: Tensor, entropy: Tensor, counted: Tensor
 ) -> Tensor:
     """Metric sums over the images of a batch that count.
 
     Arguments:
         output: of the model.
-        labels: (B,) class numbers; with several labels (B, classes).
+        errors: (B,) error per image.
         losses: (B,) loss per image, which is minimised.
-        plain: (B,) cross-entropy per image, without class weights and without the entropy term.
+        plain: (B,) cross-entropy per image, or squared error of a number, without class weights and without the entropy
+            term.
         entropy: (B,) entropy per image.
         counted: (B,) False for an image that only lends its presence.
 
     Returns:
         (7,) the sums named in `SUMS`, but the last; detached.
     """
-    wrong, patches = image_errors(output.logits, labels), output.patches_read
+    patches = output.patches_read
     kept = torch.zeros_like(patches) if output.kept is None else output.kept.to(patches)
-    each = [losses, plain, wrong, entropy, torch.ones_like(losses), patches - kept, kept]
+    each = [losses, plain, errors, entropy, torch.ones_like(losses), patches - kept, kept]
     return (torch.stack([one.to(losses) for one in each]) * counted).sum(1).detach()
 
 
@@ -157,7 +157,7 @@ class Stepper:
         settings: loss, optimizer and clipping.
         model: what is trained; put on the accelerator's device.
         accelerator: of this process; opened if None.
-        weights: (classes,) class weights, or None; see `foveate.models.probabilities.cross_entropies`.
+        weights: (classes,) class weights, or None; see `foveate.models.losses.cross_entropies`.
         failed: told the number of an image that cannot be read, and why: the step is that of the others, and their
             losses are divided by the size of the batch as it was to be. None raises.
 
@@ -253,17 +253,18 @@ class Stepper:
         labels = images.labels
         assert labels is not None
         terms = TermWeights(*((now or {}).get(name, getattr(settings, name)) for name in TermWeights._fields))
-        losses, entropy = image_losses(output, labels, terms, self._weights)
+        kind = self.model.kind
+        losses, entropy = image_losses(output, labels, terms, self._weights, kind.losses)
         counted = ((places >= 0) & (places < share.counted)).to(losses.device)
         loss = (losses * counted).sum() * accelerator.num_processes / share.whole
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         with torch.no_grad():
-            plain = cross_entropies(output.logits.float(), labels)
+            plain, errors = kind.losses(output.logits.float(), labels), kind.errors(output.logits, labels)
             # in fp16 an overflow is no fault, but skipped by the scaler
             wild = torch.zeros_like(norm) if self.scaler.is_enabled() else (~norm.isfinite()).to(norm)
-        sums = batch_sums(output, labels, losses, plain, entropy, counted)
+        sums = batch_sums(output, errors, losses, plain, entropy, counted)
         return torch.cat([sums, wild.to(sums)[None]])
 
     def _forward(self, images: Batch | Iterator[Batch], share: Share | None) -> Output:

@@ -13,8 +13,8 @@ from torch.nn import functional
 from foveate.config.training import FindSettings
 from foveate.models import Evidence
 from foveate.models.evidence import attended
+from foveate.models.losses import cross_entropies
 from foveate.models.preprocess import label_tensor
-from foveate.models.probabilities import cross_entropies
 from foveate.networks.evidence import ALL_CELLS, EvidenceHead, attention_logits
 from foveate.seeds import derive_seed
 from foveate.training.bags import Bags

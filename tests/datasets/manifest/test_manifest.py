@@ -115,7 +115,7 @@ def test_quoted_commas_and_letters_of_any_alphabet(write: Write) -> None:
         ),
         (
             b"path,label\na.png,\nb.png,x\n",
-            "1 fault: line 2: label is empty, write the image's class or remove the row$",
+            "1 fault: line 2: label is empty, write the image's class \\(or its number\\) or remove the row$",
         ),
         (b"path,label\n,x\n", "1 fault: line 2: path is empty, name the image file$"),
         (b"path,label,split\na.png,x,tset\n", "line 2: unknown split 'tset', use train, validation or test$"),

@@ -54,7 +54,8 @@ def test_what_programs_write_for_nothing_is_no_class(write: Write) -> None:
     data = read_manifest(path, require_labels=False)
     assert data.classes == ("normal", "tumour")
     assert [one.label for one in data.examples] == [None, 1, 0, None, None, None]
-    with pytest.raises(DataError, match=r"4 faults: line 2: label is empty, write the image's class or remove the row"):
+    message = r"4 faults: line 2: label is empty, write the image's class \(or its number\) or remove the row"
+    with pytest.raises(DataError, match=message):
         read_manifest(path)
 
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from foveate.datasets.manifest.folders import IMAGE_FOLDERS, IMAGE_SUFFIXES, read_class_folders
+from foveate.datasets.manifest.numbers import comma_notes, number_faults, read_number
 from foveate.datasets.manifest.objects import Objects, read_objects
 from foveate.datasets.manifest.rows import PLAIN, Layout, ManifestRow, ManifestTable, counted, label_names, read_csv
 from foveate.datasets.types import Example
@@ -83,6 +84,7 @@ def read_manifest(
     check_files: bool = True,
     multi_label: bool = False,
     layout: Layout = PLAIN,
+    numbers: bool = False,
 ) -> ManifestDataset:
     """Manifest, or folder with one folder per class, read as a data set.
 
@@ -97,6 +99,7 @@ def read_manifest(
         check_files: whether missing image files are an error now rather than when opened.
         multi_label: whether an image has any number of classes, written `cat|dog`, and none where the label is empty.
         layout: of a CSV file that has other columns, or images elsewhere.
+        numbers: whether labels are numbers; there are no classes then.
 
     Returns:
         The data set; a split that the manifest does not name is None.
@@ -104,11 +107,11 @@ def read_manifest(
     Raises:
         DataError: if the manifest is missing, empty, or has bad rows; the message names the first of them.
     """
-    table = path if isinstance(path, ManifestTable) else read_table(path, require_labels, multi_label, layout)
-    fault = None if multi_label or not require_labels else several_labels_fault(table)
+    table = path if isinstance(path, ManifestTable) else read_table(path, require_labels, multi_label, layout, numbers)
+    fault = None if multi_label or numbers or not require_labels else several_labels_fault(table)
     if fault is not None:
         raise DataError(f"{table.source}: {fault}")
-    labels = [None if row.label is None else _names(row.label, multi_label) for row in table.rows]
+    labels = [None if row.label is None or numbers else _names(row.label, multi_label) for row in table.rows]
     names = sorted_classes([name for some in labels for name in some or ()]) if classes is None else tuple(classes)
     number = {name: i for i, name in enumerate(names)}
     problems = list(table.problems)
@@ -119,6 +122,7 @@ def read_manifest(
             for name in some or ()
             if name not in number
         ]
+    problems += number_faults(table.rows) if numbers and require_labels else []
     if problems:
         raise DataError(
             f"{table.source} has {counted(len(problems), 'fault')}: {'; '.join(problems[:_SHOWN])}"
@@ -135,21 +139,25 @@ def read_manifest(
     dataset = ManifestDataset(
         classes=names,
         examples=tuple(
-            Example(row.path, _index(some, number, multi_label), row.split, row.group)
+            Example(row.path, _number(row) if numbers else _index(some, number, multi_label), row.split, row.group)
             for row, some in zip(table.rows, labels, strict=True)
         ),
         files=tuple(table.file(row.path) for row in table.rows),
         mpps=tuple(row.mpp for row in table.rows),
         masks=tuple(None if row.mask is None else table.mask_file(row.mask) for row in table.rows),
         multi_label=multi_label,
-        notes=table.notes,
+        notes=table.notes + (comma_notes(table.rows) if numbers else ()),
     )
     marked = read_objects(table.folder)
     return dataset if marked is None else MarkedManifest(**vars(dataset), marked=marked)
 
 
 def read_table(
-    path: str | Path, require_labels: bool = True, multi_label: bool = False, layout: Layout = PLAIN
+    path: str | Path,
+    require_labels: bool = True,
+    multi_label: bool = False,
+    layout: Layout = PLAIN,
+    numbers: bool = False,
 ) -> ManifestTable:
     """Manifest rows, or those of a folder of class folders; bad ones are listed, not raised.
 
@@ -158,6 +166,7 @@ def read_table(
         require_labels: whether an image without a label is at fault.
         multi_label: whether a label is the names of any number of classes, with | between.
         layout: of a CSV file that has other columns, or images elsewhere.
+        numbers: whether labels are numbers, of which two that are written otherwise may be one.
 
     Returns:
         The good rows and the faults of the others. A path that names no file, and has no ending of an image, is the
@@ -173,7 +182,7 @@ def read_table(
     else:
         table = read_csv(listed if path.is_dir() else path, require_labels, multi_label, layout)
         table = replace(table, places=_by_stem(table))
-    notes = (*table.notes, *_label_notes(table.rows, multi_label), *_group_notes(table))
+    notes = (*table.notes, *(() if numbers else _label_notes(table.rows, multi_label)), *_group_notes(table))
     return replace(table, notes=notes)
 
 
@@ -318,6 +327,10 @@ def sorted_classes(labels: Sequence[str]) -> tuple[str, ...]:
 
 def _names(label: str, multi_label: bool) -> list[str]:
     return label_names(label) if multi_label else [label]
+
+
+def _number(row: ManifestRow) -> float | None:
+    return None if row.label is None else read_number(row.label)
 
 
 def _index(names: Sequence[str] | None, number: Mapping[str, int], multi_label: bool) -> Label | None:

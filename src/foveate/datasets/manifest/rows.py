@@ -325,7 +325,7 @@ def _label(text: str | None, multi_label: bool) -> str | None:
 def _label_faults(label: str, require_labels: bool, multi_label: bool) -> Iterator[str]:
     if not multi_label:
         if require_labels and not label:
-            yield "label is empty, write the image's class or remove the row"
+            yield "label is empty, write the image's class (or its number) or remove the row"
         return
     names = label_names(label)
     if "" in names:

@@ -181,8 +181,8 @@ def _label_cell(label: Label | None, classes: Sequence[str]) -> str | None:
         >>> _label_cell(1, ("cat", "dog")), _label_cell((0, 1), ("cat", "dog")), _label_cell((), ("cat", "dog"))
         ('dog', 'cat|dog', '')
     """
-    if label is None:
-        return None
+    if label is None or isinstance(label, float):
+        return None if label is None else repr(label)
     return "|".join(classes[i] for i in label) if isinstance(label, tuple) else classes[label]
 
 
