@@ -415,11 +415,11 @@ def test_many_drawn_rasters_are_as_rasterio_and_tifffile_read_them_near_and_far(
         check_drawn(tmp_path, seed)
 
 
-def test_channels_on_pages_of_their_own_are_said_not_to_be_used(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).integers(0, 9000, (3, 60, 75), np.uint16)
-    names = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD8", "Pan & CK"]}}
+def test_pages_of_several_depths_are_said_not_to_be_used(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 9000, (3, 2, 60, 75), np.uint16)
+    names = {"axes": "CZYX", "Channel": {"Name": ["DAPI", "CD8", "Pan & CK"]}}
     tifffile.imwrite(tmp_path / "panel.ome.tif", array, photometric="minisblack", metadata=names)
-    tifffile.imwrite(tmp_path / "pages.tif", array, photometric="minisblack", metadata=None)
+    tifffile.imwrite(tmp_path / "pages.tif", array[:, 0], photometric="minisblack", metadata=None)
     told = (
         "channels CD8, Pan & CK, on other pages or in other files (as OME-Zarr, e.g. by bioformats2raw, they are bands)"
     )
@@ -428,5 +428,5 @@ def test_channels_on_pages_of_their_own_are_said_not_to_be_used(tmp_path: Path) 
     (tmp_path / "images.csv").write_text("path,label\npanel.ome.tif,a\npages.tif,b\n")
     hints = [hint.message for hint in check_manifest(tmp_path / "images.csv").hints if hint.kind == "unused"]
     assert hints == [f"not all is used of what 2 of the files say, e.g. panel.ome.tif: {told}"]
-    tifffile.imwrite(tmp_path / "whole.tif", array[0], photometric="minisblack", metadata=None)
+    tifffile.imwrite(tmp_path / "whole.tif", array[0, 0], photometric="minisblack", metadata=None)
     assert open_image(tmp_path / "whole.tif").header.unused == ()

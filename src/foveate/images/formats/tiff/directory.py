@@ -277,8 +277,15 @@ def find_levels(pages: Sequence[Sequence[Directory]], name: str) -> Layout:
     return Layout(tuple(chosen), (), _kind(first, slide), note)
 
 
-def unused_pages(layout: Layout) -> tuple[str, ...]:
-    """What of a file of several images is not read, in words; channels of an OME-TIFF by their names."""
+def unused_pages(layout: Layout, rest: bool) -> tuple[str, ...]:
+    """What of a file of several images is not read, in words; channels of an OME-TIFF by their names.
+
+    Arguments:
+        layout: the levels.
+        rest: whether there are pages beside the channels that are read.
+    """
+    if rest:
+        return ("the other pages: the first image is read",)
     if not layout.note.startswith(("page ", "one of ")):
         return ()
     names = re.findall(r"<(?:\w+:)?Channel\b[^>]*\bName\s*=\s*\"([^\"]*)\"", layout.pages[0].text(270))

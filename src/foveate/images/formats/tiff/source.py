@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Shaped
 
 from foveate.errors import ImageError, one_line
 from foveate.images.formats.place import told_by_tags
+from foveate.images.formats.tiff.channels import ChannelSegments, find_channels
 from foveate.images.formats.tiff.directory import (
     GDAL_METADATA,
     GDAL_NODATA,
@@ -49,7 +51,8 @@ class TiffSource(TiledSource):
 
     Only the tiles that a box touches are read and decoded, and of the tables that say where they are, the parts that
     tell of them. Strips are tiles as wide as the image; a strip that is all of the image is decoded whole, unless it is
-    uncompressed. Of several images in a file the first is taken; `header.format` says so.
+    uncompressed. Channels on pages of their own are bands; of several images in a file the first is taken, and
+    `header.format` says so.
 
     Palettes and CMYK become RGB, opacity is laid over black, other extra bands are kept. A raster, which says where on
     earth it lies, has all its values as bands, as GDAL has them. Missing data is what has
@@ -68,6 +71,7 @@ class TiffSource(TiledSource):
         self._path = path
         self._words = ""
         self._first: Directory | None = None
+        self._bands: tuple[str, ...] = ()
         self._unused: tuple[str, ...] = ()
         self._halved = False
         self._mask: MaskPages | None = None
@@ -99,7 +103,12 @@ class TiffSource(TiledSource):
         pages = read_directories(stream(file), file.size, self.name)
         layout = find_levels(pages, self.name)
         raster = not layout.pages[0].tags.isdisjoint(GEO_TAGS)
-        first, *others = (Segments(page, file, self.name, raster) for page in self._pages(layout))
+        channels = find_channels(pages, layout) if layout.note and not layout.masks else None
+        if channels is not None:
+            layout = replace(layout, note=f"{len(channels.levels[0])} channels")
+        shown = channels.levels if channels is not None else [(page,) for page in self._pages(layout)]
+        decoders = ([Segments(page, file, self.name, raster) for page in some] for some in shown)
+        first, *others = (some[0] if channels is None else ChannelSegments(some) for some in decoders)
         kind = first.channels, first.opacity, first.dtype
         levels = [first, *(level for level in others if (level.channels, level.opacity, level.dtype) == kind)]
         self._opacity = first.opacity
@@ -109,7 +118,8 @@ class TiffSource(TiledSource):
         if self._known is not None and [level.size for level in self._known.levels] != self._sizes(levels):
             raise changed(self.name)
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
-        self._words, self._first, self._unused = how, layout.pages[0], unused_pages(layout)
+        self._words, self._first, self._bands = how, layout.pages[0], () if channels is None else channels.names
+        self._unused = unused_pages(layout, channels is not None and channels.rest)
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
         return file, tuple(levels)
 
@@ -164,6 +174,7 @@ class TiffSource(TiledSource):
             self._words,
             mean_side(sides),
             tile,
+            self._bands,
             nodata=first.nodata,
             pixel=None if sides is None else self._orientation.sides(sides),
             masked=" and ".join(masked),
