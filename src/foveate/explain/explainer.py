@@ -152,7 +152,9 @@ def folder_names(paths: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _certainty(seen: Explanation) -> float:
+def _certainty(seen: Explanation) -> float | None:
+    if seen.numeric:
+        return None
     values = seen.prediction.probabilities
     return values.get(seen.prediction.predicted, max(values.values()))
 

@@ -12,7 +12,7 @@ from foveate.explain.omission import adds_up, omissions
 from foveate.images import Georeference
 from foveate.models import Look, Model, PatchModel
 from foveate.models.ips import Selected
-from foveate.models.probabilities import refuse_numbers
+from foveate.models.probabilities import OfNumbers
 from foveate.models.types import Output, Prediction
 from foveate.sampling import AttentionHealth, coefficients, diagnose
 from foveate.types import Affine, Box, Size
@@ -68,6 +68,7 @@ class Explanation:
         georeference: where on earth the image lies, or None.
         others: what other seeds would have given, seed by seed.
         truth: names of the classes that it shows in truth; None where that is not known.
+        numeric: whether the answer is a number: all columns are one then, "number", and in its unit, not in nats.
     """
 
     path: str
@@ -89,6 +90,7 @@ class Explanation:
     georeference: Georeference | None
     others: tuple[tuple[int, Prediction], ...] = ()
     truth: tuple[str, ...] | None = None
+    numeric: bool = False
 
     def _repr_html_(self) -> str:
         """Picture, map, patches and probabilities, which a notebook shows."""
@@ -122,16 +124,22 @@ class Explanation:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The class that was predicted; with several labels, all that were."""
+        """The class that was predicted; with several labels, all that were; the one column of a number."""
+        if self.numeric:
+            return self.classes
         return tuple(self.prediction.predicted.split("|")) if self.multi_label else (self.prediction.predicted,)
 
     @property
     def right(self) -> bool | None:
-        """Whether the answer is the truth; None where that is not known."""
-        return None if self.truth is None else {name for name in self.answers if name} == set(self.truth)
+        """Whether the answer is the truth; None where that is not known, or the answer is a number."""
+        return (
+            None if self.truth is None or self.numeric else {name for name in self.answers if name} == set(self.truth)
+        )
 
     @property
     def _answer(self) -> Float64[np.ndarray, " class"]:
+        if self.numeric:
+            return np.array([self.prediction.value])
         return np.array([self.prediction.probabilities[name] for name in self.classes])
 
     @property
@@ -181,27 +189,31 @@ def explain(
         >>> len(seen.patches), seen.attention.shape
         (4, (20, 30))
     """
-    refuse_numbers(model.kind, "an explanation is")
     output, seer = look.output, model.seer
+    unit = float(seer.kind.head.get_buffer("deviation")) if isinstance(seer.kind, OfNumbers) else 1.0
     patches: tuple[SeenPatch, ...] = ()
     rest = bias = None
     if output.features is None:
         logits = output.logits.detach().double().cpu().numpy()
     elif adds_up(seer):
         parts = contributions(output, seer.head)
-        patches, rest = _patches(look, parts)
+        patches, rest = _patches(look, unit * parts)
         bias = seer.head.bias.detach().double().cpu().numpy()
         logits = bias + parts.sum(1)
     else:
         parts, logits = omissions(output, seer)
-        patches, _ = _patches(look, parts)
+        patches, _ = _patches(look, unit * parts)
+    answers, classes = model.answers(torch.from_numpy(logits)).numpy(), model.classes
+    if model.kind.numeric:  # in units of the number: μ + σ z
+        logits, classes = answers, ("number",)
+        bias = None if bias is None else model.answers(torch.from_numpy(bias)[None]).numpy()[0]
     shown = seer.attends and output.attention is not None
     attention, mask = (output.attention, output.cell_mask) if shown else (None, None)
     health = None if attention is None or mask is None else diagnose(attention, mask, seer.patches)[0]
     return Explanation(
         path=look.prediction.path if path is None else path,
         prediction=look.prediction,
-        classes=model.classes,
+        classes=classes,
         multi_label=model.multi_label,
         size=look.opened.size,
         attention=None if attention is None else attention[0].detach().float().cpu().numpy(),
@@ -209,7 +221,7 @@ def explain(
         affine=seer.grid.affine(look.grid_size, look.opened.size) if shown and seer.grid is not None else None,
         patches=patches,
         logits=logits,
-        probabilities=model.probabilities(torch.from_numpy(logits)).numpy(),
+        probabilities=answers,
         bias=bias,
         rest=rest,
         health=health,
@@ -217,7 +229,8 @@ def explain(
         note=" ".join(filter(None, (model.seer_note, _note(seer, look, len(patches)), _omitted(seer, output)))),
         georeference=look.opened.header.georeference,
         others=tuple(others),
-        truth=None if truth is None or not {*truth} <= {*model.classes} else tuple(truth),
+        truth=None if truth is None or not (model.kind.numeric or {*truth} <= {*classes}) else tuple(truth),
+        numeric=model.kind.numeric,
     )
 
 
@@ -292,9 +305,10 @@ def _patches(
 def _omitted(model: Model, output: Output) -> str:
     if output.features is None or adds_up(model):
         return ""
+    whole = "the number" if model.kind.numeric else "the logits"
     return (
-        "What this model makes of its patches is no sum over them: what a patch adds is what the logits would lose "
-        "without it, and all of these together are not the logits."
+        f"What this model makes of its patches is no sum over them: what a patch adds is what {whole} would lose "
+        f"without it, and all of these together are not {whole}."
     )
 
 
@@ -304,7 +318,7 @@ def _note(model: Model, look: Look, listed: int) -> str:
     if not patches:
         return (
             f"A {name} model looks at the whole image once, at low resolution: it has no attention map, reads no "
-            "patches, and does not say which parts decided. Only its probabilities are shown."
+            "patches, and does not say which parts decided. Only its answer is shown."
         )
     if not model.attends:
         return (

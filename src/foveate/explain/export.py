@@ -55,13 +55,17 @@ def _plain(seen: Explanation) -> dict[str, Any]:
         "classes": seen.classes,
         "size": seen.size,
         "patches": [_plain_patch(patch) for patch in seen.patches],
-        "draws": [{"logits": logits.tolist(), "probabilities": values.tolist()} for logits, values in draws],
+        "draws": [
+            {"number": values[0]} if seen.numeric else {"logits": logits.tolist(), "probabilities": values.tolist()}
+            for logits, values in draws
+        ],
         "bias": None if seen.bias is None else seen.bias.tolist(),
         "unlisted": None if seen.rest is None else seen.rest.tolist(),
         "affine": seen.affine,
         "health": None if seen.health is None else {name: getattr(seen.health, name) for name in HEALTH},
         "warnings": seen.warnings,
         "note": seen.note,
+        **({"number": prediction.value} if seen.numeric else {}),
         "what_if": [
             {
                 "seed": seed,

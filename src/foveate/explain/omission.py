@@ -11,13 +11,14 @@ from foveate.models import Model
 from foveate.models.ips import Ips, Selected
 from foveate.models.sampling import PatchModel
 from foveate.models.types import Output
+from foveate.networks.number import NumberHead
 from foveate.sampling import log_coefficients
 
 
 def adds_up(model: Model) -> bool:
     """Whether the logits of a model are a sum over its patches: where patches are averaged, and a layer classifies."""
     pool = model.pool if isinstance(model, PatchModel | Ips) else None
-    return type(model.head) is nn.Linear and pool is None
+    return type(model.head) in (nn.Linear, NumberHead) and pool is None
 
 
 @torch.no_grad()

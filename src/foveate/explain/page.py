@@ -32,7 +32,7 @@ class Entry:
         folder: name of the image's folder.
         path: what the image is called.
         predicted: the answer.
-        probability: of the answer; with several labels, of the most probable class.
+        probability: of the answer; with several labels, of the most probable class; None of a number.
         warnings: what is wrong with its attention map.
         truth: names of the classes that it shows; None where nobody knows.
         right: whether the answer is the truth; None as the truth.
@@ -41,7 +41,7 @@ class Entry:
     folder: str
     path: str
     predicted: str
-    probability: float
+    probability: float | None
     warnings: tuple[str, ...]
     truth: Sequence[str] | None = None
     right: bool | None = None
@@ -131,6 +131,8 @@ def _write(path: Path, name: str, fields: Mapping[str, Any]) -> None:
 
 def _answer(seen: Explanation) -> str:
     values, predicted = seen.prediction.probabilities, seen.prediction.predicted
+    if seen.numeric:
+        return predicted
     if not seen.multi_label:
         return f"{predicted}, probability {values[predicted]:.3f}"
     told = ", ".join(f"{name} ({values[name]:.3f})" for name in seen.answers if name)
@@ -167,7 +169,8 @@ def _probabilities(seen: Explanation) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for k in seen.shown_classes:
         name, each = seen.classes[k], seen.probabilities[:, k]
-        row = {"name": name, "mean": seen.prediction.probabilities[name], "low": each.min(), "high": each.max()}
+        mean = seen.prediction.probabilities.get(name, seen.prediction.value)
+        row = {"name": name, "mean": mean, "low": each.min(), "high": each.max()}
         deviation = each.std(ddof=1) if len(each) > 1 else 0.0
         rows.append(row | {"deviation": deviation, "chosen": name in seen.answers, "first": k == seen.shown_class})
     return rows
@@ -194,7 +197,7 @@ def _sums(seen: Explanation) -> list[list[str]]:
         for k, listed in enumerate(parts[draws == draw].sum(0)):
             unlisted = f" + unlisted patches {number(rest[k])}" if np.abs(seen.rest).max() > 0 else ""
             made = f"bias {number(bias[k])} + patches {number(listed)}{unlisted}"
-            row.append(f"{made} = logit {number(logits[k])}{above}")
+            row.append(f"{made} = {'number' if seen.numeric else 'logit'} {number(logits[k])}{above}")
         told.append(row)
     return told
 

@@ -18,6 +18,7 @@ from foveate.images.io.open import state_of
 from foveate.images.view import shrunk_size
 from foveate.images.wrappers.base import Wrapper
 from foveate.models import Model
+from foveate.models.probabilities import refuse_numbers
 from foveate.models.types import ONE_DRAW, DrawOptions
 from foveate.predict import Row
 from foveate.types import Box
@@ -70,6 +71,7 @@ class Gallery:
     """
 
     def __init__(self, model: Model, rows: Sequence[Row], options: DrawOptions = ONE_DRAW) -> None:
+        refuse_numbers(model.kind, "foveate view is")
         self._rows, self._options = tuple(rows), options
         self._model, self._bands = model, model.settings.input.bands
         self._seen: dict[int, Seen] = {}
