@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from squares import make_squares
 
 from foveate.config.settings import InputSettings, ViewSettings
 from foveate.datasets.types import Example
 from foveate.errors import ImageError
 from foveate.images import ArraySource, Source
 from foveate.models import Intake, load_model
+from foveate.models.gmic import Gmic
 from foveate.training import build as survey
-from foveate.training.build import band_statistics, typical_image
+from foveate.training.build import band_statistics, build_for, typical_image
 from foveate.training.loop import train
 from foveate.training.progress import SilentProgress
 
@@ -189,3 +192,19 @@ def test_runs_from_before_go_on_and_answer_as_they_were(settings_of: Callable[..
     assert plain["settings"]["input"].pop("normalise") == "none"
     config.write_text(json.dumps(plain))  # a folder from before there was a choice
     assert load_model(tmp_path / "run").normalise is None
+
+
+@pytest.mark.parametrize(
+    ("classes", "named", "background"),
+    [(("none", "red"), "auto", "none"), (("blue", "red"), "auto", None), (("blue", "red"), "red", "red")],
+)
+def test_gmic_has_no_map_of_the_class_that_shows_nothing(
+    classes: tuple[str, str], named: str, background: str | None, settings_of: Callable[..., Any]
+) -> None:
+    data = replace(make_squares(4), classes=classes)
+    settings = settings_of(data={"background": named}, model={"name": "gmic"})
+    built = build_for(settings, data, range(4), Accelerator(cpu=True))
+    assert built.settings.evidence.background == background
+    assert isinstance(built, Gmic)
+    assert built.saliency is not None
+    assert built.saliency.out_features == (2 if background is None else 1)

@@ -22,7 +22,8 @@ from foveate.models.losses import cross_entropies
 from foveate.networks.evidence import ALL_CELLS, EvidenceHead, pooled_evidence
 from foveate.pipeline.loader import LoadOptions, split_indices
 from foveate.training.bags import Bags
-from foveate.training.find import Found, _judged, background_of, find, finds, found_line, questions
+from foveate.training.build import background_of
+from foveate.training.find import Found, _judged, find, finds, found_line, questions
 from foveate.training.shortlist import Shortlist
 from foveate.training.teacher import TEMPERATURES, Question, Teacher, kept_starts, one_cycle
 

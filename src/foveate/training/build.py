@@ -18,6 +18,7 @@ from foveate.errors import ConfigError, ImageError
 from foveate.images import Source
 from foveate.images.tensors import view_size
 from foveate.models import Intake, Model, build_model, view_of, view_scale, wanted_channels
+from foveate.models.evidence import guess_background
 from foveate.networks import FeatureNetwork
 from foveate.networks.evidence import has_backbone
 from foveate.networks.normalise import BandStatistics
@@ -200,6 +201,8 @@ def build_for(
                 "images (model.input.normalise bands)"
             )
     model = replace(model, attention=_with_runtime(model, len(indices), size, accelerator.device.type, say))
+    if model.name == "gmic" and model.evidence.background is None:
+        model = replace(model, evidence=replace(model.evidence, background=background_of(settings, dataset)))
     bands: BandStatistics | None = None
     if model.input.normalise == "bands":
         intake = Intake(model.input, channels)
@@ -219,6 +222,14 @@ def build_for(
     )
     measure_labels(built, dataset, indices)
     return built
+
+
+def background_of(settings: RunSettings, dataset: ImageDataset) -> str | None:
+    """Background class that the settings name or, if they leave it open, that is called like one."""
+    named = settings.data.background
+    if dataset.multi_label or named is None:
+        return None
+    return guess_background(dataset.classes) if named == "auto" else named
 
 
 def _with_runtime(

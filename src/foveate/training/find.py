@@ -21,13 +21,13 @@ from foveate.config.training import RunSettings
 from foveate.datasets.types import ImageDataset
 from foveate.errors import ArgumentTypeError, ConfigError
 from foveate.models import AttentionSampling, Evidence, Model, build_model, load_model, save_model
-from foveate.models.evidence import guess_background
 from foveate.networks import count_cells
 from foveate.networks.evidence import ALL_CELLS, EvidenceNetwork, has_backbone
 from foveate.pipeline.distributed import agreed
 from foveate.pipeline.loader import Loader, LoadOptions, readable, shares
 from foveate.seeds import derive_seed
 from foveate.training.bags import Bags
+from foveate.training.build import background_of
 from foveate.training.teacher import Question, Teacher, kept_starts
 from foveate.types import Label
 
@@ -103,14 +103,6 @@ def check_stage(settings: RunSettings, stage: Stage) -> None:
             f"{settings.training.find.starts}: set model.attention.name to e.g. timm:tf_efficientnet_lite0, or leave "
             "the stage out"
         )
-
-
-def background_of(settings: RunSettings, dataset: ImageDataset) -> str | None:
-    """Background class that the settings name or, if they leave it open, that is called like one."""
-    named = settings.data.background
-    if dataset.multi_label or named is None:
-        return None
-    return guess_background(dataset.classes) if named == "auto" else named
 
 
 def questions(settings: RunSettings, dataset: ImageDataset) -> list[Question]:
