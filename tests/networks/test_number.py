@@ -69,6 +69,16 @@ def test_errors_are_in_the_unit_of_the_labels() -> None:
     assert head.errors(head.standardised(labels)[:, None], labels).abs().max() < 1e-12
 
 
+def test_it_begins_with_the_mean_and_learns_from_there() -> None:
+    head = NumberHead(4)
+    head.measure(LABELS)
+    assert head.numbers(head(vectors().float()))[:, 0].tolist() == pytest.approx([4.15] * 5)
+    losses = head.losses(head(vectors().float()), torch.tensor(LABELS, dtype=torch.float64))
+    assert float(losses.mean().detach()) == pytest.approx(1, abs=1e-6)
+    (slope,) = torch.autograd.grad(losses.sum(), head.weight)
+    assert slope.abs().min() > 0
+
+
 def test_large_labels_of_small_deviation_lose_no_digits_in_float32() -> None:
     head = NumberHead(4)
     labels = [1e9 + one for one in LABELS]

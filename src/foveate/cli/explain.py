@@ -136,7 +136,7 @@ def _draw_evolution(arguments: argparse.Namespace) -> int:
     run = Path(arguments.run)
     settings = run_settings(run)
     run = run if (run / "config.yaml").is_file() else run.parent
-    dataset = open_dataset(settings.data, settings.seed)
+    dataset = open_dataset(settings.data, settings.seed, numbers=settings.model.head.numeric)
     picture, animation = arguments.out / "evolution.png", arguments.out / "evolution.gif"
     draw_evolution(run, dataset, picture)
     animate_evolution(run, dataset, animation)

@@ -8,7 +8,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from foveate.errors import DataError
-from foveate.networks.cnn import glorot_
 
 
 class NumberHead(nn.Linear):
@@ -21,7 +20,8 @@ class NumberHead(nn.Linear):
         r = z - \frac{y - \mu}{\sigma}
 
     Without δ the loss is r² everywhere, and always answering the mean of the training labels costs 1. Mean and
-    deviation are buffers in double precision, and so are saved, resumed and moved with the weights.
+    deviation are buffers in double precision, and so are saved, resumed and moved with the weights. It begins with
+    that mean for every image: features are long vectors, of which random weights would make numbers far off.
 
     Source: Huber, "Robust Estimation of a Location Parameter" (Annals of Mathematical Statistics 1964), for δ; the loss
     is twice his, so that it is the squared error near 0.
@@ -39,7 +39,8 @@ class NumberHead(nn.Linear):
 
     def __init__(self, dimension: int, delta: float | None = None) -> None:
         super().__init__(dimension, 1)
-        glorot_(self)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
         self.delta = delta
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("deviation", torch.ones((), dtype=torch.float64))

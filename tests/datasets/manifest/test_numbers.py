@@ -86,3 +86,23 @@ def test_numbers_are_those_of_a_manifest(settings: DataSettings, what: str) -> N
         f"model.head.kind number needs a number an image, got {what}: give --data MANIFEST with numbers in the column "
         "label, or set model.head.kind to classes"
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([f"{number / 8}" for number in range(12)] * 3, True),
+        ([str(number) for number in range(12)], True),
+        ([str(number) for number in range(12)] * 3, False),  # classes that are called by numbers, several of each
+        ([f"{number / 8}" for number in range(9)] * 3, False),
+        ([*(f"{number / 8}" for number in range(12)), "none"], False),
+    ],
+)
+def test_labels_that_look_like_measurements_are_told_how_to_be_learnt(
+    labels: list[str], told: bool, tmp_path: Path
+) -> None:
+    file = write(tmp_path, *(f"{number}.png,{label}" for number, label in enumerate(labels)), header="path,label")
+    note = "labels are 12 different numbers, each a class: to foretell the number, --model.head.kind number"
+    assert read_manifest(file, check_files=False).notes == ((note,) if told else ())
+    if told:
+        assert read_manifest(file, check_files=False, numbers=True).notes == ()

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from foveate.datasets.manifest.folders import IMAGE_FOLDERS, IMAGE_SUFFIXES, read_class_folders
-from foveate.datasets.manifest.numbers import comma_notes, number_faults, read_number
+from foveate.datasets.manifest.numbers import comma_notes, number_faults, number_notes, read_number
 from foveate.datasets.manifest.objects import Objects, read_objects
 from foveate.datasets.manifest.rows import PLAIN, Layout, ManifestRow, ManifestTable, counted, label_names, read_csv
 from foveate.datasets.types import Example
@@ -182,7 +182,8 @@ def read_table(
     else:
         table = read_csv(listed if path.is_dir() else path, require_labels, multi_label, layout)
         table = replace(table, places=_by_stem(table))
-    notes = (*table.notes, *(() if numbers else _label_notes(table.rows, multi_label)), *_group_notes(table))
+    of_labels = () if numbers else (*_label_notes(table.rows, multi_label), *number_notes(table.rows))
+    notes = (*table.notes, *of_labels, *_group_notes(table))
     return replace(table, notes=notes)
 
 

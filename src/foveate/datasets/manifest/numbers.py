@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from foveate.datasets.manifest.rows import ManifestRow
 
+MANY = 10
+"""Different numbers from which on they are hardly classes."""
+
 
 def read_number(text: str) -> float | None:
     """The finite number that a text says, with a decimal point or a decimal comma; None if it says none.
@@ -28,6 +31,18 @@ def number_faults(rows: Iterable[ManifestRow]) -> list[str]:
         for row in rows
         if row.label is not None and read_number(row.label) is None
     ]
+
+
+def number_notes(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
+    """Note of labels that are read as classes and look like measurements: many different numbers."""
+    labels = {row.label for row in rows if row.label is not None}
+    if len(labels) < MANY or any(read_number(label) is None for label in labels):
+        return ()
+    if 2 * len(labels) < len(rows) and all(label.isdecimal() for label in labels):
+        return ()
+    return (
+        f"labels are {len(labels)} different numbers, each a class: to foretell the number, --model.head.kind number",
+    )
 
 
 def comma_notes(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
