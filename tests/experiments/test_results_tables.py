@@ -35,7 +35,7 @@ TABLES = {
     ),
     "colon-cancer-eyes": (
         "## Colon cancer, by evidence alone",
-        "evidence",
+        "evidence ats-10",
         ERROR | {"AUC": "auc", "train loss": "loss", "train error": "training error"},
     ),
     "german-speed-limits": (
