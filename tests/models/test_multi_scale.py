@@ -29,17 +29,19 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def every_place(model: Model, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+def every_place(
+    model: Model, source: Source, factors: tuple[float, ...] = FACTORS
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Log probability of every cell at every scale, and the features of what lies there: by formula and by hand."""
     batch = model.seen(batch_of(model, [source]))
     mask = model.grid.cell_mask(batch.mask, batch.view_sizes)
     of_cells = model.log_attention(batch, mask)[0]
     share = model.settings.attention.smoothing
     of_scales = model.scales.scores(batch.views)[0].flatten(1).T.softmax(-1)
-    of_scales = ((1 - share) * of_scales + share / len(FACTORS)).log()
+    of_scales = ((1 - share) * of_scales + share / len(factors)).log()
     features = []
     for cell in range(len(of_cells)):
-        for number, factor in enumerate(FACTORS):
+        for number, factor in enumerate(factors):
             size = tuple(int(side * factor + 0.5) for side in model.patch)
             view, columns = batch.view_sizes, mask.shape[2]
             box = model.grid.boxes(torch.tensor([[cell]]), columns, view, [source.size], size)[0, 0].tolist()
@@ -50,18 +52,18 @@ def every_place(model: Model, source: Source) -> tuple[torch.Tensor, torch.Tenso
     return (of_cells[:, None] + of_scales).flatten(), torch.stack(features)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("factors", "shared"), [(FACTORS, True), (FACTORS, False), ((2.5, 4.0), True), ((2.5,), True)])
 def test_all_places_together_are_the_sum_over_cells_and_scales(
-    shared: bool, make_model: Models, make_source: Sources
+    factors: tuple[float, ...], shared: bool, make_model: Models, make_source: Sources
 ) -> None:
-    """Value, and gradient to the networks of cells, of scales and of features."""
-    changes = SETTINGS | {"scales": ScaleSettings(FACTORS, shared)}
+    """Value, and gradient to the networks of cells, of scales and of features; the network sees `model.patch` pixels."""
+    changes = SETTINGS | {"scales": ScaleSettings(factors, shared)}
     model = sharp(make_model("multi-scale", **changes, patches=100)).eval()
     source = make_source((61, 90))
     output = model(batch_of(model, [source]))
-    log_prob, features = every_place(model, source)
-    assert output.draw.valid.sum() == len(log_prob) == 3 * 5 * 3
-    assert sorted(output.draw.index[output.draw.valid].tolist()) == list(range(45))
+    log_prob, features = every_place(model, source, factors)
+    assert output.draw.valid.sum() == len(log_prob) == 3 * 5 * len(factors)
+    assert sorted(output.draw.index[output.draw.valid].tolist()) == list(range(len(log_prob)))
     assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-5)
     mean = (log_prob.exp()[:, None] * features).sum(0)
     logits = model.head(mean)

@@ -17,13 +17,13 @@ from foveate.types import Size
 
 
 class ScaledReading(PatchReading):
-    """Patches of several sizes: the area average of each, in as many pixels as the smallest has.
+    """Patches of several sizes: the area average of each, in as many pixels as the network sees.
 
-    What is as large as the smallest is read as it is stored, what is larger from the level of the file that is just
-    fine enough.
+    What has as many is read as it is stored, what is larger from the level of the file that is just fine enough.
 
     Arguments:
-        sizes: (height, width) that boxes may have; the first is that of the patches the network sees.
+        patch: (height, width) of what the network sees.
+        sizes: (height, width) that boxes may have, none smaller than that.
         further: networks of the second size and those after it; empty where one network sees all.
         given: see `PatchReading`.
 
@@ -32,32 +32,30 @@ class ScaledReading(PatchReading):
         >>> from foveate.images import ArraySource
         >>> image = ArraySource(np.tile(np.array([[0, 255]], np.uint8), (4, 3)))
         >>> boxes = torch.tensor([[[0, 0, 1, 2], [1, 2, 2, 4]]])
-        >>> reading = ScaledReading(((1, 2), (2, 4)), (), [image], boxes, None, torch.device("cpu"))
+        >>> reading = ScaledReading((1, 2), ((1, 2), (2, 4)), (), [image], boxes, None, torch.device("cpu"))
         >>> reading.features(torch.nn.Flatten())
         tensor([[[0.0000, 1.0000],
                  [0.5000, 0.5000]]])
     """
 
-    def __init__(self, sizes: Sequence[Size], further: Sequence[Network], *given: Any) -> None:
-        self._sizes, self._further = torch.tensor(sizes), further
+    def __init__(self, patch: Size, sizes: Sequence[Size], further: Sequence[Network], *given: Any) -> None:
+        self._patch, self._sizes, self._further = patch, torch.tensor(sizes), further
         super().__init__(*given)
 
     def _read(self, part: slice) -> Shaped[Tensor, "rows draw channel height width"]:
         sources, boxes = self._sources[part], self._boxes[part]
-        patch = self._sizes[0]
         valid = torch.ones(boxes.shape[:2], dtype=torch.bool) if self._valid is None else self._valid[part]
-        larger = (boxes[:, :, 2:] != patch).any(-1)
+        larger = (boxes[:, :, 2:] != torch.tensor(self._patch)).any(-1)
         stored = self._stored(sources, boxes, valid & ~larger)
         if not bool((larger & valid).any()):
             return stored
         patches = to_unit(stored)
         rows = [row for row in range(len(sources)) if bool((larger & valid)[row].any())]
         threads = reading_threads() if any(sources[row].threaded for row in rows) else 1
-        size: Size = (int(patch[0]), int(patch[1]))
 
         def fill(row: int) -> None:
             for slot in (larger & valid)[row].nonzero()[:, 0].tolist():
-                patches[row, slot] = shrunk(sources[row], boxes[row, slot].tolist(), size)
+                patches[row, slot] = shrunk(sources[row], boxes[row, slot].tolist(), self._patch)
 
         in_threads(fill, rows, threads)
         return patches
@@ -65,8 +63,8 @@ class ScaledReading(PatchReading):
     def _stored(
         self, sources: Sequence[Source], boxes: Int[Tensor, "rows draw 4"], valid: Tensor
     ) -> Shaped[Tensor, "rows draw channel height width"]:
-        """Those that are valid, as they are stored; boxes of the others are of the smallest size and not read."""
-        same = torch.cat((boxes[:, :, :2], self._sizes[0].expand(*boxes.shape[:2], 2)), -1)
+        """Those that are valid, as they are stored; boxes of the others are made as large and not read."""
+        same = torch.cat((boxes[:, :, :2], torch.tensor(self._patch).expand(*boxes.shape[:2], 2)), -1)
         return read_patches(sources, same, valid, pin=self._device.type == "cuda")
 
     def _seen_by(
