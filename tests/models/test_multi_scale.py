@@ -56,7 +56,7 @@ def every_place(
 def test_all_places_together_are_the_sum_over_cells_and_scales(
     factors: tuple[float, ...], shared: bool, make_model: Models, make_source: Sources
 ) -> None:
-    """Value, and gradient to the networks of cells, of scales and of features; the network sees `model.patch` pixels."""
+    """Value, and gradient to all networks; that of features sees `model.patch` pixels, whatever a patch shows."""
     changes = SETTINGS | {"scales": ScaleSettings(factors, shared)}
     model = sharp(make_model("multi-scale", **changes, patches=100)).eval()
     source = make_source((61, 90))
