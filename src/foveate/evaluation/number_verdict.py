@@ -8,7 +8,7 @@ import numpy as np
 from foveate.datasets.types import Example
 from foveate.evaluation.intervals import unit_names
 from foveate.evaluation.numbers import AnyEvaluation, Floats, NumberEvaluation
-from foveate.evaluation.permutation import LEVEL, SHUFFLES, Verdict
+from foveate.evaluation.permutation import SHUFFLES, Tested, Verdict
 
 
 def fit_p(labels: Floats, answers: Floats, groups: Sequence[str | None], seed: int = 0) -> float | None:
@@ -53,7 +53,7 @@ def _correlation(labels: Floats, centred: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class NumberVerdict:
+class NumberVerdict(Tested):
     """Verdict on a model that answers with numbers: whether it has learnt anything, by images it was not taught.
 
     Attributes:
@@ -94,13 +94,6 @@ class NumberVerdict:
         )
 
     @property
-    def learnt(self) -> bool | None:
-        """Whether anything was learnt; None where the images cannot tell."""
-        if self.p is None or (self.p > LEVEL and (self.faultless or 0.0) > LEVEL):
-            return None
-        return self.p <= LEVEL
-
-    @property
     def pays(self) -> bool:
         """Whether its answers are better than the mean, in squares."""
         return self.r_squared is not None and self.r_squared > 0
@@ -113,13 +106,6 @@ class NumberVerdict:
         always = f"and by {self.constant:.4g} if {self.centre:.4g}, the mean of the training labels, is always answered"
         first = f"{self._headline()}: of {images} it is off by {self.error:.4g} in the mean{between}, {always}"
         return [first, *self._test()]
-
-    def _headline(self) -> str:
-        if self.learnt is None:
-            return "whether anything was learnt cannot be told"
-        if not self.learnt:
-            return "nothing that shows was learnt"
-        return "something was learnt" if self.pays else "something was learnt, but answers are no better for it"
 
     def _test(self) -> Iterator[str]:
         if self.p is None or self.r_squared is None:

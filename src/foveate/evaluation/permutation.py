@@ -82,8 +82,39 @@ def _mean_auc(hot: NDArray[np.int64], ranks: NDArray[np.float64]) -> NDArray[np.
     return np.where(told.any(1), mean, 0.5)
 
 
+class Tested:
+    """What a permutation test says of a model, whatever it answers with.
+
+    Attributes:
+        p: of the test; None where labels are all alike.
+        faultless: p that a model without fault would have; likewise.
+    """
+
+    p: float | None
+    faultless: float | None
+
+    @property
+    def learnt(self) -> bool | None:
+        """Whether anything was learnt; None where the images cannot tell."""
+        if self.p is None or (self.p > LEVEL and (self.faultless or 0.0) > LEVEL):
+            return None
+        return self.p <= LEVEL
+
+    @property
+    def pays(self) -> bool:
+        """Whether its answers are better than one answer for all; for subclasses."""
+        raise NotImplementedError
+
+    def _headline(self) -> str:
+        if self.learnt is None:
+            return "whether anything was learnt cannot be told"
+        if not self.learnt:
+            return "nothing that shows was learnt"
+        return "something was learnt" if self.pays else "something was learnt, but answers are no better for it"
+
+
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Tested):
     """Verdict on a model: whether it has learnt anything, by images that it has not been taught.
 
     Attributes:
@@ -146,13 +177,6 @@ class Verdict:
         )
 
     @property
-    def learnt(self) -> bool | None:
-        """Whether anything was learnt; None where the images cannot tell."""
-        if self.p is None or (self.p > LEVEL and (self.faultless or 0.0) > LEVEL):
-            return None
-        return self.p <= LEVEL
-
-    @property
     def pays(self) -> bool:
         """Whether its answers err less than one answer for all."""
         return self.error < self.constant
@@ -160,13 +184,6 @@ class Verdict:
     def lines(self) -> list[str]:
         """Lines that say so: the verdict, the test behind it and, if there is need, what to try."""
         return [f"{self._headline()}: {self._errors()}", *self._test(), *(f"  try: {one}" for one in self._remedies())]
-
-    def _headline(self) -> str:
-        if self.learnt is None:
-            return "whether anything was learnt cannot be told"
-        if not self.learnt:
-            return "nothing that shows was learnt"
-        return "something was learnt" if self.pays else "something was learnt, but answers are no better for it"
 
     def _errors(self) -> str:
         low, high = self.interval

@@ -160,7 +160,7 @@ class MultiScale(AttentionSampling):
         return torch.stack(of_scales, 2).take_along_dim(scale[:, :, None, None].long(), 2)[:, :, 0]
 
     def _reading(self, *given: Any) -> PatchReading:
-        return ScaledReading(self.patch, self.sizes, tuple(self.further_features), *given)
+        return ScaledReading(self.settings.patch, self.sizes, tuple(self.further_features), *given)
 
     def finish(self, started: Started) -> Output:
         """Read, compute features, estimate, classify; see `Model.finish`."""
