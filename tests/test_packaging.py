@@ -145,7 +145,7 @@ def test_the_tests_come_last_in_make_test() -> None:
     dry_run = ["make", "--dry-run", "--no-print-directory", "test"]
     commands = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "-m pytest" in commands.splitlines()[-1]
-    assert commands.index("ruff check") < commands.index("mypy") < commands.index("pytest")
+    assert commands.index("ruff check") < commands.index("ruff format --check") < commands.index("pytest")
 
 
 def test_continuous_integration_calls_make_test() -> None:

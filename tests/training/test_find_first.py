@@ -149,7 +149,7 @@ def test_a_search_that_was_killed_starts_afresh_and_a_better_model_takes_the_pla
     settings: RunSettings, dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(settings, training=replace(settings.training, epochs=1))
-    evaluate = loop.evaluate
+    evaluate = loop.evaluate_any
 
     def judged(model: Model, *given: Any, **options: Any) -> Any:
         error = 0.5 if isinstance(model, Evidence) else 0.25
@@ -157,7 +157,7 @@ def test_a_search_that_was_killed_starts_afresh_and_a_better_model_takes_the_pla
         sure = np.eye(2)[result.labels]  # in the right answer, or in the wrong one: six images are judged by their loss
         return replace(result, error=error, loss=error, probabilities=abs(sure - error))
 
-    monkeypatch.setattr(loop, "evaluate", judged)
+    monkeypatch.setattr(loop, "evaluate_any", judged)
     with monkeypatch.context() as patch:
         patch.setattr(finding, "save_model", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
         with pytest.raises(RuntimeError, match="killed"):

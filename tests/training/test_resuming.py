@@ -109,14 +109,14 @@ def test_a_signal_during_validation_stops_there(
     import foveate.training.loop as loop
 
     settings = settings_of()
-    evaluate = loop.evaluate
+    evaluate = loop.evaluate_any
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return evaluate(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate", interrupted)
+        patch.setattr(loop, "evaluate_any", interrupted)
         with pytest.raises(Interrupted, match="after step 4 of 8"):
             train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress())
     train(settings, tmp_path / "parts", dataset=squares, progress=SilentProgress(), resume=True)
