@@ -25,7 +25,7 @@ TABLES = {
     ),
     "several-scales": (
         "## What it has learnt so far",
-        "several several-40 only-32 only-64 only-128",
+        "several several-40 only-32 only-64 only-128 only-256",
         ERROR | {"minus several (95 %, paired)": "minus", "train error": "training error"},
     ),
     "colon-cancer": (
