@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 
-from foveate.images.formats.tiff.directory import MASK, REDUCED, Directory, Layout
+from foveate.images.formats.tiff.directory import CHANNEL_NAME, MASK, REDUCED, Directory, Layout
 from foveate.images.formats.tiff.segments import RowTable, Segments, Table
 from foveate.images.formats.tiled import TileName
 from foveate.images.io.local import ByteFile
@@ -46,6 +46,8 @@ def find_channels(pages: Sequence[Sequence[Directory]], layout: Layout) -> Chann
         pages: every page and its sub-pages.
         layout: the levels of the first page that is no reduced one.
     """
+    if layout.note.startswith("one of "):  # the file of a set
+        return None
     first, *reduced = layout.pages
     base = next(number for number, (page, *_) in enumerate(pages) if page is first)
     last = base + 1
@@ -85,7 +87,7 @@ def _pages_of_channels(first: Directory, alike: Sequence[Directory]) -> Sequence
         told = {key: int(value) for key, value in re.findall(r"^(\w+)=(\d+)\s*$", text, re.MULTILINE)}
         return range(told.get("channels", 1)) if told.get("images") == told.get("channels") else ()
     start = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", text)
-    if start is None or len(set(re.findall('FileName="([^"]+)"', text))) > 1:
+    if start is None:
         return ()
     told_of = _attributes(start[0])
     count, *others = (told_of.get(key, "1") for key in ("SizeC", "SizeZ", "SizeT"))
@@ -110,9 +112,7 @@ def _names(text: str, pages: Sequence[Directory]) -> list[str]:
         said = [page.text(DESCRIPTION) for page in pages]
         found = [re.search(r"<Biomarker>([^<]+)<", one) or re.search(r"<Name>([^<]+)<", one) for one in said]
         return [html.unescape(one[1]) for one in found if one is not None]
-    first_image = text.partition("Pixels>")[0]
-    named = re.findall(r"<(?:\w+:)?Channel\b[^>]*\bName\s*=\s*\"([^\"]*)\"", first_image)
-    return [html.unescape(name) for name in named]
+    return [html.unescape(name) for name in CHANNEL_NAME.findall(text.partition("Pixels>")[0])]
 
 
 class ChannelSegments(Segments):

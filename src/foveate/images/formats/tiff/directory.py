@@ -37,6 +37,9 @@ MOST_TAGS = 4096
 MOST_PAGES = 1000
 """Pages looked at; of stacks of more, the first ones."""
 
+CHANNEL_NAME = re.compile(r"<(?:\w+:)?Channel\b[^>]*\bName\s*=\s*\"([^\"]*)\"")
+"""Where OME-XML says what a channel is called."""
+
 MOST_BYTES = 2**20
 """Of a value that is no text."""
 
@@ -288,7 +291,7 @@ def unused_pages(layout: Layout, rest: bool) -> tuple[str, ...]:
         return ("the other pages: the first image is read",)
     if not layout.note.startswith(("page ", "one of ")):
         return ()
-    names = re.findall(r"<(?:\w+:)?Channel\b[^>]*\bName\s*=\s*\"([^\"]*)\"", layout.pages[0].text(270))
+    names = CHANNEL_NAME.findall(layout.pages[0].text(270))
     if len(names) < 2:
         return ("the other pages: the first is read",)
     others = html.unescape(", ".join(names[1:]))
