@@ -23,13 +23,13 @@ from foveate.datasets.types import Example, ImageDataset, Resplit
 from foveate.errors import ConfigError, DataError, RunError
 from foveate.evaluation.evaluate import Evaluation, judge
 from foveate.evaluation.numbers import AnyEvaluation, NumberEvaluation, evaluate_any
-from foveate.evaluation.scores import group_means, label_array
+from foveate.evaluation.scores import label_array
 from foveate.models import DrawOptions, load_model
 from foveate.models.ensemble import FOLDS
 from foveate.models.probabilities import SEPARATOR
 from foveate.pipeline.distributed import agreed, open_accelerator
 from foveate.pipeline.loader import LoadOptions, split_indices
-from foveate.training.held_numbers import HeldNumbers
+from foveate.training.held_numbers import HeldNumbers, pooled
 from foveate.training.loop import train
 from foveate.training.progress import Progress, choose_progress, span
 
@@ -308,19 +308,8 @@ def _held_out(images: ImageDataset, tested: Sequence[AnyEvaluation], together: b
     numbers = [one for one in tested if isinstance(one, NumberEvaluation)]
     if numbers:
         return HeldNumbers.of(images, numbers, together)
-    pairs = [(index, fold) for fold, one in enumerate(tested, start=1) for index in one.indices]
-    values = np.concatenate([one.probabilities for one in tested if isinstance(one, Evaluation)])
-    if together:
-        indices, values, _ = group_means([index for index, _ in pairs], values)
-        pairs = [(index, 0) for index in indices]
-    order = sorted(range(len(pairs)), key=lambda place: images.examples[pairs[place][0]].id)
-    return HeldOut(
-        tuple(images.examples[pairs[place][0]] for place in order),
-        tuple(pairs[place][1] for place in order),
-        values[order],
-        tuple(images.classes),
-        images.multi_label,
-    )
+    values = [one.probabilities for one in tested if isinstance(one, Evaluation)]
+    return HeldOut(*pooled(images, tested, values, together), tuple(images.classes), images.multi_label)
 
 
 def _check_free(out: Path, resume: bool) -> None:

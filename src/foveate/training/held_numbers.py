@@ -11,11 +11,38 @@ import numpy as np
 from foveate.atomic import replace_file
 from foveate.datasets.types import Example, ImageDataset
 from foveate.errors import DataError, RunError
-from foveate.evaluation.numbers import Floats, NumberEvaluation
+from foveate.evaluation.numbers import AnyEvaluation, Floats, NumberEvaluation
 from foveate.evaluation.scores import group_means
 
 HEADER = ("path", "label", "fold", "group", "predicted", "training_mean", "loss")
 """Columns of the table."""
+
+
+def pooled(
+    images: ImageDataset, tested: Sequence[AnyEvaluation], values: Sequence[Floats], together: bool
+) -> tuple[tuple[Example, ...], tuple[int, ...], Floats]:
+    """Rows of all folds, sorted by id; those of one image are averaged, if all folds tested it together.
+
+    Arguments:
+        images: the data set.
+        tested: a fold's evaluation after the other.
+        values: of each fold a row for every image it tested.
+        together: whether every fold tested the same images.
+
+    Returns:
+        The images; the fold of each, 0 where all folds tested it; and their (n, …) rows.
+    """
+    pairs = [(index, fold) for fold, one in enumerate(tested, start=1) for index in one.indices]
+    rows = np.concatenate(values)
+    if together:
+        indices, rows, _ = group_means([index for index, _ in pairs], rows)
+        pairs = [(index, 0) for index in indices]
+    order = sorted(range(len(pairs)), key=lambda place: images.examples[pairs[place][0]].id)
+    return (
+        tuple(images.examples[pairs[place][0]] for place in order),
+        tuple(pairs[place][1] for place in order),
+        rows[order],
+    )
 
 
 @dataclass(frozen=True)
@@ -35,14 +62,8 @@ class HeldNumbers:
     @classmethod
     def of(cls, images: ImageDataset, evaluations: Sequence[NumberEvaluation], together: bool = False) -> "HeldNumbers":
         """Numbers of all folds, sorted by id; those of one image are averaged, if all folds tested it together."""
-        pairs = [(index, fold) for fold, one in enumerate(evaluations, start=1) for index in one.indices]
-        values = np.concatenate([np.stack([one.answers, one.centres, one.losses], 1) for one in evaluations])
-        if together:
-            indices, values, _ = group_means([index for index, _ in pairs], values)
-            pairs = [(index, 0) for index in indices]
-        order = sorted(range(len(pairs)), key=lambda place: images.examples[pairs[place][0]].id)
-        examples = tuple(images.examples[pairs[place][0]] for place in order)
-        return cls(examples, tuple(pairs[place][1] for place in order), values[order])
+        values = [np.stack([one.answers, one.centres, one.losses], 1) for one in evaluations]
+        return cls(*pooled(images, evaluations, values, together))
 
     def judged(self, by_group: bool = False) -> NumberEvaluation:
         """Evaluation of them all, pooled.
