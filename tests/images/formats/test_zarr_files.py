@@ -1,13 +1,12 @@
-"""OME-Zarr and plain Zarr arrays: axes in any order, scales, shards, holes, folders and addresses."""
+"""OME-Zarr and plain Zarr arrays: axes in any order, scales, shards and holes, in folders."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from pyramid_files import check_absent, obeys, sliced, values
-from servers import FileServer
+from zarr_files import write_zarr
 
 from foveate.errors import ImageError
 from foveate.images import area_average, open_image
@@ -15,50 +14,6 @@ from foveate.images.formats.zarr import ZarrSource
 from foveate.types import Box
 
 zarr = pytest.importorskip("zarr")
-
-UNITS = {"y": "micrometer", "x": "micrometer"}
-
-
-def write(
-    path: Path,
-    arrays: list[np.ndarray],
-    axes: str = "tczyx",
-    version: str = "0.5",
-    scales: list[float] | None = None,
-    units: dict[str, str] | None = None,
-    shards: bool = False,
-    omero: dict[str, Any] | None = None,
-) -> Path:
-    """The arrays (height, width, channel) as an OME-Zarr image; of t and z there are two, the second one empty."""
-    format_ = 3 if version == "0.5" else 2
-    group = zarr.open_group(path, mode="w", zarr_format=format_)
-    datasets = []
-    for number, array in enumerate(arrays):
-        lengths = {"y": array.shape[0], "x": array.shape[1], "c": array.shape[2], "t": 2, "z": 2}
-        chunks = {"y": 32, "x": 24}
-        more = {"shards": tuple(2 * chunks.get(axis, 1) for axis in axes)} if shards else {}
-        target = group.create_array(
-            str(number),
-            shape=tuple(lengths[axis] for axis in axes),
-            chunks=tuple(chunks.get(axis, 1) for axis in axes),
-            dtype=array.dtype,
-            **more,
-        )
-        order = [axis for axis in axes if axis in "yxc"]
-        laid = array if "c" in axes else array[:, :, 0]
-        laid = laid.transpose(["yxc".index(axis) for axis in order])
-        target[tuple(0 if axis in "tz" else slice(None) for axis in axes)] = laid
-        scale = [(scales[number] if scales else 0.25 * 2**number) if axis in "yx" else 1.0 for axis in axes]
-        datasets.append({"path": str(number), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
-    kinds = {"t": "time", "c": "channel"}
-    described = [{"name": axis, "type": kinds.get(axis, "space")} for axis in axes]
-    for axis in described:
-        axis |= {"unit": (units or UNITS)[axis["name"]]} if axis["name"] in (units or UNITS) else {}
-    scene = {"axes": described, "datasets": datasets, "name": "scene"}
-    ome = {"multiscales": [scene | ({} if version == "0.5" else {"version": version})]}
-    ome |= {} if omero is None else {"omero": omero}
-    group.attrs.update({"ome": ome | {"version": version}} if version == "0.5" else ome)
-    return path
 
 
 @pytest.mark.one_in(3)
@@ -69,7 +24,7 @@ def write(
 def test_axes_in_any_order_read_like_slices(version: str, axes: str, tmp_path: Path) -> None:
     channels = 3 if "c" in axes else 1
     arrays = [values(size, channels, "uint16", seed=size[0]) for size in ((51, 67), (26, 34))]
-    source = open_image(write(tmp_path / "image", arrays, axes, version))
+    source = open_image(write_zarr(tmp_path / "image", arrays, axes, version))
     assert isinstance(source, ZarrSource)
     obeys(source, arrays)
     told = [f", {axis} = 0 of 2" for axis in axes if axis in "tz"]
@@ -81,7 +36,7 @@ def test_axes_in_any_order_read_like_slices(version: str, axes: str, tmp_path: P
 
 def test_shards_read_like_slices(tmp_path: Path) -> None:
     arrays = [values((131, 203), seed=1), values((66, 102), seed=2)]
-    source = open_image(write(tmp_path / "image", arrays, "cyx", shards=True))
+    source = open_image(write_zarr(tmp_path / "image", arrays, "cyx", shards=True))
     obeys(source, arrays)
     assert source.header.tile == (32, 24)
     source.close()
@@ -93,13 +48,13 @@ def test_shards_read_like_slices(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "float16", "float32", "float64"])
 def test_types_are_kept(dtype: str, tmp_path: Path) -> None:
     array = values((60, 70), 2) > 99 if dtype == "bool" else values((60, 70), 2, dtype)
-    obeys(open_image(write(tmp_path / "image", [array], "cyx")), [array])
+    obeys(open_image(write_zarr(tmp_path / "image", [array], "cyx")), [array])
 
 
 @pytest.mark.parametrize("dtype", ["int8", ">i2", "uint32", "int64"])
 def test_integers_of_no_known_range_become_floats_openly(dtype: str, tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 100, (60, 70, 2)).astype(dtype)
-    source = open_image(write(tmp_path / "image", [array], "cyx", "0.4"))
+    source = open_image(write_zarr(tmp_path / "image", [array], "cyx", "0.4"))
     native = np.dtype(dtype).newbyteorder("=")
     wide = np.float32 if native.itemsize < 4 else np.float64
     obeys(source, [array.astype(wide)])
@@ -108,13 +63,13 @@ def test_integers_of_no_known_range_become_floats_openly(dtype: str, tmp_path: P
 
 def test_factors_are_those_of_the_scales_where_they_fit_the_sizes(tmp_path: Path) -> None:
     arrays = [values(size) for size in ((100, 130), (50, 65), (33, 43))]
-    fits = open_image(write(tmp_path / "fits", arrays, "cyx", scales=[0.5, 1.0, 1.5]))
+    fits = open_image(write_zarr(tmp_path / "fits", arrays, "cyx", scales=[0.5, 1.0, 1.5]))
     # 33 · 3 is 99: the last row would be of no level, so the size decides, and likewise along the columns
     assert [level.factor for level in fits.levels] == [(1.0, 1.0), (2.0, 2.0), (100 / 33, 130 / 43)]
-    wrong = open_image(write(tmp_path / "wrong", arrays, "cyx", scales=[1.0, 1.0, 1.0]))
+    wrong = open_image(write_zarr(tmp_path / "wrong", arrays, "cyx", scales=[1.0, 1.0, 1.0]))
     assert [level.factor for level in wrong.levels][1] == (2.0, 2.0)
     odd = [values((101, 131)), values((51, 66))]
-    assert open_image(write(tmp_path / "odd", odd, "cyx")).levels[1].factor == (2.0, 2.0)
+    assert open_image(write_zarr(tmp_path / "odd", odd, "cyx")).levels[1].factor == (2.0, 2.0)
     np.testing.assert_allclose(fits.view((50, 65)), area_average(arrays[1], (50, 65)), atol=1e-6)
 
 
@@ -128,14 +83,14 @@ def test_factors_are_those_of_the_scales_where_they_fit_the_sizes(tmp_path: Path
     ],
 )
 def test_physical_units_become_microns(units: dict[str, str], mpp: float | None, tmp_path: Path) -> None:
-    source = open_image(write(tmp_path / "image", [values((40, 50))], "cyx", units=units))
+    source = open_image(write_zarr(tmp_path / "image", [values((40, 50))], "cyx", units=units))
     assert source.mpp == (None if mpp is None else pytest.approx(mpp))
     assert open_image(source.name, mpp=3.0).mpp == 3.0
 
 
 def test_scales_of_the_whole_image_count_and_channels_have_names(tmp_path: Path) -> None:
     omero = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
-    path = write(tmp_path / "image", [values((40, 50), 2)], "cyx", "0.4", omero=omero)
+    path = write_zarr(tmp_path / "image", [values((40, 50), 2)], "cyx", "0.4", omero=omero)
     attributes = json.loads((path / ".zattrs").read_text())
     whole = {"type": "scale", "scale": [1.0, 2.0, 2.0]}
     attributes["multiscales"][0]["coordinateTransformations"] = [whole]
@@ -146,14 +101,14 @@ def test_scales_of_the_whole_image_count_and_channels_have_names(tmp_path: Path)
 
 def test_old_axes_and_groups_of_series(tmp_path: Path) -> None:
     array = values((40, 50))
-    path = write(tmp_path / "old", [array], "cyx", "0.4")
+    path = write_zarr(tmp_path / "old", [array], "cyx", "0.4")
     attributes = json.loads((path / ".zattrs").read_text())
     attributes["multiscales"][0]["axes"] = ["c", "y", "x"]
     (path / ".zattrs").write_text(json.dumps(attributes))
     obeys(open_image(path), [array])
     group = zarr.open_group(tmp_path / "series", mode="w", zarr_format=3)
     group.attrs.update({"ome": {"version": "0.5", "bioformats2raw.layout": 3}})
-    write(tmp_path / "series" / "0", [array], "cyx")
+    write_zarr(tmp_path / "series" / "0", [array], "cyx")
     source = open_image(tmp_path / "series")
     obeys(source, [array])
     assert source.header.format == "OME-Zarr 0.5, series 0"
@@ -210,13 +165,13 @@ def test_broken_folders_say_so(tmp_path: Path) -> None:
         return str(caught.value)
 
     array = [values((60, 70))]
-    plain = write(tmp_path / "plain", array, "cyx")
+    plain = write_zarr(tmp_path / "plain", array, "cyx")
     (plain / "0" / "zarr.json").unlink()
     assert "broken Zarr, or of a kind not supported here (KeyError" in message(plain)
-    cut = write(tmp_path / "cut", array, "cyx")
+    cut = write_zarr(tmp_path / "cut", array, "cyx")
     (cut / "zarr.json").write_text((cut / "zarr.json").read_text()[:50])
     assert message(cut).startswith(f"{cut}: broken Zarr, or of a kind not supported here (JSONDecodeError ")
-    chunk = write(tmp_path / "chunk", array, "cyx")
+    chunk = write_zarr(tmp_path / "chunk", array, "cyx")
     (chunk / "0" / "c" / "0" / "0" / "0").write_bytes(b"\xa5" * 99)
     assert message(chunk).startswith(f"{chunk}: broken tile at row 0, column 0 of level 0 (")
     np.testing.assert_array_equal(open_image(chunk).read(Box(40, 40, 9, 8)), sliced(array[0], Box(40, 40, 9, 8)))
@@ -234,31 +189,5 @@ def test_broken_folders_say_so(tmp_path: Path) -> None:
 
 
 def test_without_the_library_the_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "image", [values((40, 50))], "cyx")
+    path = write_zarr(tmp_path / "image", [values((40, 50))], "cyx")
     check_absent(path, "auto", "zarr", "zarr", monkeypatch)
-
-
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_addresses_read_like_folders(version: str, tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
-    pytest.importorskip("aiohttp")
-    arrays = [values((101, 131), seed=1), values((51, 66), seed=2)]
-    folder = write(tmp_path / "image.zarr", arrays, "cyx", version)
-    files = {str(file.relative_to(tmp_path)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    with FileServer(files) as server:
-        source = open_image(server.address("image.zarr"))
-        for level, array in enumerate(arrays):
-            for box in (Box(-3, -3, 20, 30), Box(30, 20, 40, 50)):
-                np.testing.assert_array_equal(source.read(box, level), sliced(array, box))
-        again = open_image(server.address("image.zarr/"), mpp=2.0)
-        server.forget()
-        counted = again.bytes_read
-        again.read(Box(0, 0, 9, 9))
-        assert (again.mpp, again.size) == (2.0, (101, 131))
-        assert again.bytes_read - counted == server.sent > 0
-        assert again.bytes_read < sum(map(len, files.values())) / 3
-        with pytest.raises(ImageError, match=r"gone.zarr: no Zarr array or group there: check the path"):
-            open_image(server.address("gone.zarr"))
-        server.status = dict.fromkeys(files, 500)
-        with pytest.raises(ImageError, match=r"broken tile at row 1, column 1 of level 0 \("):
-            again.read(Box(40, 30, 9, 9))

@@ -14,7 +14,7 @@ import pytest
 from servers import FileServer
 
 from foveate.errors import ImageError
-from foveate.images.io import remote
+from foveate.images.io import network
 from foveate.images.io.local import stream
 from foveate.images.io.open import open_bytes
 from foveate.images.io.remote import AHEAD, GAP, RemoteFile
@@ -29,7 +29,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy stands between a test and its server, and nothing is waited for."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(remote, "WAITS", (0.01, 0.02))
+    monkeypatch.setattr(network, "WAITS", (0.01, 0.02))
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_refusals_are_one_line(path: str, status: int | None, said: str, server:
 
 
 def test_a_silent_server_is_given_up(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
+    monkeypatch.setattr(network, "TIMEOUT", 0.2)
     server.delay = 1.5
     with pytest.raises(ImageError, match=r"cannot be read \(no answer in time; asked 3 times\): check the network"):
         _ = RemoteFile(server.address("a.bin")).size
@@ -229,7 +229,7 @@ def test_a_server_that_dawdles_is_given_up(server: FileServer, monkeypatch: pyte
     """A byte now and then is an answer in time, each for itself."""
     file = RemoteFile(server.address("a.bin"))
     _ = file.size
-    monkeypatch.setattr(remote, "TIMEOUT", 0.4)
+    monkeypatch.setattr(network, "TIMEOUT", 0.4)
     server.pace = (1, 0.1)
     started = time.monotonic()
     with pytest.raises(
@@ -242,7 +242,7 @@ def test_a_server_that_dawdles_is_given_up(server: FileServer, monkeypatch: pyte
 def test_a_server_that_is_slow_and_steady_is_waited_for(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     file = RemoteFile(server.address("a.bin"))
     _ = file.size
-    monkeypatch.setattr(remote, "TIMEOUT", 1.0)
+    monkeypatch.setattr(network, "TIMEOUT", 1.0)
     server.pace = (4000, 0.06)
     started = time.monotonic()
     assert file.read(100_000, 100_000) == CONTENT[100_000:200_000]
@@ -251,7 +251,7 @@ def test_a_server_that_is_slow_and_steady_is_waited_for(server: FileServer, monk
 
 
 def test_tries_are_counted_from_the_last_progress(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PROGRESS", 20_000)
+    monkeypatch.setattr(network, "PROGRESS", 20_000)
     file = RemoteFile(server.address("a.bin"))
     _ = file.size
     server.drop_after, server.drops = 20_000, 7
@@ -266,7 +266,7 @@ def test_what_is_not_encrypted_is_said_at_once(server: FileServer) -> None:
     assert server.requests == []
 
 
-@pytest.mark.parametrize("number", remote.NO_HOST)
+@pytest.mark.parametrize("number", network.NO_HOST)
 def test_a_name_without_an_address_is_said_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(number, "nothing known")

@@ -4,15 +4,20 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from pyramid_files import sliced, values
 from servers import FileServer
+from zarr_files import write_zarr
 
 from foveate.errors import ImageError
-from foveate.images.io import remote
+from foveate.images import open_image
+from foveate.images.io import network
 from foveate.images.io.open import open_bytes
 from foveate.images.io.remote import AHEAD, RemoteFile
+from foveate.types import Box
 
 pytest.importorskip("s3fs")
 
@@ -24,10 +29,10 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No proxy stands between a test and its server, nothing is waited for, and settings are read anew."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(remote, "WAITS", (0.01, 0.02))
-    remote._s3.cache_clear()
+    monkeypatch.setattr(network, "WAITS", (0.01, 0.02))
+    network._s3.cache_clear()
     yield
-    remote._s3.cache_clear()
+    network._s3.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +141,28 @@ def test_s3_in_another_process(method: str, s3: str) -> None:
     assert file.read(60_000, 9) == CONTENT[60_000:60_009]
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.apply_async(file.read, (70_000, 9)).get(timeout=60) == CONTENT[70_000:70_009]
+
+
+def test_zarr_in_s3(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("zarr")
+    array = values((51, 67), seed=4)
+    folder = write_zarr(tmp_path / "a.zarr", [array], "cyx")
+    client = __import__("boto3").client("s3")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            key, body = file.relative_to(tmp_path).as_posix(), file.read_bytes()
+            client.put_object(Bucket="slides", Key=key, Body=body, ACL="public-read")
+    client.delete_object(Bucket="slides", Key="a.zarr/0/c/0/0/0")
+    client.close()
+    array[:32, :24, 0] = 0
+    np.testing.assert_array_equal(
+        open_image(f"{s3}/a.zarr").read(Box(-2, 0, 60, 67)), sliced(array, Box(-2, 0, 60, 67))
+    )
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    network._s3.cache_clear()
+    assert open_image(f"{s3}/a.zarr").size == (51, 67)  # anonymously
+    with pytest.raises(ImageError, match=r"^s3://slides/b.zarr: no Zarr array or group there: check the path"):
+        open_image(f"{s3}/b.zarr")
+    with pytest.raises(ImageError, match=r"^s3://no-bucket/b.zarr/zarr.json: no such object or bucket: check the addr"):
+        open_image("s3://no-bucket/b.zarr")

@@ -23,7 +23,7 @@ from foveate.types import Box, Level, Size
 LIBRARY_HANDLES_OPEN = 32
 """Images held open by other libraries at a time; the one used longest ago is closed, and opened again if needed."""
 
-EXTRAS = {"openslide": "openslide", "pyvips": "vips", "zarr": "zarr", "rasterio": "geo", "fsspec": "remote"}
+EXTRAS = {"openslide": "openslide", "pyvips": "vips", "zarr": "zarr", "rasterio": "geo"}
 """Module: the extra that installs it."""
 
 

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class ZarrSource(TiledSource):
         tiles: dict[TileName, Shaped[np.ndarray, "rows columns channel"]] = {}
         try:
             part = picture.laid_out(np.asarray(array[picture.selection(box)]))
+        except ImageError:  # of an address: no tile is broken, and asking for each by itself would take as long again
+            raise
         except Exception as error:  # every store and every codec has errors of its own
             if len(rows) * len(columns) == 1:
                 raise self._broken_tile(level, (rows[0], columns[0]), one_line(error)) from error
@@ -111,8 +113,12 @@ class ZarrSource(TiledSource):
 
     def _open(self) -> tuple[int, Picture, tuple[Any, ...]]:
         zarr = library("zarr", self.name)
+        from foveate.images.formats.zarr_stores import local_store, remote_store  # load asyncio, as Zarr does
+
         try:
-            node, inside = _first_image(_opened(zarr, self._store(zarr)))
+            make = remote_store if "://" in self.name else local_store
+            store = make(self.name, self._amounts.append, self._looked_for.append)
+            node, inside = _first_image(_opened(zarr, store))
             if isinstance(node, zarr.Array):
                 arrays: tuple[Any, ...] = (node,)
                 picture = array_picture(node, self.name)
@@ -132,20 +138,6 @@ class ZarrSource(TiledSource):
         finally:
             self._settle()
         return os.getpid(), picture, arrays
-
-    def _store(self, zarr: Any) -> Any:
-        if "://" in self.name:
-            library("fsspec", self.name)
-            try:
-                store = zarr.storage.FsspecStore.from_url(self.name.rstrip("/"), read_only=True)
-            except ImportError as error:
-                raise ImageError(
-                    f"{self.name}: reading it needs {error.name or 'a library'}, which is not installed: "
-                    "pip install 'foveate[zarr,remote]'"
-                ) from None
-        else:
-            store = zarr.storage.LocalStore(self.name, read_only=True)
-        return _counting(zarr, store, self._amounts.append, self._looked_for.append)
 
     def _settle(self) -> None:
         """Note what the store has read and not found; it reads in a thread that must not wait for this source."""
@@ -185,12 +177,16 @@ def is_zarr(folder: Path) -> bool:
 
 def _opened(zarr: Any, store: Any) -> Any:
     """The group or array at the root of a store, of either version."""
+    from foveate.images.io.network import Refused
+
     first: Exception | None = None
     for version in (3, 2):
         for opens, more in ((zarr.open_group, {"use_consolidated": False}), (zarr.open_array, {})):
             try:
                 return opens(store=store, mode="r", zarr_format=version, **more)
             except Exception as error:  # of the other kind, of the other version, or broken
+                if isinstance(error, ImageError) and not isinstance(error, Refused):
+                    raise  # an address that does not answer; S3 may refuse to say that something is not there
                 if not isinstance(error, FileNotFoundError):
                     first = first or error
     raise first or FileNotFoundError
@@ -203,23 +199,3 @@ def _first_image(node: Any) -> tuple[Any, str]:
     if isinstance(described, dict) and "bioformats2raw.layout" in described and "multiscales" not in described:
         return node["0"], ", series 0"
     return node, ""
-
-
-def _counting(zarr: Any, store: Any, count: Callable[[int], None], miss: Callable[[str], None]) -> Any:
-    """A store that tells how many bytes are read of it, and what was looked for and is not there."""
-
-    class Counting(zarr.storage.WrapperStore):  # type: ignore[misc]
-        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-            data = await self._store.get(key, prototype, byte_range)
-            if data is None:
-                miss(key)
-            else:
-                count(len(data))
-            return data
-
-        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
-            data = await self._store.get_partial_values(prototype, key_ranges)
-            count(sum(len(part) for part in data if part is not None))
-            return data
-
-    return Counting(store)

@@ -31,17 +31,26 @@ def open_bytes(name: Path | str) -> ByteFile:
     Raises:
         ImageError: such addresses are not read.
     """
-    scheme, separator, _ = str(name).partition("://")
-    if not separator or isinstance(name, Path):
+    if "://" not in str(name) or isinstance(name, Path):
         return LocalFile(name)
-    if scheme.lower() not in SCHEMES:
-        raise ImageError(
-            f"{name}: addresses of images begin with one of {', '.join(f'{known}://' for known in SCHEMES)}, "
-            f"got {scheme}://: copy the file to this machine"
-        )
+    check_scheme(name)
     from foveate.images.io.remote import RemoteFile  # loads asyncio, for which most have no use
 
     return RemoteFile(str(name))
+
+
+def check_scheme(address: str) -> None:
+    """Refuse an address of a scheme that is not read.
+
+    Raises:
+        ImageError: it is none of `SCHEMES`.
+    """
+    scheme = address.partition("://")[0]
+    if scheme.lower() not in SCHEMES:
+        raise ImageError(
+            f"{address}: addresses of images begin with one of {', '.join(f'{known}://' for known in SCHEMES)}, "
+            f"got {scheme}://: copy the file to this machine"
+        )
 
 
 def length_of(name: str) -> int | None:
