@@ -80,11 +80,10 @@ def test_the_row_is_the_slide_and_not_a_part_of_it(kind: str, tmp_path: Path) ->
     named = WRITERS[kind][0](tmp_path / "slide")
     source = open_image(named)
     assert source.size == SIZE
-    wanted = PIXELS[:, :, :1] if kind.startswith("OME") else PIXELS
-    difference = source.read(Box(0, 0, *SIZE)).astype(int) - wanted
+    difference = source.read(Box(0, 0, *SIZE)).astype(int) - PIXELS
     assert np.abs(difference).max() <= (6 if kind == "VMS" else 0)
     if kind.startswith("OME"):
-        assert "one of 3 files" in source.header.format or kind != "OME-TIFF"
+        assert source.header.format.endswith("3 channels in 3 files")
     if kind.startswith("DICOM"):
         assert source.mpp == pytest.approx(0.5)
         assert [level.size for level in source.levels] == [(200, 320), (100, 160)]

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from xml.etree import ElementTree
 
 from foveate.errors import ImageError
-from foveate.images.formats.tiff.directory import first_directory
-from foveate.images.io.local import stream
+from foveate.images.formats.tiff.ome import companion_of, description, ome_image
 from foveate.images.io.open import open_bytes
 
 MIRAX_INDEX = "Slidedat.ini"
@@ -24,9 +22,6 @@ OME_FILES = (".ome.tif", ".ome.tiff", ".ome.tf2", ".ome.tf8", ".ome.btf")
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class: VL Whole Slide Microscopy Image Storage."""
-
-DESCRIPTION = {270: 2**24}
-"""Tag of a TIFF, and the most bytes of it that are read."""
 
 COPY = "copy all of its files"
 
@@ -203,44 +198,13 @@ def _listed(path: Path) -> list[str]:
 
 
 def _ome_files(path: Path) -> list[str]:
-    """Names of the files that an OME-TIFF's image consists of, that of its first plane first; none if it is alone.
-
-    Source: The OME-TIFF specification (2016-06), TiffData and BinaryOnly.
-    """
-    file = open_bytes(path)
-    text = first_directory(stream(file, 512), file.size, str(path), DESCRIPTION).text(270)
-    try:
-        root = ElementTree.fromstring(text)
-        binary = next(_named(root, "BinaryOnly"), None)
-        if binary is not None:
-            companion = path.with_name(Path(binary.get("MetadataFile", "")).name)
-            if not companion.is_file():
-                return [path.name, companion.name]
-            root = ElementTree.fromstring(companion.read_bytes())
-        return _planes(root, path, root.get("UUID") if binary is None else None)
-    except (ElementTree.ParseError, ValueError):
-        return []
-
-
-def _planes(root: ElementTree.Element, path: Path, own: str | None) -> list[str]:
-    """The files of the image that has a plane in a file; none if all its planes are there."""
-    for image in _named(root, "Image"):
-        planes: list[tuple[tuple[int, ...], str]] = []
-        for data in _named(image, "TiffData"):
-            uuid = next(_named(data, "UUID"), None)
-            alone = uuid is None or (own is not None and (uuid.text or "").strip() == own)
-            name = path.name if alone or uuid is None else Path(uuid.get("FileName", path.name)).name
-            first = tuple(int(data.get(f"First{axis}", "0") or 0) for axis in "TZC")
-            planes.append((first, name))
-        names = list(dict.fromkeys(name for _, name in sorted(planes)))
-        if path.name in names:
-            return names if len(names) > 1 else []
-    return []
-
-
-def _named(element: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
-    """Elements within one, of a name, whatever the namespace."""
-    return (one for one in element.iter() if one.tag.rpartition("}")[2] == name)
+    """Names of the files that an OME-TIFF's image consists of, that of its first plane first; none if it is alone."""
+    text = description(open_bytes(path))
+    companion = companion_of(text)
+    if companion and not path.with_name(companion).is_file():
+        return [path.name, companion]
+    image = ome_image(text, path.name, lambda name: open_bytes(path.with_name(name)))
+    return list(image.files) if image is not None and len(image.files) > 1 else []
 
 
 WANTED = {0x00080008: "kind", 0x00080016: "class", 0x0020000E: "series", 0x00280010: "rows", 0x00280011: "columns",

@@ -14,8 +14,11 @@ from foveate.images.formats.tiled import TileName
 from foveate.images.io.local import ByteFile
 
 DESCRIPTION = 270
-SAME = (256, 257, 258, 262, 277, 278, 284, 322, 323, 339)
+SAME = (256, 257, 258, 259, 262, 277, 278, 284, 322, 323, 339)
 """Tags that pages of one image have in common: size, type and colour of pixels, and how their tiles are laid out."""
+
+Home = tuple[ByteFile, int]
+"""A file, and where it begins among the files of a set."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,38 @@ def find_channels(pages: Sequence[Sequence[Directory]], layout: Layout) -> Chann
     first, *reduced = layout.pages
     base = next(number for number, (page, *_) in enumerate(pages) if page is first)
     last = base + 1
-    while last < len(pages) and _alike(pages[last][0], first) and not pages[last][0].number(254, 0) & (REDUCED | MASK):
+    while last < len(pages) and alike(pages[last][0], first) and not pages[last][0].number(254, 0) & (REDUCED | MASK):
         last += 1
     order = _pages_of_channels(first, [page for page, *_ in pages[base:last]]) if first.number(277, 1) == 1 else ()
     if len(order) < 2 or max(order) >= last - base:
         return None
     levels = [tuple(pages[base + number][0] for number in order)]
+    for found, page in zip(reduced_pages(pages, base, order, reduced), reduced, strict=True):
+        if len(found) == len(order) and all(alike(one, page) for one in found):
+            levels.append(tuple(found))
+    names = named(_names(first.text(DESCRIPTION), levels[0]), len(order))
+    return Channels(names, tuple(levels), len(order) < last - base)
+
+
+def named(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """Names of channels; "channel 0" … where there is not one for each, and another for every one."""
+    whole = len(names) == count == len(set(names)) and all(names)
+    return tuple(names) if whole else tuple(f"channel {number}" for number in range(count))
+
+
+def reduced_pages(
+    pages: Sequence[Sequence[Directory]], base: int, order: Sequence[int], reduced: Sequence[Directory]
+) -> list[list[Directory]]:
+    """Reduced pages of channels, for each of those of one channel; fewer than there are channels where some are not.
+
+    Arguments:
+        pages: every page and its sub-pages.
+        base: the page that the reduced ones are of.
+        order: channel → its page, counted from that one.
+        reduced: sub-pages of that page, or pages with which the runs of reduced ones begin.
+    """
     subs, top = list(map(id, pages[base])), [id(page) for page, *_ in pages]
+    results = []
     for page in reduced:
         if id(page) in subs:
             place = subs.index(id(page))
@@ -65,16 +93,12 @@ def find_channels(pages: Sequence[Sequence[Directory]], layout: Layout) -> Chann
         else:
             place = top.index(id(page))
             found = [pages[place + number][0] for number in order if place + number < len(pages)]
-        if len(found) == len(order) and all(_alike(one, page) for one in found):
-            levels.append(tuple(found))
-    names = _names(first.text(DESCRIPTION), levels[0])
-    named = len(names) == len(order) and len(set(names)) == len(names)
-    if not named:
-        names = [f"channel {number}" for number in range(len(order))]
-    return Channels(tuple(names), tuple(levels), len(order) < last - base)
+        results.append(found)
+    return results
 
 
-def _alike(page: Directory, other: Directory) -> bool:
+def alike(page: Directory, other: Directory) -> bool:
+    """Whether two pages can be channels of one image."""
     return all(page.numbers(tag) == other.numbers(tag) for tag in SAME)
 
 
@@ -120,11 +144,12 @@ class ChannelSegments(Segments):
 
     Arguments:
         parts: decoders of the pages, alike in size, tiles and type.
+        homes: of each, the file that it is in, and where that one begins in what is read; None if it is that.
 
     Attributes: those of `Segments`.
     """
 
-    def __init__(self, parts: Sequence[Segments]) -> None:
+    def __init__(self, parts: Sequence[Segments], homes: Sequence[Home] | None = None) -> None:
         first = parts[0]
         self._parts = tuple(parts)
         self.size, self.tile, self.dtype, self.nodata = first.size, first.tile, first.dtype, first.nodata
@@ -133,7 +158,7 @@ class ChannelSegments(Segments):
         self.planes = len(parts)
         rows, columns = (-(-side // length) for side, length in zip(self.size, self.tile, strict=True))
         self._each = rows * columns
-        self.table = ChannelTable([part.table for part in parts], self._each)
+        self.table = ChannelTable([part.table for part in parts], self._each, homes)
 
     def numbers(self, wanted: Sequence[TileName]) -> list[int]:
         """Entries of the tiles in the tables of all pages, all channels of a tile one after the other."""
@@ -155,10 +180,11 @@ class ChannelTable(Table):
     Arguments:
         tables: of the pages.
         each: entries of every one.
+        homes: of each, its file, as of `ChannelSegments`.
     """
 
-    def __init__(self, tables: Sequence[Table | RowTable], each: int) -> None:
-        self._tables, self._each = tuple(tables), each
+    def __init__(self, tables: Sequence[Table | RowTable], each: int, homes: Sequence[Home] | None = None) -> None:
+        self._tables, self._each, self._homes = tuple(tables), each, homes
 
     @property
     def bytes_read(self) -> int:  # type: ignore[override]
@@ -172,13 +198,25 @@ class ChannelTable(Table):
 
     def look_up(self, file: ByteFile) -> None:
         """Look up all of all pages."""
-        for table in self._tables:
-            table.look_up(file)
+        for page, table in enumerate(self._tables):
+            table.look_up(self._home(page, file)[0])
 
     def parts(self, numbers: Sequence[int], file: ByteFile) -> list[tuple[int, int]]:
         """(offset, length) of tiles; each table is asked once."""
         wanted: dict[int, list[int]] = {}
         for number in numbers:
             wanted.setdefault(number // self._each, []).append(number % self._each)
-        found = {page: iter(self._tables[page].parts(some, file)) for page, some in wanted.items()}
+        found = {page: iter(self._inside(page, some, file)) for page, some in wanted.items()}
         return [next(found[number // self._each]) for number in numbers]
+
+    def _inside(self, page: int, numbers: Sequence[int], file: ByteFile) -> list[tuple[int, int]]:
+        home, start = self._home(page, file)
+        parts = self._tables[page].parts(numbers, home)
+        if self._homes is not None:
+            for offset, length in parts:
+                if offset + length > home.size:  # behind it lies another file
+                    raise ValueError(f"{home.name}: it ends at byte {offset + length} of {home.size}")
+        return [(start + offset, length) if length else (0, 0) for offset, length in parts]
+
+    def _home(self, page: int, file: ByteFile) -> Home:
+        return (file, 0) if self._homes is None else self._homes[page]

@@ -23,6 +23,7 @@ from foveate.images.formats.tiff.directory import (
     unused_pages,
 )
 from foveate.images.formats.tiff.segments import Segments
+from foveate.images.formats.tiff.sets import read_set
 from foveate.images.formats.tiled import TiledSource, TileName, touched_tiles
 from foveate.images.formats.vips import remedy
 from foveate.images.header import CacheKey, Header, Missing, Pixels, united, unseen
@@ -103,12 +104,24 @@ class TiffSource(TiledSource):
         pages = read_directories(stream(file), file.size, self.name)
         layout = find_levels(pages, self.name)
         raster = not layout.pages[0].tags.isdisjoint(GEO_TAGS)
-        channels = find_channels(pages, layout) if layout.note and not layout.masks else None
-        if channels is not None:
-            layout = replace(layout, note=f"{len(channels.levels[0])} channels")
+        whole = read_set(file, pages, layout, self.name, self._count) if layout.kind == "OME-TIFF" else None
+        if whole is None:
+            channels = find_channels(pages, layout) if layout.note and not layout.masks else None
+            if channels is not None:
+                layout = replace(layout, note=f"{len(channels.levels[0])} channels")
+            self._unused = unused_pages(layout, channels is not None and channels.rest)
+        else:
+            file, layout, channels, self._unused = whole.file, whole.layout, whole.channels, whole.unused
         shown = channels.levels if channels is not None else [(page,) for page in self._pages(layout)]
-        decoders = ([Segments(page, file, self.name, raster) for page in some] for some in shown)
-        first, *others = (some[0] if channels is None else ChannelSegments(some) for some in decoders)
+        homes = [[(file, 0) if whole is None else whole.home(page) for page in some] for some in shown]
+        decoders = [
+            [Segments(page, home, home.name, raster) for page, (home, _) in zip(some, there, strict=True)]
+            for some, there in zip(shown, homes, strict=True)
+        ]
+        first, *others = (
+            some[0] if channels is None else ChannelSegments(some, None if whole is None else there)
+            for some, there in zip(decoders, homes, strict=True)
+        )
         kind = first.channels, first.opacity, first.dtype
         levels = [first, *(level for level in others if (level.channels, level.opacity, level.dtype) == kind)]
         self._opacity = first.opacity
@@ -119,7 +132,6 @@ class TiffSource(TiledSource):
             raise changed(self.name)
         how = ", ".join(filter(None, (layout.kind, first.layout, layout.note)))
         self._words, self._first, self._bands = how, layout.pages[0], () if channels is None else channels.names
-        self._unused = unused_pages(layout, channels is not None and channels.rest)
         self._halved = layout.pages[0].text(SOFTWARE).startswith("foveate")
         return file, tuple(levels)
 
