@@ -38,6 +38,9 @@ class AugmentSettings:
     """Range of the term added to the values of every patch for itself, as a share of the valid range."""
     patch_colour: float = 0.0
     """Every channel of every patch has a factor of its own, within 1 ± this."""
+    patch_flip: bool = False
+    """Flip every patch for itself upside down, left to right and, if it is square, about its diagonal, each with
+    probability ½: for what has no up and no left."""
 
     def __post_init__(self) -> None:
         if min(self.translate) < 0:

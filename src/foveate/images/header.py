@@ -294,6 +294,7 @@ class PatchChange:
         gain: least and greatest factor on a patch's values.
         bias: least and greatest term added to them, as a share of the valid range.
         colour: each channel has another factor, within 1 ± this.
+        flip: whether a patch is flipped upside down, left to right and, if square, about its diagonal, each or not.
     """
 
     turn: float
@@ -303,6 +304,7 @@ class PatchChange:
     gain: tuple[float, float] = (1.0, 1.0)
     bias: tuple[float, float] = (0.0, 0.0)
     colour: float = 0.0
+    flip: bool = False
 
     @property
     def shades(self) -> bool:
@@ -320,6 +322,11 @@ class PatchChange:
         generator = np.random.default_rng(derive_seed(self.seed, "shade", top, left))
         gain, bias = generator.uniform(*self.gain), generator.uniform(*self.bias)
         return (gain * generator.uniform(1 - self.colour, 1 + self.colour, channels)).tolist(), bias
+
+    def flipped(self, top: int, left: int) -> tuple[bool, bool, bool]:
+        """Whether the patch at a place is flipped upside down, left to right, and then about its diagonal."""
+        bits = derive_seed(self.seed, "flip", top, left)
+        return bool(bits & 1), bool(bits & 2), bool(bits & 4)
 
     def drawn(self, top: int, left: int) -> tuple[float, float]:
         """Counter-clockwise turn in radians, and factor, of the patch at a place.

@@ -97,6 +97,7 @@ def _patch_change(settings: AugmentSettings, seed: int) -> PatchChange | None:
         settings.patch_gain,
         settings.patch_bias,
         settings.patch_colour,
+        settings.patch_flip,
     )
     return None if change == PatchChange(0.0, (1.0, 1.0), seed) else change
 

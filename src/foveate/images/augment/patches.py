@@ -17,7 +17,7 @@ def change_patches(
     changes: Sequence[PatchChange | None],
     boxes: Int[Tensor, "rows draw 4"],
 ) -> Float[Tensor, "rows draw channel height width"]:
-    r"""Augmented patches, turned and enlarged about their centres, brighter or darker, of other colours.
+    r"""Augmented patches: flipped, turned and enlarged about their centres, brighter or darker, of other colours.
 
     A pixel at p from the centre shows, by bilinear interpolation, what was at
 
@@ -43,7 +43,7 @@ def change_patches(
     rows = [row for row, change in enumerate(changes) if change is not None]
     if not rows:
         return patches
-    patches = _shaded(patches, changes, boxes)
+    patches = _flipped(_shaded(patches, changes, boxes), changes, boxes)
     rows = [row for row in rows if _moves(changes[row])]
     if not rows:
         return patches
@@ -84,6 +84,23 @@ def shift_boxes(boxes: Int[Tensor, "rows draw 4"], changes: Sequence[PatchChange
 
 def _moves(change: PatchChange | None) -> bool:
     return change is not None and (change.turn, change.scale) != (0.0, (1.0, 1.0))
+
+
+def _flipped(
+    patches: Float[Tensor, "rows draw channel height width"],
+    changes: Sequence[PatchChange | None],
+    boxes: Int[Tensor, "rows draw 4"],
+) -> Float[Tensor, "rows draw channel height width"]:
+    if not any(change is not None and change.flip for change in changes):
+        return patches
+    square, flipped = patches.shape[3] == patches.shape[4], patches.clone()
+    for row, change in enumerate(changes):
+        if change is not None and change.flip:
+            for place, (top, left, _, _) in enumerate(boxes[row].tolist()):
+                down, along, diagonal = change.flipped(top, left)
+                patch = patches[row, place].flip([axis for axis, turned in ((1, down), (2, along)) if turned])
+                flipped[row, place] = patch.transpose(1, 2) if diagonal and square else patch
+    return flipped
 
 
 def _shaded(
