@@ -53,12 +53,16 @@ def fill_splits(
     if not allow_crossing:
         _refuse_crossing(examples)
     named = {example.split for example in examples}
-    filled = _join_groups(examples)
+    splits = _joined_splits(examples)
     if "test" not in named:
-        filled = _hold_out(filled, (None,), "test", test, seed)
+        splits = _hold_out(examples, splits, (None,), "test", test, seed)
     if "validation" not in named:
-        filled = _hold_out(filled, (None, "train"), "validation", validation, seed)
-    return [example if example.split else _in_split(example, "train") for example in filled]
+        splits = _hold_out(examples, splits, (None, "train"), "validation", validation, seed)
+    return [
+        # a third of the time of `dataclasses.replace`
+        one if one.split is not None and one.split == split else Example(one.id, one.label, split or "train", one.group)
+        for one, split in zip(examples, splits, strict=True)
+    ]
 
 
 def k_folds(examples: Sequence[Example], k: int, seed: int = 0, allow_crossing: bool = False) -> list[list[Example]]:
@@ -159,29 +163,29 @@ def _refuse_crossing(examples: Sequence[Example]) -> None:
         )
 
 
-def _join_groups(examples: Sequence[Example]) -> list[Example]:
-    """Give members of a group that have no split the group's; of several, the first that is no test of the others."""
+def _joined_splits(examples: Sequence[Example]) -> list[str | None]:
+    """Splits, those without one having their group's: of several, the first that is no test of the others."""
     rank = {"train": 0, "validation": 1, "test": 2}
     split_of: dict[str, str] = {}
     for example in examples:
         if example.split is not None:
             name = unit_name(example)
             split_of[name] = min(split_of.get(name, example.split), example.split, key=rank.__getitem__)
-    if not split_of:
-        return list(examples)
-    return [one if one.split else _in_split(one, split_of.get(unit_name(one))) for one in examples]
+    return [one.split or (split_of.get(unit_name(one)) if split_of else None) for one in examples]
 
 
-def _in_split(example: Example, split: str | None) -> Example:
-    """The example in another split; a third of the time of `dataclasses.replace`."""
-    return Example(example.id, example.label, split, example.group)
-
-
-def _hold_out(examples: list[Example], of: tuple[str | None, ...], name: str, share: float, seed: int) -> list[Example]:
-    """Name a share of those examples whose split is in `of`."""
-    candidates = units(example for example in examples if example.split in of)
+def _hold_out(
+    examples: Sequence[Example],
+    splits: list[str | None],
+    of: tuple[str | None, ...],
+    name: str,
+    share: float,
+    seed: int,
+) -> list[str | None]:
+    """Name a share of those examples whose split is in `of`; returns the splits with these."""
+    candidates = units(example for example, split in zip(examples, splits, strict=True) if split in of)
     if share == 0 or not candidates:
-        return examples
+        return splits
     chosen = {unit.name for unit in choose(candidates, share, seed, name)}
     if not chosen:
         raise DataError(
@@ -190,6 +194,6 @@ def _hold_out(examples: list[Example], of: tuple[str | None, ...], name: str, sh
             f"or set data.{name} to 0"
         )
     return [
-        _in_split(example, name) if example.split in of and unit_name(example) in chosen else example
-        for example in examples
+        name if split in of and unit_name(example) in chosen else split
+        for example, split in zip(examples, splits, strict=True)
     ]
