@@ -35,7 +35,7 @@ TABLES = {
     ),
     "colon-cancer-eyes": (
         "## Colon cancer, by evidence alone",
-        "evidence ats-10",
+        "evidence ats-10 ats-10-flips",
         ERROR | {"AUC": "auc", "train loss": "loss", "train error": "training error"},
     ),
     "german-speed-limits": (
