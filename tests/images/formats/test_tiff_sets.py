@@ -135,6 +135,16 @@ def test_a_file_of_pixels_alone_finds_what_tells_of_them(holder: str, tmp_path: 
     assert image_files(tmp_path) == ["panel_0.ome.tif"]
 
 
+def test_metadata_that_declare_entities_are_not_read(tmp_path: Path) -> None:
+    """A few hundred bytes that say a billion letters, where the parser itself sets no limit."""
+    files = write_set(tmp_path, planes(), holder="panel.companion.ome")
+    companion = tmp_path / "panel.companion.ome"
+    companion.write_text('<!DOCTYPE OME [<!ENTITY a "panel_0.ome.tif">]>' + companion.read_text())
+    source = open_image(files[0])
+    assert (source.channels, source.header.bands) == (1, ())
+    np.testing.assert_array_equal(source.read(Box(0, 0, 107, 160))[:, :, 0], planes()[0])
+
+
 @pytest.mark.parametrize("holder", ["", "panel.companion.ome"])
 def test_a_set_at_an_address_is_read_a_tile_at_a_time(holder: str, tmp_path: Path) -> None:
     near = open_image(write_set(tmp_path, planes(), holder=holder, options={"compression": "zlib"})[1])
