@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,12 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_of_a_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     assert capsys.readouterr().out.startswith("usage: foveate predict ")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_speaks_of_words_to_type_not_of_types(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert not re.search(r"typing\.|Literal\[|<class '|foveate\.\w+\.\w+", capsys.readouterr().out)
 
 
 def test_no_words_at_all_prints_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,9 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from foveate.cli.parser import add_model
+from foveate.cli.parser import add_method, add_model
 from foveate.errors import ConfigError
 
 SUMMARY = "write a trained model as ONNX or torch.export graphs that need no foveate, or push it to a hub"
@@ -27,12 +27,10 @@ any number of images and views of any size; where a layer allows one size alone,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `foveate export` takes."""
-    from foveate.config.settings import Method  # here, so that `foveate --help` does without dataclasses
-
     add_model(parser, "run")
     parser.add_argument("--out", type=Path, metavar="DIR|ZIP", help="folder or .zip file to write")
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="of the graphs (default: onnx)")
-    parser.add_argument("--method", choices=get_args(Method), help="how patches are drawn (default: as in training)")
+    add_method(parser)
     parser.add_argument(
         "--view-size", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="of all views (default: any size)"
     )

@@ -138,20 +138,25 @@ def add_code(parser: argparse.ArgumentParser) -> None:
 
 def add_looking(parser: argparse.ArgumentParser) -> argparse.Action:
     """Arguments of which model looks at which images, and how it draws; the one that names the images is returned."""
-    from foveate.config.settings import Method  # here, so that `foveate --help` does without dataclasses
-
     add_model(parser, "run")
     paths = parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="images, folders of images, or manifests (.csv)"
     )
-    methods = get_args(get_args(Method)[0])
-    parser.add_argument("--method", choices=methods, help="how patches are drawn (default: as in training)")
+    add_method(parser)
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="draws to average (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     add_loading(parser)
     add_layout(parser)
     return paths
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Argument of how patches are drawn."""
+    from foveate.config.settings import Method  # here, so that `foveate --help` does without dataclasses
+
+    methods = get_args(get_args(Method)[0])
+    parser.add_argument("--method", choices=methods, help="how patches are drawn (default: as in training)")
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:

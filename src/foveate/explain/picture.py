@@ -224,7 +224,10 @@ def coarse_map(
 
 
 def write_overlay(
-    path: Path, seen: Explanation, picture: UInt8[np.ndarray, "height width 3"], scale: Scale | None
+    file: Path | io.BytesIO,
+    seen: Explanation,
+    picture: UInt8[np.ndarray, "height width 3"],
+    scale: Scale | None,
 ) -> None:
     """Heatmap overlay: the map and the patches of the first draw over a picture of the image.
 
@@ -232,7 +235,7 @@ def write_overlay(
     A model without attention has its patches drawn alone, without a bar.
 
     Arguments:
-        path: PNG file to write.
+        file: PNG to write.
         seen: what is drawn.
         picture: the whole image, at any size.
         scale: of the map's colours; None where there is no map.
@@ -260,7 +263,7 @@ def write_overlay(
             axes.add_patch(Rectangle(corner, box.width, box.height, fill=False, edgecolor="white", linewidth=1.0))
     axes.set_xlim(0, seen.size[1])
     axes.set_ylim(seen.size[0], 0)
-    figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 1})
+    figure.savefig(file, dpi=DPI, format="png", pil_kwargs={"compress_level": 1})
 
 
 def _draw_map(figure: Any, axes: Any, seen: Explanation, scale: Scale, width: int) -> None:

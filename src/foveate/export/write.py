@@ -3,13 +3,13 @@
 import contextlib
 import json
 import logging
-import math
 import re
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,16 +201,17 @@ def _write_graph(
         with torch.no_grad(), _quiet():
             traced = torch.export.export(graph, arguments, dynamic_shapes=_dynamic(graph, view_size is None))
             if format == "torch":
-                torch.export.save(traced, file)
-                found = torch.export.load(file).module()(*other)
+                torch.export.save(traced, content := BytesIO())  # to a full disk it would end the process
+                made, found = content.getvalue(), torch.export.load(content).module()(*other)
             else:
-                found = _to_onnx(traced, graph, file, other)
+                made, found = _to_onnx(traced, graph, other)
             expected = graph(*other)
     except Exception as error:  # whatever an exporter raises of whatever network
         remedy = "model.features or model.attention has a layer that cannot be exported"
         if name == "view" and view_size is None:
             remedy = "give --view-size ROWS COLUMNS, the size of all your views, to export it for that size alone"
         raise ConfigError(f"the {name} graph cannot be exported ({one_line(error)}): {remedy}") from error
+    file.write_bytes(made)
     pairs = zip(_several(expected), _several(found), strict=True)
     worst = max(_difference(ours, torch.as_tensor(theirs)) for ours, theirs in pairs)
     if not worst <= _scale(expected) * TOLERANCE:
@@ -229,11 +230,11 @@ def _scale(expected: Any) -> float:
 def _difference(ours: Tensor, theirs: Tensor) -> float:
     """Largest difference; infinite where one is a number and the other is none."""
     same = ours == theirs
-    return float((ours.double() - theirs.double()).abs().where(~same, 0.0).nan_to_num(nan=math.inf).max())
+    return float((ours.double() - theirs.double()).abs().where(~same, 0.0).nan_to_num(nan=torch.inf).max())
 
 
-def _to_onnx(traced: torch.export.ExportedProgram, graph: Graph, file: Path, arguments: Sequence[Tensor]) -> Any:
-    """Write an ONNX file; returns what it computes of the arguments."""
+def _to_onnx(traced: torch.export.ExportedProgram, graph: Graph, arguments: Sequence[Tensor]) -> tuple[bytes, Any]:
+    """ONNX file of a graph, and what it computes of the arguments."""
     from onnxruntime import InferenceSession
 
     if isinstance(graph, DrawnHead):
@@ -243,9 +244,9 @@ def _to_onnx(traced: torch.export.ExportedProgram, graph: Graph, file: Path, arg
     )
     assert exported is not None
     _cast(exported.model)
-    exported.save(file, external_data=False)
+    made: bytes = exported.model_proto.SerializeToString()
     feeds = dict(zip(graph.inputs, (one.numpy() for one in arguments), strict=True))
-    return InferenceSession(file, providers=["CPUExecutionProvider"]).run(graph.outputs, feeds)
+    return made, InferenceSession(made, providers=["CPUExecutionProvider"]).run(graph.outputs, feeds)
 
 
 def _cast(model: Any) -> None:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,10 @@ def _picture(model: Model, dataset: ImageDataset, index: int, options: DrawOptio
         picture = Rendering.of(look.opened, view, model.settings.input.bands)(view)
     except FoveateError:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "overlay.png"
-        write_overlay(file, seen, picture, Scale.over(seen))
-        with Image.open(file) as drawn:
-            return jpeg(np.asarray(drawn.convert("RGB")), MOST_BYTES)
+    overlay = BytesIO()
+    write_overlay(overlay, seen, picture, Scale.over(seen))
+    with Image.open(overlay) as drawn:
+        return jpeg(np.asarray(drawn.convert("RGB")), MOST_BYTES)
 
 
 def _epochs(run: Path | None) -> list[dict[str, Any]]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from full_disk import limited
 from PIL import Image
 
 from foveate.datasets import swedish_traffic_signs
 from foveate.datasets.published.download import download, download_swedish_signs
 from foveate.datasets.published.swedish import PublishedSet
-from foveate.errors import DataError
+from foveate.errors import DataError, WriteError
 
 CONTENT = bytes(range(256)) * 1500  # more than two of the chunks that are read at a time
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -182,6 +183,15 @@ def test_a_refusal_is_told(server: Server, tmp_path: Path) -> None:
         download(f"{server.address}/b.zip", tmp_path / "b.zip", pause=0)
     assert str(error.value).endswith(f"it at {tmp_path / 'b.zip'}")
     assert len(server.asked) == 1
+
+
+def test_a_full_disk_is_no_fault_of_the_connection(server: Server, tmp_path: Path) -> None:
+    with limited(len(CONTENT) // 2), pytest.raises(WriteError, match=r"a\.zip\.partial: cannot be written \(File too"):
+        download(f"{server.address}/a.zip", tmp_path / "a.zip", MD5, pause=0.0)
+    assert len(server.asked) == 1, "another attempt would not help"
+    assert not (tmp_path / "a.zip").exists()
+    assert download(f"{server.address}/a.zip", tmp_path / "a.zip", MD5, pause=0.0).read_bytes() == CONTENT
+    assert server.asked[1] is not None, "what had arrived is kept"
 
 
 def test_being_offline_is_told(server: Server, tmp_path: Path) -> None:
