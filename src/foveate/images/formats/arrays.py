@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from foveate.images.io.local import LocalFile, changed, file_stamp, stream
 from foveate.images.source import Source
 from foveate.types import Box, Level
 
-BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError)
+BROKEN = (OSError, EOFError, ValueError, TypeError, SyntaxError, KeyError, OverflowError, TokenError)
 """What NumPy raises on files that are not what they say."""
 
 ARRAYS = ("__array__", "__array_interface__")

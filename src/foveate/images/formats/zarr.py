@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -187,8 +188,10 @@ def _opened(zarr: Any, store: Any) -> Any:
             except Exception as error:  # of the other kind, of the other version, or broken
                 if isinstance(error, ImageError) and not isinstance(error, Refused):
                     raise  # an address that does not answer; S3 may refuse to say that something is not there
+                # Zarr's frames hold the error, and it them and their callers', in one of which the source is
+                traceback.clear_frames(error.__traceback__)
                 if not isinstance(error, FileNotFoundError):
-                    first = first or error
+                    first = first or error.with_traceback(None)
     raise first or FileNotFoundError
 
 
