@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ class Watched:
         )
 
 
-def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, columns: int = 6) -> None:
+def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str | BytesIO, columns: int = 6) -> None:
     """Figure of the heatmaps a run kept in its folder `attention`: a row per image, a column per epoch.
 
     The first column is the image itself, of which bands other than grey or RGB show the first; the boxes are the
@@ -84,7 +85,7 @@ def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, col
     Arguments:
         run: a run folder, trained with `training.watch` > 0.
         dataset: the images of that run.
-        path: the picture to write; its ending chooses the format.
+        path: the picture to write; its ending chooses the format. In memory a PNG.
         columns: how many epochs to show, spread evenly from the first to the last.
 
     Raises:
@@ -105,6 +106,9 @@ def draw_evolution(run: Path | str, dataset: ImageDataset, path: Path | str, col
             seen = watched.epochs[epoch][name]
             show_map(panel, seen.attention, seen.extent, size, _title(epoch) if row == 0 else "")
             show_boxes(panel, _boxes(seen))
+    if isinstance(path, BytesIO):
+        figure.savefig(path, dpi=DPI, format="png")
+        return
     with whole_file(Path(path)) as part:
         figure.savefig(part, dpi=DPI, format=Path(path).suffix[1:].lower() or None)
 

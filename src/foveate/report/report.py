@@ -1,6 +1,5 @@
 """Report page: what is told of a run, put together; how it is said stands in the template."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -175,13 +174,12 @@ def _evolution(run: Path | None, dataset: ImageDataset | None) -> str | None:
     """Picture of the maps in the course of training, if the run kept any and their images are still there."""
     if run is None or dataset is None or not (run / "attention").is_dir():
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "evolution.png"
-        try:
-            draw_evolution(run, dataset, file)
-        except FoveateError:
-            return None
-        return data_uri(file.read_bytes(), "png")
+    picture = BytesIO()
+    try:
+        draw_evolution(run, dataset, picture)
+    except FoveateError:
+        return None
+    return data_uri(picture.getvalue(), "png")
 
 
 def _decided(rule: Decision, result: Evaluation) -> list[tuple[str, Share]]:
