@@ -1,10 +1,13 @@
 """Any image as a tiled pyramid, read again by us and by others."""
 
+import asyncio
 import errno
 import json
 import os
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +383,29 @@ def test_what_the_file_system_refuses_is_one_line(number: int, said: str, tmp_pa
         )
     assert str(caught.value) == f"{tmp_path / 'a.tif'}: {said}"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["ome-zarr", "ome-zarr-0.5"])
+@pytest.mark.parametrize("nth", [0, 1, 9])
+def test_nothing_is_written_after_a_full_disk_was_told(
+    version: str, nth: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("zarr")
+    from zarr.storage import LocalStore
+
+    write, begun = LocalStore.set, count()
+
+    async def slowly(self: Any, key: str, value: Any) -> None:
+        if next(begun) == nth:
+            raise OSError(errno.EFBIG, "File too large")
+        await asyncio.sleep(0.1)  # what was begun beside it is written later
+        await write(self, key, value)
+
+    monkeypatch.setattr(LocalStore, "set", slowly)
+    with pytest.raises(WriteError, match="File too large"):
+        convert(ArraySource(pixels("uint8", 3)), tmp_path / "a.zarr", Conversion(format=version, tile=32))
+    time.sleep(0.2)
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """OME-Zarr writer of pyramids."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,56 @@ def write_zarr(path: Path, source: Source, settings: Conversion, strips: Iterabl
         import zarr
     except ImportError as error:
         raise ImageError(f"{source.name or 'image'}: OME-Zarr needs zarr: pip install 'foveate[zarr]'") from error
+    faults: list[Exception] = []
+    store = _store(zarr, path, faults)
+    try:
+        arrays = _arrays(zarr, store, source, settings)
+        for level, top, strip, data in () if faults else strips:
+            if data is not None and not data.all():
+                raise ImageError(
+                    f"{source.name or 'image'}: OME-Zarr has no place for its mask, and no value of it means no data: "
+                    "convert it to TIFF"
+                )
+            arrays[level][:, top : top + len(strip), :] = np.moveaxis(strip, 2, 0)
+            if faults:
+                break
+    except Exception:
+        if not faults:
+            raise
+    if faults:
+        raise faults[0]
+
+
+def _store(zarr: Any, path: Path, faults: list[Exception]) -> Any:
+    """Store of a folder that notes why writing fails and raises nothing.
+
+    Of what zarr writes at once it would wait for nothing more after the first error: files would come after it.
+    """
+
+    class Noting(zarr.storage.WrapperStore):  # type: ignore[misc]
+        async def set(self, key: str, value: Any) -> None:
+            await self._noted(self._store.set, key, value)
+
+        async def set_if_not_exists(self, key: str, default: Any) -> None:
+            await self._noted(self._store.set_if_not_exists, key, default)
+
+        async def _noted(self, write: Callable[[str, Any], Awaitable[None]], key: str, value: Any) -> None:
+            try:
+                if not faults:
+                    await write(key, value)
+            except Exception as error:
+                faults.append(error)
+
+    return Noting(zarr.storage.LocalStore(path))
+
+
+def _arrays(zarr: Any, store: Any, source: Source, settings: Conversion) -> list[Any]:
+    """Empty arrays of all levels."""
     new = settings.format == "ome-zarr-0.5"
     sizes = level_sizes(source.size, settings.tile)
-    group = zarr.open_group(store=str(path), mode="w", zarr_format=3 if new else 2)
+    group = zarr.open_group(store=store, mode="w", zarr_format=3 if new else 2)
     group.attrs.update(attributes(source, len(sizes), new))
-    arrays = [
+    return [
         group.create_array(
             str(level),
             shape=(source.channels, *size),
@@ -56,13 +101,6 @@ def write_zarr(path: Path, source: Source, settings: Conversion, strips: Iterabl
         )
         for level, size in enumerate(sizes)
     ]
-    for level, top, strip, data in strips:
-        if data is not None and not data.all():
-            raise ImageError(
-                f"{source.name or 'image'}: OME-Zarr has no place for its mask, and no value of it means no data: "
-                "convert it to TIFF"
-            )
-        arrays[level][:, top : top + len(strip), :] = np.moveaxis(strip, 2, 0)
 
 
 def _compressors(settings: Conversion, new: bool) -> Any:
