@@ -56,7 +56,8 @@ def units(examples: Iterable[Example]) -> list[Unit]:
     """
     counts: dict[str, Counts] = {}
     images: dict[str, int] = {}
-    single: dict[Label | None, Counts] = {}  # shared by all images of a label that stand alone: most of 200,000
+    single: dict[Label | None, Counts] = {}  # counts are shared by all images of a label, and by units of the same
+    sums: dict[tuple[int, int], Counts] = {}  # two parts: of 200,000, only a few differ
     for example in examples:
         name, label = unit_name(example), example.label
         images[name] = images.get(name, 0) + 1
@@ -64,7 +65,14 @@ def units(examples: Iterable[Example]) -> list[Unit]:
         if alone is None:
             one_class = None if isinstance(label, float) else label  # numbers are of no class
             alone = single[label] = Counter((one_class or (None,)) if isinstance(one_class, tuple) else (one_class,))
-        counts[name] = counts[name] + alone if name in counts else alone
+        before = counts.get(name)
+        if before is None:
+            counts[name] = alone
+            continue
+        parts = id(before), id(alone)
+        if parts not in sums:
+            sums[parts] = before + alone
+        counts[name] = sums[parts]
     return [Unit(name, own, images[name]) for name, own in counts.items()]
 
 

@@ -132,7 +132,8 @@ PLAIN = Layout()
 def _below(folder: Path, path: str) -> str:
     """`folder / path` as text, which of 200,000 paths takes a second."""
     base = str(folder)
-    if "://" in path or base == "." or os.path.isabs(path):  # noqa: PTH117
+    rooted = ":" in path or path.startswith(("/", "\\"))  # an address, a drive or a root: asked first, as it is cheap
+    if base == "." or (rooted and ("://" in path or os.path.isabs(path))):  # noqa: PTH117
         return path
     return f"{base.rstrip('/')}/{path}"
 
@@ -183,14 +184,16 @@ def read_csv(
     names = [name.strip().lower() for name in next(lines, (0, []))[1]]
     header = _check_header(source, names, require_labels, layout)
     extra = tuple(name for name in header if name not in COLUMNS)
+    may_be_nothing = [name for name in header if name in COLUMNS[1:]]
     rows: list[ManifestRow] = []
     problems: list[str] = []
     line_of: dict[str, int] = {}
     nothing: dict[tuple[str, str], list[int]] = {}
     for line, fields in lines:
         cells = dict(zip(header, map(str.strip, fields), strict=False))
-        for name, text in cells.items():
-            if text and text.lower() in MISSING and name in COLUMNS[1:]:
+        for name in may_be_nothing:
+            text = cells.get(name, "")
+            if text and text.lower() in MISSING:
                 nothing.setdefault((name, text), []).append(line)
                 cells[name] = ""
         faults = list(_faults(cells, len(fields) - len(header), require_labels, multi_label))
