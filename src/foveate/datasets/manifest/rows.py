@@ -185,15 +185,12 @@ def read_csv(
     header = _check_header(source, names, require_labels, layout)
     extra = tuple(name for name in header if name not in COLUMNS)
     may_be_nothing = [name for name in header if name in COLUMNS[1:]]
-    rows: list[ManifestRow] = []
-    problems: list[str] = []
-    line_of: dict[str, int] = {}
-    nothing: dict[tuple[str, str], list[int]] = {}
+    rows, problems = list[ManifestRow](), list[str]()
+    line_of, nothing = dict[str, int](), dict[tuple[str, str], list[int]]()
     for line, fields in lines:
         cells = dict(zip(header, map(str.strip, fields), strict=False))
         for name in may_be_nothing:
-            text = cells.get(name, "")
-            if text and text.lower() in MISSING:
+            if (text := cells.get(name)) and text.lower() in MISSING:
                 nothing.setdefault((name, text), []).append(line)
                 cells[name] = ""
         faults = list(_faults(cells, len(fields) - len(header), require_labels, multi_label))
