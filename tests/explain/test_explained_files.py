@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from giants import write_giant
 from PIL import Image
+from seeing import seeing_model
 from tiffs import write_pyramid
 
 from foveate.config.settings import PriorSettings, ViewSettings
@@ -316,6 +317,18 @@ def test_models_without_a_map_or_a_draw(name: str, tmp_path: Path, pointing: Mak
         attention, affine = read_map(folder)
         assert attention.shape == (8, 9)
         assert tuple(affine) == (36.0, 0.0, 0.0, 0.0, 28.0, 0.0)
+
+
+def test_the_page_of_evidence_says_what_its_map_is(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    folder = explained(seeing_model(), ArraySource(pixels), tmp_path)
+    page = (folder / "explanation.html").read_text()
+    assert 'id="opacity"' in page
+    assert "An evidence model looks at the whole image once" in page
+    assert "and reads no patches: the map shows which of its cells have evidence" in page
+    assert "The model asked every cell of a grid over the image" in page
+    for wrong in ("no attention map", "it has no map", "are all that this model tells", "Skip to the patches"):
+        assert wrong not in page
 
 
 def test_what_if_is_what_predict_says_with_other_seeds(tmp_path: Path, pointing: Make) -> None:

@@ -73,7 +73,7 @@ def test_several_labels_have_contributions_too(pointing: Make, canvas: Callable[
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cnn", "no attention map, reads no patches"),
+        ("cnn", "it has no map, reads no patches"),
         ("uniform", "no attention map to show"),
         ("deep-mil", "draws none"),
         ("ips", "patches that it has chosen"),

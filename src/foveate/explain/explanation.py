@@ -316,10 +316,10 @@ def _note(model: Model, look: Look, listed: int) -> str:
     name, draw = model.settings.name, look.output.draw
     patches = 0 if look.output.read is None else int(look.output.read.sum())
     if not patches:
-        return (
-            f"A {name} model looks at the whole image once, at low resolution: it has no attention map, reads no "
-            "patches, and does not say which parts decided. Only its answer is shown."
-        )
+        once = f"A{'n' * (name[0] in 'aeiou')} {name} model looks at the whole image once, at low resolution"
+        if look.output.attention is None:
+            return f"{once}: it has no map, reads no patches, and does not say which parts decided, only its answer."
+        return f"{once}, and reads no patches: the map shows which of its cells have evidence for the answer it gives."
     if not model.attends:
         return (
             f"A {name} model draws its patches anywhere: it has no attention map to show. The boxes are the patches "
