@@ -105,6 +105,7 @@ def test_a_thing_of_thirty_pixels_decides_on_view_patch_and_cells() -> None:
 def test_small_images_have_patches_that_fit_into_them() -> None:
     settings = advise(replace(FOUND, sizes=((64, 96),) * 400), MEANS).settings
     assert settings.model.view.longest_side == 256
+    assert "enlarge" not in told(advise(replace(FOUND, sizes=((64, 96),) * 400), MEANS))["model.view.longest_side"][1]
     assert settings.model.patch == (32, 32)
     assert settings.model.patches <= 10
 

@@ -232,6 +232,8 @@ class _Planner:
         )
         if side == longest:
             return side, f"{told}: nothing is lost"
+        if smallest is None and side > longest:
+            return side, f"{told}: nothing is lost, and small images are made larger"
         if smallest is None:
             return side, f"{told}; enlarge it if what matters cannot be guessed at in it, or give --object PIXELS"
         short = "" if side >= wanted else f", where {FINDABLE} are wanted: more would take too long to see"
@@ -298,7 +300,8 @@ class _Planner:
         yield "training.epochs", epochs, f"{epochs * steps:,} steps of {batch} images, at the most"
         yield "training.max_minutes", float(self.means.minutes), "the learning rate has come down when they are over"
         counts = sorted(found.labels.values())
-        told = f"classes have {counts[0]:,} to {counts[-1]:,} images: each counts the same"
+        told = f"{counts[0]:,} to {counts[-1]:,} images" if counts[0] < counts[-1] else f"{counts[0]:,} images each"
+        told = f"classes have {told}: each class counts the same"
         yield "training.class_weights", "balanced", told
         if found.faults:
             names = ", ".join(_name(one) for one in found.faults[:3]) + (", …" if len(found.faults) > 3 else "")

@@ -112,6 +112,17 @@ def test_scenes_and_slides_are_told_by_how_they_are_stored(tmp_path: Path) -> No
     assert found.tissue[0] == pytest.approx(0.25, abs=0.03)
 
 
+def test_regions_of_slides_have_no_levels_but_the_scale_of_a_microscope(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    for number, micrometres in enumerate((0.5, 0.5, 0.25, 84.67)):  # the last a scan of paper, of 300 dpi
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        resolution = {"resolution": (1e4 / micrometres,) * 2, "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(tmp_path / "ab"[number % 2] / f"{number}.tif", pixels, photometric="rgb", **resolution)
+    found, _ = survey(tmp_path)
+    told = "3 of 4 are slides, or regions of them: of a scanner, or with their scale"
+    assert found.kind == ("pathology", told)
+
+
 def write_slide(path: Path, size: tuple[int, int] = (320, 448), seed: int = 0, **how: Any) -> Path:
     """A pyramid of half a micron a pixel: glass, and a quarter of it stained tissue."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,9 @@ def _write(found: "Survey", manifest: Path, arguments: argparse.Namespace) -> No
     head = [again, "", *found.facts, f"{told} (--preset {' | '.join(PRESETS)})"]
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, commented_yaml(head, [*place, *advice.choices]).encode())
-    print("\n".join([*found.facts, told]))
+    others = " or ".join(name for name in PRESETS if name != advice.kind)
+    instead = "" if arguments.preset else f"; if they are not, --preset {others}"
+    print("\n".join([*found.facts, f"{told}{instead}"]))
     print(f"{out}: {len(advice.choices)} values, each with its reason; next:")
     print(f"  foveate doctor --config {shlex.quote(str(out))}")
     print(f"  {again}")

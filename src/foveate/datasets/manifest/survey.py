@@ -36,6 +36,9 @@ THUMBNAILS = 12
 SIDE = 256
 """Longest side of a thumbnail, in pixels."""
 
+MICROSCOPE = 2.0
+"""Microns per pixel below which an image without levels is one of a microscope, and not a scan of paper or film."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -51,7 +54,8 @@ class Survey:
         sizes: (height, width) of each of them.
         kinds: (channels, type of a value) → images.
         mpps: microns per pixel of each; None where it is not known.
-        slides: how many of them are slides: of a scanner's format, or with microns per pixel and levels.
+        slides: how many of them are slides or regions: of a scanner's format, with microns per pixel and levels, or
+            as fine as only a microscope sees.
         placed: how many have a place on earth.
         missing: how many may have missing data.
         whole: how many can only be decoded whole, and are not small.
@@ -100,7 +104,10 @@ class Survey:
             placed = f"{self.placed} of {n} have a place on earth"
             return "remote-sensing", placed if self.placed else f"they have {bands} bands"
         if 2 * self.slides > n:
-            return "pathology", f"{self.slides} of {n} are slides, with levels and microns per pixel"
+            return (
+                "pathology",
+                f"{self.slides} of {n} are slides, or regions of them: of a scanner, or with their scale",
+            )
         return "photographs", "they have no place on earth, no further bands, and are no slides"
 
     @property
@@ -207,7 +214,8 @@ def survey(
 
 def _is_slide(source: Source) -> bool:
     scanner = any(word in source.header.format for word in ("OpenSlide", "Aperio", "slide"))
-    return scanner or (source.mpp is not None and source.mpp < 10 and len(source.levels) > 1)
+    coarsest = 10 if len(source.levels) > 1 else MICROSCOPE
+    return scanner or (source.mpp is not None and source.mpp < coarsest)
 
 
 def _thumbnails(sources: list[Source], faults: list[str]) -> tuple[float, ...]:
