@@ -35,6 +35,13 @@ def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in printed
 
 
+def test_a_library_that_several_extras_need_is_told_once_and_one_of_developers_not_at_all() -> None:
+    needed = [one.name for one in health._dependencies()]
+    assert len(set(needed)) == len(needed) > 20
+    assert {"numpy", "rasterio", "openslide-python"} <= {*needed}
+    assert not {"pytest", "mkdocs", "tiffslide"} & {*needed}
+
+
 def test_one_json_object_a_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     found = report(capsys)

@@ -36,6 +36,9 @@ TOLERANCE = 1e-10
 REPORT = "please report this with the whole output of foveate doctor"
 """Remedy of a fault of foveate's own."""
 
+DEVELOPERS = ("dev", "docs", "bench")
+"""Extras that nobody needs to use foveate."""
+
 State = Literal["ok", "absent", "low", "wrong", "fault"]
 
 COLOURS: dict[State, str] = {"ok": "green", "absent": "dim", "low": "yellow", "wrong": "red", "fault": "red"}
@@ -151,14 +154,17 @@ def _dependencies() -> Iterator[Check]:
         yield Check("foveate", "wrong", "not installed, only importable", "pip install . in your clone")
         return
     yield Check("foveate", "ok", version("foveate"))
+    told: set[str] = set()  # several extras may need one library: it is told once
     for requirement in declared:
         marker = requirement.marker
         extra = None
         if marker is not None and not marker.evaluate({"extra": ""}):
             extra = next((name for name in extras if marker.evaluate({"extra": name})), "dev")
-        if extra == "dev":  # or of another platform, or of another Python
+        line = f"{requirement.name}{requirement.specifier}"
+        if extra in DEVELOPERS or line in told:  # or of another platform, or of another Python
             continue
-        pip_line = f"pip install '{requirement.name}{requirement.specifier}'"
+        told.add(line)
+        pip_line = f"pip install '{line}'"
         try:
             found = version(requirement.name)
         except PackageNotFoundError:

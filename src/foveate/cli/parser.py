@@ -79,6 +79,11 @@ class Parser(argparse.ArgumentParser):
     def _see(self, message: str) -> str:
         return f"{message}{'' if message.endswith('?') else '.'} See {self.prog} --help"
 
+    def _called(self, arguments: Sequence[str]) -> "Parser":
+        """The verb within this one that the words are for, which knows its own options; itself if there is none."""
+        within = [action.choices for action in self._declared if isinstance(action.choices, dict)]
+        return next((verbs[word] for verbs in within for word in arguments if word in verbs), self)
+
     def parse_arguments(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Namespace of the words after the program's and the verb's name.
 
@@ -89,9 +94,10 @@ class Parser(argparse.ArgumentParser):
         namespace, left_over = self.parse_known_args(arguments)
         if left_over:
             option = left_over[0].split("=")[0]
-            is_option = option.startswith("-")
-            suggestion = did_you_mean(option, self.options())
-            self.error(f"unknown option {option}{suggestion}" if is_option else f"one argument too many, {option!r}")
+            called = self._called(arguments)
+            if not option.startswith("-"):
+                called.error(f"one argument too many, {left_over[0]!r}")
+            called.error(f"unknown option {option}{did_you_mean(option, called.options())}")
         return namespace
 
 
