@@ -89,6 +89,20 @@ def test_calibrated_decisions_are_kept_and_every_verb_uses_them(run: Path, tmp_p
     assert "abstain must be a probability above 0, got 1.5" in capsys.readouterr().err
 
 
+def test_certainty_that_few_images_do_not_bear_out_is_taken_back_and_said_to_be(tmp_path: Path, capsys: Any) -> None:
+    sure, manifest = small(), write_coloured(tmp_path, 8)
+    sure.head.weight.data.mul_(1000)
+    run = save_model(sure, tmp_path / "sure")
+    assert main(command("predict", run, manifest)) == 0
+    answers = [f"{row['path']},{row['predicted']}" for row in rows(capsys.readouterr().out)]
+    (tmp_path / "right.csv").write_text("\n".join(["path,label", *answers]) + "\n")
+    assert main(command("calibrate", run, "--data", tmp_path / "right.csv")) == 0
+    told = capsys.readouterr().out
+    first, last = json.loads((run / "calibration.json").read_text())["loss"]
+    assert last > first
+    assert "the loss rises, as it is meant to: so few images do not bear out such certainty" in told
+
+
 def test_groups_are_decided_on_their_means(run: Path, tmp_path: Path, capsys: Any) -> None:
     write_coloured(tmp_path, 6)
     manifest = tmp_path / "patients.csv"

@@ -43,6 +43,8 @@ def test_a_folder_becomes_a_manifest_and_a_configuration_that_trains(photos: Pat
     assert told[0] == "manifest.csv: 20 images of 2 classes, a row each"
     assert told[1] == "20 images, median 160×200 (height × width), longest sides 200 to 200 pixels"
     assert any(line.startswith("cannot be read: ") and "04.png" in line for line in told)
+    assert told[-4].startswith("taken for photographs: ")
+    assert told[-4].endswith("; if they are not, --preset pathology or remote-sensing")
     assert told[-2:] == [
         "  foveate doctor --config config.yaml",
         "  foveate train --config config.yaml --out runs/first",
@@ -59,6 +61,9 @@ def test_a_folder_becomes_a_manifest_and_a_configuration_that_trains(photos: Pat
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("images: 12 to train on (") or told[0].startswith("images: 11 to train on (")
     assert any(" was learnt" in line for line in told)
+    assert told[-1] == (
+        "next: foveate evaluate runs/first · foveate report runs/first · foveate explain runs/first PATH --out seen"
+    )
     assert "04.png" in Path("runs/first/skipped.csv").read_text()
     few = ["photos/ok/00.png", "photos/spot/01.png"]
     assert main(["predict", "runs/first", *few, "--out", "predictions.csv"]) == 0

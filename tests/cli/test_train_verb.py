@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import command, ended, killed, launch
+from seeing import seeing_model, seeing_settings
 
 from foveate.cli import main
+from foveate.config.files import preset
+from foveate.models import save_model
 from foveate.training.run_folder import read_metrics
 
 
@@ -255,6 +259,17 @@ def test_two_processes_follow_one(images: Path, config: Path, tmp_path: Path) ->
         assert a["validation_error"] == b["validation_error"]
         assert a["validation_loss"] == pytest.approx(b["validation_loss"], abs=1e-4)
     assert len(both.stdout.splitlines()) == len(told_alone.splitlines())
+
+
+def test_a_model_that_is_evidence_alone_is_said_to_be(tmp_path: Path) -> None:
+    from foveate.cli.train import _kept
+
+    settings, folder = preset("manifest"), save_model(seeing_model(), tmp_path / "model")
+    said = (
+        "it is evidence alone, which reads no patches: attention-sampling has not been better, or has not had the time"
+    )
+    assert _kept(settings, folder) == [said]
+    assert _kept(replace(settings, model=seeing_settings()), folder) == []
 
 
 def test_a_stage_of_several_folds_is_refused(images: Path, config: Path, tmp_path: Path, capsys: Any) -> None:

@@ -26,6 +26,8 @@ def test_wilson_bounds_solve_the_score_equation(errors: int, n: int) -> None:
 def test_no_error_at_all_still_leaves_room() -> None:
     low, high = wilson_interval(0, 20)
     assert low == 0
+    for n in range(1, 200):
+        assert wilson_interval(0, n)[0] == 0 == 1 - wilson_interval(n, n)[1]
     assert high == pytest.approx(1.959963984540054**2 / (20 + 1.959963984540054**2))
 
 

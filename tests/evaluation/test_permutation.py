@@ -1,5 +1,6 @@
 """Whether anything was learnt: the permutation test against enumeration, and every verdict word by word."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -137,7 +138,13 @@ def test_six_images_that_cannot_tell() -> None:
         "whether anything was learnt cannot be told: of 4 validation images it errs on 0.000 (95 %: "
     )
     assert few.startswith("  so few images cannot tell: without a fault p would be 0.1")
-    assert rest[1] == "  try: --folds 5, by which every image is tested once"
+    assert rest == [
+        "  try: more validation images (a larger data.validation, or the manifest's column split)",
+        "  try: --folds 5, by which every image is tested once",
+    ]
+    (judged,) = (line for line in replace(found, split="test").lines() if "more" in line)
+    assert judged == "  try: more test images (a larger data.test, or the manifest's column split)"
+    assert replace(found, split="held-out").lines()[3:] == ["  try: more images with labels"]
     one = verdict([1, 1], [0.7, 0.8])
     assert one.learnt is None
     assert one.lines()[1] == "  they are all of one class, and so no model could show anything by them"

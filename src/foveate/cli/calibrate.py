@@ -181,6 +181,8 @@ def _say(model: "Model", told: dict[str, Any], before: "Reliability", after: "Re
     print(f"temperature {told['temperature']:.3g}, by {told['chosen by']}: loss {first:.4f} → {last:.4f}")
     noise = f"chance alone leaves up to {after.by_chance:.3f} on {told['images']} images"
     print(f"calibration error {before.error:.3f} → {with_interval(after.error, after.interval, 3)}; {noise}")
+    if last > first:
+        print("the loss rises, as it is meant to: so few images do not bear out such certainty, and less is claimed")
     if told["images"] < FEW:
         print(f"these are few images: with {FEW} or more (--data) the intervals are narrower")
     for one in told["thresholds"]:

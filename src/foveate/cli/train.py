@@ -1,6 +1,8 @@
 """Training verb, `foveate train`: a model from a preset or a configuration file, resumable at any step."""
 
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,9 +149,24 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
         print(
             f"{what} in {result.model_folder} · {result.steps} step{'s' * (result.steps != 1)} · {result.seconds:.0f} s"
         )
-        if result.verdict is not None:
-            print("\n".join(result.verdict.lines()))
+        print("\n".join([*_kept(settings, result.model_folder), *(result.verdict.lines() if result.verdict else ())]))
+        print(f"next: {' · '.join(_next(settings, out))}")
     return 0
+
+
+def _kept(settings: RunSettings, model_folder: Path) -> list[str]:
+    """That the first answer is the model, where it was to be only the beginning of another."""
+    name = settings.model.name
+    if json.loads((model_folder / "config.json").read_text(encoding="utf-8"))["settings"]["name"] == name:
+        return []
+    return [f"it is evidence alone, which reads no patches: {name} has not been better, or has not had the time"]
+
+
+def _next(settings: RunSettings, out: Path) -> list[str]:
+    """Commands that go on with a run."""
+    run = shlex.quote(str(out))
+    verbs = ("evaluate",) if settings.model.head.numeric else ("evaluate", "report")
+    return [f"foveate {verb} {run}" for verb in verbs] + [f"foveate explain {run} PATH --out seen"]
 
 
 def pooled_line(figures: dict[str, Any]) -> str:

@@ -33,12 +33,15 @@ def wilson_interval(errors: float, n: int) -> tuple[float, float]:
     Example:
         >>> [round(bound, 4) for bound in wilson_interval(10, 100)]
         [0.0552, 0.1744]
+        >>> wilson_interval(0, 5)[0], wilson_interval(5, 5)[1]
+        (0.0, 1.0)
     """
     p, z2 = errors / n, Z * Z
     middle = p + z2 / (2 * n)
     half = Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     scale = 1 + z2 / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    return low if errors else 0.0, high if errors < n else 1.0  # exactly, not but for what rounding leaves
 
 
 def bootstrap_interval(

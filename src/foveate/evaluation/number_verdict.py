@@ -116,7 +116,7 @@ class NumberVerdict(Tested):
         told = f"of {SHUFFLES:,} shuffles of the labels {times} with its answers as well (p = {self.p:.2g})"
         yield f"  R² {self.r_squared:.3f} against that mean, 0 if it is answered; {told}"
         if self.learnt is None:
-            yield "  so few images cannot tell: try more of them (data.validation 0.3), or --folds 5"
+            yield "  so few images cannot tell: try more of them (a larger data.validation), or --folds 5"
         elif not self.learnt:
             yield "  try: looking where it looks (foveate explain RUN IMAGES --out X), a larger model.view, more epochs"
         elif self.others:

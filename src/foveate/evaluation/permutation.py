@@ -210,7 +210,10 @@ class Verdict(Tested):
         if self.learnt and self.pays:
             return
         if self.learnt is None:
-            yield "more validation images (data.validation 0.3, or the manifest's column split)"
+            if self.split not in ("validation", "test"):
+                yield "more images with labels"
+                return
+            yield f"more {self.split} images (a larger data.{self.split}, or the manifest's column split)"
             yield "--folds 5, by which every image is tested once"
             return
         if self.learnt:

@@ -283,7 +283,9 @@ def opening_lines(settings: RunSettings, dataset: ImageDataset, model: "Model", 
     threads = torch.get_num_threads()
     on += f", {threads} thread{'' if threads == 1 else 's'}" if device.type == "cpu" else ""
     steps = -(-len(labels["train"]) // training.batch)
-    limit = "" if training.max_minutes is None else f", or {training.max_minutes:g} minutes if these are over first"
+    longest = training.max_minutes
+    spent = "1 minute if that is" if longest == 1 else f"{longest:g} minutes if these are" if longest else ""
+    limit = f", or {spent} over first" if spent else ""
     limit += "" if training.max_steps is None else f", or {training.max_steps:,} steps"
     return [
         f"images: {', '.join(parts)}",
