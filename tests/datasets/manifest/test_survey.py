@@ -68,8 +68,14 @@ def test_a_file_that_ends_early_and_one_that_is_missing(tmp_path: Path) -> None:
 
 def test_labels_that_are_missing(tmp_path: Path, folder: Path) -> None:
     write(folder / "5.png")
-    with pytest.raises(DataError, match=r"1 of 10 images of .* have no label, the first is 5.png: label them, or take"):
+    fault = r"1 of 10 images of .* have no label, the first is 5.png: move each into the folder of its class, or elsewh"
+    with pytest.raises(DataError, match=fault):
         survey(folder)
+    (tmp_path / "some.csv").write_text(f"path,label\n{folder / '5.png'},a\n{folder / 'other.png'},\n")
+    with pytest.raises(
+        DataError, match=r"1 of 2 images of .* the first is .*other.png: label them, or take their rows"
+    ):
+        survey(tmp_path / "some.csv")
     flat = tmp_path / "flat"
     for number in range(3):
         write(flat / f"{number}.png")

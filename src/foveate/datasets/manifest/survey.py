@@ -167,9 +167,10 @@ def survey(
         table = read_table(path, require_labels=False, multi_label=True, layout=layout)
     unlabelled = [row.path for row in table.rows if row.label is None]
     if 0 < len(unlabelled) < len(table.rows) and not multi_label:
+        listed, in_folder = "label them, or take their rows out", "move each into the folder of its class, or elsewhere"
         raise DataError(
             f"{len(unlabelled)} of {len(table.rows)} images of {table.source} have no label, the first is "
-            f"{unlabelled[0]}: label them, or take their rows out"
+            f"{unlabelled[0]}: {in_folder if table.source.is_dir() else listed}"
         )
     if table.problems:
         read_manifest(table, check_files=False, multi_label=multi_label, require_labels=False)  # says which
