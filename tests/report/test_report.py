@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from foveate.cli import main
 from foveate.datasets.types import Example
 from foveate.evaluation.evaluate import Evaluation, judge
-from foveate.report.figures import learning_curves, receiver_points, threshold_curves
+from foveate.evaluation.numbers import NumberEvaluation
+from foveate.report.figures import answers_and_truth, learning_curves, receiver_points, threshold_curves
+from foveate.report.mistakes import _furthest
 
 MODEL = "megapixel-mnist"
 
@@ -57,6 +60,21 @@ def test_learning_curves_leave_out_what_was_not_measured() -> None:
     assert "<!-- validation -->" not in picture
     assert "exp(entropy)" not in picture
     assert learning_curves(lines, 0.4).decode() == picture
+
+
+def test_errors_of_numbers_and_the_furthest_off() -> None:
+    labels, answers = np.array([1.0, 2.0, 9.0, 4.0]), np.array([1.0, 5.0, 7.5, 4.0])
+    result = NumberEvaluation(tuple("abcd"), labels, answers, np.full(4, 3.0), np.zeros(4), (None,) * 4)
+    assert [row[1:] for row in _furthest(result)] == [
+        ("2", "5 (+3)"),
+        ("9", "7.5 (-1.5)"),
+    ]  # those that are right are none
+    picture = answers_and_truth(result).decode()
+    assert picture == answers_and_truth(result).decode()
+    assert "<!-- mean of the training labels -->" in picture
+    alike = replace(result, answers=labels)
+    assert list(_furthest(alike)) == []
+    assert "<!-- answer − label -->" in answers_and_truth(alike).decode()
 
 
 @pytest.fixture(scope="module")

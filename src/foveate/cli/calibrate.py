@@ -114,6 +114,7 @@ def _answers(namespace: argparse.Namespace, model: "Model") -> _Answers:
     """What the model says of images that it was not trained on: predictions that are there, or new ones."""
     from foveate.cli.evaluate import judged_by, seed_of, settings_of
     from foveate.cli.labelled import open_images
+    from foveate.evaluation.evaluate import Evaluation
     from foveate.models import DrawOptions
     from foveate.models.probabilities import refuse_numbers
     from foveate.pipeline.distributed import open_accelerator
@@ -135,6 +136,7 @@ def _answers(namespace: argparse.Namespace, model: "Model") -> _Answers:
     model.to(open_accelerator().device)
     options = DrawOptions(namespace.samples, None, seed_of(namespace, settings))
     result = judged_by(namespace, model, dataset, indices, options, "calibrating")
+    assert isinstance(result, Evaluation)  # numbers have been refused
     source = f"{len(indices)} {'' if split is None else f'{split} '}images of {namespace.data or folder}"
     return _Answers(result.labels, result.probabilities, result.groups, source)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from foveate.datasets.types import ImageDataset
     from foveate.evaluation.decisions import DecisionScores
     from foveate.evaluation.evaluate import Evaluation
+    from foveate.evaluation.numbers import AnyEvaluation
     from foveate.explain import AverageDeletion, Localisation
     from foveate.models import Decision, DrawOptions, Model
 
@@ -285,9 +286,9 @@ def judged_by(
     indices: Sequence[int],
     options: "DrawOptions",
     doing: str,
-) -> "Evaluation":
+) -> "AnyEvaluation":
     """Evaluation by this process alone, under a bar; an image that cannot be read ends it."""
-    from foveate.evaluation.evaluate import evaluate
+    from foveate.evaluation.numbers import evaluate_any
     from foveate.pipeline.loader import LoadOptions
     from foveate.threads import set_reading_threads
 
@@ -298,4 +299,4 @@ def judged_by(
             for _ in range(images):
                 bar()
 
-        return evaluate(model, dataset, indices, options, loading=LoadOptions(namespace.batch), told=told)
+        return evaluate_any(model, dataset, indices, options, loading=LoadOptions(namespace.batch), told=told)

@@ -19,7 +19,8 @@ examples:
 
 The page needs nothing beside it: figures with their intervals and whether anything was learnt, learning curves with the
 line of one answer for all, attention in the course of training (training.watch), confusion, ROC and precision-recall
-curves, decisions, calibration, and the mistakes that the model is surest of, with where it looked.
+curves, decisions, calibration, and the mistakes that the model is surest of, with where it looked. Of a model that
+answers with numbers: answers against labels, and those that are furthest off.
 """
 
 
@@ -50,12 +51,10 @@ def run(namespace: argparse.Namespace) -> int:
         return _of_folds(namespace, folder, out)
     from foveate.devices import best_device
     from foveate.models import DrawOptions, load_model
-    from foveate.models.probabilities import refuse_numbers
     from foveate.pipeline.loader import split_indices
     from foveate.report import worst_mistakes, write_report
 
     model = load_model(namespace.model, allow_code=namespace.allow_code).to(best_device())
-    refuse_numbers(model.kind, "foveate report is")
     settings = settings_of(folder)
     dataset, split = open_images(namespace, settings, model)
     indices = split_indices(dataset, split)
@@ -83,9 +82,9 @@ def _of_folds(namespace: argparse.Namespace, folder: Path, out: Path) -> int:
     """The report of a cross-validation, by what each fold said of the images that it was not trained on."""
     from foveate.models.store import find_model, saved_decision
     from foveate.report import write_report
-    from foveate.training.folds import held_out
+    from foveate.training.folds import any_held_out
 
-    tested, _ = held_out(folder)
+    tested, _ = any_held_out(folder)
     rule = saved_decision(find_model(folder))
     write_report(out, rule, tested.examples, tested.judged(False), name=namespace.model, split="held-out")
     print(out)

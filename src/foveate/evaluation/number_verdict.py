@@ -66,6 +66,7 @@ class NumberVerdict(Tested):
         p: of the permutation test, `fit_p`; None where labels are all alike.
         faultless: p that a model without fault would have; likewise.
         others: number of test images, which have not chosen the model as these have.
+        split: what the images are called.
     """
 
     images: int
@@ -77,6 +78,7 @@ class NumberVerdict(Tested):
     p: float | None
     faultless: float | None
     others: int = 0
+    split: str = "validation"
 
     @classmethod
     def of(cls, result: NumberEvaluation, examples: Sequence[Example]) -> "NumberVerdict":
@@ -102,7 +104,7 @@ class NumberVerdict(Tested):
         """Lines that say so: the verdict, the test behind it and, if there is need, what to try."""
         low, high = self.interval
         between = f" (95 %: {low:.4g} to {high:.4g})" if low < high else ""
-        images = f"{self.images} validation image{'' if self.images == 1 else 's'}"
+        images = f"{self.images} {self.split} image{'' if self.images == 1 else 's'}"
         always = f"and by {self.constant:.4g} if {self.centre:.4g}, the mean of the training labels, is always answered"
         first = f"{self._headline()}: of {images} it is off by {self.error:.4g} in the mean{between}, {always}"
         return [first, *self._test()]

@@ -1,4 +1,4 @@
-"""Figures of a report: learning curves, ROC and precision-recall curves, and the reliability of probabilities."""
+"""Figures of a report: learning curves, ROC and precision-recall curves, reliability of probabilities; numbers and truth."""
 
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.evaluation.calibration import Reliability
 from foveate.evaluation.evaluate import Evaluation
+from foveate.evaluation.numbers import NumberEvaluation
 from foveate.evaluation.scores import one_hot
 
 if TYPE_CHECKING:
@@ -40,12 +41,19 @@ def svg(*panels: Draw) -> bytes:
         return content.getvalue()
 
 
-def learning_curves(epochs: Sequence[Mapping[str, Any]], constant: float | None) -> bytes:
+def learning_curves(
+    epochs: Sequence[Mapping[str, Any]],
+    constant: float | None,
+    measure: str = "error",
+    always: str = "one answer for all",
+) -> bytes:
     """Learning curves against epochs: error, with the line of one answer for all; loss; cells that share the attention.
 
     Arguments:
         epochs: lines of metrics.jsonl of the kind "epoch".
         constant: error of one answer for all; None with several labels.
+        measure: what the error is called.
+        always: what that one answer is called.
     """
     numbers = [line["epoch"] for line in epochs]
 
@@ -56,11 +64,11 @@ def learning_curves(epochs: Sequence[Mapping[str, Any]], constant: float | None)
                 if any(value is not None for value in values):
                     panel.plot(numbers, [np.nan if value is None else value for value in values], ".-", label=part)
             if kind == "error" and constant is not None:
-                panel.axhline(constant, color="black", linestyle="--", linewidth=1, label="one answer for all")
+                panel.axhline(constant, color="black", linestyle="--", linewidth=1, label=always)
             best = [line["epoch"] for line in epochs if line.get("best")]
             if best:
                 panel.axvline(best[-1], color="grey", linestyle=":", linewidth=1, label="kept")
-            panel.set(xlabel="epoch", ylabel=kind, ylim=(0, None))
+            panel.set(xlabel="epoch", ylabel=measure if kind == "error" else kind, ylim=(0, None))
             panel.legend()
 
         return draw
@@ -135,3 +143,27 @@ def reliability_curve(found: Reliability) -> bytes:
         panel.legend()
 
     return svg(draw)
+
+
+def answers_and_truth(result: NumberEvaluation) -> bytes:
+    """Answers against labels, with the line of right ones and the mean of training labels; and how far off they are."""
+    off, centre = result.answers - result.labels, float(result.centres.mean())
+    ends = [
+        float(np.minimum(result.labels, result.answers).min()),
+        float(np.maximum(result.labels, result.answers).max()),
+    ]
+
+    def scatter(panel: "Axes") -> None:
+        panel.plot(ends, ends, "k--", linewidth=1, label="right")
+        panel.axhline(centre, color="grey", linestyle=":", linewidth=1, label="mean of the training labels")
+        panel.plot(result.labels, result.answers, "o", markersize=4, alpha=0.6, label="images")
+        panel.set(xlabel="label", ylabel="answer")
+        panel.legend()
+
+    def errors(panel: "Axes") -> None:
+        panel.axvline(0, color="black", linestyle="--", linewidth=1)
+        panel.hist(off, bins="auto" if np.ptp(off) > 0 else 1)
+        panel.set(xlabel="answer − label", ylabel="groups" if result.by_group else "images")
+        panel.yaxis.get_major_locator().set_params(integer=True)
+
+    return svg(scatter, errors)

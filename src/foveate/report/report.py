@@ -1,13 +1,10 @@
 """Report page: what is told of a run, put together; how it is said stands in the template."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from foveate.atomic import whole_file
 from foveate.config.serial import to_plain
@@ -17,47 +14,24 @@ from foveate.errors import FoveateError
 from foveate.evaluation.calibration import reliability
 from foveate.evaluation.decisions import Share, judge_decisions
 from foveate.evaluation.evaluate import Evaluation
-from foveate.evaluation.permutation import Verdict
-from foveate.evaluation.scores import decisions, one_hot, wrong_shares
-from foveate.explain import draw_evolution, explain
+from foveate.evaluation.number_verdict import verdict_of
+from foveate.evaluation.numbers import AnyEvaluation, NumberEvaluation
+from foveate.evaluation.scores import one_hot, wrong_shares
+from foveate.explain import draw_evolution
 from foveate.explain.page import data_uri, environment
-from foveate.explain.picture import Rendering, Scale, jpeg, write_overlay
-from foveate.images.view import shrunk_size
-from foveate.models import Decision, DrawOptions, Model
-from foveate.models.types import ONE_DRAW
+from foveate.models import Decision
 from foveate.report import figures
+from foveate.report.mistakes import Mistake
 from foveate.training.run_folder import read_metrics
 
 SVG = "svg+xml"
-
-SIDE, MOST_BYTES = 640, 90_000
-"""Longest side of the picture of a mistake, in pixels, and the most bytes that it takes."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """Mistake of a model: an image that it answers wrongly, and what it saw.
-
-    Attributes:
-        id: of the image.
-        truth: its label, or labels.
-        answer: what the model says.
-        probability: of the wrong answer; with several labels, the largest error of a class's probability.
-        picture: JPEG of the image with the attention map and the patches; None if it cannot be read any more.
-    """
-
-    id: str
-    truth: str
-    answer: str
-    probability: float
-    picture: bytes | None
 
 
 def write_report(
     path: Path,
     rule: Decision,
     examples: Sequence[Example],
-    result: Evaluation,
+    result: AnyEvaluation,
     *,
     name: str,
     split: str,
@@ -70,9 +44,9 @@ def write_report(
 
     Arguments:
         path: file to write.
-        rule: by which the model that was evaluated decides.
+        rule: by which the model that was evaluated decides; of numbers, none does.
         examples: of the data set, in which `result.indices` are places.
-        result: of `foveate.evaluation.evaluate.evaluate`.
+        result: of `foveate.evaluation.numbers.evaluate_any`.
         name: of the run.
         split: that was evaluated.
         settings: of the run; None of a model without one.
@@ -82,84 +56,49 @@ def write_report(
     """
     epochs = _epochs(run)
     known = epochs[-1].get("training_error") if epochs else None
-    verdict = Verdict.of(result, examples, known)
+    verdict = verdict_of(result, examples, known)
     if split != "validation":
         verdict = replace(verdict, split=split, others=0)
-    calibrated = reliability(result.labels, result.probabilities, result.groups)
+    if isinstance(result, NumberEvaluation):
+        template, own, called = "numbers.html", _of_numbers(result), ("mean absolute error", "always the mean")
+    else:
+        template, own, called = "classes.html", _of_classes(result, rule), ("error", "one answer for all")
     fields = {
         "name": name,
         "split": split,
         "result": result,
         "verdict": verdict,
-        "curves": data_uri(figures.learning_curves(epochs, result.constant_error), SVG) if epochs else None,
+        "curves": data_uri(figures.learning_curves(epochs, result.constant_error, *called), SVG) if epochs else None,
+        "evolution": _evolution(run, dataset),
+        "mistakes": [(one, None if one.picture is None else data_uri(one.picture, "jpeg")) for one in mistakes],
+        "settings": _settings(settings),
+    }
+    text = environment("foveate.report").get_template(template).render(fields | own)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _of_classes(result: Evaluation, rule: Decision) -> dict[str, Any]:
+    """What the page says of classes alone."""
+    calibrated = reliability(result.labels, result.probabilities, result.groups)
+    return {
         "thresholds": data_uri(figures.threshold_curves(result), SVG),
         "reliability": calibrated,
         "reliability_curve": data_uri(figures.reliability_curve(calibrated), SVG),
         "rule": rule,
         "decisions": _decided(rule, result),
         "counts": _counts(result),
-        "evolution": _evolution(run, dataset),
-        "mistakes": [(one, None if one.picture is None else data_uri(one.picture, "jpeg")) for one in mistakes],
         "wrong": int((wrong_shares(result.labels, result.probabilities) > 0).sum()),
-        "settings": _settings(settings),
     }
-    text = environment("foveate.report").get_template("report.html").render(fields)
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", errors="replace")
 
 
-def worst_mistakes(
-    model: Model, dataset: ImageDataset, result: Evaluation, count: int, options: DrawOptions = ONE_DRAW
-) -> list[Mistake]:
-    """Worst mistakes: of the images that are answered wrongly, those that the model is surest of, and what it saw.
-
-    Arguments:
-        model: on its device.
-        dataset: the images.
-        result: evaluation of the model on some of them, image by image.
-        count: how many mistakes, at most.
-        options: how to draw.
-    """
-    if result.by_group:
-        return []
-    wrong = np.flatnonzero(wrong_shares(result.labels, result.probabilities) > 0)
-    answers = decisions(result.probabilities, result.several)
-    if result.several:
-        surety = np.abs(result.probabilities - result.labels).max(1)
-    else:
-        surety = np.take_along_axis(result.probabilities, answers[:, None], 1)[:, 0]
-    rows = wrong[np.argsort(-surety[wrong], kind="stable")][:count]
-    return [
-        Mistake(
-            id=result.ids[row],
-            truth=_called(result, result.labels[row]),
-            answer=_called(result, answers[row]),
-            probability=float(surety[row]),
-            picture=_picture(model, dataset, result.indices[row], options),
-        )
-        for row in rows.tolist()
-    ]
-
-
-def _called(result: Evaluation, label: Any) -> str:
-    if not result.several:
-        return result.classes[int(label)]
-    return ", ".join(name for name, has in zip(result.classes, label, strict=True) if has) or "none of them"
-
-
-def _picture(model: Model, dataset: ImageDataset, index: int, options: DrawOptions) -> bytes | None:
-    """JPEG of an image with its map and patches, or None if it cannot be read."""
-    try:
-        look = model.look(dataset.open(index), options)
-        view = look.opened.view(shrunk_size(look.opened.size, SIDE))
-        seen = explain(model, look)
-        picture = Rendering.of(look.opened, view, model.settings.input.bands)(view)
-    except FoveateError:
-        return None
-    overlay = BytesIO()
-    write_overlay(overlay, seen, picture, Scale.over(seen))
-    with Image.open(overlay) as drawn:
-        return jpeg(np.asarray(drawn.convert("RGB")), MOST_BYTES)
+def _of_numbers(result: NumberEvaluation) -> dict[str, Any]:
+    """What it says of numbers alone."""
+    return {
+        "centre": float(result.centres.mean()),
+        "scatter": data_uri(figures.answers_and_truth(result), SVG),
+        "lean": float((result.answers - result.labels).mean()),
+    }
 
 
 def _epochs(run: Path | None) -> list[dict[str, Any]]:
