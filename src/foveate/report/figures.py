@@ -1,4 +1,4 @@
-"""Figures of a report: learning curves, ROC and precision-recall curves, reliability of probabilities; numbers and truth."""
+"""Figures of a report: learning curves, ROC and precision-recall curves, reliability; numbers and truth."""
 
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -147,6 +147,8 @@ def reliability_curve(found: Reliability) -> bytes:
 
 def answers_and_truth(result: NumberEvaluation) -> bytes:
     """Answers against labels, with the line of right ones and the mean of training labels; and how far off they are."""
+    from matplotlib.ticker import MaxNLocator
+
     off, centre = result.answers - result.labels, float(result.centres.mean())
     ends = [
         float(np.minimum(result.labels, result.answers).min()),
@@ -164,6 +166,6 @@ def answers_and_truth(result: NumberEvaluation) -> bytes:
         panel.axvline(0, color="black", linestyle="--", linewidth=1)
         panel.hist(off, bins="auto" if np.ptp(off) > 0 else 1)
         panel.set(xlabel="answer − label", ylabel="groups" if result.by_group else "images")
-        panel.yaxis.get_major_locator().set_params(integer=True)
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     return svg(scatter, errors)
