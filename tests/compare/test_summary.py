@@ -152,6 +152,25 @@ def test_a_method_is_compared_on_the_seeds_it_shares_with_the_reference() -> Non
     assert 0.5 < slow.difference.share_below < 1
 
 
+def test_a_method_is_compared_on_the_folds_it_shares_with_the_reference() -> None:
+    both = [run("m", answers("bba"), fold=1), run("m", answers("bca", 3), fold=2)]  # 3 of 3 and 1 of 3 wrong
+    runs = {
+        "m": both,
+        "same": [replace(both[1], method="same")],
+        "worse": [run("worse", answers("baa", 3), fold=2)],  # 2 of 3
+        "apart": [run("apart", answers("aab"), fold=3)],
+    }
+    _, same, worse, apart = summarise(runs, "m", resamples=20_000)
+    assert apart.difference is None
+    assert same.difference is not None
+    assert (same.difference.error, same.difference.interval) == (0.0, (0.0, 0.0))
+    assert worse.difference is not None
+    assert worse.difference.error == pytest.approx(2 / 3 - 1 / 3)
+    drawn = [np.mean(one) for one in itertools.product((0, 1, 0), repeat=3)]  # image 4 alone is told apart
+    assert worse.difference.interval == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975], method="inverted_cdf")))
+    assert worse.difference.share_below == 0
+
+
 def enumerated(tallies: list[Tally]) -> list[list[float]]:
     """Errors of each method over all G^G equally likely resamples of its units, one image at a time."""
     units = tallies[0].errors.shape[1]

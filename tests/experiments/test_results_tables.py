@@ -52,7 +52,8 @@ TABLES = {
     "circuit-boards": (
         "### Circuit boards, patches drawn",
         "ats-10 ats-10-flips",
-        ERROR | {"minus ats-10 (95 %, paired)": "minus", "AUC": "auc", "train loss": "loss", "train error": "training error"},
+        ERROR
+        | {"minus ats-10 (95 %, paired)": "minus", "AUC": "auc", "train loss": "loss", "train error": "training error"},
     ),
     "german-crops": (
         "| told where to look |",

@@ -150,7 +150,8 @@ def _train(settings: RunSettings, options: dict[str, Any], first: bool) -> int:
             f"{what} in {result.model_folder} · {result.steps} step{'s' * (result.steps != 1)} · {result.seconds:.0f} s"
         )
         print("\n".join([*_kept(settings, result.model_folder), *(result.verdict.lines() if result.verdict else ())]))
-        print(f"next: {' · '.join(_next(settings, out))}")
+        run = shlex.quote(str(out))
+        print(f"next: foveate evaluate {run} · foveate report {run} · foveate explain {run} PATH --out seen")
     return 0
 
 
@@ -160,13 +161,6 @@ def _kept(settings: RunSettings, model_folder: Path) -> list[str]:
     if json.loads((model_folder / "config.json").read_text(encoding="utf-8"))["settings"]["name"] == name:
         return []
     return [f"it is evidence alone, which reads no patches: {name} has not been better, or has not had the time"]
-
-
-def _next(settings: RunSettings, out: Path) -> list[str]:
-    """Commands that go on with a run."""
-    run = shlex.quote(str(out))
-    verbs = ("evaluate",) if settings.model.head.numeric else ("evaluate", "report")
-    return [f"foveate {verb} {run}" for verb in verbs] + [f"foveate explain {run} PATH --out seen"]
 
 
 def pooled_line(figures: dict[str, Any]) -> str:

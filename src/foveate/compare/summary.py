@@ -219,15 +219,19 @@ def _difference(
     resamples: int,
     seed: int,
 ) -> Difference | None:
-    """The paired bootstrap, on the seeds that both ran."""
-    own, other = _seeds(answers[name]), _seeds(answers[reference])
-    seeds = [one for one in own if one in other]
-    if name == reference or not seeds:
+    """The paired bootstrap, on the seeds and folds that both ran."""
+    own, other = answers[name], answers[reference]
+    common = {run: (own[run], other[run]) for run in own if run in other}
+    if name == reference or not common:
         return None
-    pair = [_tally(answers[one], seeds, units) for one in (name, reference)]
-    if len(seeds) == len(own) == len(other):  # on these samples both have been drawn already
+    seeds = tuple(dict.fromkeys(of for of, _ in common))
+    if len(common) == len(own) == len(other):  # on these samples both have been drawn already
+        pair = [_tally(one, seeds, units) for one in (own, other)]
         first, second = drawn[name], drawn[reference]
     else:
+        of_both = {unit for one, _ in common.values() for unit in one.units}
+        asked = [unit for unit in units if unit in of_both]
+        pair = [_tally({run: both[place] for run, both in common.items()}, seeds, asked) for place in (0, 1)]
         first, second = resampled_errors(pair, resamples, seed)
     found = first - second
     return Difference(
@@ -235,7 +239,7 @@ def _difference(
         error=pair[0].error - pair[1].error,
         interval=interval(found),
         share_below=float(np.mean(found[np.isfinite(found)] < 0)),
-        seeds=tuple(seeds),
+        seeds=seeds,
     )
 
 
