@@ -50,3 +50,11 @@ class Watched:
             ".lit", "all => all.map(one => one.classList[0] + ' ' + one.dataset.patch)"
         )
         return found
+
+    def pictures_alone(self, file: Path, width: int) -> list[int]:
+        """Widths of the pictures of a page that holds everything itself, fits its window and complains of nothing."""
+        assert self.complaints == []
+        assert [one for one in self.requests if not one.startswith("data:")] == [file.as_uri()]
+        assert self.page.evaluate("document.documentElement.scrollWidth") == width
+        found: list[int] = self.page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)")
+        return found
