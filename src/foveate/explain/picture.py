@@ -276,7 +276,9 @@ def _draw_map(figure: Any, axes: Any, seen: Explanation, scale: Scale, width: in
     top, left, bottom, right = seen.extent
     colours = scale.colour(seen.attention, seen.cell_mask)
     axes.imshow(colours, extent=(left, right, bottom, top), aspect="auto", interpolation="nearest", alpha=0.5)
-    place = (width + 14) / (width + BAR), 0.06, 18 / (width + BAR), 0.8
+    tall = figure.get_figheight() * DPI
+    above, below = max(44, 0.14 * tall), max(12, 0.06 * tall)  # room for its title, and for half a label
+    place = (width + 14) / (width + BAR), below / tall, 18 / (width + BAR), (tall - above - below) / tall
     side = figure.add_axes(place)
     figure.colorbar(ScalarMappable(Normalize(scale.low, scale.high), MAP), cax=side, extend="both")
     side.tick_params(labelsize=7)
