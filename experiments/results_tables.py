@@ -19,7 +19,6 @@ RESULTS = Path(__file__).parent / "results"
 REFERENCES = {
     "ablation": "ats-10",
     "colon-cancer": "ats-10",
-    "german-eyes": "ats-10",
     "german-speed-limits": "ats-10",
     "rivals": "ats-10",
     "several-scales": "several",

@@ -65,10 +65,8 @@ def test_learning_curves_leave_out_what_was_not_measured() -> None:
 def test_errors_of_numbers_and_the_furthest_off() -> None:
     labels, answers = np.array([1.0, 2.0, 9.0, 4.0]), np.array([1.0, 5.0, 7.5, 4.0])
     result = NumberEvaluation(tuple("abcd"), labels, answers, np.full(4, 3.0), np.zeros(4), (None,) * 4)
-    assert [row[1:] for row in _furthest(result)] == [
-        ("2", "5 (+3)"),
-        ("9", "7.5 (-1.5)"),
-    ]  # those that are right are none
+    off = [row[1:] for row in _furthest(result)]
+    assert off == [("2", "5 (+3)"), ("9", "7.5 (-1.5)")]  # those that are right are none
     picture = answers_and_truth(result).decode()
     assert picture == answers_and_truth(result).decode()
     assert "<!-- mean of the training labels -->" in picture

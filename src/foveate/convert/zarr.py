@@ -39,15 +39,15 @@ def write_zarr(path: Path, source: Source, settings: Conversion, strips: Iterabl
     store = _store(zarr, path, faults)
     try:
         arrays = _arrays(zarr, store, source, settings)
-        for level, top, strip, data in () if faults else strips:
+        for level, top, strip, data in strips:
+            if faults:
+                break
             if data is not None and not data.all():
                 raise ImageError(
                     f"{source.name or 'image'}: OME-Zarr has no place for its mask, and no value of it means no data: "
                     "convert it to TIFF"
                 )
             arrays[level][:, top : top + len(strip), :] = np.moveaxis(strip, 2, 0)
-            if faults:
-                break
     except Exception:
         if not faults:
             raise

@@ -150,10 +150,8 @@ def answers_and_truth(result: NumberEvaluation) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     off, centre = result.answers - result.labels, float(result.centres.mean())
-    ends = [
-        float(np.minimum(result.labels, result.answers).min()),
-        float(np.maximum(result.labels, result.answers).max()),
-    ]
+    both = np.concatenate([result.labels, result.answers])
+    ends = [both.min(), both.max()]
 
     def scatter(panel: "Axes") -> None:
         panel.plot(ends, ends, "k--", linewidth=1, label="right")
